@@ -1,0 +1,114 @@
+"""`hf-accel VERB`: finds the command's module, and turns a user's mistake into one message and exit code 2.
+
+Command modules are imported only when called, so `--help` answers without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+from hf_accel import __version__
+from hf_accel.errors import UserError
+
+COMMANDS = {
+    "train": "fine-tune an image classifier by a recipe",
+    "evaluate": "score a trained folder or Hub model on a data set",
+    "predict": "classify files, folders or globs of images",
+    "recipe": "list, show, validate and copy recipes",
+}
+
+
+def command_parser(verb: str, description: str) -> argparse.ArgumentParser:
+    """A parser in the style of all commands: no abbreviations, the text kept as written."""
+    return argparse.ArgumentParser(
+        prog=f"hf-accel {verb}",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def parse_with_overrides(
+    parser: argparse.ArgumentParser, argv: list[str] | None
+) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Parse a command's own flags and return the rest as `{name: text}`: `--bf16` alone is true.
+
+    Raises:
+        UserError: a word that is neither a flag nor the value of one, or a flag given twice.
+    """
+    known, rest = parser.parse_known_args(argv)
+    flags: dict[str, str] = {}
+    position = 0
+    while position < len(rest):
+        word = rest[position]
+        if not word.startswith("--") or len(word) == 2:
+            raise UserError(f"{parser.prog}: unexpected {word!r}, expected --name value. See {parser.prog} --help")
+        name, has_value, value = word[2:].partition("=")
+        position += 1
+        if not has_value:
+            value = "true"
+            if position < len(rest) and not rest[position].startswith("--"):
+                value = rest[position]
+                position += 1
+        if name in flags:
+            raise UserError(f"{parser.prog}: --{name} is given twice, expected once")
+        flags[name] = value
+    return known, flags
+
+
+def is_main_process() -> bool:
+    """Before torch.distributed is up: the launcher says the rank in the environment."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) -> int:
+    """Run a command: 0 done, 2 the user's input is wrong (message on stderr), 1 the run failed (traceback)."""
+    try:
+        return main(argv)
+    except UserError as error:
+        if is_main_process():  # every rank finds the same mistake
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = error.filename or "the output folder"
+        print(
+            f"error: {where}: no space left on the device. Free some, or choose another --output_dir.", file=sys.stderr
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the `hf-accel` console script."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        lines = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in COMMANDS.items())
+        print(f"usage: hf-accel VERB ...\n\n{lines}\n\nhf-accel VERB --help explains a verb.")
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"hf_accel {__version__}")
+        return 0
+    verb = argv[0]
+    if verb not in COMMANDS:
+        from hf_accel.settings import did_you_mean
+
+        print(f"error: hf-accel {verb}: no such verb. {did_you_mean(verb, COMMANDS)}", file=sys.stderr)
+        return 2
+    return run(import_module(f"hf_accel.{verb}").main, argv[1:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
