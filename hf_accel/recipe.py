@@ -1,0 +1,287 @@
+"""Recipes: YAML + `extends` + a variant + overrides -> one frozen `Recipe`. The only reader of YAML.
+
+A variant is a patch and so is a command-line override; one merge applies them all, and every mistake in the result is
+reported at once, before data or weights are touched. Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from hf_accel.cli import command_parser, run
+from hf_accel.errors import UserError
+from hf_accel.settings import (
+    AugmentSettings,
+    DataSettings,
+    ModelSettings,
+    did_you_mean,
+    section_problems,
+    settings_types,
+    training_types,
+)
+
+SECTIONS = {"model": ModelSettings, "data": DataSettings}
+TOP_LEVEL = ("extends", "name", "variant", "model", "data", "training", "variants")
+VARIANT_ALIASES = {"ga": "ga_same_batch"}
+_INSTALLED = Path(__file__).parent / "recipes"
+RECIPES_FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run, fully described: the same recipe on the same machine gives the same result."""
+
+    name: str
+    variant: str
+    model: ModelSettings
+    data: DataSettings
+    training: dict[str, Any]  # TrainingArguments, name for name
+
+    @property
+    def output_dir(self) -> Path:
+        return Path(self.training.get("output_dir") or Path("outputs") / self.name / self.variant)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `load_recipe` of the same content as YAML gives an equal Recipe."""
+        return asdict(self)
+
+    def write(self, path: Path) -> None:
+        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def load_recipe(name: str | Path, variant: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe by name or path, apply a variant and then the overrides.
+
+    Args:
+        name: a shipped recipe (`vit_cifar10`) or the path of a YAML file.
+        variant: one of the recipe's `variants`; None is the recipe as it stands.
+        overrides: nested like the YAML, `{"training": {"learning_rate": 1e-4}}`.
+    Raises:
+        UserError: unknown recipe, variant or key, or a value of the wrong type; the message lists every mistake.
+
+    >>> load_recipe("digits", overrides={"training": {"seed": 1}}).training["seed"]
+    1
+    """
+    path = find_recipe(name)
+    raw = _read(path, seen=())
+    if variant is not None:
+        raw = merge(raw, _variant_patch(path, raw, VARIANT_ALIASES.get(variant, variant)))
+        raw["variant"] = VARIANT_ALIASES.get(variant, variant)
+    raw = merge(raw, overrides or {})
+    problems = _problems(str(name), raw)
+    if problems:
+        raise UserError("\n".join(problems))
+    data = dict(raw["data"])
+    augment = AugmentSettings(**(data.pop("augment", None) or {}))
+    return Recipe(
+        name=str(raw.get("name") or path.stem),
+        variant=str(raw.get("variant") or "default"),
+        model=ModelSettings(**raw["model"]),
+        data=DataSettings(**data, augment=augment),
+        training=dict(raw.get("training") or {}),
+    )
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The YAML file of a recipe name, or the path itself."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        if not path.is_file():
+            raise UserError(
+                f"--recipe {name}: there is no such file. `hf-accel recipe list` shows the shipped recipes."
+            )
+        return path
+    shipped = shipped_recipes()
+    if str(name) not in shipped:
+        raise UserError(f"--recipe {name}: no recipe of that name. {did_you_mean(str(name), shipped)}")
+    return shipped[str(name)]
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file of every recipe that comes with the package, sub-folders included; `_shared` parts are left out."""
+    paths = sorted(RECIPES_FOLDER.rglob("*.yaml"), key=lambda path: path.stem)
+    return {path.stem: path for path in paths if not path.stem.startswith("_")}
+
+
+def variant_names(name: str | Path) -> list[str]:
+    """Variants that a recipe defines or inherits."""
+    return list(_read(find_recipe(name), seen=()).get("variants") or {})
+
+
+def overrides_from_flags(flags: dict[str, str]) -> dict[str, Any]:
+    """Turn `{"learning_rate": "1e-4", "data.cache": "none"}` into nested overrides, values read as YAML scalars."""
+    overrides: dict[str, Any] = {}
+    for flag, text in flags.items():
+        section, *rest = flag.split(".")
+        if not rest:
+            if flag not in training_types():
+                names = dict.fromkeys(training_types())
+                names |= {f"{s}.{n}": None for s, kind in SECTIONS.items() for n in settings_types(kind)}
+                raise UserError(
+                    f"--{flag}: not an argument of TrainingArguments or a setting. {did_you_mean(flag, names)}"
+                )
+            section, rest = "training", [flag]
+        node = overrides.setdefault(section, {})
+        for key in rest[:-1]:
+            node = node.setdefault(key, {})
+        node[rest[-1]] = _parse_value(flag, text)
+    return overrides
+
+
+def _parse_value(flag: str, text: str) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)["value"]
+    except Exception as error:  # the YAML reader's errors share no base class of OmegaConf
+        if isinstance(error, yaml.YAMLError):
+            return text  # a file name with a colon or a bracket is text
+        raise UserError(f"--{flag} {text}: cannot be read as a value ({type(error).__name__})") from None
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        chain = " -> ".join(p.stem for p in (*seen, path))
+        raise UserError(f"{path}: extends goes in a circle ({chain})")
+    try:
+        raw = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: holds {type(raw).__name__}, expected a mapping with model:, data: and training:")
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    beside = path.parent / f"{base}"
+    candidates = (beside, beside.with_name(f"{beside.name}.yaml"), RECIPES_FOLDER / f"{base}.yaml")
+    base_path = next((candidate for candidate in candidates if candidate.is_file()), None) or find_recipe(base)
+    inherited = {k: v for k, v in _read(base_path, (*seen, path.resolve())).items() if k not in ("name", "variant")}
+    return merge(inherited, raw)
+
+
+def merge(base: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """Mappings merge, everything else is replaced; the arguments are left as they are."""
+    merged = dict(base)
+    for key, value in patch.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def _variant_patch(path: Path, raw: dict[str, Any], variant: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    variants = raw.get("variants") or {}
+    if variant in seen:
+        raise UserError(f"{path}: variants.{variant}.extends goes in a circle ({' -> '.join((*seen, variant))})")
+    if variant not in variants:
+        raise UserError(f"{path.stem}: no variant {variant!r}. {did_you_mean(variant, variants)}")
+    patch = dict(variants[variant] or {})
+    base = patch.pop("extends", None)
+    return patch if base is None else merge(_variant_patch(path, raw, base, (*seen, variant)), patch)
+
+
+def _problems(where: str, raw: dict[str, Any]) -> list[str]:
+    problems = [
+        f"{where}: {key} is not a section of a recipe. {did_you_mean(str(key), list(TOP_LEVEL))}"
+        for key in raw
+        if key not in TOP_LEVEL
+    ]
+    problems += _patch_problems(where, raw)
+    for section in SECTIONS:
+        if not isinstance(raw.get(section), dict) or not raw[section].get("name"):
+            problems.append(f"{where}: {section}.name is missing, expected the name of a {section}")
+    if raw.get("training", {}) and raw["training"].get("fp16") is True and raw["training"].get("bf16") is True:
+        problems.append(f"{where}: training.fp16 and training.bf16 are both true, expected at most one of them")
+    for name, patch in (raw.get("variants") or {}).items():
+        inner = {k: v for k, v in (patch or {}).items() if k != "extends"}
+        problems += [
+            f"{where}: variants.{name}.{key} is not a section. {did_you_mean(str(key), [*SECTIONS, 'training'])}"
+            for key in inner
+            if key not in (*SECTIONS, "training")
+        ]
+        problems += _patch_problems(f"{where}: variants.{name}", inner)
+    return problems
+
+
+def _patch_problems(where: str, raw: dict[str, Any]) -> list[str]:
+    problems = []
+    for section, kind in SECTIONS.items():
+        if section in raw:
+            problems += section_problems(where, section, raw[section], settings_types(kind))
+    if raw.get("training") is not None:
+        problems += section_problems(where, "training", raw["training"], training_types())
+    return problems
+
+
+def header(path: Path) -> list[str]:
+    """The comment lines that open a recipe file: what it is, the command, what was measured."""
+    lines = []
+    for line in path.read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# ").rstrip())
+    return lines
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = command_parser("recipe", "List, show, check and copy recipes.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | show | validate | copy")
+    verbs.add_parser("list", help="every shipped recipe with its purpose")
+    show = verbs.add_parser("show", help="the file of a recipe; with --variant, what results")
+    show.add_argument("name")
+    show.add_argument("--variant")
+    validate = verbs.add_parser("validate", help="check a recipe and all its variants")
+    validate.add_argument("name")
+    copy = verbs.add_parser("copy", help="copy a recipe to a file of your own")
+    copy.add_argument("name")
+    copy.add_argument("path", type=Path)
+    args = parser.parse_args(argv)
+    return {"list": _list, "show": _show, "validate": _validate, "copy": _copy}[args.verb](args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    recipes = shipped_recipes()
+    width = max(map(len, recipes))
+    _print_lines(f"{name:<{width}}  {next(iter(header(path)), '')}" for name, path in recipes.items())
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    if args.variant is None:
+        print(find_recipe(args.name).read_text("utf-8").rstrip())
+    else:
+        recipe = load_recipe(args.name, args.variant)
+        print(yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True).rstrip())
+    return 0
+
+
+def _validate(args: argparse.Namespace) -> int:
+    variants = variant_names(args.name)
+    for variant in (None, *variants):
+        load_recipe(args.name, variant)
+    print(f"{args.name}: valid, {len(variants)} variants{': ' if variants else ''}{' '.join(variants)}")
+    return 0
+
+
+def _copy(args: argparse.Namespace) -> int:
+    source = find_recipe(args.name)
+    if args.path.exists():
+        raise UserError(f"{args.path}: exists already; nothing was written. Name another file.")
+    if not args.path.parent.is_dir():
+        raise UserError(f"{args.path}: the folder {args.path.parent} does not exist. Make it first.")
+    shutil.copyfile(source, args.path)
+    print(f"{args.path}: copied from {source.stem}. Train it with: hf-accel train --recipe {args.path}")
+    return 0
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,83 @@
+import subprocess
+import sys
+
+import pytest
+
+import hf_accel
+from hf_accel.cli import COMMANDS, command_parser, main, parse_with_overrides, run
+from hf_accel.errors import UserError
+
+
+def test_the_public_names_are_pinned():
+    assert hf_accel.__all__ == ["RunReport", "build_trainer", "load_recipe"]
+    for name in hf_accel.__all__:
+        assert callable(getattr(hf_accel, name))
+    with pytest.raises(AttributeError, match="nothing"):
+        hf_accel.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_help_is_one_screen_and_imports_nothing_heavy(verb):
+    code = (
+        f"import sys; from hf_accel.cli import main\n"
+        f"try: main([{verb!r}, '--help'])\nexcept SystemExit as e: assert e.code == 0\n"
+        "assert not {'torch', 'transformers', 'datasets', 'timm'} & set(sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert len(shown.splitlines()) <= 50
+    assert max(map(len, shown.splitlines())) <= 130
+
+
+def test_the_list_of_verbs_and_a_near_miss(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {verb}" in shown for verb in COMMANDS)
+    assert main(["trian"]) == 2
+    assert "train" in capsys.readouterr().err
+
+
+def test_flags_of_upstream_follow_or_stand_alone():
+    parser = command_parser("x", "y")
+    parser.add_argument("--recipe")
+    known, flags = parse_with_overrides(
+        parser, ["--recipe", "r", "--bf16", "--seed", "3", "--data.name=a b", "--x", "-1"]
+    )
+    assert known.recipe == "r"
+    assert flags == {"bf16": "true", "seed": "3", "data.name": "a b", "x": "-1"}
+
+
+@pytest.mark.parametrize("argv", [["stray"], ["--seed", "1", "2"], ["--seed", "1", "--seed", "2"], ["--"]])
+def test_stray_words_and_repeated_flags_are_refused(argv):
+    with pytest.raises(UserError):
+        parse_with_overrides(command_parser("x", "y"), argv)
+
+
+def test_a_users_mistake_is_one_message_and_exit_code_2(capsys):
+    def fail(argv):
+        raise UserError("where: got, expected")
+
+    assert run(fail, []) == 2
+    assert capsys.readouterr().err == "error: where: got, expected\n"
+
+
+def test_a_full_disk_is_the_users_message(capsys):
+    def fail(argv):
+        raise OSError(28, "No space left on device", "outputs/x")
+
+    assert run(fail, []) == 2
+    assert "outputs/x: no space left" in capsys.readouterr().err
+
+
+def test_other_failures_keep_their_traceback():
+    def fail(argv):
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError):
+        run(fail, [])
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m hf_accel.cli recipe show vit_cifar10 --variant all | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr == ""
