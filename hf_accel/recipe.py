@@ -29,6 +29,10 @@ from hf_accel.settings import (
 )
 
 SECTIONS = {"model": ModelSettings, "data": DataSettings}
+NAMED = {
+    "model": ("args", "revision"),
+    "data": ("config", "revision", "image_column", "label_column", "class_weights"),
+}
 TOP_LEVEL = ("extends", "name", "variant", "model", "data", "training", "variants")
 VARIANT_ALIASES = {"ga": "ga_same_batch"}
 _INSTALLED = Path(__file__).parent / "recipes"
@@ -73,9 +77,9 @@ def load_recipe(name: str | Path, variant: str | None = None, overrides: dict[st
     path = find_recipe(name)
     raw = _read(path, seen=())
     if variant is not None:
-        raw = merge(raw, _variant_patch(path, raw, VARIANT_ALIASES.get(variant, variant)))
+        raw = apply_patch(raw, _variant_patch(path, raw, VARIANT_ALIASES.get(variant, variant)))
         raw["variant"] = VARIANT_ALIASES.get(variant, variant)
-    raw = merge(raw, overrides or {})
+    raw = apply_patch(raw, overrides or {})
     problems = _problems(str(name), raw)
     if problems:
         raise UserError("\n".join(problems))
@@ -162,7 +166,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     candidates = (beside, beside.with_name(f"{beside.name}.yaml"), RECIPES_FOLDER / f"{base}.yaml")
     base_path = next((candidate for candidate in candidates if candidate.is_file()), None) or find_recipe(base)
     inherited = {k: v for k, v in _read(base_path, (*seen, path.resolve())).items() if k not in ("name", "variant")}
-    return merge(inherited, raw)
+    return apply_patch(inherited, raw)
 
 
 def merge(base: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
@@ -172,6 +176,20 @@ def merge(base: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+def apply_patch(raw: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """Merge a recipe, a variant or overrides onto a recipe.
+
+    A patch that names another model or data set starts from that one's defaults: the arguments, columns and revisions
+    of the one before mean nothing to it.
+    """
+    raw = dict(raw)
+    for section, belongs_to_name in NAMED.items():
+        old, new = raw.get(section), patch.get(section)
+        if isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) != old.get("name"):
+            raw[section] = {key: value for key, value in old.items() if key not in belongs_to_name}
+    return merge(raw, patch)
 
 
 def _variant_patch(path: Path, raw: dict[str, Any], variant: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:

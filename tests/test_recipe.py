@@ -96,6 +96,19 @@ def test_an_override_wins_over_the_variant_and_the_variant_over_the_recipe(recip
     assert recipe.training == {"seed": 3, "num_train_epochs": 2}
 
 
+def test_another_model_or_data_set_starts_without_the_arguments_of_the_one_before(recipe_file):
+    path = recipe_file(
+        "model: {name: timm/resnet18, pretrained: false, args: {channels: [8, 8, 8, 8]}, channels_last: true}\n"
+        "data: {name: a, label_column: kind, image_size: 32}\n"
+    )
+    other = load_recipe(path, overrides={"model": {"name": "timm/vit_tiny_patch16_224"}, "data": {"name": "b"}})
+    assert other.model.args == {}
+    assert other.model.channels_last
+    assert (other.data.label_column, other.data.image_size) == (None, 32)
+    same = load_recipe(path, overrides={"model": {"name": "timm/resnet18"}})
+    assert same.model.args == {"channels": [8, 8, 8, 8]}
+
+
 def test_variants_and_recipes_extend_each_other(recipe_file):
     recipe_file(MINIMAL + "training: {seed: 1}\nvariants: {a: {training: {seed: 2}}}\n", "base.yaml")
     path = recipe_file("extends: base\nvariants: {b: {extends: a, training: {max_steps: 5}}}\n")

@@ -1,0 +1,132 @@
+"""`hf-accel evaluate`: score a trained folder or Hub model on a data set, every row exactly once."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, run
+from hf_accel.errors import UserError
+from hf_accel.formatting import format_count, format_score
+from hf_accel.recipe import Recipe, load_recipe, overrides_from_flags
+from hf_accel.settings import did_you_mean
+
+DESCRIPTION = """\
+Score a trained folder or a Hub model on a data set.
+
+  hf-accel evaluate outputs/digits/default
+  hf-accel evaluate outputs/vit_cifar10/default/model --data.name uoft-cs/cifar10 --split test
+  hf-accel evaluate timm/resnet50.a1_in1k --data.name ./photos --format json
+
+A run's own folder remembers its data. --data.* settings and TrainingArguments (--per_device_eval_batch_size 64,
+--bf16 true) are taken as in train; so is accelerate launch -m hf_accel.evaluate."""
+SCORES = ("accuracy", "top5_accuracy", "f1_macro", "f1_micro", "f1_weighted", "loss")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = command_parser("evaluate", DESCRIPTION)
+    parser.add_argument("model", metavar="FOLDER_OR_ID")
+    parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
+    parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    args, flags = parse_with_overrides(parser, argv)
+    recipe = evaluation_recipe(args.model, overrides_from_flags(flags))
+    scores = evaluate(recipe, args.split)
+    if is_main_process():
+        render(scores, args.format)
+    return 0
+
+
+def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
+    """The recipe of the model's run where there is one, else `finetune`; the overrides go on top."""
+    folder = Path(model)
+    run_folder = folder if (folder / "model").is_dir() else folder.parent
+    own = run_folder / "recipe.yaml"
+    is_run = folder.is_dir() and own.is_file()
+    if not is_run and not overrides.get("data", {}).get("name"):
+        raise UserError(f"{model}: is no folder of a run, so its data is unknown. Add --data.name FOLDER_OR_ID.")
+    weights = folder / "model" if (folder / "model").is_dir() else model
+    overrides = {**overrides, "model": {**overrides.get("model", {}), "name": str(weights)}}
+    if not is_run:
+        return load_recipe("finetune", overrides=overrides)
+    if overrides.get("data", {}).get("name"):  # all rows of other data
+        overrides["data"] = {"validation": 0, "max_train_rows": None, "max_test_rows": None, **overrides["data"]}
+    return load_recipe(own, overrides=overrides)
+
+
+def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
+    """Score one split with the model of `recipe.model.name`.
+
+    Returns:
+        model, data, split, rows, accuracy, top5_accuracy, f1_macro, f1_micro, f1_weighted, loss, per_class.
+    Raises:
+        UserError: there is no such split, or the model does not know the data's labels.
+    """
+    from hf_accel.arguments import training_arguments
+    from hf_accel.data import load_splits
+    from hf_accel.model import load_trained
+    from hf_accel.results import detailed_scores, quiet_libraries
+    from hf_accel.trainer import build_evaluator
+
+    quiet_libraries()
+    with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its output folder, whatever it is asked to do
+        training = {k: v for k, v in recipe.training.items() if not k.startswith(("early_stopping", "eval_", "save_"))}
+        recipe = dataclasses.replace(recipe, training={**training, "output_dir": scratch})
+        arguments = training_arguments(recipe, has_validation=False)
+        splits = load_splits(recipe.data, seed=arguments.training.seed)
+        split = getattr(splits, split_name)
+        if split is None:
+            raise UserError(
+                f"--split validation: {recipe.data.name} has none, and data.validation is 0. Use --split test or train."
+            )
+        loaded = load_trained(recipe.model.name, recipe.model.revision)
+        label_names = [loaded.model.config.id2label[i] for i in range(loaded.model.config.num_labels)]
+        split = dataclasses.replace(split, labels=model_labels(split, label_names), label_names=label_names)
+        trainer, dataset = build_evaluator(recipe, loaded, split, arguments)
+        predictions = trainer.predict(dataset, metric_key_prefix="test")
+    scores = dataclasses.asdict(detailed_scores(predictions, label_names, "test"))
+    scores.pop("confusion")
+    return {"model": recipe.model.name, "data": recipe.data.name, "split": split_name, "rows": len(split), **scores}
+
+
+def model_labels(split: Any, label_names: list[str]) -> Any:
+    """(N,) label numbers of the data -> (N,) of the model, matched by name."""
+    import numpy as np
+
+    numbers = {name: number for number, name in enumerate(label_names)}
+    unknown = [name for name in split.label_names if name not in numbers]
+    if unknown:
+        raise UserError(
+            f"{split.source}: the model does not know the class {unknown[0]!r}. {did_you_mean(unknown[0], numbers)} "
+            "Expected the class names that the model was trained on."
+        )
+    return np.array([numbers[name] for name in split.label_names], dtype=np.int64)[split.labels]
+
+
+def render(scores: dict[str, Any], form: str) -> None:
+    """Print the scores: a table for people, JSON with everything, or CSV with one line."""
+    if form == "json":
+        print(json.dumps(scores, indent=2))
+        return
+    flat = {key: value for key, value in scores.items() if key != "per_class"}
+    if form == "csv":
+        writer = csv.DictWriter(sys.stdout, flat, lineterminator="\n")
+        writer.writeheader()
+        writer.writerow(flat)
+        return
+    print(f"{scores['model']} on {scores['data']}, {scores['split']} split, {format_count(scores['rows'])} images")
+    for name in SCORES:
+        print(f"  {name:<15} {format_score(scores[name]) if name != 'loss' else f'{scores[name]:.4f}':>8}")
+    width = max(len(row["label"]) for row in scores["per_class"])
+    print(f"\n  {'class':<{width}}  precision  recall      F1  images")
+    for row in scores["per_class"]:
+        figures = "  ".join(f"{format_score(row[key]):>7}" for key in ("precision", "recall", "f1"))
+        print(f"  {row['label']:<{width}}  {figures}  {row['support']:>6}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,112 @@
+"""`hf-accel predict`: classify files, folders or globs of images with a trained folder or Hub model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from hf_accel.cli import command_parser, is_main_process, run
+from hf_accel.errors import UserError
+
+DESCRIPTION = """\
+Classify images.
+
+  hf-accel predict outputs/digits/default photo.jpg
+  hf-accel predict google/vit-base-patch16-224 photos/ 'more/*.png' --top_k 3 --format csv
+
+accelerate launch -m hf_accel.predict shares the files among the processes."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = command_parser("predict", DESCRIPTION)
+    parser.add_argument("model", metavar="FOLDER_OR_ID")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, or globs in quotes")
+    parser.add_argument("--top_k", type=int, default=5, help="classes to print for each image (default 5)")
+    parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument(
+        "--on_bad_image", choices=("error", "skip"), default="error", help="what to do with a broken file"
+    )
+    args = parser.parse_args(argv)
+    for name in ("top_k", "batch_size"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} is {getattr(args, name)}, expected at least 1")
+    rows = predict(args.model, args.images, args.top_k, args.batch_size, skip_bad=args.on_bad_image == "skip")
+    if is_main_process():
+        render(rows, args.format)
+    return 0
+
+
+def predict(
+    model: str, images: list[str], top_k: int = 5, batch_size: int = 32, skip_bad: bool = False
+) -> list[dict[str, Any]]:
+    """Classify image files; under several processes each takes a share and all get the whole result.
+
+    Returns:
+        One `{"file", "labels": [{"label", "score"}, ...]}` for each image, likeliest class first, in the order of files.
+    Raises:
+        UserError: nothing matches, or a file is no image (unless `skip_bad`: those are named on stderr).
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    from hf_accel.arguments import accelerator_type
+    from hf_accel.images import UnreadableImageError, decode_image, load_images
+    from hf_accel.model import load_trained
+    from hf_accel.results import quiet_libraries
+
+    quiet_libraries()
+    files = load_images(images)
+    folder = Path(model)
+    loaded = load_trained(folder / "model" if (folder / "model").is_dir() else model)
+    state = PartialState(cpu=accelerator_type() == "cpu")
+    network = loaded.model.to(state.device)
+    names = network.config.id2label
+    results: list[dict[str, Any]] = []
+    with state.split_between_processes(list(enumerate(files))) as share:
+        for start in range(0, len(share), batch_size):
+            pixels, kept = [], []
+            for position, path in share[start : start + batch_size]:
+                try:
+                    pixels.append(decode_image(path))
+                except UnreadableImageError as error:
+                    if not skip_bad:
+                        raise
+                    print(f"left out: {error}", file=sys.stderr)
+                    continue
+                kept.append((position, path))
+            if not kept:
+                continue
+            inputs = loaded.processor(images=pixels, return_tensors="pt").to(state.device)
+            with torch.inference_mode():
+                scores = network(**inputs).logits.float().softmax(-1)  # (B, num_labels)
+            best = scores.topk(min(top_k, scores.shape[1]))
+            for (position, path), values, ids in zip(kept, best.values.tolist(), best.indices.tolist(), strict=True):
+                labels = [{"label": names[i], "score": score} for i, score in zip(ids, values, strict=True)]
+                results.append({"position": position, "file": str(path), "labels": labels})
+    gathered = sorted(gather_object(results), key=lambda row: row["position"])
+    return [{"file": row["file"], "labels": row["labels"]} for row in gathered]
+
+
+def render(rows: list[dict[str, Any]], form: str) -> None:
+    """Print predictions: a table for people, JSON as returned, or CSV with a line for each image and class."""
+    if form == "json":
+        print(json.dumps(rows, indent=2))
+    elif form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["file", "rank", "label", "score"])
+        for row in rows:
+            for rank, label in enumerate(row["labels"], start=1):
+                writer.writerow([row["file"], rank, label["label"], f"{label['score']:.6f}"])
+    else:
+        width = max((len(row["file"]) for row in rows), default=0)
+        for row in rows:
+            print(f"{row['file']:<{width}}  " + "  ".join(f"{x['label']} {x['score']:.3f}" for x in row["labels"]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

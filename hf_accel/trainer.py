@@ -1,0 +1,328 @@
+"""`build_trainer(recipe)`: the one place where data, model, transforms and measurement are wired to the Trainer.
+
+The Trainer subclass is thin. It changes four things that upstream gets wrong or leaves out for images: batches arrive
+as uint8 and are transformed on the training device, the loss is exact under gradient accumulation, evaluation keeps
+five class numbers a row instead of all logits, and a checkpoint is loaded whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.trainer_utils import EvalLoopOutput
+
+from hf_accel.arguments import Arguments, training_arguments
+from hf_accel.data import ImageSplit, Splits, load_splits
+from hf_accel.errors import UserError
+from hf_accel.inputs.augment import EvalTransform, TrainTransform
+from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
+from hf_accel.inputs.dataset import ImageBatches, TransformedBatches
+from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.inputs.sampling import EpochSampler, draw_partners, mixes
+from hf_accel.measure import MeasureCallback, Measurement, Stopwatch
+from hf_accel.methods.losses import balanced_class_weights, cross_entropy_sum
+from hf_accel.metrics import classification_metrics
+from hf_accel.model import LoadedModel, flops_per_image, load_model
+from hf_accel.progress import BarCallback
+from hf_accel.recipe import Recipe
+
+TOP_K = 5
+
+
+class ImageTrainer(Trainer):
+    """A Trainer whose batches are uint8 images, transformed on the training device.
+
+    Args:
+        train_transform: batch dictionary on the device -> `pixel_values` (B, 3, S, S) float32 and `labels`.
+        eval_transform: the same without randomness.
+        class_weights: (C,) float32 weights in the training loss, or None.
+        num_labels: C.
+        flops_per_image: of one forward pass.
+        kwargs: what Trainer takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_transform: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+        eval_transform: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+        class_weights: Tensor | None,
+        num_labels: int,
+        flops_per_image: int,
+        **kwargs: Any,
+    ) -> None:
+        model: nn.Module = kwargs["model"]
+        # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
+        model.accepts_loss_kwargs = False
+        super().__init__(compute_loss_func=self.loss, data_collator=_already_batched, **kwargs)
+        self.train_transform = train_transform
+        self.eval_transform = eval_transform
+        self.class_weights = None if class_weights is None else class_weights.to(self.args.device)
+        self.num_labels = num_labels
+        self.flops_per_image = flops_per_image
+        self.measurement = Measurement(Stopwatch(self.args.device))
+        self.train_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
+        self.train_seen = 0
+
+    def loss(
+        self, outputs: ImageClassifierOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Mean cross-entropy over all rows of an accumulation window; smoothing and weights in training only."""
+        logits = outputs["logits"]
+        training = self.model.training
+        total = cross_entropy_sum(
+            logits,
+            labels,
+            self.class_weights if training else None,
+            self.args.label_smoothing_factor if training else 0.0,
+        )
+        if training:
+            with torch.no_grad():
+                hard = labels.argmax(-1) if labels.is_floating_point() else labels
+                self.train_correct += (logits.argmax(-1) == hard).sum()
+                self.train_seen += len(labels)
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    def take_train_accuracy(self) -> float | None:
+        """Accuracy over the training batches since the last call, as trained on: augmented, dropout on."""
+        if not self.train_seen:
+            return None
+        counts = torch.stack([self.train_correct, torch.full_like(self.train_correct, self.train_seen)])
+        correct, seen = self.accelerator.reduce(counts).tolist()
+        self.train_correct.zero_()
+        self.train_seen = 0
+        return correct / seen
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        with self.measurement.waiting():
+            batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.measurement.count_images(sum(len(batch["labels"]) for batch in batches))
+        return batches, num_items
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        inputs = super()._prepare_inputs(inputs)
+        if "pixel_values" in inputs:  # transformed by the loader
+            return {name: inputs[name] for name in ("pixel_values", "labels")}
+        if not self.model.training:
+            return self.eval_transform(inputs)
+        with self.measurement.transforming():
+            return self.train_transform(inputs)
+
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        self.eval_transform.resident = dataloader.dataset.pixels.resident
+        return super().evaluation_loop(dataloader, *args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: ImageBatches | None = None) -> EpochSampler:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return EpochSampler(len(dataset), seed=seed)
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, tuple[Tensor, ...] | None, Tensor | None]:
+        """Keep of each row the five likeliest classes, the confidence of the first, the loss, and the row number."""
+        rows = inputs["rows"].to(self.args.device)
+        loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        if logits is None:
+            return loss, None, labels
+        if isinstance(logits, tuple):  # outputs beside the logits, as DeiT with teacher has
+            logits = logits[0]
+        logits = logits.float()
+        confidence, top_ids = logits.softmax(-1).topk(min(TOP_K, self.num_labels))
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        return loss, (top_ids, confidence[:, 0], losses, rows), labels
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs["train_seconds"] = round(self.measurement.total_seconds(), 4)
+            rate = self.measurement.recent_images_per_second()
+            if rate is not None:
+                logs["images_per_second"] = round(rate * self.args.world_size, 2)
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        return 3 * self.flops_per_image * len(inputs["labels"])  # a backward pass costs two forward passes
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        # Upstream loads Hub-format keys into other module names with strict=False and drops the encoder of ViT, Swin,
+        # DINOv2... with a log line: https://github.com/huggingface/transformers/issues/48805
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        load_weights(self.model if model is None else model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+            return
+        load_weights(self.model, self.state.best_model_checkpoint)
+
+
+def load_weights(model: nn.Module, folder: str | Path) -> None:
+    """Load a saved folder into a model of the same class, every tensor or an error."""
+    saved = type(model).from_pretrained(folder, dtype=torch.float32)
+    model.load_state_dict(saved.state_dict(), strict=True)
+
+
+def build_trainer(
+    recipe: Recipe,
+    splits: Splits | None = None,
+    loaded: LoadedModel | None = None,
+    arguments: Arguments | None = None,
+) -> ImageTrainer:
+    """Everything a recipe asks for, ready for `.train()`.
+
+    Args:
+        recipe: from `load_recipe`.
+        splits: from `load_splits`; None loads them.
+        loaded: from `load_model`; None loads it. Its head must fit the labels of `splits`.
+        arguments: from `training_arguments`; None builds them.
+    Returns:
+        A Trainer with `splits`, `loaded` and `notes` (what was chosen for the user and why) as attributes, and
+        `test_dataset` beside `train_dataset` and `eval_dataset`.
+    Raises:
+        UserError: anything in the recipe that cannot run here.
+    """
+    selection = recipe.data.validation > 0
+    arguments = arguments or training_arguments(recipe, has_validation=selection)
+    args = arguments.training
+    splits = splits or load_splits(recipe.data, seed=args.seed, selection=selection)
+    set_seed(args.seed)  # the new head must not depend on what was drawn before
+    loaded = loaded or load_model(recipe.model, splits.label_names, recipe.data.image_size)
+    num_labels = len(splits.label_names)
+    flops = flops_per_image(loaded.model, loaded.image_size)
+    preprocessing = Preprocessing.of(loaded.processor)
+    train_dataset = _train_batches(splits.train, recipe, preprocessing, args)
+    train_transform = TrainTransform(
+        recipe.data.augment,
+        preprocessing,
+        num_labels=num_labels,
+        seed=args.seed,
+        channels_last=recipe.model.channels_last,
+        resident=train_dataset.pixels.resident,
+    )
+    if recipe.data.transforms == "loader":
+        train_dataset = TransformedBatches(train_dataset, train_transform)
+    trainer = ImageTrainer(
+        model=loaded.model,
+        args=args,
+        train_dataset=train_dataset,
+        eval_dataset=_eval_batches(splits.validation, recipe, preprocessing, args.device),
+        processing_class=loaded.processor,
+        compute_metrics=EvaluationMetrics(num_labels),
+        train_transform=train_transform,
+        eval_transform=EvalTransform(preprocessing, channels_last=recipe.model.channels_last),
+        class_weights=_class_weights(recipe, splits),
+        num_labels=num_labels,
+        flops_per_image=flops,
+    )
+    for stock in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(stock)
+    trainer.measuring = MeasureCallback(trainer.measurement, args.device)
+    trainer.add_callback(trainer.measuring)
+    trainer.add_callback(BarCallback())
+    if arguments.early_stopping:
+        trainer.add_callback(EarlyStoppingCallback(**arguments.early_stopping))
+    trainer.splits = splits
+    trainer.loaded = loaded
+    trainer.test_dataset = _eval_batches(splits.test, recipe, preprocessing, args.device)
+    trainer.arguments = arguments
+    trainer.notes = [*splits.notes, *loaded.notes, *arguments.notes]
+    return trainer
+
+
+def build_evaluator(
+    recipe: Recipe, loaded: LoadedModel, split: ImageSplit, arguments: Arguments
+) -> tuple[ImageTrainer, ImageBatches]:
+    """A Trainer that only scores, and the batches of `split` for its `predict`."""
+    preprocessing = Preprocessing.of(loaded.processor)
+    transform = EvalTransform(preprocessing, channels_last=recipe.model.channels_last)
+    num_labels = len(split.label_names)
+    trainer = ImageTrainer(
+        model=loaded.model,
+        args=arguments.training,
+        compute_metrics=EvaluationMetrics(num_labels),
+        train_transform=transform,
+        eval_transform=transform,
+        class_weights=None,
+        num_labels=num_labels,
+        flops_per_image=0,
+    )
+    for stock in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(stock)
+    return trainer, _eval_batches(split, recipe, preprocessing, arguments.training.device)
+
+
+class EvaluationMetrics:
+    """`compute_metrics` of the Trainer: loss, accuracy, top-5 and F1 from what `prediction_step` kept."""
+
+    def __init__(self, num_labels: int) -> None:
+        self.num_labels = num_labels
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        top_ids, _, losses, rows = prediction.predictions
+        # a distributed sampler pads the last batch: a row counted twice would change the figures silently
+        assert len(np.unique(rows)) == len(rows), "a row was evaluated twice"
+        metrics = classification_metrics(top_ids, prediction.label_ids, self.num_labels)
+        # the Trainer's own eval_loss is a mean of batch means, which depends on the batches and the processes
+        metrics["loss"] = float(losses.mean(dtype=np.float64))
+        return {name: value for name, value in metrics.items() if value is not None}
+
+
+def _already_batched(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`ImageBatches.__getitems__` returns whole batches, so there is nothing to collate."""
+    return batch
+
+
+def _train_batches(
+    split: ImageSplit, recipe: Recipe, preprocessing: Preprocessing, args: TrainingArguments
+) -> ImageBatches:
+    pixels = open_training_pixels(split, recipe.data, preprocessing, args.device)
+    partners = partial(draw_partners, args.seed, len(split)) if mixes(recipe.data.augment) else None
+    return ImageBatches(split, pixels, partners)
+
+
+def _eval_batches(
+    split: ImageSplit | None, recipe: Recipe, preprocessing: Preprocessing, device: torch.device
+) -> ImageBatches | None:
+    if split is None:
+        return None
+    return ImageBatches(split, open_evaluation_pixels(split, recipe.data, preprocessing, device))
+
+
+def _class_weights(recipe: Recipe, splits: Splits) -> Tensor | None:
+    asked = recipe.data.class_weights
+    if asked is None:
+        return None
+    if asked == "balanced":
+        return balanced_class_weights(torch.as_tensor(splits.train.labels), len(splits.label_names))
+    if len(asked) != len(splits.label_names):
+        raise UserError(
+            f"{recipe.name}: data.class_weights has {len(asked)} numbers, expected one for each of the "
+            f"{len(splits.label_names)} classes"
+        )
+    return torch.tensor(asked, dtype=torch.float32)

@@ -1,0 +1,355 @@
+"""The straight line, from recipe to a folder that others load."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from hf_accel.arguments import choose_precision, training_arguments
+from hf_accel.errors import UserError
+from hf_accel.recipe import load_recipe
+from hf_accel.report import RunReport
+from hf_accel.train import claim_folder, main, train
+from hf_accel.trainer import build_trainer
+
+CONTRACT = {
+    "schema", "recipe", "variant", "settings", "notes", "environment", "data", "model", "train", "history", "phases",
+    "sparsity", "validation", "test",
+}  # fmt: skip
+
+
+@pytest.fixture
+def finished(tiny_recipe):
+    recipe = tiny_recipe({"training": {"num_train_epochs": 2, "logging_steps": 1}})
+    return recipe, train(recipe)
+
+
+def test_a_run_leaves_what_the_design_promises(finished):
+    _, folder = finished
+    names = {path.name for path in folder.iterdir()}
+    assert {"recipe.yaml", "report.json", "report.html", "history.csv", "predictions.csv", "log.txt", "model"} <= names
+    values = json.loads((folder / "report.json").read_text())
+    assert set(values) == CONTRACT
+    assert values["train"]["steps"] == 6
+    assert values["train"]["world_size"] == 1
+    assert values["train"]["images_per_second"] > 0
+    assert values["train"]["final_loss"] > 0
+    assert 0 <= values["train"]["accuracy"] <= 1
+    assert 0 <= values["train"]["data_wait_fraction"] < 1
+    assert 0 < values["train"]["transform_fraction"] < 1
+    assert values["train"]["peak_memory_gib"] is None
+    assert values["train"]["peak_rss_gib"] > values["train"]["peak_anonymous_gib"] > 0
+    assert values["data"]["labels"] == ["blue", "red"]
+    assert [values["data"][f"{part}_rows"] for part in ("train", "validation", "test")] == [19, 5, 8]
+    assert values["validation"]["accuracy"] in [row["validation_accuracy"] for row in values["history"]]
+    assert np.array(values["test"]["confusion"]).sum() == 8
+    assert {row["label"] for row in values["test"]["per_class"]} == {"blue", "red"}
+    assert [row["step"] for row in values["history"]] == [1, 2, 3, 4, 5, 6]
+    files = {path.name for path in (folder / "model").iterdir()}
+    assert {"config.json", "model.safetensors", "README.md"} <= files
+    assert not list(folder.glob("model/*.bin"))
+
+
+def test_training_lowers_the_loss_and_changes_every_parameter(tiny_recipe):
+    trainer = build_trainer(tiny_recipe({"training": {"num_train_epochs": 8, "logging_steps": 1}}))
+    before = {name: parameter.clone() for name, parameter in trainer.model.named_parameters()}
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
+    for name, parameter in trainer.model.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+
+
+RELOAD = """
+import json, sys
+import numpy as np, PIL.Image, torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+if {own}: import hf_accel.cifar_nets
+else: assert "hf_accel" not in sys.modules
+folder, photo = sys.argv[1:]
+model = AutoModelForImageClassification.from_pretrained(folder).eval()
+processor = AutoImageProcessor.from_pretrained(folder)
+image = PIL.Image.open(photo)
+pixels = processor(image, return_tensors="pt")["pixel_values"]
+scores = pipeline("image-classification", model=folder)(photo)
+print(json.dumps({{"logits": model(pixels).logits.tolist(), "labels": model.config.id2label, "pixels": pixels.tolist(),
+                   "best": scores[0]["label"]}}))
+"""
+
+
+@pytest.mark.parametrize("kind", ["hub", "timm", "cifar_nets"])
+def test_a_saved_model_is_the_same_in_a_fresh_process(kind, tiny_recipe, tmp_path, photos):
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    models = {
+        "timm": {"name": "timm/resnet10t", "pretrained": False, "args": {"channels": [8, 8, 16, 16]}},
+        "cifar_nets": {},
+    }
+    if kind == "hub":
+        config = ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+                           image_size=16, patch_size=4)  # fmt: skip
+        ViTForImageClassification(config).save_pretrained(tmp_path / "hub")
+        ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "hub")
+        models["hub"] = {"name": str(tmp_path / "hub"), "pretrained": True, "args": {}}
+    trainer = build_trainer(tiny_recipe({"model": models[kind]}))
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    photo = photos / "test" / "red" / "00.png"
+    done = subprocess.run(
+        [sys.executable, "-c", RELOAD.format(own=kind == "cifar_nets"), str(tmp_path / "saved"), str(photo)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    other = json.loads(done.stdout)
+    with PIL.Image.open(photo) as image:
+        pixels = trainer.loaded.processor(image, return_tensors="pt")["pixel_values"]
+    trainer.model.eval()
+    logits = trainer.model(pixels).logits
+    torch.testing.assert_close(torch.tensor(other["pixels"]), pixels, rtol=0, atol=0)
+    torch.testing.assert_close(torch.tensor(other["logits"]), logits, rtol=0, atol=1e-5)
+    assert other["labels"] == {"0": "blue", "1": "red"}
+    assert other["best"] == ["blue", "red"][int(logits.argmax())]
+
+
+def test_the_resolved_recipe_gives_the_same_result(finished, tmp_path):
+    recipe, folder = finished
+    again = load_recipe(folder / "recipe.yaml", overrides={"training": {"output_dir": str(tmp_path / "again")}})
+    train(again)
+    first, second = RunReport.load(folder), RunReport.load(tmp_path / "again")
+    assert first.test == second.test
+    assert first.validation == second.validation
+    assert first.train.final_loss == second.train.final_loss
+
+
+def test_a_finished_run_is_kept_unless_told_otherwise(finished):
+    recipe, folder = finished
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(UserError, match="finished run"):
+        train(recipe)
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    (folder / "mine.txt").write_text("kept")
+    train(recipe, overwrite=True)
+    assert (folder / "mine.txt").read_text() == "kept"
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(tiny_recipe, tmp_path):
+    def recipe(name):
+        return tiny_recipe({"training": {"num_train_epochs": 3, "output_dir": str(tmp_path / name)}})
+
+    whole = train(recipe("whole"))
+    cut = recipe("cut")
+    trainer = build_trainer(cut)
+    stop = _StopAfter(4)
+    trainer.add_callback(stop)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    cut.write(tmp_path / "cut" / "recipe.yaml")
+    assert claim_folder(tmp_path / "cut", cut, overwrite=False).name == "checkpoint-3"
+    train(cut)
+    first, second = RunReport.load(whole), RunReport.load(tmp_path / "cut")
+    assert second.train.resumes == 1
+    assert first.test == second.test
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (whole, tmp_path / "cut")]
+    assert weights[0] == weights[1]
+
+
+class _StopAfter:
+    def __new__(cls, steps):
+        from transformers import TrainerCallback
+
+        class Stop(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                if state.global_step == steps:
+                    raise KeyboardInterrupt
+
+        return Stop()
+
+
+def test_an_unfinished_run_of_another_recipe_is_not_mixed_with_this_one(tiny_recipe):
+    recipe = tiny_recipe()
+    folder = recipe.output_dir
+    (folder / "checkpoint-3").mkdir(parents=True)
+    (folder / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    tiny_recipe({"training": {"seed": 5}}).write(folder / "recipe.yaml")
+    with pytest.raises(UserError, match=r"training\.seed"):
+        claim_folder(folder, recipe, overwrite=False)
+
+
+def test_class_weights_reach_the_loss(tiny_recipe):
+    no_smoothing = {"training": {"label_smoothing_factor": 0}}
+    plain = build_trainer(tiny_recipe(no_smoothing))
+    weighted = build_trainer(tiny_recipe(no_smoothing, {"data": {"class_weights": [0.0, 2.0]}}))
+    batch = next(iter(plain.get_train_dataloader()))
+    inputs = plain._prepare_inputs(batch)
+    outputs = weighted.model(pixel_values=inputs["pixel_values"])
+    only_red = inputs["labels"] == 1
+    expected = torch.nn.functional.cross_entropy(outputs.logits[only_red], inputs["labels"][only_red], reduction="sum")
+    torch.testing.assert_close(weighted.loss(outputs, inputs["labels"]), 2 * expected / len(only_red))
+    with pytest.raises(UserError, match="class_weights has 3 numbers"):
+        build_trainer(tiny_recipe({"data": {"class_weights": [1.0, 1.0, 1.0]}}))
+
+
+def test_early_stopping_is_one_line(tiny_recipe):
+    patience = {"early_stopping_patience": 1, "num_train_epochs": 20, "learning_rate": 0.0}
+    trainer = build_trainer(tiny_recipe({"training": patience}))
+    trainer.train()
+    assert trainer.state.epoch < 20
+    with pytest.raises(UserError, match="needs validation rows"):
+        build_trainer(tiny_recipe({"training": patience, "data": {"validation": 0}}))
+
+
+def test_without_validation_every_row_trains_and_the_last_weights_are_scored(tiny_recipe):
+    report = RunReport.load(train(tiny_recipe({"data": {"validation": 0}})))
+    assert report.data.train_rows == 24
+    assert report.data.validation_rows is None
+    assert report.validation is None
+    assert report.test.accuracy is not None
+
+
+@pytest.mark.parametrize("setting", [{"gradient_accumulation_steps": 3}, {"activation_checkpointing": True},
+                                     {"bf16": True}, {"label_smoothing_factor": 0.1}, {"dataloader_num_workers": 2},
+                                     {"optim": "sgd", "optim_args": "momentum=0.9,nesterov=true"}])  # fmt: skip
+def test_a_technique_is_one_line_of_training(tiny_recipe, setting):
+    recipe = tiny_recipe(
+        {"training": setting, "model": {"name": "timm/resnet10t", "args": {"channels": [8, 8, 16, 16]}}}
+    )
+    trainer = build_trainer(recipe)
+    trainer.train()
+    assert trainer.state.global_step > 0
+    for name, value in setting.items():
+        assert trainer.arguments.changed[name] == value
+
+
+def test_bf16_is_really_in_force_and_the_weights_stay_float32(tiny_recipe):
+    trainer = build_trainer(tiny_recipe({"training": {"bf16": True}}))
+    seen = set()
+    trainer.model.timm_model.conv1.register_forward_hook(lambda module, args, output: seen.add(output.dtype))
+    trainer.train()
+    assert seen == {torch.bfloat16}
+    assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
+
+
+def test_channels_last_is_really_in_force(tiny_recipe):
+    trainer = build_trainer(tiny_recipe({"model": {"channels_last": True}}))
+    weight = trainer.model.timm_model.layer1[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    seen = []
+    trainer.model.timm_model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    trainer.train()
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_weights(tiny_recipe):
+    trainer = build_trainer(tiny_recipe({"model": {"freeze_batch_norm": True}}))
+    layer = trainer.model.timm_model.bn1
+    mean, weight = layer.running_mean.clone(), layer.weight.clone()
+    trainer.train()
+    assert torch.equal(layer.running_mean, mean)
+    assert not torch.equal(layer.weight, weight)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "native", "chosen"),
+    [
+        ({"bf16": "auto"}, "cpu", True, {"fp16": False, "bf16": True}),
+        ({"bf16": "auto"}, "cpu", False, {"fp16": False, "bf16": False}),
+        ({"bf16": "auto"}, "cuda", False, {"fp16": True, "bf16": False}),
+        ({"bf16": "auto"}, "cuda", True, {"fp16": False, "bf16": True}),
+        ({"fp16": True}, "cuda", True, {"fp16": True, "bf16": False}),
+        ({"bf16": True}, "cpu", False, {"fp16": False, "bf16": True}),
+        ({}, "cpu", True, {"fp16": False, "bf16": False}),
+    ],
+)
+def test_precision_follows_what_the_device_multiplies_natively(monkeypatch, asked, device, native, chosen):
+    monkeypatch.setattr("hf_accel.arguments.native_bf16", lambda d: (native, "a reason"))
+    precision, why = choose_precision("r", asked, device)
+    assert precision == chosen
+    assert "warning" in why if asked == {"bf16": True} else why
+
+
+def test_a_precision_that_cannot_run_is_refused_with_the_alternative(tiny_recipe):
+    with pytest.raises(UserError, match=r"fp16 needs a CUDA device.*bf16: auto"):
+        training_arguments(tiny_recipe({"training": {"fp16": True, "bf16": False, "use_cpu": True}}), True)
+
+
+def test_a_value_that_transformers_refuses_is_the_users_mistake(tiny_recipe):
+    with pytest.raises(UserError, match="cosin"):
+        training_arguments(tiny_recipe({"training": {"lr_scheduler_type": "cosin"}}), True)
+    with pytest.raises(UserError, match="eval_strategy"):
+        training_arguments(tiny_recipe({"training": {"eval_strategy": "epoch"}}), False)
+
+
+def test_progress_is_a_line_for_each_evaluation(tiny_recipe, capsys):
+    train(tiny_recipe({"training": {"num_train_epochs": 2}}))
+    shown = capsys.readouterr()
+    lines = [line for line in shown.err.splitlines() if "validation accuracy" in line]
+    assert len(lines) == 2
+    assert "images/s" in lines[1]
+    for word in ("accuracy", "F1", "images/s", "peak memory", "report.json"):
+        assert word in shown.out
+
+
+BAD_INPUT = {
+    "unknown recipe": (["--recipe", "vit_cifar"], "Did you mean"),
+    "unknown variant": (["--recipe", "digits", "--variant", "fast"], "no variant"),
+    "unknown flag": (["--recipe", "digits", "--epochs", "3"], "--epochs"),
+    "wrong type": (["--recipe", "digits", "--learning_rate", "high"], "expected a number"),
+    "missing folder": (["--recipe", "digits", "--data.name", "./nowhere"], "nowhere"),
+    "empty folder": (["--data.name", "{empty}"], "empty"),
+    "one class": (["--data.name", "{one_class}"], "class"),
+    "no such label column": (["--recipe", "digits", "--data.label_column", "kind"], "kind"),
+    "no classifier": (["--recipe", "digits", "--model.name", "{bert}", "--model.pretrained", "false"],
+                      "bert"),
+    "image size": (["--recipe", "digits", "--model.name", "timm/vit_tiny_patch16_224"],
+                   "data.image_size"),
+    "no Hub": (["--recipe", "vit_cifar10", "--data.name", "digits"], "cannot be fetched"),
+    "unknown timm model": (["--recipe", "digits", "--model.name", "timm/resnet19"], "resnet18"),
+    "output is a file": (["--recipe", "digits", "--output_dir", "{file}"], "is a file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_message_with_nothing_written(case, tmp_path, monkeypatch, photos, capsys):
+    from transformers import BertConfig
+
+    from hf_accel.cli import run
+
+    (tmp_path / "empty").mkdir()
+    for row in (photos / "train" / "red").iterdir():
+        (tmp_path / "one_class" / "red").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "one_class" / "red" / row.name).write_bytes(row.read_bytes())
+    BertConfig().save_pretrained(tmp_path / "bert")
+    (tmp_path / "file").write_text("x")
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    argv, expected = BAD_INPUT[case]
+    places = {name: str(tmp_path / name) for name in ("empty", "one_class", "bert", "file")}
+    assert run(main, [word.format(**places) for word in argv]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert "Traceback" not in error
+    assert not any(work.iterdir()), [str(path) for path in work.rglob("*")]
+
+
+def test_a_run_without_a_recipe_says_which_one_it_takes(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--model.name", "hf_accel/cifar_resnet20", "--model.pretrained", "false", "--data.image_size", "16"]
+    assert main(["--data.name", str(photos), "--max_steps", "1", *flags]) == 0
+    assert "using finetune" in capsys.readouterr().err
+    assert Path("outputs/finetune/default/report.json").is_file()
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were():
+    root = logging.getLogger("hf_accel")
+    kept = root.handlers[:], root.propagate, root.level
+    yield
+    root.handlers[:], root.propagate, root.level = kept
