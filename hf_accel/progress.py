@@ -50,11 +50,18 @@ class BarCallback(TrainerCallback):
         elif "eval_accuracy" in logs:
             self._say(args, state, logs)
 
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.bar is not None and args.eval_strategy == "no":
+            self._say(args, state, {})
+
     def _say(self, args: TrainingArguments, state: TrainerState, logs: dict[str, float]) -> None:
-        parts = [f"epoch {state.epoch:.4g}/{args.num_train_epochs:g}", f"step {state.global_step}/{state.max_steps}"]
+        parts = [f"epoch {state.epoch:.4g}/{state.num_train_epochs:g}", f"step {state.global_step}/{state.max_steps}"]
         if self.last:
             parts.append(f"loss {self.last['loss']:.4f}")
-        parts += [f"validation accuracy {logs['eval_accuracy']:.4f}", f"F1 {logs['eval_f1_macro']:.4f}"]
+        if logs:
+            parts += [f"validation accuracy {logs['eval_accuracy']:.4f}", f"F1 {logs['eval_f1_macro']:.4f}"]
         if self.last.get("images_per_second"):
             parts.append(f"{self.last['images_per_second']:,.0f} images/s")
         with tqdm.external_write_mode():

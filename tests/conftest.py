@@ -12,6 +12,7 @@ import pytest
 import torch
 from hub_server import hub  # noqa: F401
 
+torch.set_num_threads(1)  # the models here are tiny: a second thread waits more than it works on a busy machine
 DATA = Path(os.environ.get("HF_ACCEL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 

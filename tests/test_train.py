@@ -213,7 +213,7 @@ def test_without_validation_every_row_trains_and_the_last_weights_are_scored(tin
     assert report.test.accuracy is not None
 
 
-@pytest.mark.parametrize("setting", [{"gradient_accumulation_steps": 3}, {"activation_checkpointing": True},
+@pytest.mark.parametrize("setting", [{"gradient_accumulation_steps": 3}, {"gradient_checkpointing": True},
                                      {"bf16": True}, {"label_smoothing_factor": 0.1}, {"dataloader_num_workers": 2},
                                      {"optim": "sgd", "optim_args": "momentum=0.9,nesterov=true"}])  # fmt: skip
 def test_a_technique_is_one_line_of_training(tiny_recipe, setting):
@@ -294,6 +294,11 @@ def test_progress_is_a_line_for_each_evaluation(tiny_recipe, capsys):
     assert "images/s" in lines[1]
     for word in ("accuracy", "F1", "images/s", "peak memory", "report.json"):
         assert word in shown.out
+
+
+def test_progress_without_validation_is_a_line_for_each_epoch(tiny_recipe, capsys):
+    train(tiny_recipe({"training": {"num_train_epochs": 3}, "data": {"validation": 0}}))
+    assert len([line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]) == 3
 
 
 BAD_INPUT = {

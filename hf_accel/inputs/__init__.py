@@ -1,0 +1,1 @@
+"""From stored images to normalised batches on the training device."""

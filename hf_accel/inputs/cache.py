@@ -1,0 +1,213 @@
+"""Where the decoded pixels of a split live: memory, a memory-mapped file, the training device, or nowhere.
+
+The mode changes speed and memory, never a pixel. `memory`: fastest to start, a copy in each rank. `disk`: one file for
+all ranks and later runs, no anonymous memory. `device`: batches carry row numbers only; images of one size that fit.
+`none`: decoded for every batch, in DataLoader workers if there are any; right when a run sees each image once or twice,
+or when neither memory nor disk can hold them.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from hf_accel.data import ImageSplit
+from hf_accel.errors import UserError
+from hf_accel.inputs.decoding import KeptPixels, kept_for_model, kept_for_training
+from hf_accel.inputs.disk_cache import gib, map_pixels, open_disk_cache, read_index
+from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.settings import DataSettings
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CACHE_SCALE = 0.875  # image size / short side of cached photographs: the share that most models' crops keep
+
+
+class PixelStore:
+    """uint8 pixels of the rows of a split, read a batch at a time.
+
+    Attributes:
+        mode: memory, disk, device or none.
+        nbytes: of the pixels stored; 0 when nothing is.
+        resident: (N, H, W, 3) uint8 on the training device, for mode device, else None. The transforms take it.
+    """
+
+    mode: str
+    nbytes: int
+    resident: Tensor | None = None
+
+    def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Read rows.
+
+        Returns:
+            pixels (B, H, W, 3) uint8, images of different sizes at the top left of the largest frame, zeros around;
+            sizes (B, 2) int64, height and width of each, or None where all images of the batch have one size.
+        """
+        raise NotImplementedError
+
+
+class CachedPixels(PixelStore):
+    """Pixels in one flat buffer, in memory or memory-mapped.
+
+    A pickled copy (a spawned DataLoader worker) maps the file again, or shares the memory of the first through torch.
+    """
+
+    def __init__(self, flat: Tensor | None, index: np.ndarray | None, folder: Path | None = None) -> None:
+        self.folder = folder
+        self.mode = "memory" if folder is None else "disk"
+        self.flat = flat  # (nbytes,) uint8
+        self.index = index  # (N, 3) int64: first byte, height, width
+        if folder is not None:
+            self._map()
+        self.nbytes = self.flat.numel()
+        shapes = self.index[:, 1:]
+        self.shape = tuple(map(int, shapes[0])) if bool((shapes == shapes[0]).all()) else None  # of every image
+
+    def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        if self.shape is not None:
+            return self.images().index_select(0, torch.from_numpy(rows)), None
+        starts, heights, widths = self.index[rows].T.tolist()
+        images = [
+            self.flat[start : start + height * width * 3].view(height, width, 3)
+            for start, height, width in zip(starts, heights, widths, strict=True)
+        ]
+        return frame(images)
+
+    def images(self) -> Tensor:
+        """(N, H, W, 3) uint8, a view; only where all images have one size."""
+        return self.flat.view(len(self.index), *self.shape, 3)
+
+    def _map(self) -> None:
+        self.flat = torch.from_numpy(map_pixels(self.folder))
+        self.index = read_index(self.folder)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ if self.folder is None else {**self.__dict__, "flat": None, "index": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.folder is not None:
+            self._map()
+
+
+class DevicePixels(PixelStore):
+    """Pixels on the training device; nothing but row numbers travels."""
+
+    mode = "device"
+
+    def __init__(self, images: Tensor) -> None:
+        self.resident = images
+        self.nbytes = images.numel()
+
+    def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        return self.resident[torch.from_numpy(rows).to(self.resident.device)], None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"nbytes": self.nbytes, "resident": torch.empty(0)}  # workers send row numbers and need no pixels
+
+
+class DecodedPixels(PixelStore):
+    """Pixels decoded again for every batch, in whichever process asks."""
+
+    mode = "none"
+    nbytes = 0
+
+    def __init__(self, kept: KeptPixels) -> None:
+        self.kept = kept
+
+    def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        return frame([torch.from_numpy(np.ascontiguousarray(self.kept.read(row))) for row in rows.tolist()])
+
+
+def frame(images: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Stack (h, w, 3) images, those of different sizes in a frame as `PixelStore.batch` describes it."""
+    sizes = torch.tensor([image.shape[:2] for image in images])
+    if bool((sizes == sizes[0]).all()):
+        return torch.stack(images), None
+    height, width = sizes.amax(0).tolist()
+    framed = torch.zeros(len(images), height, width, 3, dtype=torch.uint8)
+    for target, image in zip(framed, images, strict=True):
+        target[: image.shape[0], : image.shape[1]] = image
+    return framed, sizes
+
+
+def open_pixels(
+    split: ImageSplit,
+    settings: DataSettings,
+    *,
+    short_side: int | None,
+    preprocessing: Preprocessing | None,
+    device: torch.device | str = "cpu",
+) -> PixelStore:
+    """Open the pixels of a split in the mode `data.cache` asks for, building what is missing.
+
+    Args:
+        short_side: keep photographs at this short side (smaller ones as they are), for random-resized crops.
+        preprocessing: keep what this model sees of each image, for evaluation and for training without such crops;
+            small images of one size are kept as they are. Exactly one of the two is given.
+        device: the training device, for `data.cache: device`.
+    Raises:
+        UserError: an image is unreadable, or memory, disk or device cannot hold the pixels.
+    """
+    assert (short_side is None) != (preprocessing is None)
+    kept = kept_for_training(split, short_side) if preprocessing is None else kept_for_model(split, preprocessing)
+    if settings.cache == "none":
+        return DecodedPixels(kept)
+    if settings.cache == "disk":
+        return CachedPixels(None, None, open_disk_cache(kept, settings.cache_dir))
+    cached = _read_into_memory(kept)
+    return cached if settings.cache == "memory" else _move_to_device(kept, cached, torch.device(device))
+
+
+def open_training_pixels(
+    split: ImageSplit, settings: DataSettings, preprocessing: Preprocessing, device: torch.device | str = "cpu"
+) -> PixelStore:
+    """The pixels that training needs: photographs at `data.cache_size` for random-resized crops, else the model's."""
+    if settings.augment.crop != "random_resized":
+        return open_pixels(split, settings, short_side=None, preprocessing=preprocessing, device=device)
+    side = min(preprocessing.height, preprocessing.width)
+    short_side = settings.cache_size or round(side / DEFAULT_CACHE_SCALE)
+    return open_pixels(split, settings, short_side=short_side, preprocessing=None, device=device)
+
+
+def open_evaluation_pixels(
+    split: ImageSplit, settings: DataSettings, preprocessing: Preprocessing, device: torch.device | str = "cpu"
+) -> PixelStore:
+    """The pixels that evaluation needs: exactly what the model's processor sees, never a cache of another size."""
+    return open_pixels(split, settings, short_side=None, preprocessing=preprocessing, device=device)
+
+
+def _read_into_memory(kept: KeptPixels) -> CachedPixels:
+    shapes = kept.shapes()
+    sizes = shapes.prod(1) * 3
+    nbytes, available = int(sizes.sum()), psutil.virtual_memory().available
+    logger.info("%s: decoded images take %s of memory", kept.split.source, gib(nbytes))
+    if nbytes > 0.9 * available:
+        raise UserError(
+            f"data.cache: memory needs {gib(nbytes)} for {kept.split.source}, and {gib(available)} are available. Set "
+            "data.cache: disk, or lower data.cache_size."
+        )
+    flat = torch.empty(nbytes, dtype=torch.uint8)
+    kept.fill(flat.numpy(), shapes, f"decode {kept.split.source}")
+    return CachedPixels(flat, np.column_stack([np.cumsum(sizes) - sizes, shapes]))
+
+
+def _move_to_device(kept: KeptPixels, cached: CachedPixels, device: torch.device) -> DevicePixels:
+    if cached.shape is None:
+        raise UserError(
+            f"data.cache: device keeps images of one size, and those of {kept.split.source} differ. Set data.cache: "
+            "memory or disk, or train without random_resized crops."
+        )
+    try:
+        return DevicePixels(cached.images().to(device))
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"data.cache: device needs {gib(cached.nbytes)} for {kept.split.source}, which {device} does not have free. "
+            "Set data.cache: memory."
+        ) from error

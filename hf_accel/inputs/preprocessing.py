@@ -1,0 +1,230 @@
+"""What a model's own image processor does to an image, read off the processor and checked against it.
+
+Processors of transformers say what they do in attributes that each class may interpret in its own way. So the reading
+below is only a proposal: it is run beside the processor on probe images, and where the two differ the processor itself
+is called for every image, which is slower and right. Mean and std are not read but measured, for the same reason
+(EfficientNet's divides by std twice).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import PIL.Image
+import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as tvf
+
+from hf_accel.errors import UserError
+
+if TYPE_CHECKING:  # a spawned DataLoader worker imports this file, and transformers takes seconds
+    from transformers.image_processing_utils import BaseImageProcessor
+    from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
+
+logger = logging.getLogger(__name__)
+
+MAX_LEVELS_OFF = 2  # of 255; PIL and torchvision round differently by one
+_RESAMPLING = {r.name.lower(): r for r in PIL.Image.Resampling}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, centre crop and normalisation of one model."""
+
+    height: int  # of the model's input, pixels
+    width: int
+    resize: int | tuple[int, int] | None  # short side, or (height, width) whatever the aspect ratio
+    interpolation: str  # Pillow's name: bilinear, bicubic, ...
+    mean: tuple[float, float, float]  # on the scale 0..1, in the order of the output's channels
+    std: tuple[float, float, float]
+    resizer: str = "pillow"  # or torchvision: bicubic differs by up to 10 levels in strong contrast
+    crop_rounds: bool = False  # a crop that cannot be central: torchvision rounds its offset, transformers cuts it off
+    bgr: bool = False  # the model wants blue first
+    processor: BaseImageProcessor | None = None  # set when only calling the processor gives the right pixels
+
+    @classmethod
+    def of(cls, processor: BaseImageProcessor, image_size: int | None = None) -> Preprocessing:
+        """Read a processor.
+
+        Args:
+            processor: any image processor of transformers that makes images of one size, timm's wrapper included.
+            image_size: side in pixels of a square input that replaces the processor's own.
+        Raises:
+            UserError: the images it makes differ in size, or its normalisation depends on the image.
+        """
+        if image_size is not None:
+            processor = with_image_size(processor, image_size)
+        measured = _measure(processor)
+        plain = cls(**measured, resize=None, interpolation="bilinear", processor=processor)
+        read = _read_timm if _is_timm(processor) else _read_transformers
+        candidates = [replace(plain, **fields, processor=None) for fields in read(processor)]
+        levels_off = [candidate._levels_off(processor) for candidate in candidates]
+        if candidates and min(levels_off) <= MAX_LEVELS_OFF:
+            return candidates[int(np.argmin(levels_off))]
+        logger.warning(
+            "%s does something this package does not read: it is called for every evaluation image, which makes the "
+            "first pass over them slower",
+            type(processor).__name__,
+        )
+        return plain
+
+    @property
+    def key(self) -> str:
+        """Names the pixels that `apply` makes, for the file name of a cache."""
+        if self.processor is not None:
+            settings = json.dumps(self.processor.to_dict(), sort_keys=True, default=str)
+            return f"processor-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+        return f"{self.resize}-{self.height}x{self.width}-{self.crop_rounds}-{self.interpolation}-{self.resizer}"
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """The size an image has after `resize`, before the crop."""
+        if isinstance(self.resize, tuple):
+            return self.resize
+        short, long = sorted((height, width))
+        longer = int(self.resize * long / short)
+        return (self.resize, longer) if height <= width else (longer, self.resize)
+
+    def crop_offset(self, height: int, width: int) -> tuple[int, int]:
+        """Top and left of the centre crop in an image that `resized` gives."""
+        spare = (height - self.height) / 2, (width - self.width) / 2
+        return tuple(round(s) if self.crop_rounds else int(s) for s in spare)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> (height, width, 3) uint8: everything but the normalisation."""
+        if self.processor is not None:
+            return self._undo(_run(self.processor, image))
+        height, width = self.resized(*image.shape[:2])
+        image = resize_image(image, height, width, self.interpolation, self.resizer)
+        top, left = self.crop_offset(height, width)
+        return image[top : top + self.height, left : left + self.width]
+
+    def _undo(self, pixel_values: np.ndarray) -> np.ndarray:
+        """(3, H, W) float32, normalised -> (H, W, 3) uint8, RGB."""
+        levels = pixel_values.transpose(1, 2, 0) * np.float32(self.std) + np.float32(self.mean)
+        levels = np.clip(np.rint(levels * 255), 0, 255).astype(np.uint8)
+        return levels[..., ::-1] if self.bgr else levels
+
+    def _levels_off(self, processor: BaseImageProcessor) -> int:
+        """Largest difference from the processor over the probe images, in levels of 255."""
+        if min(self.resized(64, 64)) < min(self.height, self.width):
+            return 255  # the crop pads, which `apply` does not do
+        probes = _probes(self.resize if isinstance(self.resize, int) else self.height)
+        return max(int(np.abs(self._undo(_run(processor, p)).astype(np.int16) - self.apply(p)).max()) for p in probes)
+
+
+def with_image_size(processor: BaseImageProcessor, image_size: int) -> BaseImageProcessor:
+    """A processor that makes square images of this side and keeps the share of the image that the crop keeps.
+
+    Raises:
+        UserError: the processor has no such setting.
+    """
+    if _run(processor, np.zeros((64, 64, 3), np.uint8)).shape[1:] == (image_size, image_size):
+        return processor
+    if _is_timm(processor):
+        config = {**processor.data_config, "input_size": [3, image_size, image_size]}
+        return type(processor)(pretrained_cfg=config, architecture=processor.architecture)
+    settings = processor.to_dict()
+    size, square = dict(settings["size"]), {"height": image_size, "width": image_size}
+    if settings.get("do_center_crop"):
+        crop = dict(settings["crop_size"])
+        settings["size"] = {k: round(v * image_size / min(crop.values())) for k, v in size.items()}
+        settings["crop_size"] = square
+    else:
+        settings["size"] = {"shortest_edge": image_size} if "shortest_edge" in size else square
+    resized = type(processor).from_dict(settings)
+    made = _run(resized, np.zeros((64, 64, 3), np.uint8)).shape[1:]
+    if made != (image_size, image_size):
+        raise UserError(
+            f"data.image_size: {type(processor).__name__} made {made[0]} x {made[1]} pixels when asked for {image_size}, "
+            "expected a processor with one square size. Leave data.image_size out to use the model's own."
+        )
+    return resized
+
+
+def _is_timm(processor: BaseImageProcessor) -> bool:
+    return type(processor).__name__ == "TimmWrapperImageProcessor"
+
+
+def resize_image(image: np.ndarray, height: int, width: int, interpolation: str, resizer: str = "pillow") -> np.ndarray:
+    """(H, W, 3) uint8 -> (height, width, 3) uint8, antialiased."""
+    if image.shape[:2] == (height, width):
+        return image
+    if resizer == "pillow":
+        return np.array(PIL.Image.fromarray(image).resize((width, height), _RESAMPLING[interpolation]))
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    resized = tvf.resize(pixels, [height, width], InterpolationMode(interpolation), antialias=True)
+    return resized.permute(1, 2, 0).numpy()
+
+
+def _run(processor: BaseImageProcessor, image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> (3, height, width) float32, normalised, by the processor itself."""
+    return processor([PIL.Image.fromarray(image)], return_tensors="pt")["pixel_values"][0].float().numpy()
+
+
+def _measure(processor: BaseImageProcessor) -> dict[str, Any]:
+    """Output size, mean, std and order of channels, from what the processor makes of images of one colour."""
+    plain_images = ((0, (96, 96, 3)), (255, (96, 160, 3)), (128, (160, 96, 3)), ((255, 0, 0), (96, 96, 3)))
+    outputs = [_run(processor, np.full(shape, colour, np.uint8)) for colour, shape in plain_images]
+    name = type(processor).__name__
+    sizes = {output.shape[1:] for output in outputs}
+    if len(sizes) > 1:
+        raise UserError(
+            f"{name}: its images differ in size ({', '.join(f'{h} x {w}' for h, w in sorted(sizes))}), expected one "
+            "fixed size. Set a crop_size, or a size with height and width, in preprocessor_config.json."
+        )
+    ((height, width),) = sizes
+    black, white, grey, red = (output[:, height // 2, width // 2].astype(np.float64) for output in outputs)
+    span = white - black
+    if (span <= 0).any() or np.abs(black + span * (128 / 255) - grey).max() > 1e-3 * span.max():
+        raise UserError(
+            f"{name}: its normalisation depends on the image, expected one mean and std for all. Such a model cannot be "
+            "fine-tuned here."
+        )
+    return {
+        "height": height,
+        "width": width,
+        "mean": tuple((0.0 - black / span).round(7).tolist()),
+        "std": tuple((1 / span).round(7).tolist()),
+        "bgr": bool(red[2] > (black[2] + white[2]) / 2),
+    }
+
+
+def _read_transformers(processor: BaseImageProcessor) -> list[dict[str, Any]]:
+    settings = processor.to_dict()
+    size = dict(settings.get("size") or {})
+    if not settings.get("do_resize") or settings.get("do_pad"):
+        return []
+    if set(size) == {"height", "width"}:
+        resize = (size["height"], size["width"])
+    elif set(size) == {"shortest_edge"}:
+        resize = size["shortest_edge"]
+        if settings.get("crop_pct"):  # ConvNext: the size is that of the crop, and from 384 pixels there is none
+            resize = int(resize / settings["crop_pct"]) if resize < 384 else (resize, resize)
+    else:
+        return []
+    interpolation = PIL.Image.Resampling(int(settings["resample"])).name.lower()
+    resizers = ("torchvision", "pillow") if interpolation in ("bilinear", "bicubic") else ("pillow",)
+    return [{"resize": resize, "interpolation": interpolation, "resizer": r} for r in resizers]
+
+
+def _read_timm(processor: TimmWrapperImageProcessor) -> list[dict[str, Any]]:
+    steps = {type(step).__name__: step for step in processor.val_transforms.transforms}
+    if not set(steps) <= {"Resize", "CenterCrop", "MaybeToTensor", "ToTensor", "Normalize"} or "Resize" not in steps:
+        return []
+    size = steps["Resize"].size
+    sides = (size,) if isinstance(size, int) else tuple(size)
+    resize = sides[0] if len(sides) == 1 else sides
+    return [{"resize": resize, "interpolation": steps["Resize"].interpolation.value, "crop_rounds": True}]
+
+
+def _probes(side: int) -> list[np.ndarray]:
+    """Noise images: not resized with every remainder of the crop, shrunk, enlarged, high, wide."""
+    shapes = [(side, side + spare) for spare in (1, 2, 3, 4, 5)] + [(side + 3, side), (side + 5, side)]
+    shapes += [(300, 412), (517, 333), (32, 32), (40, 61)]
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in shapes]
