@@ -1,0 +1,38 @@
+"""`hf-accel push`: upload a finished run, for the first time or after a push that failed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from hf_accel.cli import command_parser, run
+
+DESCRIPTION = """\
+Push a finished run to the Hub.
+
+  hf-accel push outputs/digits/default
+  hf-accel push outputs/digits/default --hub_model_id someone/digits --private
+
+Uploaded are weights, configuration, processor, model card, notebook, report.json, recipe.yaml and plots: nothing else, no
+pickles, and no path or token of this machine. Log in with `hf auth login` or set HF_TOKEN."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = command_parser("push", DESCRIPTION)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a finished run")
+    parser.add_argument("--hub_model_id", help="name or owner/name; default: the recipe's name")
+    # None, not False: without the flag the account's default decides.
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    parser.add_argument("--revision", help="branch; made when it does not exist")
+    args = parser.parse_args(argv)
+    from hf_accel.hub import push_run
+
+    logging.basicConfig(format="%(message)s")  # other libraries: warnings only
+    logging.getLogger("hf_accel").setLevel(logging.INFO)
+    result = push_run(args.folder, hub_model_id=args.hub_model_id, private=args.private, revision=args.revision)
+    print(result)
+    return 0 if result.error is None else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
