@@ -1,0 +1,176 @@
+"""One run of one arm in a process of its own, and whether a finished one may be used again.
+
+TF32 flags, compile caches and peak memory belong to a process, so arms never share one. A run is used again when its
+recipe, its overrides, the versions, the device and the data are what they were: all of that is its key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_accel.comparison import Arm, ArmRun
+from hf_accel.errors import UserError
+from hf_accel.report import RunReport
+
+KEY_ENVIRONMENT = ("device", "cpu", "cores", "driver", "cuda", "python", "torch", "transformers", "timm", "accelerate",
+                   "datasets", "hf_accel", "commit")  # fmt: skip
+RECORD = "compare_run.json"
+TRAIN = (sys.executable, "-m", "hf_accel.train")
+# A comparison that is killed must not leave a run behind that slows down the next one: PR_SET_PDEATHSIG of prctl(2), which
+# the run keeps through exec. subprocess' preexec_fn would do it too, but is unsafe beside threads.
+ENDS_WITH_PARENT = (
+    sys.executable,
+    "-c",
+    f"import ctypes, os, sys; ctypes.CDLL(None).prctl(1, {int(signal.SIGKILL)}); os.execv(sys.argv[1], sys.argv[1:])",
+)
+# Asked in a process of its own: a CUDA context in this one would stay on the device during every run.
+_PROBE = """
+import json
+from hf_accel.arguments import accelerator_type
+from hf_accel.environment import describe_environment, native_bf16
+device = accelerator_type()
+native, reason = native_bf16(device)
+print(json.dumps({"environment": describe_environment(), "mixed_precision": native or device == "cuda", "reason": reason}))
+"""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What every run of a comparison shares."""
+
+    environment: dict[str, Any]
+    mixed_precision: bool  # whether any 16-bit format is fast here
+    reason: str
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run: which arm, which round, where it is kept."""
+
+    arm: Arm
+    round: int
+    folder: Path
+    command: tuple[str, ...]  # arguments of TRAIN
+    key: str
+
+    @property
+    def seed(self) -> int:
+        return seed_of(self.arm, self.round)
+
+
+def probe_machine() -> Machine:
+    done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"compare: the device could not be described: {last_words(done.stderr)}")
+    return Machine(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def seed_of(arm: Arm, round_number: int) -> int:
+    """Arms of a round share their seed, so that accuracy is compared pair by pair, too."""
+    return int(arm.recipe.training.get("seed", 42)) + round_number
+
+
+def plan_run(arm: Arm, round_number: int, folder: Path, options: Sequence[str], machine: Machine) -> PlannedRun:
+    """Describe one run without doing it.
+
+    Args:
+        folder: of the comparison.
+        options: `--recipe` and what follows it, for `hf_accel.train`.
+    """
+    seed = seed_of(arm, round_number)
+    described = arm.recipe.to_dict()
+    described["training"] = {k: v for k, v in described["training"].items() if k not in ("seed", "output_dir")}
+    environment = {name: machine.environment.get(name) for name in KEY_ENVIRONMENT}
+    text = json.dumps([described, seed, environment], sort_keys=True, default=str)
+    place = folder / "runs" / arm.name.replace("/", "_") / f"round-{round_number}"
+    command = (*options, "--seed", str(seed), "--output_dir", str(place))
+    return PlannedRun(arm, round_number, place, command, hashlib.sha256(text.encode()).hexdigest())
+
+
+def finished_run(planned: PlannedRun, data_fingerprint: Callable[[Arm, int], str]) -> ArmRun | None:
+    """The run that an earlier comparison left here, if it is this one."""
+    record = planned.folder / RECORD
+    if not record.is_file() or not (planned.folder / "report.json").is_file():
+        return None
+    values = json.loads(record.read_text(encoding="utf-8"))
+    if values["key"] != planned.key or values["error"]:
+        return None
+    report = RunReport.load(planned.folder)
+    if report.data.fingerprint != data_fingerprint(planned.arm, planned.seed):
+        return None
+    return ArmRun(planned.round, planned.seed, values["started"], values["wall_seconds"], report)
+
+
+def do_run(planned: PlannedRun, tick: Callable[[], None]) -> ArmRun:
+    """Train in a process of its own; a failure is part of the answer.
+
+    Args:
+        tick: called about once a second while the run goes on, for the clock of a progress bar.
+    """
+    if planned.folder.exists():
+        shutil.rmtree(planned.folder)  # an unfinished, failed or outdated run, in a folder that is the comparison's own
+    planned.folder.mkdir(parents=True)
+    started, clock = time.time(), time.perf_counter()
+    code, output = run_process(planned.command, planned.folder / "output.txt", tick)
+    wall_seconds = time.perf_counter() - clock
+    error = None
+    if code or not (planned.folder / "report.json").is_file():
+        error = failure_reason(code, output)
+    # Weights would fill the disk: twelve arms with eight seeds of ViT-B are 32 GB. The reports are what is compared.
+    for path in (planned.folder / "model", *planned.folder.glob("checkpoint-*")):
+        shutil.rmtree(path, ignore_errors=True)
+    record = {"key": planned.key, "started": started, "wall_seconds": wall_seconds, "error": error}
+    temporary = planned.folder / f"{RECORD}.part"
+    temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    temporary.replace(planned.folder / RECORD)
+    report = None if error else RunReport.load(planned.folder)
+    return ArmRun(planned.round, planned.seed, started, wall_seconds, report, error)
+
+
+def run_process(options: Sequence[str], output: Path, tick: Callable[[], None]) -> tuple[int, str]:
+    """TRAIN with its output in a file; returns the exit status and what was said."""
+    with output.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            [*(ENDS_WITH_PARENT if sys.platform == "linux" else ()), *TRAIN, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            while True:
+                try:
+                    process.wait(timeout=1)
+                    break
+                except subprocess.TimeoutExpired:
+                    tick()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    return process.returncode, output.read_text(encoding="utf-8", errors="replace")
+
+
+def failure_reason(code: int, output: str) -> str:
+    """Why a run failed, in a line."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        memory = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+        return f"ended by {name}{memory}"
+    return last_words(output)
+
+
+def last_words(output: str) -> str:
+    """The line that says what went wrong: the command's own message, else the last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (told or lines or ["it left no message"])[-1]
