@@ -70,6 +70,7 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     notes: list[str] = []
     values = asked | {name: value for name, (value, _) in FIXED.items()} | {"output_dir": str(recipe.output_dir)}
     reasons = {name: (value, why) for name, (value, why) in FIXED.items() if asked.get(name, value) != value}
+    reasons.pop("push_to_hub", None)  # the push does come, only later
     defaults = DEFAULTS | (SELECTION if has_validation else NO_SELECTION)
     for name, (value, why) in defaults.items():
         if name not in asked:

@@ -19,7 +19,10 @@ COMMANDS = {
     "train": "fine-tune an image classifier by a recipe",
     "evaluate": "score a trained folder or Hub model on a data set",
     "predict": "classify files, folders or globs of images",
+    "compare": "run variants or recipes side by side: which technique pays here",
     "recipe": "list, show, validate and copy recipes",
+    "push": "upload a finished run to the Hub",
+    "demo": "a page to drop an image on",
 }
 
 

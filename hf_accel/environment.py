@@ -99,9 +99,9 @@ def published_command(argv: Sequence[str]) -> str:
         if after_secret_flag and not argument.startswith("--"):
             words.append("***")
         elif flag.startswith("-") and equals:
-            words.append(f"{flag}={'***' if _SECRET_FLAG.fullmatch(flag) else _cleaned(value)}")
+            words.append(f"{flag}={'***' if _SECRET_FLAG.fullmatch(flag) else cleaned_text(value)}")
         else:
-            words.append(_cleaned(argument))
+            words.append(cleaned_text(argument))
         after_secret_flag = _SECRET_FLAG.fullmatch(argument) is not None
     return f"{_program(argv[0])} {shlex.join(words)}".strip()
 
@@ -193,7 +193,7 @@ def _program(path: str) -> str:
     return program.name
 
 
-def _cleaned(argument: str) -> str:
+def cleaned_text(argument: str) -> str:
     argument = _SECRET_VALUE.sub("***", argument)
     argument = _SECRET_ASSIGNMENT.sub(r"\1***", argument)
     argument = _URL_LOGIN.sub("***@", argument)

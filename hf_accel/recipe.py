@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,13 @@ class Recipe:
         return asdict(self)
 
     def write(self, path: Path) -> None:
-        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        """Save as YAML, but for the token: it is read from the usual places again when the file is run."""
+        path.write_text(
+            yaml.safe_dump(self.without_secrets().to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
+
+    def without_secrets(self) -> Recipe:
+        return replace(self, training={name: value for name, value in self.training.items() if name != "hub_token"})
 
 
 def load_recipe(name: str | Path, variant: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:

@@ -93,9 +93,9 @@ def claim_folder(folder: Path, recipe: Recipe, overwrite: bool) -> Path | None:
     if checkpoint is None:
         return None
     before = load_recipe(folder / "recipe.yaml")
-    if before != recipe:
+    if before != recipe.without_secrets():
         raise UserError(
-            f"{folder}: holds an unfinished run with other settings ({', '.join(differences(before, recipe))}). Run it "
+            f"{folder}: holds an unfinished run with other settings ({', '.join(differences(before, recipe.without_secrets()))}). Run it "
             "with its own settings to resume it, add --overwrite to start anew, or choose another --output_dir."
         )
     return checkpoint

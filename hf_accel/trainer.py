@@ -7,6 +7,7 @@ five class numbers a row instead of all logits, and a checkpoint is loaded whole
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from hf_accel.errors import UserError
 from hf_accel.inputs.augment import EvalTransform, TrainTransform
 from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
 from hf_accel.inputs.dataset import ImageBatches, TransformedBatches
+from hf_accel.inputs.disk_cache import gib
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.sampling import EpochSampler, draw_partners, mixes
 from hf_accel.measure import MeasureCallback, Measurement, Stopwatch
@@ -218,6 +220,7 @@ def build_trainer(
     splits = splits or load_splits(recipe.data, seed=args.seed, selection=selection)
     set_seed(args.seed)  # the new head must not depend on what was drawn before
     loaded = loaded or load_model(recipe.model, splits.label_names, recipe.data.image_size)
+    require_space(recipe.output_dir, args, loaded.parameters)
     num_labels = len(splits.label_names)
     flops = flops_per_image(loaded.model, loaded.image_size)
     preprocessing = Preprocessing.of(loaded.processor)
@@ -258,6 +261,25 @@ def build_trainer(
     trainer.arguments = arguments
     trainer.notes = [*splits.notes, *loaded.notes, *arguments.notes]
     return trainer
+
+
+def require_space(folder: Path, args: TrainingArguments, parameters: int) -> None:
+    """Refuse a run whose checkpoints will not fit on the disk, before anything is written.
+
+    Raises:
+        UserError: fewer bytes are free than the model and its checkpoints (weights and two moments each) take.
+    """
+    kept = args.save_total_limit + 1 if args.save_total_limit else 2  # the newest is written before the oldest goes
+    checkpoints = 0 if args.save_strategy == "no" else kept
+    needed = 4 * parameters * (1 + checkpoints * (1 if args.save_only_model else 3))
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: no space left for this run: it needs about {gib(needed)} for the model and {checkpoints} "
+            f"checkpoints, and {gib(free)} are free. Free some, choose another --output_dir, or keep fewer checkpoints "
+            "(--save_strategy no, --save_only_model true)."
+        )
 
 
 def build_evaluator(

@@ -119,7 +119,7 @@ def test_a_saved_model_is_the_same_in_a_fresh_process(kind, tiny_recipe, tmp_pat
 
 
 def test_the_resolved_recipe_gives_the_same_result(finished, tmp_path):
-    recipe, folder = finished
+    _, folder = finished
     again = load_recipe(folder / "recipe.yaml", overrides={"training": {"output_dir": str(tmp_path / "again")}})
     train(again)
     first, second = RunReport.load(folder), RunReport.load(tmp_path / "again")
@@ -342,6 +342,14 @@ def test_bad_input_is_one_message_with_nothing_written(case, tmp_path, monkeypat
     assert expected in error
     assert "Traceback" not in error
     assert not any(work.iterdir()), [str(path) for path in work.rglob("*")]
+
+
+def test_a_disk_that_cannot_hold_the_checkpoints_is_refused_before_anything_is_written(tiny_recipe, monkeypatch):
+    recipe = tiny_recipe()
+    monkeypatch.setattr("hf_accel.trainer.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(UserError, match="no space left for this run"):
+        train(recipe)
+    assert not recipe.output_dir.exists()
 
 
 def test_a_run_without_a_recipe_says_which_one_it_takes(photos, tmp_path, monkeypatch, capsys):
