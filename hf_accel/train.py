@@ -92,11 +92,13 @@ def claim_folder(folder: Path, recipe: Recipe, overwrite: bool) -> Path | None:
     checkpoint = last_checkpoint(folder)
     if checkpoint is None:
         return None
-    before = load_recipe(folder / "recipe.yaml")
-    if before != recipe.without_secrets():
+    ours, own = recipe.without_secrets(), folder / "recipe.yaml"
+    before = load_recipe(own) if own.is_file() else None
+    if before != ours:
+        changed = ", ".join(differences(before, ours)) if before else "its recipe.yaml is gone"
         raise UserError(
-            f"{folder}: holds an unfinished run with other settings ({', '.join(differences(before, recipe.without_secrets()))}). Run it "
-            "with its own settings to resume it, add --overwrite to start anew, or choose another --output_dir."
+            f"{folder}: holds an unfinished run with other settings ({changed}). Run it with its own settings to resume "
+            "it, add --overwrite to start anew, or choose another --output_dir."
         )
     return checkpoint
 
