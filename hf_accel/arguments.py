@@ -61,7 +61,7 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     Raises:
         UserError: a value that TrainingArguments refuses, or a precision that this device cannot run.
     """
-    asked = dict(recipe.training)
+    asked = {name: value for name, value in recipe.training.items() if name != "hub_token"}  # checkpoints pickle it
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     if early_stopping and not has_validation:
         raise UserError(
@@ -95,7 +95,12 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     if device == "cpu":
         values["use_cpu"] = True
         reasons["use_cpu"] = (True, "no accelerator on this machine, or not asked for")
-        values.setdefault("dataloader_pin_memory", False)
+        values["dataloader_pin_memory"] = False
+        if asked.get("dataloader_pin_memory"):
+            reasons["dataloader_pin_memory"] = (False, "memory is pinned for an accelerator, and this run has none")
+    elif values.get("dataloader_pin_memory", True) and "accelerator_config" not in asked:
+        values["accelerator_config"] = {"non_blocking": True}
+        reasons["accelerator_config"] = ({"non_blocking": True}, "a pinned batch is copied while the device computes")
     precision, why = choose_precision(recipe.name, asked, device)
     values |= precision
     notes.append(f"precision: {why}")
@@ -107,6 +112,9 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
         raise UserError(f"{recipe.name}: training: {' '.join(str(error).split())}") from None
     except ImportError as error:
         raise UserError(f"{recipe.name}: training: a package is missing: {' '.join(str(error).split())}") from None
+    if arguments.n_gpu > 1:  # the Trainer would wrap the model in nn.DataParallel, and multiply an exact loss by n_gpu
+        notes.append(f"1 of {arguments.n_gpu} GPUs is used: `accelerate launch -m hf_accel.train` uses all")
+        arguments._n_gpu = 1
     notes += [f"{name}: {value!r} ({why})" for name, (value, why) in reasons.items()]
     return Arguments(arguments, early_stopping, changed_arguments(values), notes)
 
@@ -150,7 +158,7 @@ def choose_precision(where: str, asked: dict[str, Any], device: str) -> tuple[di
 
 def changed_arguments(values: dict[str, Any]) -> dict[str, Any]:
     """The arguments that differ from TrainingArguments' own defaults, paths and secrets left out."""
-    private = {"output_dir", "hub_token", "resume_from_checkpoint"}
+    private = {"output_dir", "resume_from_checkpoint"}
     defaults = {
         f.name: f.default if f.default is not dataclasses.MISSING else None
         for f in dataclasses.fields(TrainingArguments)

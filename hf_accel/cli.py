@@ -6,7 +6,6 @@ Command modules are imported only when called, so `--help` answers without torch
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Callable
@@ -44,23 +43,24 @@ def parse_with_overrides(
     Raises:
         UserError: a word that is neither a flag nor the value of one, or a flag given twice.
     """
-    known, rest = parser.parse_known_args(argv)
+    own = {option for action in parser._actions for option in action.option_strings}
+    words = sys.argv[1:] if argv is None else list(argv)
     flags: dict[str, str] = {}
-    position = 0
-    while position < len(rest):
-        word = rest[position]
-        if not word.startswith("--") or len(word) == 2:
-            raise UserError(f"{parser.prog}: unexpected {word!r}, expected --name value. See {parser.prog} --help")
-        name, has_value, value = word[2:].partition("=")
-        position += 1
+    rest: list[str] = []  # what argparse gets: otherwise it hands the value of a flag it does not know to a positional
+    while words:
+        word = words.pop(0)
+        name, has_value, value = word.partition("=")
+        if not word.startswith("--") or name in own or word == "--":
+            rest.append(word)
+            continue
         if not has_value:
-            value = "true"
-            if position < len(rest) and not rest[position].startswith("--"):
-                value = rest[position]
-                position += 1
-        if name in flags:
-            raise UserError(f"{parser.prog}: --{name} is given twice, expected once")
-        flags[name] = value
+            value = words.pop(0) if words and not words[0].startswith("--") else "true"
+        if name[2:] in flags:
+            raise UserError(f"{parser.prog}: {name} is given twice, expected once")
+        flags[name[2:]] = value
+    known, stray = parser.parse_known_args(rest)
+    if stray:
+        raise UserError(f"{parser.prog}: unexpected {stray[0]!r}, expected --name value. See {parser.prog} --help")
     return known, flags
 
 
@@ -74,20 +74,18 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
     try:
         return main(argv)
     except UserError as error:
-        if is_main_process():  # every rank finds the same mistake
-            print(f"error: {error}", file=sys.stderr)
+        rank = "" if is_main_process() else f" (process {os.environ['RANK']})"
+        print(f"error{rank}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:  # safetensors and torch.save wrap a full disk in errors of their own
+        if not any(sign in str(error) for sign in ("No space left", "os error 28")):
             raise
-        where = error.filename or "the output folder"
-        print(
-            f"error: {where}: no space left on the device. Free some, or choose another --output_dir.", file=sys.stderr
-        )
-        return 2
+        print("error: no space left on the device; what was saved before stays. Free some and repeat the same command "
+              "to go on, or choose another --output_dir.", file=sys.stderr)  # fmt: skip
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

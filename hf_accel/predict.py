@@ -53,6 +53,7 @@ def predict(
     import torch
     from accelerate import PartialState
     from accelerate.utils import gather_object
+    from PIL import Image
 
     from hf_accel.arguments import accelerator_type
     from hf_accel.images import UnreadableImageError, decode_image, load_images
@@ -67,18 +68,22 @@ def predict(
     network = loaded.model.to(state.device)
     names = network.config.id2label
     results: list[dict[str, Any]] = []
+    refused: list[str] = []
     with state.split_between_processes(list(enumerate(files))) as share:
         for start in range(0, len(share), batch_size):
             pixels, kept = [], []
             for position, path in share[start : start + batch_size]:
                 try:
-                    pixels.append(decode_image(path))
+                    pixels.append(Image.fromarray(decode_image(path)))
                 except UnreadableImageError as error:
                     if not skip_bad:
-                        raise
+                        refused.append(str(error))
+                        break
                     print(f"left out: {error}", file=sys.stderr)
                     continue
                 kept.append((position, path))
+            if refused:
+                break
             if not kept:
                 continue
             inputs = loaded.processor(images=pixels, return_tensors="pt").to(state.device)
@@ -88,6 +93,9 @@ def predict(
             for (position, path), values, ids in zip(kept, best.values.tolist(), best.indices.tolist(), strict=True):
                 labels = [{"label": names[i], "score": score} for i, score in zip(ids, values, strict=True)]
                 results.append({"position": position, "file": str(path), "labels": labels})
+    refused = gather_object(refused)
+    if refused:  # said by every rank, since any may have met it
+        raise UserError(f"{refused[0]} Mend or remove it, or add --on_bad_image skip.")
     gathered = sorted(gather_object(results), key=lambda row: row["position"])
     return [{"file": row["file"], "labels": row["labels"]} for row in gathered]
 

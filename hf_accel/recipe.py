@@ -26,6 +26,7 @@ from hf_accel.settings import (
     section_problems,
     settings_types,
     training_types,
+    type_problem,
 )
 
 SECTIONS = {"model": ModelSettings, "data": DataSettings}
@@ -122,8 +123,9 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def variant_names(name: str | Path) -> list[str]:
-    """Variants that a recipe defines or inherits."""
-    return list(_read(find_recipe(name), seen=()).get("variants") or {})
+    """Variants that a recipe defines or inherits; null takes an inherited one away."""
+    variants = _read(find_recipe(name), seen=()).get("variants") or {}
+    return [variant for variant, patch in variants.items() if patch is not None]
 
 
 def overrides_from_flags(flags: dict[str, str]) -> dict[str, Any]:
@@ -142,17 +144,32 @@ def overrides_from_flags(flags: dict[str, str]) -> dict[str, Any]:
         node = overrides.setdefault(section, {})
         for key in rest[:-1]:
             node = node.setdefault(key, {})
-        node[rest[-1]] = _parse_value(flag, text)
+            if not isinstance(node, dict):
+                raise UserError(f"--{flag}: {key} is already given the value {node!r}, which has no {rest[-1]}")
+        node[rest[-1]] = _parse_value(flag, text, _type_of(section, rest))
     return overrides
 
 
-def _parse_value(flag: str, text: str) -> Any:
+def _type_of(section: str, keys: list[str]) -> str:
+    """Annotation of a setting; empty where it is unknown."""
+    types = training_types() if section == "training" else settings_types(SECTIONS.get(section, Recipe))
+    if len(keys) == 2 and types.get(keys[0]) == "AugmentSettings":
+        types, keys = settings_types(AugmentSettings), keys[1:]
+    return types.get(keys[0], "") if len(keys) == 1 else ""
+
+
+def _parse_value(flag: str, text: str, annotation: str) -> Any:
+    """A value as YAML reads it, or the text itself where text is wanted: a folder may be called 2024, no or a #1."""
+    if annotation in ("str", "str | None"):
+        return None if text == "null" and annotation.endswith("None") else text
     try:
-        return OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)["value"]
-    except Exception as error:  # the YAML reader's errors share no base class of OmegaConf
-        if isinstance(error, yaml.YAMLError):
-            return text  # a file name with a colon or a bracket is text
+        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)["value"]
+    except yaml.YAMLError:
+        return text
+    except Exception as error:  # OmegaConf's own errors share no base class with these
         raise UserError(f"--{flag} {text}: cannot be read as a value ({type(error).__name__})") from None
+    text_fits = annotation and type_problem(value, annotation) and not type_problem(text, annotation)
+    return text if text_fits else value
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -168,6 +185,8 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = raw.pop("extends", None)
     if base is None:
         return raw
+    if not isinstance(base, str):
+        raise UserError(f"{path}: extends is {base!r}, expected the name or the file of a recipe")
     beside = path.parent / f"{base}"
     candidates = (beside, beside.with_name(f"{beside.name}.yaml"), RECIPES_FOLDER / f"{base}.yaml")
     base_path = next((candidate for candidate in candidates if candidate.is_file()), None) or find_recipe(base)
@@ -199,12 +218,12 @@ def apply_patch(raw: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _variant_patch(path: Path, raw: dict[str, Any], variant: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    variants = raw.get("variants") or {}
+    variants = {name: patch for name, patch in (raw.get("variants") or {}).items() if patch is not None}
     if variant in seen:
         raise UserError(f"{path}: variants.{variant}.extends goes in a circle ({' -> '.join((*seen, variant))})")
     if variant not in variants:
         raise UserError(f"{path.stem}: no variant {variant!r}. {did_you_mean(variant, variants)}")
-    patch = dict(variants[variant] or {})
+    patch = dict(variants[variant])
     base = patch.pop("extends", None)
     return patch if base is None else merge(_variant_patch(path, raw, base, (*seen, variant)), patch)
 
@@ -219,9 +238,16 @@ def _problems(where: str, raw: dict[str, Any]) -> list[str]:
     for section in SECTIONS:
         if not isinstance(raw.get(section), dict) or not raw[section].get("name"):
             problems.append(f"{where}: {section}.name is missing, expected the name of a {section}")
-    if raw.get("training", {}) and raw["training"].get("fp16") is True and raw["training"].get("bf16") is True:
+    training = raw.get("training")
+    if isinstance(training, dict) and training.get("fp16") is True and training.get("bf16") is True:
         problems.append(f"{where}: training.fp16 and training.bf16 are both true, expected at most one of them")
-    for name, patch in (raw.get("variants") or {}).items():
+    variants = raw.get("variants") or {}
+    if not isinstance(variants, dict):
+        return [*problems, f"{where}: variants is {variants!r}, expected a mapping of names to patches"]
+    for name, patch in variants.items():
+        if not isinstance(patch, dict | None):
+            problems.append(f"{where}: variants.{name} is {patch!r}, expected a mapping of sections")
+            continue
         inner = {k: v for k, v in (patch or {}).items() if k != "extends"}
         problems += [
             f"{where}: variants.{name}.{key} is not a section. {did_you_mean(str(key), [*SECTIONS, 'training'])}"

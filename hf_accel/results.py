@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 def finish(trainer: ImageTrainer, recipe: Recipe) -> RunReport:
     """Score the test split once, save the model, and write the report; returns the report on every rank."""
     folder = Path(trainer.args.output_dir)
-    train_accuracy = trainer.take_train_accuracy()
+    train_accuracy = trainer.train_accuracy()
     train_summary = summarise_training(trainer, train_accuracy)
     predictions = trainer.predict(trainer.test_dataset, metric_key_prefix="test")
     trainer.save_model(str(folder / "model"))
@@ -87,10 +87,9 @@ def summarise_data(trainer: ImageTrainer, recipe: Recipe) -> DataSummary:
 
 
 def summarise_training(trainer: ImageTrainer, accuracy: float | None) -> TrainSummary:
-    """Figures over all ranks: rates and bytes are sums, memory is the largest rank's."""
+    """Figures over all ranks: rates, bytes and energy are sums, times and memory are the largest rank's."""
     args, state = trainer.args, trainer.state
-    timing = trainer.measurement.summary(compiled=args.torch_compile)
-    figures = trainer.measuring.resources.figures
+    timing, figures = trainer.measurement.summary(), trainer.measurement.resources
     ranks = gather_object([{**timing, **figures}])
 
     def over_ranks(name: str, combine: Any) -> Any:

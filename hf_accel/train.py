@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     args, flags = parse_with_overrides(parser, argv)
     name = args.recipe or ("finetune" if "data.name" in flags else "digits")
     recipe = load_recipe(name, args.variant, overrides_from_flags(flags))
-    if args.recipe is None:
+    if args.recipe is None and is_main_process():
         print(f"no --recipe given: using {name}", file=sys.stderr)
     train(recipe, overwrite=args.overwrite)
     return 0
@@ -54,10 +54,14 @@ def train(recipe: Recipe, overwrite: bool = False) -> Path:
     from hf_accel.trainer import build_trainer
 
     quiet_libraries()
+    start_console(is_main_process())
     trainer = build_trainer(recipe)
-    start_log(folder, trainer.is_world_process_zero())
     if trainer.is_world_process_zero():
+        if overwrite:  # only now that nothing in the recipe can be refused any more
+            remove_run(folder)
+        start_log(folder)
         recipe.write(folder / "recipe.yaml")
+    trainer.accelerator.wait_for_everyone()
     logger.info(trainer.splits.describe())
     for note in trainer.notes:
         logger.info(note)
@@ -82,8 +86,6 @@ def claim_folder(folder: Path, recipe: Recipe, overwrite: bool) -> Path | None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output_dir {folder}: is a file, expected a folder")
     if overwrite:
-        if is_main_process():
-            remove_run(folder)
         return None
     if (folder / "report.json").is_file():
         raise UserError(
@@ -124,13 +126,13 @@ def remove_run(folder: Path) -> None:
     for path in [*folder.glob("checkpoint-*"), folder / "model", folder / "plots"]:
         if path.is_dir():
             shutil.rmtree(path)
-    files = ("recipe.yaml", "report.json", "report.html", "history.csv", "log.txt", "predictions.csv", "running.lock")
+    files = ("recipe.yaml", "report.json", "report.html", "history.csv", "log.txt", "predictions.csv")
     for name in files:
         (folder / name).unlink(missing_ok=True)
 
 
-def start_log(folder: Path, is_main: bool) -> None:
-    """Send what this package says to stderr and, with times, to log.txt; other ranks stay quiet."""
+def start_console(is_main: bool) -> None:
+    """Send what this package says to stderr; of the other ranks, warnings only."""
     root = logging.getLogger("hf_accel")
     root.setLevel(logging.INFO if is_main else logging.WARNING)
     root.handlers.clear()
@@ -138,11 +140,14 @@ def start_log(folder: Path, is_main: bool) -> None:
     console = logging.StreamHandler(sys.stderr)
     console.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(console)
-    if is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        root.addHandler(file)
+
+
+def start_log(folder: Path) -> None:
+    """Send it to log.txt too, with times."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("hf_accel").addHandler(file)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ five class numbers a row instead of all logits, and a checkpoint is loaded whole
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,6 +25,9 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -103,15 +107,17 @@ class ImageTrainer(Trainer):
                 self.train_seen += len(labels)
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
-    def take_train_accuracy(self) -> float | None:
-        """Accuracy over the training batches since the last call, as trained on: augmented, dropout on."""
+    def train_accuracy(self) -> float | None:
+        """Accuracy over the training batches of the last epoch, as trained on: augmented, dropout on."""
         if not self.train_seen:
             return None
         counts = torch.stack([self.train_correct, torch.full_like(self.train_correct, self.train_seen)])
         correct, seen = self.accelerator.reduce(counts).tolist()
+        return correct / seen
+
+    def forget_train_accuracy(self) -> None:
         self.train_correct.zero_()
         self.train_seen = 0
-        return correct / seen
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -121,6 +127,11 @@ class ImageTrainer(Trainer):
         self.measurement.count_images(sum(len(batch["labels"]) for batch in batches))
         return batches, num_items
 
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | int | None:
+        # upstream counts the elements of `labels`; soft labels of the loader are (B, C)
+        rows = [{"labels": x["labels"][..., 0] if x["labels"].ndim == 2 else x["labels"]} for x in batch_samples]
+        return super()._get_num_items_in_batch(rows, device)
+
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs(inputs)
         if "pixel_values" in inputs:  # transformed by the loader
@@ -129,6 +140,15 @@ class ImageTrainer(Trainer):
             return self.eval_transform(inputs)
         with self.measurement.transforming():
             return self.train_transform(inputs)
+
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
+        # upstream drops the last, shorter batch of an evaluation too, and its rows silently go unscored
+        asked = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = asked and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = asked
 
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         self.eval_transform.resident = dataloader.dataset.pixels.resident
@@ -235,16 +255,20 @@ def build_trainer(
     )
     if recipe.data.transforms == "loader":
         train_dataset = TransformedBatches(train_dataset, train_transform)
+    # opened before the Trainer, whose constructor makes the output folder
+    eval_dataset = _eval_batches(splits.validation, recipe, preprocessing, args.device)
+    test_dataset = _eval_batches(splits.test, recipe, preprocessing, args.device)
+    class_weights = _class_weights(recipe, splits)
     trainer = ImageTrainer(
         model=loaded.model,
         args=args,
         train_dataset=train_dataset,
-        eval_dataset=_eval_batches(splits.validation, recipe, preprocessing, args.device),
+        eval_dataset=eval_dataset,
         processing_class=loaded.processor,
         compute_metrics=EvaluationMetrics(num_labels),
         train_transform=train_transform,
         eval_transform=EvalTransform(preprocessing, channels_last=recipe.model.channels_last),
-        class_weights=_class_weights(recipe, splits),
+        class_weights=class_weights,
         num_labels=num_labels,
         flops_per_image=flops,
     )
@@ -253,11 +277,12 @@ def build_trainer(
     trainer.measuring = MeasureCallback(trainer.measurement, args.device)
     trainer.add_callback(trainer.measuring)
     trainer.add_callback(BarCallback())
+    trainer.add_callback(LastEpochCallback(trainer))
     if arguments.early_stopping:
         trainer.add_callback(EarlyStoppingCallback(**arguments.early_stopping))
     trainer.splits = splits
     trainer.loaded = loaded
-    trainer.test_dataset = _eval_batches(splits.test, recipe, preprocessing, args.device)
+    trainer.test_dataset = test_dataset
     trainer.arguments = arguments
     trainer.notes = [*splits.notes, *loaded.notes, *arguments.notes]
     return trainer
@@ -273,6 +298,10 @@ def require_space(folder: Path, args: TrainingArguments, parameters: int) -> Non
     checkpoints = 0 if args.save_strategy == "no" else kept
     needed = 4 * parameters * (1 + checkpoints * (1 if args.save_only_model else 3))
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UserError(
+            f"--output_dir {folder}: {place} is no folder that can be written. Choose another --output_dir."
+        )
     free = shutil.disk_usage(place).free
     if free < needed:
         raise UserError(
@@ -302,6 +331,18 @@ def build_evaluator(
     for stock in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(stock)
     return trainer, _eval_batches(split, recipe, preprocessing, arguments.training.device)
+
+
+class LastEpochCallback(TrainerCallback):
+    """Starts the training accuracy anew with each epoch."""
+
+    def __init__(self, trainer: ImageTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.forget_train_accuracy()
 
 
 class EvaluationMetrics:

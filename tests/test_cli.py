@@ -46,6 +46,13 @@ def test_flags_of_upstream_follow_or_stand_alone():
     assert flags == {"bf16": "true", "seed": "3", "data.name": "a b", "x": "-1"}
 
 
+def test_the_value_of_a_flag_is_not_taken_for_a_positional():
+    parser = command_parser("x", "y")
+    parser.add_argument("model")
+    known, flags = parse_with_overrides(parser, ["--data.name", "./photos", "outputs/x"])
+    assert (known.model, flags) == ("outputs/x", {"data.name": "./photos"})
+
+
 @pytest.mark.parametrize("argv", [["stray"], ["--seed", "1", "2"], ["--seed", "1", "--seed", "2"], ["--"]])
 def test_stray_words_and_repeated_flags_are_refused(argv):
     with pytest.raises(UserError):
@@ -64,8 +71,10 @@ def test_a_full_disk_is_the_users_message(capsys):
     def fail(argv):
         raise OSError(28, "No space left on device", "outputs/x")
 
-    assert run(fail, []) == 2
-    assert "outputs/x: no space left" in capsys.readouterr().err
+    assert run(fail, []) == 1
+    error = capsys.readouterr().err
+    assert "no space left" in error
+    assert "Traceback" not in error
 
 
 def test_other_failures_keep_their_traceback():

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from hf_accel.arguments import choose_precision, training_arguments
+from hf_accel.cli import run
 from hf_accel.errors import UserError
-from hf_accel.recipe import load_recipe
+from hf_accel.recipe import load_recipe, variant_names
 from hf_accel.report import RunReport
 from hf_accel.train import claim_folder, main, train
 from hf_accel.trainer import build_trainer
@@ -271,7 +272,8 @@ def test_precision_follows_what_the_device_multiplies_natively(monkeypatch, aske
     monkeypatch.setattr("hf_accel.arguments.native_bf16", lambda d: (native, "a reason"))
     precision, why = choose_precision("r", asked, device)
     assert precision == chosen
-    assert "warning" in why if asked == {"bf16": True} else why
+    assert ("warning" in why) == (asked == {"bf16": True})
+    assert why
 
 
 def test_a_precision_that_cannot_run_is_refused_with_the_alternative(tiny_recipe):
@@ -324,8 +326,6 @@ BAD_INPUT = {
 def test_bad_input_is_one_message_with_nothing_written(case, tmp_path, monkeypatch, photos, capsys):
     from transformers import BertConfig
 
-    from hf_accel.cli import run
-
     (tmp_path / "empty").mkdir()
     for row in (photos / "train" / "red").iterdir():
         (tmp_path / "one_class" / "red").mkdir(parents=True, exist_ok=True)
@@ -342,6 +342,71 @@ def test_bad_input_is_one_message_with_nothing_written(case, tmp_path, monkeypat
     assert expected in error
     assert "Traceback" not in error
     assert not any(work.iterdir()), [str(path) for path in work.rglob("*")]
+
+
+def test_overwrite_keeps_the_finished_run_when_the_new_one_is_refused(finished):
+    _, folder = finished
+    assert run(main, ["--recipe", str(folder / "recipe.yaml"), "--overwrite", "--data.name", "./typo"]) == 2
+    assert RunReport.load(folder).test.accuracy is not None
+
+
+def test_a_broken_test_image_is_named_and_nothing_is_written(tiny_recipe, photos):
+    (photos / "test" / "red" / "00.png").write_bytes(b"broken")
+    recipe = tiny_recipe()
+    with pytest.raises(UserError, match=r"red/00\.png"):
+        train(recipe)
+    assert not recipe.output_dir.exists()
+
+
+def test_a_place_that_is_no_folder_is_refused(tiny_recipe, photos):
+    with pytest.raises(UserError, match="no folder that can be written"):
+        train(tiny_recipe({"training": {"output_dir": str(photos / "test" / "red" / "00.png" / "run")}}))
+
+
+def test_the_loader_and_the_device_give_the_same_run_with_mixup_too(tiny_recipe, tmp_path):
+    def losses(place):
+        data = {"transforms": place, "augment": {"crop": "random_resized", "flip": True, "mixup": 1.0}}
+        training = {"logging_steps": 1, "output_dir": str(tmp_path / place)}
+        trainer = build_trainer(tiny_recipe({"data": data, "training": training}))
+        trainer.train()
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+    assert losses("loader") == losses("device")
+
+
+@pytest.mark.parametrize("variant", [v for v in variant_names("finetune") if v != "fp16"])
+def test_every_variant_runs_and_the_result_is_a_classifier(variant, tiny_recipe, tmp_path):
+    tiny = tiny_recipe().to_dict()
+    patch = {"model": {k: tiny["model"][k] for k in ("name", "pretrained", "args")},
+             "data": {k: tiny["data"][k] for k in ("name", "image_size", "validation")},
+             "training": {"max_steps": 8, "per_device_train_batch_size": 4, "output_dir": str(tmp_path / variant)}}  # fmt: skip
+    if variant == "compile":
+        patch["training"]["torch_compile_backend"] = "eager"
+    recipe = load_recipe("finetune", variant, patch)
+    report = RunReport.load(train(recipe))
+    assert report.train.steps == 8
+    assert report.validation.accuracy is not None
+    assert (report.train.compile_seconds is not None) == (variant == "compile")
+    assert (report.train.transform_fraction is None) == (recipe.data.transforms == "loader")
+
+
+def test_dropping_the_last_training_batch_leaves_no_row_unscored(tiny_recipe):
+    training = {"dataloader_drop_last": True, "per_device_eval_batch_size": 3}
+    report = RunReport.load(train(tiny_recipe({"training": training})))
+    assert report.train.steps == 19 // 8
+    assert sum(map(sum, report.test.confusion)) == report.data.test_rows == 8
+
+
+def test_pixels_on_the_device_give_the_same_run(tiny_recipe, tmp_path):
+    def result(cache):
+        training = {"output_dir": str(tmp_path / cache)}
+        return RunReport.load(
+            train(tiny_recipe({"data": {"cache": cache, "augment": {"crop": "none"}}, "training": training}))
+        )
+
+    memory, device = result("memory"), result("device")
+    assert memory.test == device.test
+    assert memory.train.final_loss == device.train.final_loss
 
 
 def test_a_disk_that_cannot_hold_the_checkpoints_is_refused_before_anything_is_written(tiny_recipe, monkeypatch):
