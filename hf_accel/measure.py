@@ -1,30 +1,29 @@
-"""What a run costs: seconds a step, images a second, waiting for data, memory, bytes read, energy.
+"""How fast a run is: seconds a step, images a second, waiting for data, transforming, compiling.
 
 A step is timed from the end of one optimizer step to the end of the next, because batches are fetched before
 `on_step_begin`; the clock restarts after evaluation and saving. On CUDA the marks are events, read when the device is
-idle anyway, so that measuring adds no synchronisation. The sums are saved with each checkpoint and survive a resume.
+idle anyway, so that measuring adds no synchronisation. All figures are saved with each checkpoint, one file a process,
+and a resumed run goes on from them: steps that were lost with the process, and are done again, count once.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import resource
 import statistics
-import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-GIB = 2**30
-STATE_FILE = "measurement.json"
-SUMS = ("step_seconds", "warmup_seconds", "images", "wait_seconds", "transform_seconds", "resumes")
+from hf_accel.resources import ResourceWatch, join_resources
+
+SAVED = ("step_seconds", "warmup_seconds", "images", "wait_seconds", "transform_seconds", "resumes", "resources")
 
 
 class Stopwatch:
@@ -53,117 +52,185 @@ class Stopwatch:
         return start.elapsed_time(end) / 1000
 
 
+class Step(NamedTuple):
+    """The marks of one optimizer step, and its images."""
+
+    start: Any
+    end: Any
+    images: int
+    waits: list[tuple[Any, Any]]
+    transforms: list[tuple[Any, Any]]
+
+
 class Measurement:
-    """Sums over the optimizer steps of a run.
+    """Sums over the optimizer steps of a run, in this process.
+
+    Warm-up steps count in no rate: the first of each process (compilation, allocator, autotuning) and, in a compiled
+    run, each step with a number of images that is new to this process, because the network is compiled again for it.
 
     Args:
         stopwatch: where the time is read.
-        warmup_steps: first steps of each process that count in no rate (compilation, allocator, autotuning).
+        warmup_steps: first steps of each process that are warm-up.
+        compiled: the network is compiled; `MeasureCallback` sets it from the TrainingArguments.
+
+    Attributes:
+        step_seconds: of each step that counts.
+        warmup_seconds: of each warm-up step.
+        images: of the steps that count.
+        wait_seconds: of them, None while nothing was waited for.
+        transform_seconds: of them, None while nothing was transformed in a step.
+        resumes: how often the run was cut off and went on.
+        resources: figures of the finished stretches of the run, see `ResourceWatch`.
     """
 
-    def __init__(self, stopwatch: Stopwatch, warmup_steps: int = 3) -> None:
+    def __init__(self, stopwatch: Stopwatch, warmup_steps: int = 3, compiled: bool = False) -> None:
         self.stopwatch = stopwatch
         self.warmup_steps = warmup_steps
+        self.compiled = compiled
         self.step_seconds: list[float] = []
         self.warmup_seconds: list[float] = []
         self.images = 0
-        self.wait_seconds = 0.0
-        self.transform_seconds = 0.0
+        self.wait_seconds: float | None = None
+        self.transform_seconds: float | None = None
         self.resumes = 0
+        self.resources: dict[str, float | int | None] = {}
         self._steps_here = 0
+        self._sizes_here: set[int] = set()
+        self._recent: deque[tuple[int, float]] = deque(maxlen=20)
+        self._pending: list[Step] = []
         self._last: Any = None
-        self._pending: list[tuple[Any, Any, int, float, list[tuple[Any, Any]]]] = []
-        self._wait = 0.0
-        self._transforms: list[tuple[Any, Any]] = []
+        self._forget_step()
+
+    def _forget_step(self) -> None:
         self._images = 0
+        self._waits: list[tuple[Any, Any]] = []
+        self._transforms: list[tuple[Any, Any]] = []
 
     def restart(self) -> None:
         """Start the clock anew: what happened since the last step (evaluation, saving) is not training."""
         self._settle()
         self._last = self.stopwatch.mark()
-        self._wait, self._transforms, self._images = 0.0, [], 0
+        self._forget_step()
 
     def step(self) -> None:
         """An optimizer step ended."""
         now = self.stopwatch.mark()
-        if self._last is not None:
-            self._pending.append((self._last, now, self._images, self._wait, self._transforms))
+        self._pending.append(Step(self._last, now, self._images, self._waits, self._transforms))
         self._last = now
-        self._wait, self._transforms, self._images = 0.0, [], 0
+        self._forget_step()
 
     def count_images(self, rows: int) -> None:
         self._images += rows
 
     @contextmanager
-    def waiting(self):
-        """Time in which the host waits for a batch."""
-        start = self.stopwatch.clock()
+    def waiting(self) -> Iterator[None]:
+        """Time in which the device has no batch to work on, copying it there included.
+
+        The host asks for a batch long before a CUDA device has finished the last one. Only between the marks on the
+        device's own time line is it idle.
+        """
+        start = self.stopwatch.mark()
         yield
-        self._wait += self.stopwatch.clock() - start
+        self._waits.append((start, self.stopwatch.mark()))
 
     @contextmanager
-    def transforming(self):
+    def transforming(self) -> Iterator[None]:
         """Time of the image transforms on the training device."""
         start = self.stopwatch.mark()
         yield
         self._transforms.append((start, self.stopwatch.mark()))
 
     def _settle(self) -> None:
-        for start, end, images, wait, transforms in self._pending:
-            seconds = self.stopwatch.seconds(start, end)
+        for step in self._pending:
+            seconds = self.stopwatch.seconds(step.start, step.end)
             self._steps_here += 1
-            if self._steps_here <= self.warmup_steps:
+            is_new_size = self.compiled and step.images not in self._sizes_here
+            self._sizes_here.add(step.images)
+            if self._steps_here <= self.warmup_steps or is_new_size:
                 self.warmup_seconds.append(seconds)
                 continue
             self.step_seconds.append(seconds)
-            self.images += images
-            self.wait_seconds += wait
-            self.transform_seconds += sum(self.stopwatch.seconds(a, b) for a, b in transforms)
+            self.images += step.images
+            self._recent.append((step.images, seconds))
+            self.wait_seconds = self._added(self.wait_seconds, step.waits)
+            self.transform_seconds = self._added(self.transform_seconds, step.transforms)
         self._pending = []
 
+    def _added(self, total: float | None, spans: list[tuple[Any, Any]]) -> float | None:
+        if not spans:
+            return total
+        return (total or 0.0) + sum(self.stopwatch.seconds(start, end) for start, end in spans)
+
     def total_seconds(self) -> float:
-        """Seconds of optimisation so far, warm-up steps included."""
+        """Seconds of optimisation so far: what `summary` calls seconds, and the warm-up steps.
+
+        After a resume they go on from the checkpoint's. Evaluation, saving and everything before the first step of a
+        process (starting, loading) are in neither.
+        """
         self._settle()
         return sum(self.step_seconds) + sum(self.warmup_seconds)
 
     def recent_images_per_second(self) -> float | None:
-        """Rate of the last 20 steps, this process alone."""
+        """Rate of the last 20 steps that this process did, None during its warm-up."""
         self._settle()
-        recent = self.step_seconds[-20:] or self.warmup_seconds[-1:]
-        per_step = self.images / len(self.step_seconds) if self.step_seconds else None
-        return per_step / statistics.mean(recent) if per_step else None
+        if not self._recent:
+            return None
+        images, seconds = (sum(column) for column in zip(*self._recent, strict=True))
+        return images / seconds
 
-    def summary(self, compiled: bool) -> dict[str, float | None]:
-        """The timing keys of `train` in a report; None where nothing was measured. Images are this process's."""
+    def summary(self) -> dict[str, float | None]:
+        """The timing keys of `train` in a report; None where nothing was measured. Images are this process's.
+
+        compile_seconds is what the warm-up steps of all processes of the run took beyond as many median steps; None in a
+        run that is not compiled.
+        """
         self._settle()
-        seconds = sum(self.step_seconds)
         if not self.step_seconds:
             return dict.fromkeys(
                 ("seconds", "images_per_second", "step_seconds_median", "data_wait_fraction", "transform_fraction",
                  "compile_seconds")
             )  # fmt: skip
-        median = statistics.median(self.step_seconds)
+        seconds, median = sum(self.step_seconds), statistics.median(self.step_seconds)
+        compile_seconds = max(0.0, sum(s - median for s in self.warmup_seconds))
         return {
             "seconds": seconds,
             "images_per_second": self.images / seconds,
             "step_seconds_median": median,
-            "data_wait_fraction": self.wait_seconds / seconds,
-            "transform_fraction": self.transform_seconds / seconds,
-            "compile_seconds": max(0.0, sum(s - median for s in self.warmup_seconds)) if compiled else None,
+            "data_wait_fraction": None if self.wait_seconds is None else self.wait_seconds / seconds,
+            "transform_fraction": None if self.transform_seconds is None else self.transform_seconds / seconds,
+            "compile_seconds": compile_seconds if self.compiled else None,
         }
 
-    def save(self, checkpoint: Path) -> None:
-        """Keep the sums beside a checkpoint's weights."""
+    def save(self, checkpoint: Path, resources: dict[str, float | int | None]) -> None:
+        """Keep the sums beside a checkpoint's weights.
+
+        Args:
+            checkpoint: folder of the checkpoint.
+            resources: figures of the stretch of the run that is going on.
+        """
         self._settle()
-        (checkpoint / STATE_FILE).write_text(json.dumps({name: getattr(self, name) for name in SUMS}))
+        values = {name: getattr(self, name) for name in SAVED}
+        values["resources"] = join_resources(self.resources, resources)
+        file = state_file(checkpoint)
+        # each rank comes here at its own time, and only rank 0 made the folder on its machine
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(".part")
+        temporary.write_text(json.dumps(values))
+        temporary.replace(file)  # the checkpoint counts as complete already: half a file would stop its resume
 
     def load(self, checkpoint: Path) -> None:
         """Go on from the sums of a checkpoint; one of another Trainer has none, and counting starts anew."""
-        file = checkpoint / STATE_FILE
+        file = state_file(checkpoint)
         if file.is_file():
             for name, value in json.loads(file.read_text()).items():
                 setattr(self, name, value)
         self.resumes += 1
+
+
+def state_file(checkpoint: Path) -> Path:
+    """Where this process keeps its sums, beside the rng_state_*.pth of its rank."""
+    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return checkpoint / f"measurement_{torch.distributed.get_rank() if is_distributed else 0}.json"
 
 
 class MeasureCallback(TrainerCallback):
@@ -177,6 +244,7 @@ class MeasureCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.measurement.compiled = args.torch_compile
         self.resources.start()
         self.measurement.restart()
 
@@ -187,9 +255,8 @@ class MeasureCallback(TrainerCallback):
         self.measurement.restart()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            self.measurement.save(folder)
+        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        self.measurement.save(folder, self.resources.figures())
         self.measurement.restart()
 
     def on_train_end(
@@ -197,79 +264,4 @@ class MeasureCallback(TrainerCallback):
     ) -> None:
         self.measurement.restart()
         self.resources.stop()
-
-
-class ResourceWatch:
-    """Peak memory, bytes read and energy of this process between start and stop."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.peak_anonymous = 0
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._read_start: int | None = None
-        self._energy_start: float | None = None
-        self.figures: dict[str, float | int | None] = {}
-
-    def start(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        self._read_start = bytes_read()
-        self._energy_start = energy_joules(self.device)
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-
-    def _sample(self) -> None:
-        while not self._stop.wait(0.05):
-            self.peak_anonymous = max(self.peak_anonymous, anonymous_bytes() or 0)
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-        self.peak_anonymous = max(self.peak_anonymous, anonymous_bytes() or 0)
-        read, energy = bytes_read(), energy_joules(self.device)
-        is_cuda = self.device.type == "cuda"
-        self.figures = {
-            "peak_memory_gib": torch.cuda.max_memory_allocated(self.device) / GIB if is_cuda else None,
-            "peak_rss_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB,
-            "peak_anonymous_gib": self.peak_anonymous / GIB if self.peak_anonymous else None,
-            "read_bytes": read - self._read_start if read is not None and self._read_start is not None else None,
-            "energy_joules": energy - self._energy_start if energy and self._energy_start else None,
-        }
-
-
-def anonymous_bytes() -> int | None:
-    """RssAnon of this process: pages of a memory-mapped file do not count. None where /proc is absent."""
-    return _proc_field("status", "RssAnon:", 1024)
-
-
-def bytes_read() -> int | None:
-    """Bytes this process had read from storage (page-cache hits do not count). None where /proc is absent."""
-    return _proc_field("io", "read_bytes:", 1)
-
-
-def _proc_field(file: str, name: str, unit: int) -> int | None:
-    path = Path(f"/proc/{os.getpid()}/{file}")
-    try:
-        text = path.read_text()
-    except OSError:  # not Linux, or hidden by the sandbox
-        return None
-    return next((int(line.split()[1]) * unit for line in text.splitlines() if line.startswith(name)), None)
-
-
-def energy_joules(device: torch.device) -> float | None:
-    """Energy counter of a CUDA device since its driver loaded; None without NVML (`pip install nvidia-ml-py`)."""
-    if device.type != "cuda":
-        return None
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-        return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
-    except ImportError:
-        return None
-    except pynvml.NVMLError:  # the counter needs Volta or newer
-        return None
+        self.measurement.resources = join_resources(self.measurement.resources, self.resources.figures())
