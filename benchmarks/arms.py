@@ -1,0 +1,80 @@
+"""This package's arm of a comparison, and the clock that all arms under a Trainer share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from benchmarks.machine import now
+from benchmarks.workloads import Size, our_recipe
+from hf_accel.results import quiet_libraries
+from hf_accel.trainer import ImageTrainer, build_trainer
+
+
+class StepClock(TrainerCallback):
+    """Host time from the end of the last warm-up step to the end of the last step, the device idle at both.
+
+    Loading, transforms, forward, backward, optimizer and whatever the Trainer does between steps are inside.
+    """
+
+    def __init__(self, warmup: int) -> None:
+        self.warmup = warmup
+        self.start = self.end = 0.0
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step == self.warmup:
+            self.start = now(args.device)
+        elif state.global_step == state.max_steps:
+            self.end = now(args.device)
+
+    def images_per_second(self, size: Size) -> float:
+        return size.batch * size.steps / (self.end - self.start)
+
+
+def build(
+    place: str, model: str, batch: int, steps: int, warmup: int, seed: int, overrides: dict[str, Any] | None
+) -> tuple[ImageTrainer, Size]:
+    quiet_libraries()
+    size = Size(batch, steps, warmup)
+    return build_trainer(our_recipe(place, model, size, seed, overrides)), size
+
+
+def ours(
+    place: str,
+    model: str,
+    batch: int,
+    steps: int,
+    warmup: int,
+    seed: int = 0,
+    overrides: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train with this package, from the loader to the optimizer.
+
+    Returns:
+        images_per_second; flops_per_image of a forward pass; settings in words.
+    """
+    trainer, size = build(place, model, batch, steps, warmup, seed, overrides)
+    clock = StepClock(warmup)
+    trainer.add_callback(clock)
+    trainer.train()
+    return {
+        "images_per_second": clock.images_per_second(size),
+        "flops_per_image": trainer.flops_per_image,
+        "settings": settings_text(trainer),
+    }
+
+
+def settings_text(trainer: ImageTrainer) -> str:
+    """What is in force, read off the built trainer."""
+    args = trainer.args
+    weights = [p for p in trainer.loaded.model.parameters() if p.ndim == 4 and p.shape[1] > 1]
+    layout = "channels_last" if any(p.is_contiguous(memory_format=torch.channels_last) for p in weights) else "NCHW"
+    words = [
+        "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        layout,
+        str(getattr(args.optim, "value", args.optim)),
+    ]
+    words += ["compiled"] if args.torch_compile else []
+    return ", ".join([*words, f"cache {trainer.train_dataset.pixels.mode}"])
