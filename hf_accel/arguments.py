@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from hf_accel.environment import native_bf16
 from hf_accel.errors import UserError
 from hf_accel.recipe import Recipe
-from hf_accel.settings import EARLY_STOPPING
+from hf_accel.settings import EARLY_STOPPING, did_you_mean
 
 # Set whatever the recipe says: the package does not work otherwise.
 FIXED = {
@@ -62,6 +63,8 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
         UserError: a value that TrainingArguments refuses, or a precision that this device cannot run.
     """
     asked = {name: value for name, value in recipe.training.items() if name != "hub_token"}  # checkpoints pickle it
+    refuse_missing_trackers(recipe.name, asked.get("report_to"))
+    asked.setdefault("disable_tqdm", False)  # its own default follows the verbosity of transformers' logs
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     if early_stopping and not has_validation:
         raise UserError(
@@ -117,6 +120,21 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
         arguments._n_gpu = 1
     notes += [f"{name}: {value!r} ({why})" for name, (value, why) in reasons.items()]
     return Arguments(arguments, early_stopping, changed_arguments(values), notes)
+
+
+def refuse_missing_trackers(where: str, report_to: str | list[str] | None) -> None:
+    """The Trainer's constructor raises RuntimeError for a tracker that is not installed.
+
+    Raises:
+        UserError: unknown, or not installed.
+    """
+    names = [report_to] if isinstance(report_to, str) else report_to or []
+    for name in names:
+        if name in ("none", "all") or name in get_available_reporting_integrations():
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise UserError(f"{where}: training.report_to is {name!r}. {did_you_mean(name, INTEGRATION_TO_CALLBACK)}")
+        raise UserError(f"{where}: training.report_to is {name!r}, which is not installed: pip install {name}")
 
 
 def accelerator_type() -> str:

@@ -18,7 +18,7 @@ from huggingface_hub.utils import validate_repo_id
 from hf_accel.card_text import card_body
 from hf_accel.notebook import notebook_text
 from hf_accel.publication import PLOTS, cleaned_report, finished_run, is_local, model_config
-from hf_accel.recipe import Recipe
+from hf_accel.recipe import Recipe, load_recipe
 from hf_accel.report import RunReport
 
 if TYPE_CHECKING:
@@ -43,13 +43,18 @@ class Source:
     license: str | None = None
 
 
-def write_card(folder: Path) -> Path:
-    """Write `model/README.md` and `model/notebook.ipynb` of a finished run; returns the first's path.
+def write_card(folder: Path, report: RunReport | None = None) -> Path:
+    """Write `model/README.md` and `model/notebook.ipynb` of a run; returns the first's path.
 
     Asks the Hub for the base model's licence, and does without when it does not answer.
+
+    Args:
+        report: of a run that is about to finish, whose `report.json` is its last file; None reads that file.
+    Raises:
+        UserError: no report is given, and the folder is not that of a finished run.
     """
-    recipe = finished_run(folder)
-    report, config = cleaned_report(folder, recipe), model_config(folder)
+    recipe = finished_run(folder) if report is None else load_recipe(folder / "recipe.yaml")
+    report, config = cleaned_report(folder, recipe, report), model_config(folder)
     base, data = base_model(recipe), data_set(recipe)
     metadata = card_metadata(report, recipe, config, base, data, examples=_examples(folder))
     plots = [path.relative_to(folder).as_posix() for pattern in PLOTS for path in sorted(folder.glob(pattern))]
@@ -196,7 +201,7 @@ def write_examples(folder: Path, split: ImageSplit, model: PreTrainedModel, proc
 
     Of a local folder nothing is kept: its pictures may be private, and a push would publish them.
     """
-    if is_local(finished_run(folder).data.name):
+    if is_local(load_recipe(folder / "recipe.yaml").data.name):
         return
     import torch
     from PIL import Image

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
@@ -11,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 from hf_accel.formatting import (
     format_count,
     format_duration,
+    format_energy,
     format_gib,
     format_percent,
     format_quantity,
     format_score,
 )
+from hf_accel.plots import largest_confusions
 from hf_accel.publication import CARD_PLACEHOLDER
 from hf_accel.recipe import Recipe
 from hf_accel.report import RunReport
+from hf_accel.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from hf_accel.card import Source
@@ -131,17 +133,6 @@ def _results(report: RunReport) -> str:
     return f"## Results\n\n{table(['', *columns], rows)}\n\n{how}"
 
 
-def wilson_interval(fraction: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Interval of a fraction seen in n draws; unlike the normal one it stays in [0, 1] and is right near both ends.
-
-    >>> wilson_interval(1.0, 100)[0] < 0.97
-    True
-    """
-    centre = (fraction + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def _per_class(report: RunReport) -> str:
     classes = report.test.per_class if report.test else None
     if not classes:
@@ -150,17 +141,9 @@ def _per_class(report: RunReport) -> str:
     text = table(["class", "precision", "recall", "F1", "images"], scores)
     if len(classes) > FOLDED_FROM_CLASSES:
         text = f"<details><summary>{len(classes)} classes</summary>\n\n{text}\n\n</details>"
-    confusions = sorted(
-        (
-            (count, report.data.labels[true], report.data.labels[predicted])
-            for true, row in enumerate(report.test.confusion or [])
-            for predicted, count in enumerate(row)
-            if count and true != predicted
-        ),
-        key=lambda item: -item[0],
-    )[:CONFUSIONS_SHOWN]
+    confusions = largest_confusions(report.test.confusion, report.data.labels, CONFUSIONS_SHOWN)
     if confusions:
-        listed = ", ".join(f"{_cell(true)} taken for {_cell(wrong)} ({count})" for count, true, wrong in confusions)
+        listed = ", ".join(f"{_cell(true)} taken for {_cell(wrong)} ({count})" for true, wrong, count in confusions)
         text += f"\n\nMost frequent confusions on the test images: {listed}."
     return f"### Per class\n\n{text}"
 
@@ -187,7 +170,6 @@ def _data(report: RunReport, recipe: Recipe, data: Source) -> str:
 
 def _training(report: RunReport) -> str:
     train = report.train
-    energy = None if train.energy_joules is None else f"{train.energy_joules / 3600:,.3g} Wh"
     facts = [
         ["Steps / epochs", f"{format_count(train.steps)} / {format_quantity(train.epochs)}"],
         ["Effective batch size", train.effective_batch_size],
@@ -197,7 +179,7 @@ def _training(report: RunReport) -> str:
         ["Images per second, optimisation only", _known(format_quantity, train.images_per_second)],
         ["Waiting for data", _known(format_percent, train.data_wait_fraction)],
         ["Peak memory on the device", _known(format_gib, train.peak_memory_gib)],
-        ["Energy, as the device measured it", energy],
+        ["Energy, as the device measured it", _known(format_energy, train.energy_joules)],
         ["Final training loss", _known(format_score, train.final_loss)],
     ]
     text = f"## Training\n\n{_facts(facts)}\n\nTimes leave out evaluation, saving and warm-up steps."

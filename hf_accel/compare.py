@@ -22,7 +22,7 @@ Which technique pays on this machine: variants of a recipe, or several recipes, 
 
   hf-accel compare --recipe resnet20_cifar10
   hf-accel compare --recipe vit_cifar10 --variants baseline fp16 ga pin all --repeats 5
-  hf-accel compare --recipe resnet18_cifar10 resnet50_cifar10 --num_train_epochs 1
+  hf-accel compare --recipe resnet20_cifar10 resnet50_cifar10_scratch --num_train_epochs 1
 
 Every run is a process of its own, and arms take turns. Without --repeats, three rounds measure the noise and then as
 many follow as find a 10 % difference four times in five. The same command continues a comparison that was cut off.

@@ -7,13 +7,16 @@ from typing import Any
 from hf_accel.comparison import Comparison, Ratio
 from hf_accel.formatting import (
     MISSING,
+    device_text,
+    format_accuracy,
+    format_bytes,
     format_count,
     format_duration,
+    format_energy,
     format_gib,
     format_percent,
     format_quantity,
 )
-from hf_accel.page import device_text, format_accuracy, format_bytes, format_energy
 
 # name in compare.json -> (heading, how it is written)
 FIGURES = {

@@ -1,12 +1,14 @@
-"""Figures as text, for the terminal table, comparisons and the model card.
+"""Figures as text, for the terminal table, the pages, comparisons and the model card.
 
 Every function takes None, and a figure that is not finite, as "not measured" and gives a dash: a missing figure must
 never read as 0.
 """
 
 import math
+from typing import Any
 
 MISSING = "-"
+UNITS = (("TiB", 2**40, 2), ("GiB", 2**30, 2), ("MiB", 2**20, 1), ("KiB", 2**10, 1))  # name, bytes, decimals
 
 
 def _is_missing(value: float | None) -> bool:
@@ -37,9 +39,36 @@ def format_percent(fraction: float | None) -> str:
     return MISSING if _is_missing(fraction) else f"{100 * fraction:.1f} %"
 
 
+def format_accuracy(fraction: float | None) -> str:
+    """A percentage with two decimals, as published tables have: 0.9231 -> '92.31 %'."""
+    return MISSING if _is_missing(fraction) else f"{100 * fraction:.2f} %"
+
+
+def format_bytes(count: float | None) -> str:
+    """An amount of memory or storage, in the largest binary unit of which there is at least an eighth.
+
+    >>> [format_bytes(count) for count in (100, 9216, 2**27, 3 * 2**30)]
+    ['100 B', '9.0 KiB', '0.12 GiB', '3.00 GiB']
+    """
+    if _is_missing(count):
+        return MISSING
+    for name, size, decimals in UNITS:
+        if count >= size / 8:
+            return f"{count / size:.{decimals}f} {name}"
+    return f"{count:.0f} B"
+
+
 def format_gib(gib: float | None) -> str:
-    """An amount of memory, given in GiB (1024**3 bytes): 0.6138 -> '0.61 GiB'."""
-    return MISSING if _is_missing(gib) else f"{gib:.2f} GiB"
+    """`format_bytes` of a figure that is in GiB (1024**3 bytes): 0.6138 -> '0.61 GiB'."""
+    return MISSING if _is_missing(gib) else format_bytes(gib * 2**30)
+
+
+def format_energy(joules: float | None) -> str:
+    """Joules in the unit of an electricity bill: 7200000 -> '2.00 kWh', 36000 -> '10.0 Wh'."""
+    if _is_missing(joules):
+        return MISSING
+    hours = joules / 3600
+    return f"{format_quantity(hours / 1000)} kWh" if hours >= 1000 else f"{format_quantity(hours)} Wh"
 
 
 def format_duration(seconds: float | None) -> str:
@@ -59,3 +88,13 @@ def format_duration(seconds: float | None) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def device_text(environment: dict[str, Any]) -> str:
+    """The device as a person would name it, from `environment.describe_environment()` as a report keeps it."""
+    device = environment.get("device")
+    if device == "cpu":
+        return f"CPU {environment.get('cpu') or MISSING}, {format_count(environment.get('cores'))} cores"
+    if device and environment.get("driver"):
+        return f"{device}, driver {environment['driver']}, CUDA {environment.get('cuda') or MISSING}"
+    return device or "an unknown device"

@@ -18,13 +18,11 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from huggingface_hub.utils import validate_repo_id
 
 import hf_accel
-from hf_accel.card import write_card, write_examples
+from hf_accel.card import write_card
 from hf_accel.cli import is_main_process
 from hf_accel.errors import UserError
 from hf_accel.publication import WEIGHTS, finished_run, published_files
 from hf_accel.recipe import Recipe
-
-__all__ = ["PushResult", "hub_problem", "push_if_asked", "push_run", "warn_early", "write_card", "write_examples"]
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +188,8 @@ def _why(error: Exception, token: str | None) -> str:
         return "HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it to push"
     if isinstance(error, LocalTokenNotFoundError):
         return "no token was found. Log in with `hf auth login` or set HF_TOKEN"
+    if isinstance(error, KeyError):  # the client reads the repository's url from a 409 without looking
+        return f"{where} gave an answer without {error}"
     if not isinstance(error, HfHubHTTPError):
         return f"{where} did not answer ({_one_line(error, token)})"
     status = error.response.status_code

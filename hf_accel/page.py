@@ -18,11 +18,23 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 from PIL import Image
-from scipy import stats
 
 import hf_accel
-from hf_accel import formatting
+from hf_accel.formatting import (
+    MISSING,
+    device_text,
+    format_accuracy,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_energy,
+    format_gib,
+    format_percent,
+    format_quantity,
+    format_score,
+)
 from hf_accel.plots import Plot, largest_confusions, run_plots
+from hf_accel.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from hf_accel.gallery import GalleryItem
@@ -56,7 +68,7 @@ def write_page(
         tiles=run_tiles(report),
         gallery=[_shown(item) for item in gallery[:MOST_IMAGES]],
         sample=[_shown(item) for item in sample[:MOST_IMAGES]],
-        confusions=_confusions(report),
+        confusions=largest_confusions(report.test.confusion, report.data.labels, 10) if report.test else [],
         recipe_text=recipe.read_text(encoding="utf-8") if recipe.is_file() else None,
     )
 
@@ -71,50 +83,18 @@ def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
             tiles.append(("Top-5 accuracy", format_accuracy(report.test.top5_accuracy), "the class is among five"))
     train = report.train
     epochs = f"{train.epochs:g} epochs, " if train.epochs is not None else ""
-    steps = f"{epochs}{formatting.format_count(train.steps)} steps"
+    steps = f"{epochs}{format_count(train.steps)} steps"
     optional = (
-        ("Training time", train.seconds, formatting.format_duration, steps),
-        ("Images per second", train.images_per_second, formatting.format_quantity, "in training"),
-        ("Peak memory", train.peak_memory_gib, formatting.format_gib, "of the device"),
-        ("Peak memory", train.peak_anonymous_gib, formatting.format_gib, "of the process, anonymous"),
+        ("Training time", train.seconds, format_duration, steps),
+        ("Images per second", train.images_per_second, format_quantity, "in training"),
+        ("Peak memory", train.peak_memory_gib, format_gib, "of the device"),
+        ("Peak memory", train.peak_anonymous_gib, format_gib, "of the process, anonymous"),
         ("Energy", train.energy_joules, format_energy, "of the device, training"),
     )
     shown = [(name, write(value), remark) for name, value, write, remark in optional if value is not None]
     if train.peak_memory_gib is not None:
         shown = [tile for tile in shown if tile[2] != "of the process, anonymous"]
     return tiles + shown
-
-
-def device_text(environment: dict[str, Any]) -> str:
-    """The device as a person would name it."""
-    device = environment.get("device")
-    if device != "cpu":
-        return device or "an unknown device"
-    return f"CPU {environment.get('cpu') or ''}, {formatting.format_count(environment.get('cores'))} cores"
-
-
-def format_accuracy(fraction: float | None) -> str:
-    """A percentage with two decimals, as published tables have: 0.9231 -> '92.31 %'."""
-    return formatting.MISSING if fraction is None else f"{100 * fraction:.2f} %"
-
-
-def format_energy(joules: float | None) -> str:
-    """Joules in the unit of an electricity bill: 7200000 -> '2.00 kWh', 36000 -> '10.0 Wh'."""
-    if joules is None:
-        return formatting.MISSING
-    hours = joules / 3600
-    return f"{hours / 1000:.2f} kWh" if hours >= 1000 else f"{formatting.format_quantity(hours)} Wh"
-
-
-def format_bytes(count: int | None) -> str:
-    """Bytes in binary units: 3221225472 -> '3.00 GiB'."""
-    if count is None:
-        return formatting.MISSING
-    unit = next(
-        (u for u in ("B", "KiB", "MiB", "GiB") if count < 1024 ** (["B", "KiB", "MiB", "GiB"].index(u) + 1)), "TiB"
-    )
-    size = count / 1024 ** ["B", "KiB", "MiB", "GiB", "TiB"].index(unit)
-    return f"{size:.0f} B" if unit == "B" else f"{size:.2f} {unit}"
 
 
 def save_plots(plots: dict[str, Plot], folder: Path) -> None:
@@ -132,13 +112,13 @@ def render(template: str, path: Path, **values: Any) -> Path:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {
-        "count": formatting.format_count,
-        "quantity": formatting.format_quantity,
+        "count": format_count,
+        "quantity": format_quantity,
         "accuracy": format_accuracy,
-        "score": formatting.format_score,
-        "share": formatting.format_percent,
-        "gib": formatting.format_gib,
-        "duration": formatting.format_duration,
+        "score": format_score,
+        "share": format_percent,
+        "gib": format_gib,
+        "duration": format_duration,
         "bytes": format_bytes,
         "energy": format_energy,
         "plain": _plain_text,
@@ -179,19 +159,13 @@ def _shown(item: GalleryItem) -> dict[str, Any]:
     return {"uri": data_uri(item.image), "alt": alt, "item": item, "small": small}
 
 
-def _confusions(report: RunReport) -> list[tuple[str, str, int]]:
-    if report.test is None or not report.test.confusion:
-        return []
-    return largest_confusions(report.test.confusion, report.data.labels, 10)
-
-
 def _sampling_interval(report: RunReport) -> str:
     """How far the accuracy of one run could be off because the test split is a sample."""
     rows, accuracy = report.data.test_rows, report.test.accuracy
     if not rows or accuracy is None:
         return "one run"
-    interval = stats.binomtest(round(accuracy * rows), rows).proportion_ci(0.95, method="wilson")
-    return f"95 %: {100 * interval.low:.1f} to {100 * interval.high:.1f}; {rows:,} images, one run"
+    low, high = wilson_interval(accuracy, rows)
+    return f"95 %: {100 * low:.1f} to {100 * high:.1f}; {rows:,} images, one run"
 
 
 def _code_marked(text: str) -> Markup:
@@ -202,5 +176,5 @@ def _code_marked(text: str) -> Markup:
 def _plain_text(value: Any) -> str:
     """A setting as a person would write it in YAML."""
     if value is None:
-        return formatting.MISSING
+        return MISSING
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -201,8 +201,10 @@ def _confusion(counts: list[list[int]] | None, labels: Sequence[str]) -> Plot | 
     )
 
 
-def largest_confusions(counts: list[list[int]], labels: Sequence[str], most: int) -> list[tuple[str, str, int]]:
-    """(true, predicted, images) of the most frequent mistakes."""
+def largest_confusions(counts: list[list[int]] | None, labels: Sequence[str], most: int) -> list[tuple[str, str, int]]:
+    """(true, predicted, images) of the most frequent mistakes; none where the confusion was not counted."""
+    if not counts:
+        return []
     matrix = np.asarray(counts).copy()
     np.fill_diagonal(matrix, 0)
     order = np.argsort(-matrix, axis=None, kind="stable")[:most]

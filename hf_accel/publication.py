@@ -34,7 +34,7 @@ MODEL_FILES = (
 )
 PLOTS = ("*.png", "*.svg", "plots/*.png", "plots/*.svg")
 TEXT_SUFFIXES = (".json", ".md", ".ipynb", ".svg")
-SECRET_SETTINGS = ("hub_token", "push_to_hub_token")
+SECRET_SETTING = "hub_token"
 
 # How the card and the notebook name the model until it has an id on the Hub.
 CARD_PLACEHOLDER = "path/to/this/folder"
@@ -86,9 +86,13 @@ def finished_run(folder: Path) -> Recipe:
     return load_recipe(folder / "recipe.yaml")
 
 
-def cleaned_report(folder: Path, recipe: Recipe) -> RunReport:
-    """The run's report as it may be shown to anyone."""
-    texts, report = PrivateTexts(folder, recipe), RunReport.load(folder)
+def cleaned_report(folder: Path, recipe: Recipe, report: RunReport | None = None) -> RunReport:
+    """The run's report as it may be shown to anyone.
+
+    Args:
+        report: of a run whose `report.json` is not written yet; None reads that file.
+    """
+    texts, report = PrivateTexts(folder, recipe), report or RunReport.load(folder)
     return replace(
         report,
         settings=texts.clean(report.settings),
@@ -111,7 +115,7 @@ class PrivateTexts:
     """
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
-        tokens = {huggingface_hub.get_token(), *(recipe.training.get(name) for name in SECRET_SETTINGS)}
+        tokens = {huggingface_hub.get_token(), recipe.training.get(SECRET_SETTING)}
         sources = {Path(name) for name in (recipe.data.name, recipe.model.name) if is_local(name)}
         paths = {folder, Path.cwd(), recipe.output_dir, *sources}
         paths |= {path.resolve() for path in paths}
@@ -132,9 +136,9 @@ class PrivateTexts:
         return text
 
     def clean(self, value: Any) -> Any:
-        """Clean all texts in nested lists and dictionaries, of any other absolute path too; secret settings go."""
+        """Clean all texts in nested lists and dictionaries, of any other absolute path too; the secret setting goes."""
         if isinstance(value, dict):
-            return {key: self.clean(item) for key, item in value.items() if key not in SECRET_SETTINGS}
+            return {key: self.clean(item) for key, item in value.items() if key != SECRET_SETTING}
         if isinstance(value, list | tuple):
             return [self.clean(item) for item in value]
         if not isinstance(value, str):

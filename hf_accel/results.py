@@ -64,11 +64,11 @@ def finish(trainer: ImageTrainer, recipe: Recipe) -> RunReport:
         (folder / "model" / "training_args.bin").unlink(missing_ok=True)
         predictions_file = folder / "predictions.csv"
         write_predictions(predictions_file, predictions)
-        report.save(folder)
         test = trainer.splits.test
         write_page(folder, report, confident_mistakes(predictions_file, test), data_sample(trainer.splits.train))
         write_examples(folder, test, trainer.model, trainer.loaded.processor)
-        write_card(folder)
+        write_card(folder, report)
+        report.save(folder)  # last: it is the sign of a finished run
     trainer.accelerator.wait_for_everyone()
     return report
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_accel.formatting import (
     MISSING,
+    device_text,
     format_count,
     format_duration,
     format_gib,
@@ -72,15 +73,12 @@ def _measured_on(environment: dict[str, Any]) -> str:
         value = environment.get(name)
         return MISSING if value is None else str(value)
 
-    device = known("device")
-    if device == "cpu":
-        device = f"CPU {known('cpu')}, {known('cores')} cores"
-    elif environment.get("driver"):
-        device = f"{device}, driver {known('driver')}, CUDA {known('cuda')}"
     commit = known("commit")
     changed = " with changes" if commit.endswith("-dirty") else ""
     versions = ", ".join(f"{name} {known(name)}" for name in ("torch", "transformers", "timm", "hf_accel"))
-    return f"Measured on {device}; Python {known('python')}, {versions}, commit {commit[:10]}{changed}."
+    return (
+        f"Measured on {device_text(environment)}; Python {known('python')}, {versions}, commit {commit[:10]}{changed}."
+    )
 
 
 def _counts(report: "RunReport") -> str:

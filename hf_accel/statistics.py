@@ -59,6 +59,16 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> tup
     return _mean_interval(np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float))[:3]
 
 
+def wilson_interval(fraction: float, n: int) -> tuple[float, float]:
+    """95 % interval of a fraction seen in n draws; unlike the normal one it stays in [0, 1] and is right near both ends.
+
+    >>> round(wilson_interval(1.0, 100)[0], 3)
+    0.963
+    """
+    interval = stats.binomtest(round(fraction * n), n).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust the p-values of one table so that rejecting those <= 0.05 keeps its chance of any false one at 5 %.
 

@@ -123,7 +123,7 @@ def differences(before: Recipe, now: Recipe) -> list[str]:
 
 def remove_run(folder: Path) -> None:
     """Delete what a run leaves, and nothing else that may lie in the folder."""
-    for path in [*folder.glob("checkpoint-*"), folder / "model", folder / "plots"]:
+    for path in [*folder.glob("checkpoint-*"), *(folder / name for name in ("model", "plots", "runs"))]:
         if path.is_dir():
             shutil.rmtree(path)
     files = ("recipe.yaml", "report.json", "report.html", "history.csv", "log.txt", "predictions.csv")

@@ -37,10 +37,10 @@ from transformers.trainer_utils import EvalLoopOutput
 from hf_accel.arguments import Arguments, training_arguments
 from hf_accel.data import ImageSplit, Splits, load_splits
 from hf_accel.errors import UserError
+from hf_accel.formatting import format_bytes
 from hf_accel.inputs.augment import EvalTransform, TrainTransform
 from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
 from hf_accel.inputs.dataset import ImageBatches, TransformedBatches
-from hf_accel.inputs.disk_cache import gib
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.sampling import EpochSampler, draw_partners, mixes
 from hf_accel.measure import MeasureCallback, Measurement, Stopwatch
@@ -305,8 +305,8 @@ def require_space(folder: Path, args: TrainingArguments, parameters: int) -> Non
     free = shutil.disk_usage(place).free
     if free < needed:
         raise UserError(
-            f"{folder}: no space left for this run: it needs about {gib(needed)} for the model and {checkpoints} "
-            f"checkpoints, and {gib(free)} are free. Free some, choose another --output_dir, or keep fewer checkpoints "
+            f"{folder}: no space left for this run: it needs about {format_bytes(needed)} for the model and {checkpoints} "
+            f"checkpoints, and {format_bytes(free)} are free. Free some, choose another --output_dir, or keep fewer checkpoints "
             "(--save_strategy no, --save_only_model true)."
         )
 

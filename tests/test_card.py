@@ -9,11 +9,12 @@ import pytest
 from hub_contents import write_run, write_vit_base
 from huggingface_hub import ModelCard
 
-from hf_accel import hub as hf_hub
-from hf_accel.card import scored_split
-from hf_accel.card_text import table, wilson_interval
+from hf_accel.card import scored_split, write_card, write_examples
+from hf_accel.card_text import FOLDED_FROM_CLASSES, table
 from hf_accel.data import load_splits
+from hf_accel.errors import UserError
 from hf_accel.recipe import load_recipe
+from hf_accel.report import RunReport
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def card_of(folder: Path) -> ModelCard:
-    return ModelCard.load(hf_hub.write_card(folder))
+    return ModelCard.load(write_card(folder))
 
 
 def change_report(folder: Path, **sections: dict) -> None:
@@ -131,7 +132,7 @@ def test_the_figures_of_the_card_are_those_of_the_report(tmp_path):
         "| cat | 0.9000 | 0.8000 | 0.8471 | 100 |",
         "dog taken for cat (18)",
         "| Time, optimisation only | 12.5 s |",
-        "| Energy, as the device measured it | 2 Wh |",
+        "| Energy, as the device measured it | 2.00 Wh |",
         "| learning\\_rate | 0.003 |",
         "0.7511 to 0.8413",
     ):
@@ -155,14 +156,50 @@ def test_label_names_cannot_break_the_tables(tmp_path):
     assert "| a\\|b --- \\<script\\> \\`c\\` | 0.9000 |" in card_of(folder).text
 
 
-def test_many_classes_are_folded():
+def with_classes(folder: Path, count: int) -> Path:
+    """The run, as if its data had so many classes; every class is taken for the next one once."""
+    names = [f"class {number}" for number in range(count)]
+    scores = {"precision": 0.9, "recall": 0.8, "f1": 0.8471, "support": 10}
+    confusion = [
+        [9 * (guess == true) + (guess == (true + 1) % count) for guess in range(count)] for true in range(count)
+    ]
+    per_class = [{"label": name, **scores} for name in names]
+    change_report(folder, data={"labels": names}, test={"per_class": per_class, "confusion": confusion})
+    return folder
+
+
+def test_the_table_of_many_classes_is_folded_and_that_of_few_is_not(tmp_path):
+    many = FOLDED_FROM_CLASSES + 1
+    text = card_of(with_classes(write_run(tmp_path / "run"), many)).text
+    fold = text[text.index("<details>") : text.index("</details>")]
+    assert fold.startswith(f"<details><summary>{many} classes</summary>\n\n| class |")
+    assert fold.count("| class ") == many + 1
+    assert f"| class {many - 1} | 0.9000 |" in fold
+    # The confusions stay in sight, below the fold.
+    assert text.index("class 0 taken for class 1 (1)") > text.index("</details>")
+    assert "<details>" not in card_of(with_classes(tmp_path / "run", FOLDED_FROM_CLASSES)).text
+
+
+def test_a_report_without_a_confusion_matrix_names_no_confusions(tmp_path):
+    folder = write_run(tmp_path / "run")
+    change_report(folder, test={"confusion": None})
+    text = card_of(folder).text
+    assert "| cat | 0.9000 |" in text
+    assert "confusions" not in text
+
+
+def test_a_table_aligns_its_figures_right():
     assert table(["class", "F1"], [["cat", 1]]) == "| class | F1 |\n| --- | ---: |\n| cat | 1 |"
 
 
-def test_the_interval_of_a_perfect_score_does_not_claim_certainty():
-    low, high = wilson_interval(1.0, 100)
-    assert high == pytest.approx(1.0)
-    assert low == pytest.approx(0.9630, abs=1e-4)
+def test_a_card_can_be_written_before_report_json_is(tmp_path):
+    folder = write_run(tmp_path / "run")
+    after = write_card(folder).read_text()
+    report = RunReport.load(folder)
+    (folder / "report.json").unlink()
+    assert write_card(folder, report).read_text() == after
+    with pytest.raises(UserError, match=r"report\.json not found"):
+        write_card(folder)
 
 
 def test_model_index_names_the_split_that_was_scored(photos):
@@ -193,7 +230,9 @@ def test_three_test_images_with_the_models_answers_become_the_widgets_examples(t
     settings = load_recipe("digits").data
     split = load_splits(settings, seed=0).test
     change_recipe(folder, data={"name": "digits"})
-    hf_hub.write_examples(folder, split, OneAnswer(), ViTImageProcessor())
+    report = (folder / "report.json").rename(tmp_path / "report.json")  # the last file of a run, not there yet
+    write_examples(folder, split, OneAnswer(), ViTImageProcessor())
+    report.rename(folder / "report.json")
     widget = card_of(folder).data.widget
     titles = [example["example_title"] for example in widget]
     assert (titles[0], titles[2]) == ("0", "9")
@@ -205,7 +244,7 @@ def test_three_test_images_with_the_models_answers_become_the_widgets_examples(t
 def test_no_picture_of_a_local_folder_is_kept_for_the_card(tmp_path, photos):
     folder = write_run(tmp_path / "run", data_name=str(photos))
     split = load_splits(load_recipe("digits", overrides={"data": {"name": str(photos)}}).data, seed=0).test
-    hf_hub.write_examples(folder, split, OneAnswer(), None)
+    write_examples(folder, split, OneAnswer(), None)
     assert not (folder / "model" / "examples").exists()
     assert all(example["src"].startswith("https://") for example in card_of(folder).data.widget)
 
@@ -214,7 +253,7 @@ def test_the_notebook_is_valid_and_repeats_the_runs_own_test_rows(tmp_path):
     nbformat = pytest.importorskip("nbformat")
     folder = write_run(tmp_path / "run")
     change_recipe(folder, data={"max_test_rows": 50, "label_column": "fine_label"})
-    hf_hub.write_card(folder)
+    write_card(folder)
     notebook = nbformat.read(folder / "model/notebook.ipynb", as_version=4)
     nbformat.validate(notebook)
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
@@ -224,7 +263,7 @@ def test_the_notebook_is_valid_and_repeats_the_runs_own_test_rows(tmp_path):
 def test_writing_a_card_and_help_need_no_torch(tmp_path):
     folder = write_run(tmp_path / "run")
     code = (
-        "import sys; from pathlib import Path; from hf_accel import push; from hf_accel.hub import write_card\n"
+        "import sys; from pathlib import Path; from hf_accel import push; from hf_accel.card import write_card\n"
         "write_card(Path(sys.argv[1])); sys.exit(len({'torch', 'transformers'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True)

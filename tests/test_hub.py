@@ -12,6 +12,7 @@ from hub_server import TOKEN, HubServer
 
 from hf_accel import hub as hf_hub
 from hf_accel import push
+from hf_accel.card import write_card
 from hf_accel.errors import UserError
 
 EXPECTED_FILES = {
@@ -119,7 +120,7 @@ def test_a_401_is_not_tried_again(hub, run_folder, monkeypatch, quick):
 
 def test_a_push_that_fails_gives_exit_code_1_and_leaves_the_folder_as_it_was(hub, run_folder, monkeypatch, capsys):
     hub.use_here(monkeypatch)
-    hf_hub.write_card(run_folder)
+    write_card(run_folder)
     before = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
     hub.fail(401)
     assert push.main([str(run_folder)]) == 1

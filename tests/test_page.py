@@ -14,7 +14,7 @@ from hf_accel.comparison import ArmRun
 from hf_accel.comparison_build import build_comparison
 from hf_accel.comparison_export import write_comparison
 from hf_accel.comparison_page import write_comparison_page
-from hf_accel.page import data_uri, format_bytes, format_energy, run_tiles, write_page
+from hf_accel.page import data_uri, run_tiles, write_page
 from hf_accel.plots import run_plots
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -222,15 +222,3 @@ def test_small_images_are_kept_exactly_and_photographs_are_reduced():
     photograph = data_uri(np.zeros((1200, 900, 3), dtype=np.uint8))
     assert photograph.startswith("data:image/jpeg;base64,")
     assert len(photograph) < 20_000
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(None, "-"), (0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (3 * 2**30, "3.00 GiB")]
-)
-def test_bytes_are_written_in_binary_units(count, text):
-    assert format_bytes(count) == text
-
-
-@pytest.mark.parametrize(("joules", "text"), [(None, "-"), (36_000, "10.0 Wh"), (7_200_000, "2.00 kWh")])
-def test_energy_is_written_as_on_a_bill(joules, text):
-    assert format_energy(joules) == text

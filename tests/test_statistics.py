@@ -15,6 +15,7 @@ from hf_accel.statistics import (
     rounds_needed,
     smallest_effect,
     verdicts,
+    wilson_interval,
 )
 
 # Standard deviation of the log of one run's images/s. Short matrix products, taken in turn on a virtual machine with 2
@@ -170,3 +171,9 @@ def test_accuracy_differences_are_paired_by_seed():
 def test_figures_that_have_no_ratio_are_refused(values, baseline):
     with pytest.raises(ValueError, match="figures"):
         paired_ratio(values, baseline)
+
+
+def test_the_interval_of_a_perfect_score_does_not_claim_certainty():
+    low, high = wilson_interval(1.0, 100)
+    assert high == pytest.approx(1.0)
+    assert low == pytest.approx(0.9630, abs=1e-4)

@@ -298,6 +298,21 @@ def test_progress_is_a_line_for_each_evaluation(tiny_recipe, capsys):
         assert word in shown.out
 
 
+def test_a_terminal_sees_a_bar_with_loss_and_images_per_second(tiny_recipe, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    train(tiny_recipe({"training": {"num_train_epochs": 4, "logging_steps": 1}}))
+    bar = capsys.readouterr().err
+    assert "12/12" in bar
+    assert "loss " in bar
+    assert " images/s" in bar.split("train: 100%")[1]
+
+
+@pytest.mark.parametrize(("report_to", "message"), [("wandbb", "wandb"), ("neptune", "pip install neptune")])
+def test_a_tracker_that_is_not_there_is_refused(tiny_recipe, report_to, message):
+    with pytest.raises(UserError, match=message):
+        build_trainer(tiny_recipe({"training": {"report_to": report_to}}))
+
+
 def test_progress_without_validation_is_a_line_for_each_epoch(tiny_recipe, capsys):
     train(tiny_recipe({"training": {"num_train_epochs": 3}, "data": {"validation": 0}}))
     assert len([line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]) == 3

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from hf_accel.data import ImageSplit
 from hf_accel.errors import UserError
+from hf_accel.formatting import format_bytes
 from hf_accel.inputs.decoding import KeptPixels, kept_for_model, kept_for_training
-from hf_accel.inputs.disk_cache import gib, map_pixels, open_disk_cache, read_index
+from hf_accel.inputs.disk_cache import map_pixels, open_disk_cache, read_index
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.settings import DataSettings
 
@@ -105,9 +106,6 @@ class DevicePixels(PixelStore):
         self.resident = images
         self.nbytes = images.numel()
 
-    def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        return self.resident[torch.from_numpy(rows).to(self.resident.device)], None
-
     def __getstate__(self) -> dict[str, Any]:
         return {"nbytes": self.nbytes, "resident": torch.empty(0)}  # workers send row numbers and need no pixels
 
@@ -187,11 +185,11 @@ def _read_into_memory(kept: KeptPixels) -> CachedPixels:
     shapes = kept.shapes()
     sizes = shapes.prod(1) * 3
     nbytes, available = int(sizes.sum()), psutil.virtual_memory().available
-    logger.info("%s: decoded images take %s of memory", kept.split.source, gib(nbytes))
+    logger.info("%s: decoded images take %s of memory", kept.split.source, format_bytes(nbytes))
     if nbytes > 0.9 * available:
         raise UserError(
-            f"data.cache: memory needs {gib(nbytes)} for {kept.split.source}, and {gib(available)} are available. Set "
-            "data.cache: disk, or lower data.cache_size."
+            f"data.cache: memory needs {format_bytes(nbytes)} for {kept.split.source}, and {format_bytes(available)} are "
+            "available. Set data.cache: disk, or lower data.cache_size."
         )
     flat = torch.empty(nbytes, dtype=torch.uint8)
     kept.fill(flat.numpy(), shapes, f"decode {kept.split.source}")
@@ -208,6 +206,6 @@ def _move_to_device(kept: KeptPixels, cached: CachedPixels, device: torch.device
         return DevicePixels(cached.images().to(device))
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"data.cache: device needs {gib(cached.nbytes)} for {kept.split.source}, which {device} does not have free. "
+            f"data.cache: device needs {format_bytes(cached.nbytes)} for {kept.split.source}, which {device} does not have free. "
             "Set data.cache: memory."
         ) from error

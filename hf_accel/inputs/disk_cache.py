@@ -19,6 +19,7 @@ import numpy as np
 from filelock import FileLock
 
 from hf_accel.errors import UserError
+from hf_accel.formatting import format_bytes
 from hf_accel.inputs.decoding import KeptPixels
 
 logger = logging.getLogger(__name__)
@@ -80,10 +81,10 @@ def _build(kept: KeptPixels, folder: Path, identity: dict) -> None:
     sizes = shapes.prod(1) * 3
     nbytes = int(sizes.sum())
     free = shutil.disk_usage(folder.parent).free
-    logger.info("%s: decoded images take %s in %s", kept.split.source, gib(nbytes), folder)
+    logger.info("%s: decoded images take %s in %s", kept.split.source, format_bytes(nbytes), folder)
     if nbytes + _SPARE_BYTES > free:
         raise UserError(
-            f"data.cache: disk needs {gib(nbytes)} for {kept.split.source} in {folder.parent}, where {gib(free)} are free. "
+            f"data.cache: disk needs {format_bytes(nbytes)} for {kept.split.source} in {folder.parent}, where {format_bytes(free)} are free. "
             "Name a larger disk with data.cache_dir, lower data.cache_size, or set data.cache: none."
         )
     partial = folder.with_name(folder.name + ".partial")
@@ -134,7 +135,3 @@ def _checksum(path: Path) -> int:
             file.seek(int(position))
             crc = zlib.crc32(file.read(_SAMPLE_BYTES), crc)
     return crc
-
-
-def gib(nbytes: int) -> str:
-    return f"{nbytes / 2**30:.2f} GiB" if nbytes >= 2**27 else f"{nbytes / 2**20:.1f} MiB"

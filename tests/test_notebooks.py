@@ -1,0 +1,67 @@
+"""The notebooks run from the first cell to the last, as a reader runs them, in a folder of their own."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
+
+
+def sources(name: str) -> list[str]:
+    return ["".join(cell["source"]) for cell in json.loads((NOTEBOOKS / name).read_text("utf-8"))["cells"]]
+
+
+def test_there_is_a_quickstart():
+    assert "quickstart.ipynb" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_kept_without_outputs(name):
+    cells = json.loads((NOTEBOOKS / name).read_text("utf-8"))["cells"]
+    assert [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_badge_opens_this_very_notebook_from_the_repository_that_is_installed(name):
+    title, install = sources(name)[:2]
+    repository = re.search(r'^REPOSITORY = "https://github\.com/([^"]+)"$', install, re.MULTILINE)[1]
+    assert f"(https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name})" in title
+    assert "%pip install -q git+{REPOSITORY}" in install
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_package_index_is_named(name):
+    text = "\n".join(sources(name)).lower()
+    assert not re.search(r"pypi|index[-_]url", text)
+
+
+def test_the_quickstart_runs_from_the_first_cell_to_the_last(tmp_path):
+    nbclient = pytest.importorskip("nbclient", reason='needs nbclient: pip install "hf_accel[test]"')
+    nbformat = pytest.importorskip("nbformat", reason='needs nbformat: pip install "hf_accel[test]"')
+    pytest.importorskip("ipykernel", reason='needs ipykernel: pip install "hf_accel[test]"')
+    notebook = nbformat.read(NOTEBOOKS / "quickstart.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    shorter = {"EPOCHS = 4": "EPOCHS = 2", "baseline channels_last cached": "baseline cached"}
+    for old, new in shorter.items():
+        assert old in notebook.cells[2].source
+        notebook.cells[2].source = notebook.cells[2].source.replace(old, new)
+
+    # A kernel that runs the commands without a terminal, as Colab's does; a command that fails stops a later cell.
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    said = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert "10 classes" in said
+    assert "epoch 2/2" in said
+    assert "hardest class: " in said
+    assert re.search(r"^cached +[\d,]+ ", said, re.MULTILINE)
+    shown = [output.data for output in outputs if "data" in output]
+    assert len([data for data in shown if "image/png" in data]) == 1
+    pages = [data["text/html"] for data in shown if "text/html" in data]
+    assert ["Report of a run" in page for page in pages] == [True, False]
+    assert all(page.startswith('<div><iframe srcdoc="&lt;!') for page in pages)
+    comparison = json.loads((tmp_path / "comparison" / "compare.json").read_text("utf-8"))
+    assert [(arm["name"], arm["num_runs"]) for arm in comparison["arms"]] == [("baseline", 2), ("cached", 2)]
