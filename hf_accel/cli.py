@@ -69,10 +69,19 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def leave_process_group() -> None:
+    """Close the connections between ranks: a process that ends with them open can abort on its way out."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) -> int:
     """Run a command: 0 done, 2 the user's input is wrong (message on stderr), 1 the run failed (traceback)."""
     try:
-        return main(argv)
+        code = main(argv)
+        leave_process_group()
+        return code
     except UserError as error:
         rank = "" if is_main_process() else f" (process {os.environ['RANK']})"
         print(f"error{rank}: {error}", file=sys.stderr)

@@ -57,7 +57,7 @@ def test_the_quickstart_runs_from_the_first_cell_to_the_last(tmp_path):
     assert "10 classes" in said
     assert "epoch 2/2" in said
     assert "hardest class: " in said
-    assert re.search(r"^cached +[\d,]+ ", said, re.MULTILINE)
+    assert re.search(r"^cached +[\d.,]+ ", said, re.MULTILINE)
     shown = [output.data for output in outputs if "data" in output]
     assert len([data for data in shown if "image/png" in data]) == 1
     pages = [data["text/html"] for data in shown if "text/html" in data]
