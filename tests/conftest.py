@@ -1,6 +1,8 @@
 """Fixtures of the whole suite: real data where it is, tiny data and models made on the spot where it is not."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -23,6 +25,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if item.get_closest_marker("network"):
             item.add_marker(pytest.mark.skip(reason="needs the Hub"))
+
+
+@pytest.fixture(autouse=True)
+def fresh_logger() -> Iterator[None]:
+    """A run sends the package's log to stderr and a file; the next test finds the logger as in a new process."""
+    _reset_logger()
+    yield
+    _reset_logger()
+
+
+def _reset_logger() -> None:
+    logger = logging.getLogger("hf_accel")
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

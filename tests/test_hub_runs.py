@@ -9,20 +9,6 @@ from hub_server import TOKEN
 from hf_accel.train import train
 
 
-@pytest.fixture
-def quiet_log():
-    """`train` takes the package's logger over; give it back."""
-    import logging
-
-    yield
-    root = logging.getLogger("hf_accel")
-    for handler in list(root.handlers):
-        handler.close()
-        root.removeHandler(handler)
-    root.propagate = True
-
-
-@pytest.mark.usefixtures("quiet_log")
 def test_a_run_leaves_the_token_in_no_file_and_no_folder_of_this_machine_in_an_upload(
     hub, tiny_recipe, tmp_path, monkeypatch
 ):
@@ -41,7 +27,6 @@ def test_a_run_leaves_the_token_in_no_file_and_no_folder_of_this_machine_in_an_u
     assert [str(path) for path in files if TOKEN.encode() in path.read_bytes()] == []
 
 
-@pytest.mark.usefixtures("quiet_log")
 def test_a_hub_that_is_down_costs_a_run_nothing_but_the_push(hub, tiny_recipe, monkeypatch, tmp_path):
     hub.use_here(monkeypatch)
     hub.fail(500)
@@ -55,7 +40,6 @@ def test_a_hub_that_is_down_costs_a_run_nothing_but_the_push(hub, tiny_recipe, m
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quiet_log")
 def test_the_notebook_of_a_pushed_model_runs_for_a_stranger(hub, tiny_recipe, photos, tmp_path, monkeypatch):
     """From the Hub, in a fresh kernel: load, predict, evaluate to the card's accuracy, train on."""
     nbformat = pytest.importorskip("nbformat", reason="needs nbformat, nbclient and ipykernel")

@@ -1,7 +1,6 @@
 """The straight line, from recipe to a folder that others load."""
 
 import json
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -438,11 +437,3 @@ def test_a_run_without_a_recipe_says_which_one_it_takes(photos, tmp_path, monkey
     assert main(["--data.name", str(photos), "--max_steps", "1", *flags]) == 0
     assert "using finetune" in capsys.readouterr().err
     assert Path("outputs/finetune/default/report.json").is_file()
-
-
-@pytest.fixture(autouse=True)
-def loggers_as_they_were():
-    root = logging.getLogger("hf_accel")
-    kept = root.handlers[:], root.propagate, root.level
-    yield
-    root.handlers[:], root.propagate, root.level = kept
