@@ -49,8 +49,10 @@ class PixelStore:
         Returns:
             pixels (B, H, W, 3) uint8, images of different sizes at the top left of the largest frame, zeros around;
             sizes (B, 2) int64, height and width of each, or None where all images of the batch have one size.
+        Raises:
+            NotImplementedError: mode device, whose rows the transforms take from `resident`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"pixels of mode {self.mode} are not read by the batch")
 
 
 class CachedPixels(PixelStore):
