@@ -302,8 +302,10 @@ def require_space(folder: Path, args: TrainingArguments, parameters: int) -> Non
         raise UserError(
             f"--output_dir {folder}: {place} is no folder that can be written. Choose another --output_dir."
         )
+    # what an unfinished or overwritten run left here makes room as this one writes
+    left = sum(path.stat().st_size for path in folder.glob("checkpoint-*/*") if path.is_file())
     free = shutil.disk_usage(place).free
-    if free < needed:
+    if free + left < needed:
         raise UserError(
             f"{folder}: no space left for this run: it needs about {format_bytes(needed)} for the model and {checkpoints} "
             f"checkpoints, and {format_bytes(free)} are free. Free some, choose another --output_dir, or keep fewer checkpoints "

@@ -431,6 +431,16 @@ def test_a_disk_that_cannot_hold_the_checkpoints_is_refused_before_anything_is_w
     assert not recipe.output_dir.exists()
 
 
+def test_the_checkpoints_of_an_unfinished_run_count_as_room_for_the_next_ones(tiny_recipe, monkeypatch):
+    """A full disk ends a run; with some of it freed, the same command goes on, because old checkpoints go as new come."""
+    recipe = tiny_recipe()
+    kept = recipe.output_dir / "checkpoint-1"
+    kept.mkdir(parents=True)
+    (kept / "model.safetensors").write_bytes(bytes(10**6))
+    monkeypatch.setattr("hf_accel.trainer.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    assert build_trainer(recipe).state.global_step == 0
+
+
 def test_a_run_without_a_recipe_says_which_one_it_takes(photos, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     flags = ["--model.name", "hf_accel/cifar_resnet20", "--model.pretrained", "false", "--data.image_size", "16"]
