@@ -123,12 +123,13 @@ def training_step(trainer: ImageTrainer) -> Any:
         raise UserError("the step on a resident batch has no loss scaling: use --bf16 auto or --bf16 false")
 
     def step(inputs: dict[str, torch.Tensor]) -> None:
-        with torch.autocast(args.device.type, dtype=dtype, enabled=dtype is not None):
-            logits = forward(pixel_values=inputs["pixel_values"]).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits.float(), inputs["labels"], label_smoothing=args.label_smoothing_factor
-        )
-        loss.backward()
+        with trainer.kernels:
+            with torch.autocast(args.device.type, dtype=dtype, enabled=dtype is not None):
+                logits = forward(pixel_values=inputs["pixel_values"]).logits
+            loss = torch.nn.functional.cross_entropy(
+                logits.float(), inputs["labels"], label_smoothing=args.label_smoothing_factor
+            )
+            loss.backward()
         if args.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(network.parameters(), args.max_grad_norm)
         optimizer.step()

@@ -15,7 +15,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 from hf_accel.environment import native_bf16
 from hf_accel.errors import UserError
 from hf_accel.recipe import Recipe
-from hf_accel.settings import EARLY_STOPPING, did_you_mean
+from hf_accel.settings import EARLY_STOPPING, KEEP_FREED_MEMORY, did_you_mean
 
 # Set whatever the recipe says: the package does not work otherwise.
 FIXED = {
@@ -49,6 +49,7 @@ class Arguments:
     training: TrainingArguments
     early_stopping: dict[str, Any]
     changed: dict[str, Any]  # every argument that differs from TrainingArguments' own default
+    keep_freed_memory: bool  # see methods/allocator.py
     notes: list[str] = field(default_factory=list)
 
 
@@ -56,8 +57,8 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     """Build TrainingArguments from a recipe.
 
     Args:
-        recipe: its `training` may hold any TrainingArguments name, `bf16: auto`, and the two arguments of
-            EarlyStoppingCallback.
+        recipe: its `training` may hold any TrainingArguments name, `bf16: auto`, `keep_freed_memory`, and the two
+            arguments of EarlyStoppingCallback.
         has_validation: whether there are rows to select the best checkpoint by.
     Raises:
         UserError: a value that TrainingArguments refuses, or a precision that this device cannot run.
@@ -66,6 +67,7 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     refuse_missing_trackers(recipe.name, asked.get("report_to"))
     asked.setdefault("disable_tqdm", False)  # its own default follows the verbosity of transformers' logs
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
+    keep_freed_memory = asked.pop(KEEP_FREED_MEMORY, True)
     if early_stopping and not has_validation:
         raise UserError(
             f"{recipe.name}: training.early_stopping_patience needs validation rows. Set data.validation, for example 0.1."
@@ -119,7 +121,7 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
         notes.append(f"1 of {arguments.n_gpu} GPUs is used: `accelerate launch -m hf_accel.train` uses all")
         arguments._n_gpu = 1
     notes += [f"{name}: {value!r} ({why})" for name, (value, why) in reasons.items()]
-    return Arguments(arguments, early_stopping, changed_arguments(values), notes)
+    return Arguments(arguments, early_stopping, changed_arguments(values), keep_freed_memory and device == "cpu", notes)
 
 
 def refuse_missing_trackers(where: str, report_to: str | list[str] | None) -> None:

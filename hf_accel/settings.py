@@ -17,6 +17,8 @@ from typing import Any
 
 # Arguments of transformers.EarlyStoppingCallback, under their own names, beside those of TrainingArguments.
 EARLY_STOPPING = {"early_stopping_patience": "int", "early_stopping_threshold": "float"}
+# On a CPU: freed memory stays with the process, which saves the kernel's work at every step.
+KEEP_FREED_MEMORY = "keep_freed_memory"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class ModelSettings:
     args: dict[str, Any] = field(default_factory=dict)  # timm model_args, or overrides of a transformers config
     channels_last: bool = False  # NHWC weights: faster convolutions on most devices, no gain for ViT
     freeze_batch_norm: bool = False  # batch-norm layers keep their pretrained statistics (small data sets)
+    kernels: str = (
+        "auto"  # auto: in bf16 on a CPU, what PyTorch does slowly is done otherwise | library: all by PyTorch
+    )
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class DataSettings:
 
 CHOICES = {
     "model.task": ("image-classification",),
+    "model.kernels": ("auto", "library"),
     "data.cache": ("memory", "disk", "device", "none"),
     "data.transforms": ("device", "loader"),
     "data.on_bad_image": ("error", "skip"),
@@ -115,7 +121,7 @@ def training_types() -> dict[str, str]:
     classes = (node for node in ast.parse(source.read_text("utf-8")).body if isinstance(node, ast.ClassDef))
     arguments = next(node for node in classes if node.name == "TrainingArguments")
     names = {n.target.id: ast.unparse(n.annotation) for n in arguments.body if isinstance(n, ast.AnnAssign)}
-    return {**names, **EARLY_STOPPING}
+    return {**names, **EARLY_STOPPING, KEEP_FREED_MEMORY: "bool"}
 
 
 def did_you_mean(name: str, known: list[str] | dict[str, Any]) -> str:

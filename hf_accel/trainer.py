@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ from hf_accel.inputs.dataset import ImageBatches, TransformedBatches
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.sampling import EpochSampler, draw_partners, mixes
 from hf_accel.measure import MeasureCallback, Measurement, Stopwatch
+from hf_accel.methods.allocator import keep_freed_memory
+from hf_accel.methods.cpu_kernels import CpuKernels
 from hf_accel.methods.losses import balanced_class_weights, cross_entropy_sum
 from hf_accel.metrics import classification_metrics
 from hf_accel.model import LoadedModel, flops_per_image, load_model
@@ -62,6 +65,7 @@ class ImageTrainer(Trainer):
         class_weights: (C,) float32 weights in the training loss, or None.
         num_labels: C.
         flops_per_image: of one forward pass.
+        kernels: context in which every step computes.
         kwargs: what Trainer takes.
     """
 
@@ -73,6 +77,7 @@ class ImageTrainer(Trainer):
         class_weights: Tensor | None,
         num_labels: int,
         flops_per_image: int,
+        kernels: AbstractContextManager,
         **kwargs: Any,
     ) -> None:
         model: nn.Module = kwargs["model"]
@@ -84,6 +89,7 @@ class ImageTrainer(Trainer):
         self.class_weights = None if class_weights is None else class_weights.to(self.args.device)
         self.num_labels = num_labels
         self.flops_per_image = flops_per_image
+        self.kernels = kernels
         self.measurement = Measurement(Stopwatch(self.args.device))
         self.train_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self.train_seen = 0
@@ -132,6 +138,10 @@ class ImageTrainer(Trainer):
         rows = [{"labels": x["labels"][..., 0] if x["labels"].ndim == 2 else x["labels"]} for x in batch_samples]
         return super()._get_num_items_in_batch(rows, device)
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        with self.kernels:
+            return super().training_step(*args, **kwargs)
+
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs(inputs)
         if "pixel_values" in inputs:  # transformed by the loader
@@ -168,7 +178,8 @@ class ImageTrainer(Trainer):
     ) -> tuple[Tensor | None, tuple[Tensor, ...] | None, Tensor | None]:
         """Keep of each row the five likeliest classes, the confidence of the first, the loss, and the row number."""
         rows = inputs["rows"].to(self.args.device)
-        loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        with self.kernels:
+            loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         if logits is None:
             return loss, None, labels
         if isinstance(logits, tuple):  # outputs beside the logits, as DeiT with teacher has
@@ -238,6 +249,10 @@ def build_trainer(
     arguments = arguments or training_arguments(recipe, has_validation=selection)
     args = arguments.training
     splits = splits or load_splits(recipe.data, seed=args.seed, selection=selection)
+    notes = []
+    if arguments.keep_freed_memory:
+        refusal = keep_freed_memory()
+        notes.append(f"freed memory {'stays for the next step' if refusal is None else f'is given back: {refusal}'}")
     set_seed(args.seed)  # the new head must not depend on what was drawn before
     loaded = loaded or load_model(recipe.model, splits.label_names, recipe.data.image_size)
     require_space(recipe.output_dir, args, loaded.parameters)
@@ -271,6 +286,7 @@ def build_trainer(
         class_weights=class_weights,
         num_labels=num_labels,
         flops_per_image=flops,
+        kernels=chosen_kernels(recipe, args),
     )
     for stock in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(stock)
@@ -284,8 +300,16 @@ def build_trainer(
     trainer.loaded = loaded
     trainer.test_dataset = test_dataset
     trainer.arguments = arguments
-    trainer.notes = [*splits.notes, *loaded.notes, *arguments.notes]
+    if isinstance(trainer.kernels, CpuKernels):
+        notes.append("kernels: those of PyTorch that are slow in bf16 on a CPU are replaced")
+    trainer.notes = [*splits.notes, *loaded.notes, *arguments.notes, *notes]
     return trainer
+
+
+def chosen_kernels(recipe: Recipe, args: TrainingArguments) -> AbstractContextManager:
+    """The context in which steps compute; a compiler finds kernels of its own."""
+    replaces = recipe.model.kernels == "auto" and args.device.type == "cpu" and args.bf16 and not args.torch_compile
+    return CpuKernels() if replaces else nullcontext()
 
 
 def require_space(folder: Path, args: TrainingArguments, parameters: int) -> None:
@@ -329,6 +353,7 @@ def build_evaluator(
         class_weights=None,
         num_labels=num_labels,
         flops_per_image=0,
+        kernels=chosen_kernels(recipe, arguments.training),
     )
     for stock in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(stock)
