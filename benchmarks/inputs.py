@@ -29,6 +29,7 @@ from hf_accel.inputs.augment import TrainTransform
 from hf_accel.inputs.cache import open_training_pixels
 from hf_accel.inputs.dataset import ImageBatches, TransformedBatches
 from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.methods.allocator import keep_freed_memory
 from hf_accel.settings import AugmentSettings, DataSettings
 
 DESCRIPTION = """\
@@ -117,6 +118,8 @@ def rates(place: str, source: str, one_core: bool, seconds: float) -> dict[str, 
     measured = {path: _rate(make, seconds, device) for path, make in _one_by_one(split, batch, workers).items()}
     augment = AugmentSettings(crop="random_resized", flip=True)
     preprocessing = _preprocessing()
+    if device.type == "cpu":
+        keep_freed_memory()  # as in a run; the chains above had the allocator as it comes
     same_size = len({split.read(row).shape for row in range(min(len(split), 50))}) == 1
     caches = ["none", "disk", "memory", *(["device"] if same_size and device.type != "cpu" else [])]
     for cache in caches:

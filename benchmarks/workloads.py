@@ -34,7 +34,7 @@ class Size:
         return Size(self.batch, max(self.steps, 4 * workers), max(self.warmup, 2 * workers))
 
 
-CPU = Size(batch=16, steps=10, warmup=3)
+CPU = Size(batch=16, steps=6, warmup=2)
 CUDA = Size(batch=128, steps=24, warmup=8)
 QUICK = Size(batch=2, steps=2, warmup=1)
 CPU_MODELS = ("timm/resnet50", "timm/efficientnet_b0", "timm/vit_tiny_patch16_224")

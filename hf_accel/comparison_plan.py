@@ -72,7 +72,9 @@ class Plan:
         self.machine: Machine = probe_machine()
         if not self.machine.mixed_precision:
             why = f"no mixed precision is fast on this device: {self.machine.reason}"
-            self.arms = [Arm(a.name, a.recipe, why) if a.recipe.variant == "amp" else a for a in self.arms]
+            self.arms = [
+                Arm(a.name, a.recipe, why) if a.recipe.variant in ("amp", "cpu_kernels") else a for a in self.arms
+            ]
 
     def round(self, number: int) -> list[PlannedRun]:
         """The runs of a round in their order, which the number decides, so that a continued round keeps it."""
