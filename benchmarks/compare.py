@@ -1,4 +1,4 @@
-"""`python -m benchmarks.compare`: `hf-accel compare` on a recipe, within the time at hand, its table kept as a result.
+"""`python -m benchmarks.compare`: `hf-accel compare` on a recipe, its table and its plot of the ratios kept as a result.
 
 `hf-accel compare` keeps its own runs and goes on where it was cut off, so a call repeats no finished run.
 """
@@ -6,75 +6,109 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from benchmarks import accuracy
 from benchmarks.processes import REPOSITORY
 from benchmarks.session import benchmark_parser, open_session
-from benchmarks.workloads import data_folder
+from benchmarks.workloads import as_flags, data_folder
 from hf_accel.cli import run
 
 DESCRIPTION = """\
-Which technique pays on this machine, by `hf-accel compare`.
+Which technique pays on this machine, by `hf-accel compare`: all variants of a recipe, 3 to 12 rounds by the noise.
 
-  python -m benchmarks.compare --recipe resnet20_cifar10 --pairs 3
+  python -m benchmarks.compare --recipe resnet20_cifar10 --num_train_epochs 1
+  python -m benchmarks.compare --recipe mobilenetv2_imagefolder --pairs 5
 
---pairs is the number of repeats."""
+--pairs is the number of rounds. Flags of `hf-accel train` change every run."""
 
-VARIANTS = ("baseline", "bf16", "fp16", "channels_last", "cached", "device_transforms", "compile", "pin", "all")
 TINY = ("--data.image_size", "16", "--data.max_train_rows", "40", "--data.max_test_rows", "20",
-        "--per_device_train_batch_size", "8")  # fmt: skip
+        "--per_device_train_batch_size", "8", "--num_train_epochs", "1")  # fmt: skip
+# The last two only with a model that needs nothing from the network: --model.name timm/NAME --model.pretrained false.
+RECIPES = accuracy.RECIPES | {"vit_cifar10": ("cifar10", None), "efficientnet_b0_cifar10": ("cifar10", None)}
 RUNS = REPOSITORY / "outputs" / "benchmarks" / "compare"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = benchmark_parser("compare", DESCRIPTION)
-    parser.add_argument("--recipe", default="resnet20_cifar10", help="a recipe that trains on CIFAR-10")
-    parser.add_argument("--variants", nargs="+", help=f"default: {' '.join(VARIANTS)}")
+    parser.add_argument("--recipe", default="resnet20_cifar10", choices=list(RECIPES))
+    parser.add_argument("--variants", nargs="+", help="default: all, and the recipe as it stands")
     session = open_session(parser, argv)
-    variants = session.options.variants or (["baseline", "all"] if session.quick else list(VARIANTS))
+    recipe, quick = session.options.recipe, session.quick
     settings = {
-        "recipe": session.options.recipe,
-        "variants": variants,
-        "repeats": session.pairs if session.options.pairs or session.quick else 3,
-        "quick": session.quick,
+        "recipe": recipe,
+        "variants": session.options.variants or (["baseline", "all"] if quick else None),
+        "repeats": session.pairs if session.options.pairs or quick else None,
+        "quick": quick,
+        "overrides": session.overrides,
     }
-    result = session.measure("benchmarks.compare:compare", settings)
-    headings, rows = ("arm",), [("not finished",)]
+    picture = session.file.with_name(f"{session.file.stem}_{recipe}.png")
+    result = session.measure("benchmarks.compare:compare", settings, lambda: {"picture": str(picture)})
+    tables, text = [[("arm",), ("not finished",)]], []
     if result is not None:
-        headings, *rows = result.get("table") or [("arm",), (result["error"],)]
-    notes = ["one epoch a run; every run a process of its own, arms in turn; verdicts corrected for their number"]
-    session.write([(f"{session.options.recipe}: techniques", headings, rows)], notes)
+        tables = result.get("tables") or [[("arm",), (result["error"],)]]
+        text = result.get("notes", [])
+    notes = [*text, "every run a process of its own, arms in turn; verdicts corrected for their number"]
+    titles = (f"{recipe}: verdicts", f"{recipe}: figures")
+    session.write([(title, table[0], table[1:]) for title, table in zip(titles, tables, strict=False)], notes)
     return 0
 
 
-def compare(recipe: str, variants: list[str], repeats: int, quick: bool) -> dict[str, Any]:
-    """Run the command in this process and read the table it writes.
+def compare(
+    recipe: str,
+    variants: list[str] | None,
+    repeats: int | None,
+    quick: bool,
+    overrides: dict[str, Any],
+    picture: str,
+) -> dict[str, Any]:
+    """Run the command in this process and read what it writes.
 
+    Args:
+        picture: the PNG file that the plot of the ratios becomes.
     Returns:
-        table: headings and rows; or error.
+        tables: headings and rows of each; notes below them; or error.
     """
     from hf_accel.compare import main as compare_main
 
     folder = RUNS / ("quick" if quick else "full") / recipe
-    data = "digits" if quick else str(data_folder("cifar10"))
-    flags = ["--recipe", recipe, "--variants", *variants, "--repeats", str(repeats), "--output_dir", str(folder)]
-    flags += ["--data.name", data, "--num_train_epochs", "1", *(TINY if quick else ())]
-    code = run(compare_main, flags)
+    data, model = RECIPES[recipe]
+    flags = ["--recipe", recipe, "--output_dir", str(folder)]
+    flags += ["--data.name", "digits" if quick else str(data_folder(data))]
+    flags += ["--variants", *variants] if variants else []
+    flags += ["--repeats", str(repeats)] if repeats else []
+    flags += ["--model.name", str(data_folder(model))] if model and not quick else []
+    flags += [word for name, value in as_flags(overrides).items() for word in (f"--{name}", str(value))]
+    code = run(compare_main, [*flags, *(TINY if quick else ())])
     if code:
         return {"error": f"hf-accel compare ended with {code}"}
-    return {"table": markdown_rows((folder / "compare.md").read_text("utf-8"))}
+    draw(folder, Path(picture))
+    text = (folder / "compare.md").read_text("utf-8")
+    return {"tables": markdown_tables(text), "notes": markdown_notes(text)}
 
 
-def markdown_rows(text: str) -> list[list[str]]:
-    """Headings and rows of the first table in a Markdown text."""
-    lines = [line.strip() for line in text.splitlines()]
-    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
-    table = []
-    for line in lines[first:]:
-        if not line.startswith("|"):
-            break
-        table.append([cell.strip() for cell in line.strip("|").split("|")])
-    return [table[0], *table[2:]]
+def draw(folder: Path, picture: Path) -> None:
+    """The ratios of a finished comparison as a PNG file."""
+    from hf_accel.comparison import Comparison
+    from hf_accel.comparison_plots import comparison_plots
+
+    plot = comparison_plots(Comparison.load(folder)).get("speed")
+    if plot is not None:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        plot.figure.savefig(picture, dpi=144, facecolor="white")
+
+
+def markdown_tables(text: str) -> list[list[list[str]]]:
+    """Headings and rows of each table in a Markdown text."""
+    blocks = [block.strip().splitlines() for block in text.split("\n\n") if block.strip().startswith("|")]
+    tables = [[[cell.strip() for cell in line.strip("| ").split(" | ")] for line in block] for block in blocks]
+    return [[table[0], *table[2:]] for table in tables]
+
+
+def markdown_notes(text: str) -> list[str]:
+    """The points of the lists in a Markdown text."""
+    return [line[2:].strip() for line in text.splitlines() if line.startswith("- ")]
 
 
 if __name__ == "__main__":
