@@ -30,6 +30,7 @@ class ModelSettings:
     args: dict[str, Any] = field(default_factory=dict)  # timm model_args, or overrides of a transformers config
     channels_last: bool = False  # NHWC weights: faster convolutions on most devices, no gain for ViT
     freeze_batch_norm: bool = False  # batch-norm layers keep their pretrained statistics (small data sets)
+    whiten_stem: bool = False  # the first convolution is a fixed whitening of the training images' patches
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.sampling import EpochSampler, draw_partners, mixes
 from hf_accel.measure import MeasureCallback, Measurement, Stopwatch
 from hf_accel.methods.losses import balanced_class_weights, cross_entropy_sum
+from hf_accel.methods.whitening import whiten_stem
 from hf_accel.metrics import classification_metrics
 from hf_accel.model import LoadedModel, flops_per_image, load_model
 from hf_accel.progress import BarCallback
@@ -244,6 +245,7 @@ def build_trainer(
     num_labels = len(splits.label_names)
     flops = flops_per_image(loaded.model, loaded.image_size)
     preprocessing = Preprocessing.of(loaded.processor)
+    stem_notes = [whiten_stem(loaded.model, splits.train, preprocessing)] if recipe.model.whiten_stem else []
     train_dataset = _train_batches(splits.train, recipe, preprocessing, args)
     train_transform = TrainTransform(
         recipe.data.augment,
@@ -284,7 +286,7 @@ def build_trainer(
     trainer.loaded = loaded
     trainer.test_dataset = test_dataset
     trainer.arguments = arguments
-    trainer.notes = [*splits.notes, *loaded.notes, *arguments.notes]
+    trainer.notes = [*splits.notes, *loaded.notes, *stem_notes, *arguments.notes]
     return trainer
 
 
