@@ -1,4 +1,4 @@
-"""The networks of airbench."""
+"""The networks of airbench, and the recipes that train them."""
 
 import json
 import subprocess
@@ -11,8 +11,11 @@ from torch.nn import functional
 
 import hf_accel.cifar_nets  # noqa: F401
 from hf_accel.cifar_airbench import BiasBatchNorm
-from hf_accel.model import load_model
+from hf_accel.model import load_model, load_trained
+from hf_accel.recipe import load_recipe
+from hf_accel.report import RunReport
 from hf_accel.settings import ModelSettings
+from hf_accel.train import train
 
 NAMES = {"cifar_airbench94": 1_971_640, "cifar_airbench96": 9_915_704}
 
@@ -96,3 +99,21 @@ def test_a_saved_network_is_the_same_in_a_fresh_process(name, tmp_path):
     images = torch.linspace(-1, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)
     logits = loaded.model.eval()(images).logits
     torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), logits, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("recipe", ["speedrun_cifar10_94", "speedrun_cifar10_96"])
+def test_the_speedrun_trains_saves_loads_and_is_scored(recipe, photos, tmp_path):
+    patch = {
+        "model": {"args": {"widths": [8, 16, 16]}},
+        "data": {"name": str(photos), "image_size": 32},
+        "training": {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 4, "num_train_epochs": 6,
+                     "learning_rate": 0.1, "optim_args": "head_lr=10,bias_lr=1", "output_dir": str(tmp_path / "run")},
+    }  # fmt: skip
+    folder = train(load_recipe(recipe, overrides=patch))
+    report = RunReport.load(folder)
+    assert report.settings["optim"] == "muon"
+    assert report.test.accuracy == 1.0  # red or blue
+    assert not list(folder.glob("checkpoint-*"))
+    loaded = load_trained(folder / "model")
+    stem = loaded.model.timm_model.stem.weight
+    assert torch.equal(stem[:12], -stem[12:])
