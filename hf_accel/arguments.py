@@ -14,6 +14,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 
 from hf_accel.environment import native_bf16
 from hf_accel.errors import UserError
+from hf_accel.methods.muon import MuonSettings
 from hf_accel.recipe import Recipe
 from hf_accel.settings import EARLY_STOPPING, KEEP_FREED_MEMORY, did_you_mean
 
@@ -50,6 +51,7 @@ class Arguments:
     early_stopping: dict[str, Any]
     changed: dict[str, Any]  # every argument that differs from TrainingArguments' own default
     keep_freed_memory: bool  # see methods/allocator.py
+    muon: MuonSettings | None  # of `optim: muon`, in place of the optimizer that TrainingArguments names
     notes: list[str] = field(default_factory=list)
 
 
@@ -57,8 +59,8 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     """Build TrainingArguments from a recipe.
 
     Args:
-        recipe: its `training` may hold any TrainingArguments name, `bf16: auto`, `keep_freed_memory`, and the two
-            arguments of EarlyStoppingCallback.
+        recipe: its `training` may hold any TrainingArguments name, `bf16: auto`, `optim: muon`, `keep_freed_memory`,
+            and the two arguments of EarlyStoppingCallback.
         has_validation: whether there are rows to select the best checkpoint by.
     Raises:
         UserError: a value that TrainingArguments refuses, or a precision that this device cannot run.
@@ -109,10 +111,12 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     precision, why = choose_precision(recipe.name, asked, device)
     values |= precision
     notes.append(f"precision: {why}")
+    muon = MuonSettings.parse(recipe.name, values.get("optim_args")) if values.get("optim") == "muon" else None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            arguments = TrainingArguments(**values)
+            # its own list of optimizers has no muon, and what it names instead is never built
+            arguments = TrainingArguments(**values | ({} if muon is None else {"optim": "sgd"}))
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{recipe.name}: training: {' '.join(str(error).split())}") from None
     except ImportError as error:
@@ -121,7 +125,8 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
         notes.append(f"1 of {arguments.n_gpu} GPUs is used: `accelerate launch -m hf_accel.train` uses all")
         arguments._n_gpu = 1
     notes += [f"{name}: {value!r} ({why})" for name, (value, why) in reasons.items()]
-    return Arguments(arguments, early_stopping, changed_arguments(values), keep_freed_memory and device == "cpu", notes)
+    keeps = keep_freed_memory and device == "cpu"
+    return Arguments(arguments, early_stopping, changed_arguments(values), keeps, muon, notes)
 
 
 def refuse_missing_trackers(where: str, report_to: str | list[str] | None) -> None:

@@ -12,6 +12,8 @@ from timm.layers import create_classifier
 from timm.models import build_model_with_cfg, create_model, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+import hf_accel.cifar_airbench  # noqa: F401  one import registers every network named cifar_*
+
 CIFAR_CFG = {
     "input_size": (3, 32, 32),
     "interpolation": "bilinear",

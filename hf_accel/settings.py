@@ -32,9 +32,8 @@ class ModelSettings:
     args: dict[str, Any] = field(default_factory=dict)  # timm model_args, or overrides of a transformers config
     channels_last: bool = False  # NHWC weights: faster convolutions on most devices, no gain for ViT
     freeze_batch_norm: bool = False  # batch-norm layers keep their pretrained statistics (small data sets)
-    kernels: str = (
-        "auto"  # auto: in bf16 on a CPU, what PyTorch does slowly is done otherwise | library: all by PyTorch
-    )
+    whiten_stem: bool = False  # the first convolution is a fixed whitening of the training images' patches
+    kernels: str = "auto"  # auto: on a CPU, bf16 operations that PyTorch does slowly are replaced | library: none is
 
 
 @dataclass(frozen=True)

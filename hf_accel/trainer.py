@@ -1,8 +1,8 @@
 """`build_trainer(recipe)`: the one place where data, model, transforms and measurement are wired to the Trainer.
 
-The Trainer subclass is thin. It changes four things that upstream gets wrong or leaves out for images: batches arrive
-as uint8 and are transformed on the training device, the loss is exact under gradient accumulation, evaluation keeps
-five class numbers a row instead of all logits, and a checkpoint is loaded whole.
+The Trainer subclass is thin. It changes five things that upstream gets wrong or leaves out for images: batches arrive
+as uint8 and are transformed on the training device, the loss is exact under gradient accumulation, the optimizer may be
+Muon, evaluation keeps five class numbers a row instead of all logits, and a checkpoint is loaded whole.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ from hf_accel.measure import MeasureCallback, Measurement, Stopwatch
 from hf_accel.methods.allocator import keep_freed_memory
 from hf_accel.methods.cpu_kernels import CpuKernels
 from hf_accel.methods.losses import balanced_class_weights, cross_entropy_sum
+from hf_accel.methods.muon import MuonSettings, build_muon
+from hf_accel.methods.whitening import whiten_stem
 from hf_accel.metrics import classification_metrics
 from hf_accel.model import LoadedModel, flops_per_image, load_model
 from hf_accel.progress import BarCallback
@@ -66,7 +68,10 @@ class ImageTrainer(Trainer):
         num_labels: C.
         flops_per_image: of one forward pass.
         kernels: context in which every step computes.
+        muon: settings of the optimizer Muon; None for the one that `args.optim` names.
         kwargs: what Trainer takes.
+    Raises:
+        UserError: Muon under FSDP or DeepSpeed, which cut up the matrices that it needs whole.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class ImageTrainer(Trainer):
         num_labels: int,
         flops_per_image: int,
         kernels: AbstractContextManager,
+        muon: MuonSettings | None = None,
         **kwargs: Any,
     ) -> None:
         model: nn.Module = kwargs["model"]
@@ -90,9 +96,22 @@ class ImageTrainer(Trainer):
         self.num_labels = num_labels
         self.flops_per_image = flops_per_image
         self.kernels = kernels
+        self.muon = muon
+        if muon is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise UserError(
+                "training.optim: muon needs whole weights, and FSDP and DeepSpeed cut them up. Launch without them, or "
+                "choose another training.optim."
+            )
         self.measurement = Measurement(Stopwatch(self.args.device))
         self.train_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self.train_seen = 0
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.muon is None:
+            return super().create_optimizer(model)
+        if self.optimizer is None:
+            self.optimizer = build_muon(self.model, self.muon, self.args.learning_rate, self.args.weight_decay)
+        return self.optimizer
 
     def loss(
         self, outputs: ImageClassifierOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
@@ -259,6 +278,7 @@ def build_trainer(
     num_labels = len(splits.label_names)
     flops = flops_per_image(loaded.model, loaded.image_size)
     preprocessing = Preprocessing.of(loaded.processor)
+    stem_notes = [whiten_stem(loaded.model, splits.train, preprocessing)] if recipe.model.whiten_stem else []
     train_dataset = _train_batches(splits.train, recipe, preprocessing, args)
     train_transform = TrainTransform(
         recipe.data.augment,
@@ -287,6 +307,7 @@ def build_trainer(
         num_labels=num_labels,
         flops_per_image=flops,
         kernels=chosen_kernels(recipe, args),
+        muon=arguments.muon,
     )
     for stock in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(stock)
@@ -302,7 +323,7 @@ def build_trainer(
     trainer.arguments = arguments
     if isinstance(trainer.kernels, CpuKernels):
         notes.append("kernels: those of PyTorch that are slow in bf16 on a CPU are replaced")
-    trainer.notes = [*splits.notes, *loaded.notes, *arguments.notes, *notes]
+    trainer.notes = [*splits.notes, *loaded.notes, *stem_notes, *arguments.notes, *notes]
     return trainer
 
 
