@@ -42,6 +42,7 @@ from hf_accel.inputs.augment import EvalTransform, TrainTransform
 from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
 from hf_accel.inputs.dataset import ImageBatches, TransformedBatches
 from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.inputs.resizing import TrainingSides, training_sides
 from hf_accel.inputs.sampling import EpochSampler, draw_partners, mixes
 from hf_accel.measure import MeasureCallback, Measurement, Stopwatch
 from hf_accel.methods.losses import balanced_class_weights, cross_entropy_sum
@@ -62,6 +63,7 @@ class ImageTrainer(Trainer):
         class_weights: (C,) float32 weights in the training loss, or None.
         num_labels: C.
         flops_per_image: of one forward pass.
+        flops_by_side: the same for training images of other sizes, by their side in pixels.
         kwargs: what Trainer takes.
     """
 
@@ -73,6 +75,7 @@ class ImageTrainer(Trainer):
         class_weights: Tensor | None,
         num_labels: int,
         flops_per_image: int,
+        flops_by_side: dict[int, int] | None = None,
         **kwargs: Any,
     ) -> None:
         model: nn.Module = kwargs["model"]
@@ -84,6 +87,7 @@ class ImageTrainer(Trainer):
         self.class_weights = None if class_weights is None else class_weights.to(self.args.device)
         self.num_labels = num_labels
         self.flops_per_image = flops_per_image
+        self.flops_by_side = flops_by_side or {}
         self.measurement = Measurement(Stopwatch(self.args.device))
         self.train_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self.train_seen = 0
@@ -124,7 +128,8 @@ class ImageTrainer(Trainer):
     ) -> tuple[list, Tensor | int | None]:
         with self.measurement.waiting():
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.measurement.count_images(sum(len(batch["labels"]) for batch in batches))
+        for batch in batches:
+            self.measurement.count_images(len(batch["labels"]), batch.get("side"))
         return batches, num_items
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | int | None:
@@ -187,7 +192,8 @@ class ImageTrainer(Trainer):
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        return 3 * self.flops_per_image * len(inputs["labels"])  # a backward pass costs two forward passes
+        forward = self.flops_by_side.get(inputs.get("side"), self.flops_per_image)
+        return 3 * forward * len(inputs["labels"])  # a backward pass costs two forward passes
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         # Upstream loads Hub-format keys into other module names with strict=False and drops the encoder of ViT, Swin,
@@ -244,7 +250,12 @@ def build_trainer(
     num_labels = len(splits.label_names)
     flops = flops_per_image(loaded.model, loaded.image_size)
     preprocessing = Preprocessing.of(loaded.processor)
-    train_dataset = _train_batches(splits.train, recipe, preprocessing, args)
+    sides, flops_by_side = None, {}
+    if recipe.data.progressive_resizing is not None:
+        sides = training_sides(recipe.data.progressive_resizing, preprocessing, args, len(splits.train))
+        setting = "data.progressive_resizing"
+        flops_by_side = {side: flops_per_image(loaded.model, side, setting) for side in sides.first_epochs()}
+    train_dataset = _train_batches(splits.train, recipe, preprocessing, args, sides)
     train_transform = TrainTransform(
         recipe.data.augment,
         preprocessing,
@@ -271,6 +282,7 @@ def build_trainer(
         class_weights=class_weights,
         num_labels=num_labels,
         flops_per_image=flops,
+        flops_by_side=flops_by_side,
     )
     for stock in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(stock)
@@ -284,7 +296,7 @@ def build_trainer(
     trainer.loaded = loaded
     trainer.test_dataset = test_dataset
     trainer.arguments = arguments
-    trainer.notes = [*splits.notes, *loaded.notes, *arguments.notes]
+    trainer.notes = [*splits.notes, *loaded.notes, *arguments.notes, *([] if sides is None else [sides.note])]
     return trainer
 
 
@@ -369,11 +381,15 @@ def _already_batched(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _train_batches(
-    split: ImageSplit, recipe: Recipe, preprocessing: Preprocessing, args: TrainingArguments
+    split: ImageSplit,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    args: TrainingArguments,
+    sides: TrainingSides | None,
 ) -> ImageBatches:
     pixels = open_training_pixels(split, recipe.data, preprocessing, args.device)
     partners = partial(draw_partners, args.seed, len(split)) if mixes(recipe.data.augment) else None
-    return ImageBatches(split, pixels, partners)
+    return ImageBatches(split, pixels, partners, sides)
 
 
 def _eval_batches(

@@ -330,6 +330,10 @@ BAD_INPUT = {
                       "bert"),
     "image size": (["--recipe", "digits", "--model.name", "timm/vit_tiny_patch16_224"],
                    "data.image_size"),
+    "resizing that grows down": (["--recipe", "digits", "--data.progressive_resizing.start", "64"], "at most 32"),
+    "a model of one size": (["--recipe", "digits", "--model.name", "timm/vit_tiny_patch16_224",
+                             "--model.args", "{img_size: 32, patch_size: 8, depth: 1}",
+                             "--data.progressive_resizing.start", "16"], "dynamic_img_size"),
     "no Hub": (["--recipe", "vit_cifar10", "--data.name", "digits"], "cannot be fetched"),
     "unknown timm model": (["--recipe", "digits", "--model.name", "timm/resnet19"], "resnet18"),
     "output is a file": (["--recipe", "digits", "--output_dir", "{file}"], "is a file"),
@@ -351,7 +355,8 @@ def test_bad_input_is_one_message_with_nothing_written(case, tmp_path, monkeypat
     monkeypatch.chdir(work)
     argv, expected = BAD_INPUT[case]
     places = {name: str(tmp_path / name) for name in ("empty", "one_class", "bert", "file")}
-    assert run(main, [word.format(**places) for word in argv]) == 2
+    words = [places.get(word.strip("{}"), word) for word in argv]
+    assert run(main, words) == 2
     error = capsys.readouterr().err
     assert expected in error
     assert "Traceback" not in error
