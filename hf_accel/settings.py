@@ -68,6 +68,7 @@ class DataSettings:
     max_train_rows: int | None = None  # stratified, seeded
     max_test_rows: int | None = None
     progressive_resizing: dict[str, float] | None = None  # start (pixels), full_at (fraction of the epochs, 0.75)
+    test_time_augmentation: str = "none"  # none | flip | flip_shift: evaluation takes the mean logits over views
     class_weights: str | list[float] | None = None  # "balanced", or a weight for each class, in the loss
     augment: AugmentSettings = field(default_factory=AugmentSettings)
 
@@ -77,6 +78,7 @@ CHOICES = {
     "data.cache": ("memory", "disk", "device", "none"),
     "data.transforms": ("device", "loader"),
     "data.on_bad_image": ("error", "skip"),
+    "data.test_time_augmentation": ("none", "flip", "flip_shift"),
     "data.augment.crop": ("none", "pad", "random_resized"),
     "data.augment.pad_mode": ("reflect", "zero"),
 }

@@ -44,6 +44,7 @@ from hf_accel.inputs.dataset import ImageBatches, TransformedBatches
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.resizing import TrainingSides, training_sides
 from hf_accel.inputs.sampling import EpochSampler, draw_partners, mixes
+from hf_accel.inputs.views import mean_logits, views_note
 from hf_accel.measure import MeasureCallback, Measurement, Stopwatch
 from hf_accel.methods.losses import balanced_class_weights, cross_entropy_sum
 from hf_accel.metrics import classification_metrics
@@ -64,6 +65,7 @@ class ImageTrainer(Trainer):
         num_labels: C.
         flops_per_image: of one forward pass.
         flops_by_side: the same for training images of other sizes, by their side in pixels.
+        test_time_augmentation: the views whose mean logits an evaluation scores, see `inputs.views`.
         kwargs: what Trainer takes.
     """
 
@@ -76,6 +78,7 @@ class ImageTrainer(Trainer):
         num_labels: int,
         flops_per_image: int,
         flops_by_side: dict[int, int] | None = None,
+        test_time_augmentation: str = "none",
         **kwargs: Any,
     ) -> None:
         model: nn.Module = kwargs["model"]
@@ -88,6 +91,7 @@ class ImageTrainer(Trainer):
         self.num_labels = num_labels
         self.flops_per_image = flops_per_image
         self.flops_by_side = flops_by_side or {}
+        self.test_time_augmentation = test_time_augmentation
         self.measurement = Measurement(Stopwatch(self.args.device))
         self.train_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self.train_seen = 0
@@ -173,6 +177,8 @@ class ImageTrainer(Trainer):
     ) -> tuple[Tensor | None, tuple[Tensor, ...] | None, Tensor | None]:
         """Keep of each row the five likeliest classes, the confidence of the first, the loss, and the row number."""
         rows = inputs["rows"].to(self.args.device)
+        if self.test_time_augmentation != "none":
+            model = partial(_mean_over_views, model, self.test_time_augmentation)
         loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         if logits is None:
             return loss, None, labels
@@ -283,6 +289,7 @@ def build_trainer(
         num_labels=num_labels,
         flops_per_image=flops,
         flops_by_side=flops_by_side,
+        test_time_augmentation=recipe.data.test_time_augmentation,
     )
     for stock in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(stock)
@@ -296,7 +303,9 @@ def build_trainer(
     trainer.loaded = loaded
     trainer.test_dataset = test_dataset
     trainer.arguments = arguments
-    trainer.notes = [*splits.notes, *loaded.notes, *arguments.notes, *([] if sides is None else [sides.note])]
+    trainer.notes = [*splits.notes, *loaded.notes, *arguments.notes, *views_note(recipe.data.test_time_augmentation)]
+    if sides is not None:
+        trainer.notes.append(sides.note)
     return trainer
 
 
@@ -341,6 +350,7 @@ def build_evaluator(
         class_weights=None,
         num_labels=num_labels,
         flops_per_image=0,
+        test_time_augmentation=recipe.data.test_time_augmentation,
     )
     for stock in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(stock)
@@ -373,6 +383,12 @@ class EvaluationMetrics:
         # the Trainer's own eval_loss is a mean of batch means, which depends on the batches and the processes
         metrics["loss"] = float(losses.mean(dtype=np.float64))
         return {name: value for name, value in metrics.items() if value is not None}
+
+
+def _mean_over_views(model: nn.Module, kind: str, pixel_values: Tensor) -> ImageClassifierOutput:
+    return ImageClassifierOutput(
+        logits=mean_logits(lambda view: model(pixel_values=view)["logits"], pixel_values, kind)
+    )
 
 
 def _already_batched(batch: dict[str, Tensor]) -> dict[str, Tensor]:

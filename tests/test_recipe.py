@@ -159,6 +159,7 @@ def test_the_resolved_recipe_written_and_read_again_is_the_same(tmp_path):
         (MINIMAL.replace("digits", "digits, progressive_resizing: {start: 8.5}"), ["whole number of pixels"]),
         (MINIMAL.replace("digits", "digits, progressive_resizing: {start: 8, full_at: 0}"), ["full_at above 0"]),
         (MINIMAL.replace("digits", "digits, progressive_resizing: 128"), ["progressive_resizing is 128", "mapping"]),
+        (MINIMAL.replace("digits", "digits, test_time_augmentation: flp"), ["none, flip, flip_shift", "mean flip?"]),
         (MINIMAL + "variants: {a: {trainin: {}}}", ["variants.a.trainin", "training"]),
         (MINIMAL + "variants: {a: {training: {sed: 1}}}", ["variants.a", "training.sed", "seed"]),
         ("training: {}", ["model.name is missing", "data.name is missing"]),
