@@ -1,6 +1,7 @@
 """The straight line, from recipe to a folder that others load."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import PIL.Image
 import pytest
 import torch
 
+import hf_accel.train
 from hf_accel.arguments import choose_precision, training_arguments
 from hf_accel.cli import run
 from hf_accel.errors import UserError
@@ -310,6 +312,12 @@ def test_a_terminal_sees_a_bar_with_loss_and_images_per_second(tiny_recipe, caps
 def test_a_tracker_that_is_not_there_is_refused(tiny_recipe, report_to, message):
     with pytest.raises(UserError, match=message):
         build_trainer(tiny_recipe({"training": {"report_to": report_to}}))
+
+
+def test_the_notes_of_a_run_reach_the_log_under_python_m_too():
+    """Its logger has to be below the one that `start_console` and `start_log` listen to, whatever runs the module."""
+    module = runpy.run_path(hf_accel.train.__file__, run_name="launched")
+    assert module["logger"].name == "hf_accel.train"
 
 
 def test_progress_without_validation_is_a_line_for_each_epoch(tiny_recipe, capsys):
