@@ -120,9 +120,11 @@ def _results(report: RunReport, recipe: Recipe, data: Source) -> list[EvalResult
         "dataset_revision": data.revision,
         "dataset_args": {"num_rows": report.data.test_rows},
     }
+    views = recipe.data.test_time_augmentation
+    how = {} if views == "none" else {"test_time_augmentation": views}
     scores = [
-        ("accuracy", "Accuracy", report.test.accuracy, None),
-        ("f1", "Macro F1", report.test.f1_macro, {"average": "macro"}),
+        ("accuracy", "Accuracy", report.test.accuracy, how or None),
+        ("f1", "Macro F1", report.test.f1_macro, {"average": "macro", **how}),
     ]
     return [
         EvalResult(metric_type=kind, metric_name=name, metric_value=value, metric_args=args, **where)

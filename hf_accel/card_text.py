@@ -78,7 +78,7 @@ def _summary(report: RunReport, recipe: Recipe, base: Source | None, data: Sourc
     if report.test is not None:
         text += (
             f" **Accuracy {format_score(report.test.accuracy)}, macro F1 {format_score(report.test.f1_macro)}** on "
-            f"{format_count(report.data.test_rows)} test images."
+            f"{format_count(report.data.test_rows)} test images{', with test-time augmentation' if report.score_notes else ''}."
         )
     return text
 
@@ -130,7 +130,7 @@ def _results(report: RunReport) -> str:
         how += (
             f" The 95 % interval of the test accuracy, for this number of images, is {low:.4f} to {high:.4f} (Wilson)."
         )
-    return f"## Results\n\n{table(['', *columns], rows)}\n\n{how}"
+    return f"## Results\n\n{table(['', *columns], rows)}\n\n{' '.join([how, *report.score_notes])}"
 
 
 def _per_class(report: RunReport) -> str:

@@ -31,7 +31,8 @@ from hf_accel.statistics import MOST_ROUNDS, PILOT_ROUNDS
 
 PROBE_STEPS = 12
 # Settings of `data` that change how images are read, not which: arms that differ in these have the same fingerprint.
-NOT_OF_ROWS = ("augment", "cache", "cache_dir", "cache_size", "class_weights", "image_size", "transforms")
+NOT_OF_ROWS = ("augment", "cache", "cache_dir", "cache_size", "class_weights", "image_size", "progressive_resizing",
+               "test_time_augmentation", "transforms")  # fmt: skip
 SET_FOR_EACH_RUN = ("output_dir", "seed", "resume_from_checkpoint")
 
 

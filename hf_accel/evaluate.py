@@ -62,7 +62,8 @@ def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
     """Score one split with the model of `recipe.model.name`.
 
     Returns:
-        model, data, split, rows, accuracy, top5_accuracy, f1_macro, f1_micro, f1_weighted, loss, per_class.
+        model, data, split, rows, test_time_augmentation, accuracy, top5_accuracy, f1_macro, f1_micro, f1_weighted, loss,
+        per_class.
     Raises:
         UserError: there is no such split, or the model does not know the data's labels.
     """
@@ -90,7 +91,14 @@ def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
         predictions = trainer.predict(dataset, metric_key_prefix="test")
     scores = dataclasses.asdict(detailed_scores(predictions, label_names, "test"))
     scores.pop("confusion")
-    return {"model": recipe.model.name, "data": recipe.data.name, "split": split_name, "rows": len(split), **scores}
+    return {
+        "model": recipe.model.name,
+        "data": recipe.data.name,
+        "split": split_name,
+        "rows": len(split),
+        "test_time_augmentation": recipe.data.test_time_augmentation,
+        **scores,
+    }
 
 
 def model_labels(split: Any, label_names: list[str]) -> Any:
@@ -118,7 +126,9 @@ def render(scores: dict[str, Any], form: str) -> None:
         writer.writeheader()
         writer.writerow(flat)
         return
-    print(f"{scores['model']} on {scores['data']}, {scores['split']} split, {format_count(scores['rows'])} images")
+    how = scores["test_time_augmentation"]
+    how = "" if how == "none" else f", test-time augmentation: {how}"
+    print(f"{scores['model']} on {scores['data']}, {scores['split']} split, {format_count(scores['rows'])} images{how}")
     for name in SCORES:
         print(f"  {name:<15} {format_score(scores[name]) if name != 'loss' else f'{scores[name]:.4f}':>8}")
     width = max(len(row["label"]) for row in scores["per_class"])

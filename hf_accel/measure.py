@@ -60,13 +60,15 @@ class Step(NamedTuple):
     images: int
     waits: list[tuple[Any, Any]]
     transforms: list[tuple[Any, Any]]
+    side: int | None
 
 
 class Measurement:
     """Sums over the optimizer steps of a run, in this process.
 
     Warm-up steps count in no rate: the first of each process (compilation, allocator, autotuning) and, in a compiled
-    run, each step with a number of images that is new to this process, because the network is compiled again for it.
+    run, each step with a number or a size of images that is new to this process, because the network is compiled again
+    for it.
 
     Args:
         stopwatch: where the time is read.
@@ -95,7 +97,7 @@ class Measurement:
         self.resumes = 0
         self.resources: dict[str, float | int | None] = {}
         self._steps_here = 0
-        self._sizes_here: set[int] = set()
+        self._sizes_here: set[tuple[int, int | None]] = set()
         self._recent: deque[tuple[int, float]] = deque(maxlen=20)
         self._pending: list[Step] = []
         self._last: Any = None
@@ -103,6 +105,7 @@ class Measurement:
 
     def _forget_step(self) -> None:
         self._images = 0
+        self._side: int | None = None
         self._waits: list[tuple[Any, Any]] = []
         self._transforms: list[tuple[Any, Any]] = []
 
@@ -115,12 +118,14 @@ class Measurement:
     def step(self) -> None:
         """An optimizer step ended."""
         now = self.stopwatch.mark()
-        self._pending.append(Step(self._last, now, self._images, self._waits, self._transforms))
+        self._pending.append(Step(self._last, now, self._images, self._waits, self._transforms, self._side))
         self._last = now
         self._forget_step()
 
-    def count_images(self, rows: int) -> None:
+    def count_images(self, rows: int, side: int | None = None) -> None:
+        """A batch comes, of images of this side in pixels where they are not always of one size."""
         self._images += rows
+        self._side = side
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -144,8 +149,8 @@ class Measurement:
         for step in self._pending:
             seconds = self.stopwatch.seconds(step.start, step.end)
             self._steps_here += 1
-            is_new_size = self.compiled and step.images not in self._sizes_here
-            self._sizes_here.add(step.images)
+            is_new_size = self.compiled and (step.images, step.side) not in self._sizes_here
+            self._sizes_here.add((step.images, step.side))
             if self._steps_here <= self.warmup_steps or is_new_size:
                 self.warmup_seconds.append(seconds)
                 continue

@@ -126,9 +126,11 @@ def processor_size(processor: BaseImageProcessor) -> int:
     return size["height"] if size.get("height") else size["shortest_edge"]
 
 
-def flops_per_image(model: nn.Module, image_size: int) -> int:
+def flops_per_image(model: nn.Module, image_size: int, setting: str = "data.image_size") -> int:
     """Floating-point operations of one forward pass of one image, a multiply-add counted as two.
 
+    Args:
+        setting: that asked for this size, for the message.
     Raises:
         UserError: the model cannot take an image of this size.
     """
@@ -141,8 +143,9 @@ def flops_per_image(model: nn.Module, image_size: int) -> int:
     except (RuntimeError, ValueError, AssertionError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"data.image_size: the model cannot take {image_size} x {image_size} pixels ({first}). Leave it out to use "
-            "the model's own size, or give the architecture its size through model.args (timm ViT: img_size)."
+            f"{setting}: the model cannot take {image_size} x {image_size} pixels ({first}). Leave it out to use the "
+            "model's own size, or give the architecture its size through model.args (timm ViT: img_size; for several "
+            "sizes dynamic_img_size: true)."
         ) from None
     finally:
         model.train(was_training)

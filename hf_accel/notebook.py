@@ -11,6 +11,7 @@ import shlex
 from typing import Any
 
 from hf_accel.recipe import Recipe
+from hf_accel.settings import DataSettings
 
 
 def notebook_text(recipe: Recipe, data_name: str, needs_package: bool, local_data: bool, has_examples: bool) -> str:
@@ -68,10 +69,11 @@ def notebook_text(recipe: Recipe, data_name: str, needs_package: bool, local_dat
 
 
 def _data_flags(recipe: Recipe) -> str:
-    """What decides which rows of the data set are the test rows, as flags; defaults are left out."""
-    names = ("config", "revision", "image_column", "label_column", "max_test_rows")
+    """What decides which rows of the data set are the test rows, and how they are scored; defaults are left out."""
+    names = ("config", "revision", "image_column", "label_column", "max_test_rows", "test_time_augmentation")
     values = {name: getattr(recipe.data, name) for name in names}
-    return "".join(f" --data.{name} {shlex.quote(str(value))}" for name, value in values.items() if value is not None)
+    given = {name: value for name, value in values.items() if value != getattr(DataSettings, name)}
+    return "".join(f" --data.{name} {shlex.quote(str(value))}" for name, value in given.items())
 
 
 def _markdown(text: str) -> dict[str, Any]:

@@ -77,7 +77,8 @@ def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
     """(name, figure, remark) of the headline figures; what was not measured is left out."""
     tiles = []
     if report.test is not None:
-        tiles.append(("Test accuracy", format_accuracy(report.test.accuracy), _sampling_interval(report)))
+        how = "; with test-time augmentation" if report.score_notes else ""
+        tiles.append(("Test accuracy", format_accuracy(report.test.accuracy), _sampling_interval(report) + how))
         tiles.append(("F1 (macro)", format_accuracy(report.test.f1_macro), "mean over the classes"))
         if report.test.top5_accuracy is not None:
             tiles.append(("Top-5 accuracy", format_accuracy(report.test.top5_accuracy), "the class is among five"))

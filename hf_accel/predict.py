@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hf_accel.cli import command_parser, is_main_process, run
 from hf_accel.errors import UserError
+from hf_accel.settings import CHOICES
 
 DESCRIPTION = """\
 Classify images.
@@ -30,18 +32,30 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--on_bad_image", choices=("error", "skip"), default="error", help="what to do with a broken file"
     )
+    parser.add_argument(
+        "--test_time_augmentation",
+        choices=CHOICES["data.test_time_augmentation"],
+        default="none",
+        help="views of each image whose logits are averaged",
+    )
     args = parser.parse_args(argv)
     for name in ("top_k", "batch_size"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} is {getattr(args, name)}, expected at least 1")
-    rows = predict(args.model, args.images, args.top_k, args.batch_size, skip_bad=args.on_bad_image == "skip")
+    skip_bad = args.on_bad_image == "skip"
+    rows = predict(args.model, args.images, args.top_k, args.batch_size, skip_bad, args.test_time_augmentation)
     if is_main_process():
         render(rows, args.format)
     return 0
 
 
 def predict(
-    model: str, images: list[str], top_k: int = 5, batch_size: int = 32, skip_bad: bool = False
+    model: str,
+    images: list[str],
+    top_k: int = 5,
+    batch_size: int = 32,
+    skip_bad: bool = False,
+    test_time_augmentation: str = "none",
 ) -> list[dict[str, Any]]:
     """Classify image files; under several processes each takes a share and all get the whole result.
 
@@ -57,6 +71,7 @@ def predict(
 
     from hf_accel.arguments import accelerator_type
     from hf_accel.images import UnreadableImageError, decode_image, load_images
+    from hf_accel.inputs.views import mean_logits
     from hf_accel.model import load_trained
     from hf_accel.results import quiet_libraries
 
@@ -87,8 +102,10 @@ def predict(
             if not kept:
                 continue
             inputs = loaded.processor(images=pixels, return_tensors="pt").to(state.device)
+            images = inputs.pop("pixel_values")
+            forward = partial(_logits, network, inputs)
             with torch.inference_mode():
-                scores = network(**inputs).logits.float().softmax(-1)  # (B, num_labels)
+                scores = mean_logits(forward, images, test_time_augmentation).softmax(-1)  # (B, num_labels)
             best = scores.topk(min(top_k, scores.shape[1]))
             for (position, path), values, ids in zip(kept, best.values.tolist(), best.indices.tolist(), strict=True):
                 labels = [{"label": names[i], "score": score} for i, score in zip(ids, values, strict=True)]
@@ -98,6 +115,10 @@ def predict(
         raise UserError(f"{refused[0]} Mend or remove it, or add --on_bad_image skip.")
     gathered = sorted(gather_object(results), key=lambda row: row["position"])
     return [{"file": row["file"], "labels": row["labels"]} for row in gathered]
+
+
+def _logits(network: Any, inputs: dict[str, Any], images: Any) -> Any:
+    return network(pixel_values=images, **inputs).logits
 
 
 def render(rows: list[dict[str, Any]], form: str) -> None:

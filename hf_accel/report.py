@@ -132,6 +132,11 @@ class RunReport:
     validation: Scores | None = None
     test: DetailedScores | None = None
 
+    @property
+    def score_notes(self) -> list[str]:
+        """Those of the notes without which the scores would be misread: they stand beside them wherever they are shown."""
+        return [f"{note[0].upper()}{note[1:]}." for note in self.notes if note.startswith("test-time augmentation")]
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types: numpy numbers become Python's, figures that are not finite become None."""
         return _plain(self)

@@ -62,6 +62,7 @@ def render_table(report: "RunReport", folder: Path | None = None) -> str:
         *_wrapped(_measured_on(report.environment)),
         *_wrapped(_counts(report)),
         *_wrapped(_left_out(train.compile_seconds)),
+        *(line for note in report.score_notes for line in _wrapped(note)),
     ]
     if folder is not None:
         lines += ["", *_files(folder)]

@@ -71,6 +71,8 @@ class DataSettings:
     on_bad_image: str = "error"  # error | skip
     max_train_rows: int | None = None  # stratified, seeded
     max_test_rows: int | None = None
+    progressive_resizing: dict[str, float] | None = None  # start (pixels), full_at (fraction of the epochs, 0.75)
+    test_time_augmentation: str = "none"  # none | flip | flip_shift: evaluation takes the mean logits over views
     class_weights: str | list[float] | None = None  # "balanced", or a weight for each class, in the loss
     augment: AugmentSettings = field(default_factory=AugmentSettings)
 
@@ -81,6 +83,7 @@ CHOICES = {
     "data.cache": ("memory", "disk", "device", "none"),
     "data.transforms": ("device", "loader"),
     "data.on_bad_image": ("error", "skip"),
+    "data.test_time_augmentation": ("none", "flip", "flip_shift"),
     "data.augment.crop": ("none", "pad", "random_resized"),
     "data.augment.pad_mode": ("reflect", "zero"),
 }
@@ -107,6 +110,7 @@ RANGES = {
 }
 ONE_OF_TEXT = {"data.augment.flip": ("alternating",), "data.class_weights": ("balanced",)}
 DICT_KEYS = {
+    "data.progressive_resizing": ("start", "full_at"),
     "data.augment.color_jitter": ("brightness", "contrast", "saturation", "hue"),
     "data.augment.randaugment": ("num_ops", "magnitude"),
 }
@@ -203,6 +207,10 @@ def _value_problem(name: str, value: Any) -> str | None:
             return f"expected a number from {low:g} to {high:g}"
     if name in DICT_KEYS and isinstance(value, dict) and set(value) - set(DICT_KEYS[name]):
         return f"expected keys among {', '.join(DICT_KEYS[name])}"
+    if name == "data.progressive_resizing" and value is not None:
+        start, full_at = value.get("start", 4), value.get("full_at", 1)
+        if not (start >= 4 and start % 1 == 0 and 0 < full_at <= 1):
+            return "expected a start of a whole number of pixels, at least 4, and a full_at above 0, at most 1"
     if name in ("data.augment.scale", "data.augment.ratio") and not (
         len(value) == 2 and 0 < value[0] <= value[1] and (name.endswith("ratio") or value[1] <= 1)
     ):

@@ -11,7 +11,7 @@ from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, 
 from hf_accel.errors import UserError
 from hf_accel.recipe import Recipe, load_recipe, overrides_from_flags
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("hf_accel.train")  # under `python -m`, __name__ is __main__, which nobody listens to
 
 DESCRIPTION = """\
 Fine-tune an image classifier by a recipe.

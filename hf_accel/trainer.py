@@ -43,7 +43,9 @@ from hf_accel.inputs.augment import EvalTransform, TrainTransform
 from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
 from hf_accel.inputs.dataset import ImageBatches, TransformedBatches
 from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.inputs.resizing import TrainingSides, training_sides
 from hf_accel.inputs.sampling import EpochSampler, draw_partners, mixes
+from hf_accel.inputs.views import mean_logits, views_note
 from hf_accel.measure import MeasureCallback, Measurement, Stopwatch
 from hf_accel.methods.allocator import keep_freed_memory
 from hf_accel.methods.cpu_kernels import CpuKernels
@@ -69,6 +71,8 @@ class ImageTrainer(Trainer):
         flops_per_image: of one forward pass.
         kernels: context in which every step computes.
         muon: settings of the optimizer Muon; None for the one that `args.optim` names.
+        flops_by_side: the same for training images of other sizes, by their side in pixels.
+        test_time_augmentation: the views whose mean logits an evaluation scores, see `inputs.views`.
         kwargs: what Trainer takes.
     Raises:
         UserError: Muon under FSDP or DeepSpeed, which cut up the matrices that it needs whole.
@@ -84,6 +88,8 @@ class ImageTrainer(Trainer):
         flops_per_image: int,
         kernels: AbstractContextManager,
         muon: MuonSettings | None = None,
+        flops_by_side: dict[int, int] | None = None,
+        test_time_augmentation: str = "none",
         **kwargs: Any,
     ) -> None:
         model: nn.Module = kwargs["model"]
@@ -102,6 +108,8 @@ class ImageTrainer(Trainer):
                 "training.optim: muon needs whole weights, and FSDP and DeepSpeed cut them up. Launch without them, or "
                 "choose another training.optim."
             )
+        self.flops_by_side = flops_by_side or {}
+        self.test_time_augmentation = test_time_augmentation
         self.measurement = Measurement(Stopwatch(self.args.device))
         self.train_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self.train_seen = 0
@@ -149,7 +157,8 @@ class ImageTrainer(Trainer):
     ) -> tuple[list, Tensor | int | None]:
         with self.measurement.waiting():
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.measurement.count_images(sum(len(batch["labels"]) for batch in batches))
+        for batch in batches:
+            self.measurement.count_images(len(batch["labels"]), batch.get("side"))
         return batches, num_items
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | int | None:
@@ -197,6 +206,8 @@ class ImageTrainer(Trainer):
     ) -> tuple[Tensor | None, tuple[Tensor, ...] | None, Tensor | None]:
         """Keep of each row the five likeliest classes, the confidence of the first, the loss, and the row number."""
         rows = inputs["rows"].to(self.args.device)
+        if self.test_time_augmentation != "none":
+            model = partial(_mean_over_views, model, self.test_time_augmentation)
         with self.kernels:
             loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         if logits is None:
@@ -217,7 +228,8 @@ class ImageTrainer(Trainer):
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        return 3 * self.flops_per_image * len(inputs["labels"])  # a backward pass costs two forward passes
+        forward = self.flops_by_side.get(inputs.get("side"), self.flops_per_image)
+        return 3 * forward * len(inputs["labels"])  # a backward pass costs two forward passes
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         # Upstream loads Hub-format keys into other module names with strict=False and drops the encoder of ViT, Swin,
@@ -279,7 +291,12 @@ def build_trainer(
     flops = flops_per_image(loaded.model, loaded.image_size)
     preprocessing = Preprocessing.of(loaded.processor)
     stem_notes = [whiten_stem(loaded.model, splits.train, preprocessing)] if recipe.model.whiten_stem else []
-    train_dataset = _train_batches(splits.train, recipe, preprocessing, args)
+    sides, flops_by_side = None, {}
+    if recipe.data.progressive_resizing is not None:
+        sides = training_sides(recipe.data.progressive_resizing, preprocessing, args, len(splits.train))
+        setting = "data.progressive_resizing"
+        flops_by_side = {side: flops_per_image(loaded.model, side, setting) for side in sides.first_epochs()}
+    train_dataset = _train_batches(splits.train, recipe, preprocessing, args, sides)
     train_transform = TrainTransform(
         recipe.data.augment,
         preprocessing,
@@ -308,6 +325,8 @@ def build_trainer(
         flops_per_image=flops,
         kernels=chosen_kernels(recipe, args),
         muon=arguments.muon,
+        flops_by_side=flops_by_side,
+        test_time_augmentation=recipe.data.test_time_augmentation,
     )
     for stock in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(stock)
@@ -321,6 +340,9 @@ def build_trainer(
     trainer.loaded = loaded
     trainer.test_dataset = test_dataset
     trainer.arguments = arguments
+    notes += views_note(recipe.data.test_time_augmentation)
+    if sides is not None:
+        notes.append(sides.note)
     if isinstance(trainer.kernels, CpuKernels):
         notes.append("kernels: those of PyTorch that are slow in bf16 on a CPU are replaced")
     trainer.notes = [*splits.notes, *loaded.notes, *stem_notes, *arguments.notes, *notes]
@@ -375,6 +397,7 @@ def build_evaluator(
         num_labels=num_labels,
         flops_per_image=0,
         kernels=chosen_kernels(recipe, arguments.training),
+        test_time_augmentation=recipe.data.test_time_augmentation,
     )
     for stock in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(stock)
@@ -409,17 +432,27 @@ class EvaluationMetrics:
         return {name: value for name, value in metrics.items() if value is not None}
 
 
+def _mean_over_views(model: nn.Module, kind: str, pixel_values: Tensor) -> ImageClassifierOutput:
+    return ImageClassifierOutput(
+        logits=mean_logits(lambda view: model(pixel_values=view)["logits"], pixel_values, kind)
+    )
+
+
 def _already_batched(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """`ImageBatches.__getitems__` returns whole batches, so there is nothing to collate."""
     return batch
 
 
 def _train_batches(
-    split: ImageSplit, recipe: Recipe, preprocessing: Preprocessing, args: TrainingArguments
+    split: ImageSplit,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    args: TrainingArguments,
+    sides: TrainingSides | None,
 ) -> ImageBatches:
     pixels = open_training_pixels(split, recipe.data, preprocessing, args.device)
     partners = partial(draw_partners, args.seed, len(split)) if mixes(recipe.data.augment) else None
-    return ImageBatches(split, pixels, partners)
+    return ImageBatches(split, pixels, partners, sides)
 
 
 def _eval_batches(

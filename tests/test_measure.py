@@ -43,11 +43,18 @@ class Run:
         self.measurement = Measurement(Stopwatch(CPU, self.clock), **settings)
         self.measurement.restart()
 
-    def step(self, seconds: float, images: int = 8, wait: float = 0.0, transforms: tuple[float, ...] = ()) -> None:
+    def step(
+        self,
+        seconds: float,
+        images: int = 8,
+        wait: float = 0.0,
+        transforms: tuple[float, ...] = (),
+        side: int | None = None,
+    ) -> None:
         """One optimizer step of `seconds`, in which it waits and transforms for the seconds given."""
         with self.measurement.waiting():
             self.clock.now += wait
-        self.measurement.count_images(images)
+        self.measurement.count_images(images, side)
         for transform in transforms:
             with self.measurement.transforming():
                 self.clock.now += transform
@@ -198,6 +205,16 @@ def test_compiling_again_for_a_shorter_batch_is_not_training():
     assert summary["seconds"] == pytest.approx(2 * 1.0 + 5 * 1.0 + 0.5)
     assert summary["images_per_second"] == pytest.approx((7 * 8 + 3) / 7.5)
     assert summary["compile_seconds"] == pytest.approx(19.5)
+
+
+def test_compiling_again_for_larger_images_is_not_training():
+    run = Run(compiled=True)
+    for side, first in ((128, 1.0), (160, 30.0)):
+        run.step(first, side=side)
+        for _ in range(4):
+            run.step(1.0, side=side)
+    assert run.measurement.summary()["seconds"] == pytest.approx(6.0)
+    assert run.measurement.warmup_seconds == pytest.approx([1.0, 1.0, 1.0, 30.0])
 
 
 def test_a_shorter_batch_of_a_run_that_is_not_compiled_is_training():

@@ -1,6 +1,7 @@
 """The straight line, from recipe to a folder that others load."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import PIL.Image
 import pytest
 import torch
 
+import hf_accel.train
 from hf_accel.arguments import choose_precision, training_arguments
 from hf_accel.cli import run
 from hf_accel.errors import UserError
@@ -312,6 +314,12 @@ def test_a_tracker_that_is_not_there_is_refused(tiny_recipe, report_to, message)
         build_trainer(tiny_recipe({"training": {"report_to": report_to}}))
 
 
+def test_the_notes_of_a_run_reach_the_log_under_python_m_too():
+    """Its logger has to be below the one that `start_console` and `start_log` listen to, whatever runs the module."""
+    module = runpy.run_path(hf_accel.train.__file__, run_name="launched")
+    assert module["logger"].name == "hf_accel.train"
+
+
 def test_progress_without_validation_is_a_line_for_each_epoch(tiny_recipe, capsys):
     train(tiny_recipe({"training": {"num_train_epochs": 3}, "data": {"validation": 0}}))
     assert len([line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]) == 3
@@ -330,6 +338,10 @@ BAD_INPUT = {
                       "bert"),
     "image size": (["--recipe", "digits", "--model.name", "timm/vit_tiny_patch16_224"],
                    "data.image_size"),
+    "resizing that grows down": (["--recipe", "digits", "--data.progressive_resizing.start", "64"], "at most 32"),
+    "a model of one size": (["--recipe", "digits", "--model.name", "timm/vit_tiny_patch16_224",
+                             "--model.args", "{img_size: 32, patch_size: 8, depth: 1}",
+                             "--data.progressive_resizing.start", "16"], "dynamic_img_size"),
     "no Hub": (["--recipe", "vit_cifar10", "--data.name", "digits"], "cannot be fetched"),
     "unknown timm model": (["--recipe", "digits", "--model.name", "timm/resnet19"], "resnet18"),
     "output is a file": (["--recipe", "digits", "--output_dir", "{file}"], "is a file"),
@@ -351,7 +363,8 @@ def test_bad_input_is_one_message_with_nothing_written(case, tmp_path, monkeypat
     monkeypatch.chdir(work)
     argv, expected = BAD_INPUT[case]
     places = {name: str(tmp_path / name) for name in ("empty", "one_class", "bert", "file")}
-    assert run(main, [word.format(**places) for word in argv]) == 2
+    words = [places.get(word.strip("{}"), word) for word in argv]
+    assert run(main, words) == 2
     error = capsys.readouterr().err
     assert expected in error
     assert "Traceback" not in error

@@ -85,16 +85,17 @@ class TrainTransform:
         """Augment a batch of `ImageBatches` on the device it is on.
 
         Returns:
-            pixel_values: (B, 3, S, S) float32, normalised.
+            pixel_values: (B, 3, S, S) float32, normalised; S is the batch's `side`, without one the model's.
             labels: (B,) int64, or (B, C) float32 rows that sum to 1 where images are mixed.
         """
         self._constants.move_to(batch["rows"].device)
         epochs = batch["epochs"]
-        images, draws = self._augment(_pixels(batch, self.resident), batch.get("sizes"), epochs, batch["rows"])
+        size = (batch["side"], batch["side"]) if "side" in batch else self.size
+        images, draws = self._augment(_pixels(batch, self.resident), batch.get("sizes"), epochs, batch["rows"], size)
         if not mixes(self.augment):
             return {"pixel_values": images, "labels": batch["labels"]}
         partner_pixels = _pixels(batch, self.resident, "partner_")
-        partners, _ = self._augment(partner_pixels, batch.get("partner_sizes"), epochs, batch["partner_rows"])
+        partners, _ = self._augment(partner_pixels, batch.get("partner_sizes"), epochs, batch["partner_rows"], size)
         images, share = mix(images, partners, draws["mix"], self._constants.mixup, self._constants.cutmix)
         labels = functional.one_hot(batch["labels"], self.num_labels) * share[:, None]
         labels = labels + functional.one_hot(batch["partner_labels"], self.num_labels) * (1 - share[:, None])
@@ -113,18 +114,20 @@ class TrainTransform:
         return {name: span for name, span in needed.items() if span is not None}
 
     def _augment(
-        self, pixels: Tensor, sizes: Tensor | None, epochs: Tensor, rows: Tensor
+        self, pixels: Tensor, sizes: Tensor | None, epochs: Tensor, rows: Tensor, size: tuple[int, int]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Everything but mixing: (B, 3, S, S) float32, normalised, and the draws of each part, (B, n) each."""
+        """Everything but mixing: (B, 3, *size) float32, normalised, and the draws of each part, (B, n) each."""
         augment = self.augment
         numbers = uniform(self.seed, epochs[:, None], rows[:, None], self._constants.draw_ids)
         spans = self._draw_counts
         draws = dict(zip(spans, numbers.split([count for _, count in spans.values()], dim=1), strict=True))
         flip = self._flip(draws.get("flip"), epochs, rows)
         if augment.crop == "random_resized":
-            images, is_normalised = self._random_resized_crop(pixels, sizes, flip, draws["crop"])
+            images, is_normalised = self._random_resized_crop(pixels, sizes, flip, draws["crop"], size)
         else:
             images, is_normalised = self._fixed_crop(pixels, sizes, flip, draws.get("crop")), False
+            if size != self.size:
+                images = functional.interpolate(as_planes(images), size, mode="bilinear", antialias=True)
         if augment.color_jitter:
             images = jitter(as_planes(images), draws["jitter"], augment.color_jitter)
         if self._randaugment:
@@ -133,9 +136,7 @@ class TrainTransform:
             images = _finish(images, self.preprocessing, self._constants, self.channels_last)
         if augment.random_erasing:
             side = images.new_ones(len(images))
-            boxes, fits = draw_boxes(
-                draws["erase"][:, 1:], side * self.size[0], side * self.size[1], _ERASE_SCALE, _ERASE_RATIO
-            )
+            boxes, fits = draw_boxes(draws["erase"][:, 1:], side * size[0], side * size[1], _ERASE_SCALE, _ERASE_RATIO)
             # torchvision leaves an image alone when no proposal fits
             images = erase(images, boxes, fits & (draws["erase"][:, 0] < augment.random_erasing))
         return images, draws
@@ -150,7 +151,7 @@ class TrainTransform:
         return draws[:, 0] < 0.5
 
     def _random_resized_crop(
-        self, pixels: Tensor, sizes: Tensor | None, flip: Tensor, draws: Tensor
+        self, pixels: Tensor, sizes: Tensor | None, flip: Tensor, draws: Tensor, size: tuple[int, int]
     ) -> tuple[Tensor, bool]:
         """The images, and whether they are normalised already."""
         source = pixels.shape[1:3]
@@ -159,10 +160,10 @@ class TrainTransform:
         else:
             heights, widths = sizes.to(torch.float32).unbind(1)
         boxes = draw_crops(draws, heights, widths, self.augment.scale, self.augment.ratio)
-        if pixels.device.type == "cpu" and (source[0] > self.size[0] or source[1] > self.size[1]):
-            return resample_each(pixels, boxes, flip, self.size, self.interpolation), False
-        vertical = resize_axis(boxes.top, boxes.height, source[0], self.size[0], self.interpolation)
-        horizontal = resize_axis(boxes.left, boxes.width, source[1], self.size[1], self.interpolation, flip)
+        if pixels.device.type == "cpu" and (source[0] > size[0] or source[1] > size[1]):
+            return resample_each(pixels, boxes, flip, size, self.interpolation), False
+        vertical = resize_axis(boxes.top, boxes.height, source[0], size[0], self.interpolation)
+        horizontal = resize_axis(boxes.left, boxes.width, source[1], size[1], self.interpolation, flip)
         is_bicubic = self.interpolation == "bicubic"
         if self._changes_colour:
             images = resample(pixels, vertical, horizontal, self.channels_last)

@@ -23,6 +23,7 @@ class ImageBatches(Dataset):
         split: whose labels are read.
         pixels: its pixels, from `open_training_pixels` or `open_evaluation_pixels`.
         partners: epochs (B,), rows (B,) -> rows (B,) to be blended in by mixup or cutmix; None for neither.
+        sides: epoch -> side in pixels of its training images; None for the model's own.
     """
 
     def __init__(
@@ -30,15 +31,17 @@ class ImageBatches(Dataset):
         split: ImageSplit,
         pixels: PixelStore,
         partners: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+        sides: Callable[[int], int] | None = None,
     ) -> None:
         self.labels = np.asarray(split.labels, dtype=np.int64)
         self.pixels = pixels
         self.partners = partners
+        self.sides = sides
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor | int]:
         """Read a batch.
 
         Args:
@@ -46,12 +49,15 @@ class ImageBatches(Dataset):
         Returns:
             labels, rows and epochs (B,) int64; pixels (B, H, W, 3) uint8 unless they are on the device; sizes (B, 2)
             int64 where the images differ in size; the same with `partner_` before the name where there are partners
-            (no partner_epochs: they are those of the batch).
+            (no partner_epochs: they are those of the batch); side, a number, where there are `sides`: a batch is of one
+            epoch.
         """
         epochs, rows = np.divmod(np.asarray(indices, dtype=np.int64), len(self))
         batch = {"epochs": torch.from_numpy(epochs), **self._read(rows, "")}
         if self.partners is not None:
             batch |= self._read(self.partners(epochs, rows), "partner_")
+        if self.sides is not None:
+            batch["side"] = self.sides(int(epochs[0]))
         return batch
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -85,4 +91,4 @@ class TransformedBatches(Dataset):
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
         batch = self.batches.__getitems__(indices)
-        return {"rows": batch["rows"], **self.transform(batch)}
+        return {key: batch[key] for key in ("rows", "side") if key in batch} | self.transform(batch)
