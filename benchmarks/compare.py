@@ -27,7 +27,7 @@ RUNS = REPOSITORY / "outputs" / "benchmarks" / "compare"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = benchmark_parser("compare", DESCRIPTION)
+    parser = benchmark_parser("compare", DESCRIPTION, pairs=3)
     parser.add_argument("--recipe", default="resnet20_cifar10", help="a recipe that trains on CIFAR-10")
     parser.add_argument("--variants", nargs="+", help=f"default: {' '.join(VARIANTS)}")
     session = open_session(parser, argv)
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = {
         "recipe": session.options.recipe,
         "variants": variants,
-        "repeats": session.pairs if session.options.pairs or session.quick else 3,
+        "repeats": session.pairs,
         "quick": session.quick,
     }
     result = session.measure("benchmarks.compare:compare", settings)
