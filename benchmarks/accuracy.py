@@ -68,9 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not accuracies:
             rows.append((recipe, failure(results) or "not measured: no time left", "-", "-", "-", "0"))
             continue
-        spread = f" ({format_score(min(accuracies))} to {format_score(max(accuracies))})" if len(accuracies) > 1 else ""
         shown = [middle(figures(results, name)) for name in ("train_seconds", "wall_seconds", "images_per_second")]
-        rows.append((recipe, format_score(statistics.mean(accuracies)) + spread, *shown, str(len(accuracies))))
+        rows.append((recipe, mean_and_spread(accuracies), *shown, str(len(accuracies))))
     notes = [
         "every recipe as it is shipped; the test split is scored once, with the weights that the recipe keeps",
         "training: optimisation alone, without evaluation, saving and the first 3 steps; command: all of it, imports "
@@ -96,6 +95,22 @@ def train(recipe: str, seed: int, quick: bool, overrides: dict[str, Any] | None 
     if (folder / "report.json").is_file():  # of an earlier benchmark, by other code perhaps
         flags["overwrite"] = ""
         is_new = True
+    result = run_recipe(flags)
+    return result if is_new else result | {"wall_seconds": None}
+
+
+def mean_and_spread(accuracies: Sequence[float]) -> str:
+    """Mean and, of several runs, the least and the most."""
+    spread = f" ({format_score(min(accuracies))} to {format_score(max(accuracies))})" if len(accuracies) > 1 else ""
+    return format_score(statistics.mean(accuracies)) + spread
+
+
+def run_recipe(flags: dict[str, Any]) -> dict[str, Any]:
+    """`hf-accel train` with these flags, as a user starts it.
+
+    Returns:
+        accuracy (test), train_seconds, images_per_second, and wall_seconds of the whole command; or error.
+    """
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value)) if word]
     parent = ENDS_WITH_PARENT if sys.platform == "linux" else ()
     start = time.perf_counter()
@@ -105,12 +120,12 @@ def train(recipe: str, seed: int, quick: bool, overrides: dict[str, Any] | None 
     wall = time.perf_counter() - start
     if done.returncode:
         return {"error": failure_reason(done.returncode, done.stdout + done.stderr)}
-    report = RunReport.load(Path(folder))
+    report = RunReport.load(Path(flags["output_dir"]))
     return {
         "accuracy": report.test.accuracy,
         "train_seconds": report.train.seconds,
         "images_per_second": report.train.images_per_second,
-        "wall_seconds": wall if is_new else None,
+        "wall_seconds": wall,
     }
 
 

@@ -1,36 +1,15 @@
-"""This package's arm of a comparison, and the clock that all arms under a Trainer share."""
+"""This package's arm of a comparison."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from benchmarks.machine import now
+from benchmarks.clock import StepClock
 from benchmarks.workloads import Size, our_recipe
 from hf_accel.results import quiet_libraries
 from hf_accel.trainer import ImageTrainer, build_trainer
-
-
-class StepClock(TrainerCallback):
-    """Host time from the end of the last warm-up step to the end of the last step, the device idle at both.
-
-    Loading, transforms, forward, backward, optimizer and whatever the Trainer does between steps are inside.
-    """
-
-    def __init__(self, warmup: int) -> None:
-        self.warmup = warmup
-        self.start = self.end = 0.0
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step == self.warmup:
-            self.start = now(args.device)
-        elif state.global_step == state.max_steps:
-            self.end = now(args.device)
-
-    def images_per_second(self, size: Size) -> float:
-        return size.batch * size.steps / (self.end - self.start)
 
 
 def build(

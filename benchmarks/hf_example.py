@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
-import torchvision.transforms as tv
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -22,43 +20,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from benchmarks.arms import StepClock
+from benchmarks.clock import StepClock
+from benchmarks.hf_script import ImageChain, collate, train_chain
 from benchmarks.workloads import Size
 from hf_accel.arguments import accelerator_type
 from hf_accel.results import quiet_libraries
-
-
-class ImageChain:
-    """The transform of `set_transform`: PIL images of a batch, one at a time. A class, so that workers can get it."""
-
-    def __init__(self, data_config: dict[str, Any]) -> None:
-        self.chain = pil_chain(data_config)
-
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        batch["pixel_values"] = [self.chain(image.convert("RGB")) for image in batch["image"]]
-        return batch
-
-
-def pil_chain(data_config: dict[str, Any]) -> tv.Compose:
-    """Random-resized crop, flip, tensor, normalisation, for a timm model's `data_config`."""
-    return tv.Compose(
-        [
-            tv.RandomResizedCrop(
-                data_config["input_size"][-2:],
-                interpolation=tv.InterpolationMode(data_config["interpolation"]),
-            ),
-            tv.RandomHorizontalFlip(),
-            tv.ToTensor(),
-            tv.Normalize(data_config["mean"], data_config["std"]),
-        ]
-    )
-
-
-def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    return {
-        "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
-        "labels": torch.tensor([example["label"] for example in examples]),
-    }
 
 
 def train(
@@ -78,7 +44,7 @@ def train(
     table = datasets.load_dataset(str(folder / "data"), split="train", cache_dir=str(folder / "hf_cache"))
     processor = AutoImageProcessor.from_pretrained(folder / "model")
     network = AutoModelForImageClassification.from_pretrained(folder / "model")
-    table.set_transform(ImageChain(processor.data_config))
+    table.set_transform(ImageChain(train_chain(processor.data_config)))
     arguments = TrainingArguments(
         output_dir=str(folder / "run"),
         remove_unused_columns=False,  # as the example's own commands have it

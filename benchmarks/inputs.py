@@ -18,7 +18,7 @@ import torch
 import torchvision.transforms.v2 as tv2
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.hf_example import pil_chain
+from benchmarks.hf_script import train_chain
 from benchmarks.machine import now
 from benchmarks.session import Session, benchmark_parser, failure, figures, middle, open_session, ratio_cells, workplace
 from benchmarks.workloads import data_folder
@@ -176,7 +176,7 @@ def _one_by_one(split: ImageSplit, batch: int, workers: int) -> dict[str, Callab
             tv2.Normalize(DATA_CONFIG["mean"], DATA_CONFIG["std"]),
         ]
     )
-    chain = pil_chain(DATA_CONFIG)
+    chain = train_chain(DATA_CONFIG)
     sets = {
         PIL_FILE: OneByOne(lambda row: PIL.Image.fromarray(split.read(row)), chain, len(split)),
         PIL_PIXELS: OneByOne(decoded.__getitem__, chain, len(decoded)),

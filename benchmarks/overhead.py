@@ -12,8 +12,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from benchmarks.arms import StepClock
 from benchmarks.ceiling import training_step
+from benchmarks.clock import StepClock
 from benchmarks.machine import now
 from benchmarks.session import benchmark_parser, failure, figures, middle, open_session, ratio_cells, workplace
 from benchmarks.workloads import Size, data_folder

@@ -46,7 +46,7 @@ class Session:
         self.name = name
         self.options = options
         self.quick: bool = options.quick
-        self.pairs: int = options.pairs or (2 if self.quick else 5)
+        self.pairs: int = options.pairs or (2 if self.quick else options.default_pairs)
         self.overrides = overrides_from_flags(flags)
         self.command = published_command(["", *argv])
         self.deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
@@ -191,7 +191,7 @@ class Session:
         return float("inf") if self.deadline is None else self.deadline - time.monotonic()
 
 
-def benchmark_parser(name: str, description: str) -> argparse.ArgumentParser:
+def benchmark_parser(name: str, description: str, pairs: int = 5) -> argparse.ArgumentParser:
     """The flags that every benchmark has."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
@@ -200,7 +200,8 @@ def benchmark_parser(name: str, description: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="rehearse in small, in seconds; the figures mean nothing")
-    parser.add_argument("--pairs", type=int, help="repetitions of every arm, in turn; default 5")
+    parser.add_argument("--pairs", type=int, help=f"repetitions of every arm, in turn; default {pairs}")
+    parser.set_defaults(default_pairs=pairs)
     parser.add_argument("--resume", action="store_true", help="take finished measurements from the last results file")
     parser.add_argument("--minutes", type=float, help="stop in time; --resume goes on")
     parser.add_argument("--stage", help="first part of the name of the results file; default: the benchmark's name")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DynamoBackend
 from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
@@ -67,6 +68,7 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     """
     asked = {name: value for name, value in recipe.training.items() if name != "hub_token"}  # checkpoints pickle it
     refuse_missing_trackers(recipe.name, asked.get("report_to"))
+    refuse_unknown_compiler(recipe.name, asked)
     asked.setdefault("disable_tqdm", False)  # its own default follows the verbosity of transformers' logs
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     keep_freed_memory = asked.pop(KEEP_FREED_MEMORY, True)
@@ -142,6 +144,23 @@ def refuse_missing_trackers(where: str, report_to: str | list[str] | None) -> No
         if name not in INTEGRATION_TO_CALLBACK:
             raise UserError(f"{where}: training.report_to is {name!r}. {did_you_mean(name, INTEGRATION_TO_CALLBACK)}")
         raise UserError(f"{where}: training.report_to is {name!r}, which is not installed: pip install {name}")
+
+
+def refuse_unknown_compiler(where: str, asked: dict[str, Any]) -> None:
+    """Accelerate and torch.compile answer with a traceback, after the output folder was made.
+
+    Raises:
+        UserError: torch_compile_backend or torch_compile_mode is none of theirs.
+    """
+    known: dict[str, set[str]] = {}
+    if asked.get("torch_compile_backend") is not None:
+        installed = set(torch._dynamo.list_backends(exclude_tags=()))
+        known["torch_compile_backend"] = installed & {backend.value.lower() for backend in DynamoBackend}
+    if asked.get("torch_compile_mode") is not None:
+        known["torch_compile_mode"] = set(torch._inductor.list_mode_options())
+    for name, names in known.items():
+        if asked[name] not in names:
+            raise UserError(f"{where}: training.{name} is {asked[name]!r}. {did_you_mean(asked[name], sorted(names))}")
 
 
 def accelerator_type() -> str:

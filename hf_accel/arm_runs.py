@@ -20,7 +20,7 @@ from typing import Any
 
 from hf_accel.comparison import Arm, ArmRun
 from hf_accel.errors import UserError
-from hf_accel.report import RunReport
+from hf_accel.report import NOT_COMPILED, RunReport
 
 KEY_ENVIRONMENT = ("device", "cpu", "cores", "driver", "cuda", "python", "torch", "transformers", "timm", "accelerate",
                    "datasets", "hf_accel", "commit")  # fmt: skip
@@ -123,9 +123,13 @@ def do_run(planned: PlannedRun, tick: Callable[[], None]) -> ArmRun:
     started, clock = time.time(), time.perf_counter()
     code, output = run_process(planned.command, planned.folder / "output.txt", tick)
     wall_seconds = time.perf_counter() - clock
-    error = None
+    report, error = None, None
     if code or not (planned.folder / "report.json").is_file():
         error = failure_reason(code, output)
+    else:
+        report = RunReport.load(planned.folder)
+        # an eager run in the place of a compiled one says nothing about compilation
+        error = next((note for note in report.notes if note.startswith(NOT_COMPILED)), None)
     # Weights would fill the disk: twelve arms with eight seeds of ViT-B are 32 GB. The reports are what is compared.
     for path in (planned.folder / "model", *planned.folder.glob("checkpoint-*")):
         shutil.rmtree(path, ignore_errors=True)
@@ -133,8 +137,7 @@ def do_run(planned: PlannedRun, tick: Callable[[], None]) -> ArmRun:
     temporary = planned.folder / f"{RECORD}.part"
     temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
     temporary.replace(planned.folder / RECORD)
-    report = None if error else RunReport.load(planned.folder)
-    return ArmRun(planned.round, planned.seed, started, wall_seconds, report, error)
+    return ArmRun(planned.round, planned.seed, started, wall_seconds, None if error else report, error)
 
 
 def run_process(options: Sequence[str], output: Path, tick: Callable[[], None]) -> tuple[int, str]:

@@ -22,6 +22,7 @@ from hf_accel.errors import UserError
 from hf_accel.run_table import render_table
 
 SCHEMA = 1
+NOT_COMPILED = "torch_compile: "  # begins the note of a run that was to be compiled and was not
 HISTORY_COLUMNS = (
     "step",
     "epoch",

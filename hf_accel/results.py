@@ -37,6 +37,10 @@ logger = logging.getLogger(__name__)
 def finish(trainer: ImageTrainer, recipe: Recipe) -> RunReport:
     """Score the test split once, save the model, and write the report; returns the report on every rank."""
     folder = Path(trainer.args.output_dir)
+    settings, notes = trainer.arguments.changed, trainer.notes
+    if trainer.compile_failure is not None:
+        settings = {name: value for name, value in settings.items() if not name.startswith("torch_compile")}
+        notes = [*notes, trainer.compile_failure]
     train_accuracy = trainer.train_accuracy()
     train_summary = summarise_training(trainer, train_accuracy)
     predictions = trainer.predict(trainer.test_dataset, metric_key_prefix="test")
@@ -44,8 +48,8 @@ def finish(trainer: ImageTrainer, recipe: Recipe) -> RunReport:
     report = RunReport(
         recipe=recipe.name,
         variant=recipe.variant,
-        settings=trainer.arguments.changed,
-        notes=trainer.notes,
+        settings=settings,
+        notes=notes,
         environment=describe_environment(trainer.args.device),
         data=summarise_data(trainer, recipe),
         model=ModelSummary(

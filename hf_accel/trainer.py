@@ -1,12 +1,14 @@
 """`build_trainer(recipe)`: the one place where data, model, transforms and measurement are wired to the Trainer.
 
 The Trainer subclass is thin. It changes five things that upstream gets wrong or leaves out for images: batches arrive
-as uint8 and are transformed on the training device, the loss is exact under gradient accumulation, the optimizer may be
-Muon, evaluation keeps five class numbers a row instead of all logits, and a checkpoint is loaded whole.
+as uint8 and are transformed on the training device, the loss is exact under gradient accumulation, evaluation keeps
+five class numbers a row instead of all logits, a checkpoint is loaded whole, and what cannot be compiled is trained
+eagerly. Its optimizer may be Muon.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -56,6 +58,9 @@ from hf_accel.metrics import classification_metrics
 from hf_accel.model import LoadedModel, flops_per_image, load_model
 from hf_accel.progress import BarCallback
 from hf_accel.recipe import Recipe
+from hf_accel.report import NOT_COMPILED
+
+logger = logging.getLogger(__name__)
 
 TOP_K = 5
 
@@ -113,6 +118,28 @@ class ImageTrainer(Trainer):
         self.measurement = Measurement(Stopwatch(self.args.device))
         self.train_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self.train_seen = 0
+        self.compile_failure: str | None = None  # why a run that was to be compiled is eager
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As upstream; from the first graph that cannot be compiled on, without compilation."""
+        if self.args.torch_compile:
+            try:
+                return super().compute_loss(model, dict(inputs), *args, **kwargs)  # upstream takes the labels out
+            except torch._dynamo.exc.TorchDynamoException as error:
+                self._stop_compiling(error)
+        if self.compile_failure is not None and isinstance(model, torch._dynamo.OptimizedModule):
+            model = model._orig_mod  # the loop holds the compiled one to its end
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _stop_compiling(self, error: Exception) -> None:
+        reason = " ".join(str(error).split("\n\n")[0].split())
+        self.compile_failure = (
+            f"{NOT_COMPILED}warning: the network cannot be compiled here ({reason}), so this run is eager from step "
+            f"{self.state.global_step + 1} on"
+        )
+        logger.warning(self.compile_failure)
+        self.args.torch_compile = False
+        self.measurement.compiled = False
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.muon is None:

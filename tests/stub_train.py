@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_accel.report import DataSummary, DetailedScores, ModelSummary, RunReport, TrainSummary
+from hf_accel.report import NOT_COMPILED, DataSummary, DetailedScores, ModelSummary, RunReport, TrainSummary
 
 SPEEDS = {"baseline": 100.0, "all": 150.0, "bf16": 100.0}
 
@@ -34,6 +34,7 @@ def main() -> int:
     RunReport(
         recipe="digits",
         variant=variant,
+        notes=[f"{NOT_COMPILED}no compiler"] if variant == "compile" else [],
         environment={"device": "cpu", "cpu": "Stub CPU", "cores": 2},
         data=DataSummary(
             name="digits", fingerprint=os.environ.get("STUB_DATA", "data"), train_rows=1000, test_rows=100

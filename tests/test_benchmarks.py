@@ -7,13 +7,27 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))  # benchmarks/ is not installed
 
-from benchmarks import accuracy, ceiling, compare, inputs, overhead, peers, processes, scaling, timm_script  # noqa: E402
+from benchmarks import (  # noqa: E402
+    accuracy,
+    ceiling,
+    compare,
+    hf_script,
+    inputs,
+    overhead,
+    peers,
+    processes,
+    scaling,
+    schedule,
+    timm_script,
+)
 from benchmarks.machine import matrix_peak  # noqa: E402
 from benchmarks.session import markdown_table, middle, ratio_cells  # noqa: E402
 from benchmarks.workloads import Size, as_flags  # noqa: E402
@@ -52,6 +66,11 @@ def only_table(folder: Path) -> str:
         (overhead, [], ["| 8 | hf_accel's Trainer |", "| 8 | bare PyTorch |"]),
         (inputs, [], ["PIL chain, from the file", "hf_accel, cache none", "hf_accel, cache disk"]),
         (scaling, ["--steps", "5"], ["| memory | 1 | 100 |", "| memory | 2 | 100 |"]),
+        (
+            schedule,
+            ["--max_steps", "4"],
+            ["; num_train_epochs 1, max_steps 4, ", "| hf_accel | 0.", "| HF example, default flags | 0."],
+        ),
     ],
 )
 def test_a_benchmark_leaves_a_table_with_its_provenance(here, benchmark_module, flags, expected):
@@ -73,6 +92,15 @@ def test_accuracy_runs_a_recipe_and_names_those_that_are_missing(here, monkeypat
     text = only_table(here)
     assert "| resnet20_cifar10 | 0." in text
     assert "not_written: there is no such recipe yet" in text
+
+
+def test_the_example_evaluates_as_the_models_own_processor_does():
+    from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
+
+    processor = TimmWrapperImageProcessor({"input_size": (3, 48, 48), "crop_pct": 0.9})
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 101, 3), dtype=np.uint8))
+    expected = processor([image], return_tensors="pt")["pixel_values"][0]
+    torch.testing.assert_close(hf_script.eval_chain(processor.data_config)(image), expected, rtol=0, atol=0)
 
 
 def test_compare_keeps_the_table_of_hf_accel_compare(here, monkeypatch, tmp_path):

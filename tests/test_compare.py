@@ -34,6 +34,7 @@ variants:
   amp: {training: {bf16: auto}}
   fp16: {training: {fp16: true, bf16: false}}
   ga_larger_batch: {training: {gradient_accumulation_steps: 2, learning_rate: 6e-3}}
+  compile: {training: {torch_compile: true}}
   all: {model: {channels_last: true}}
 """
 
@@ -115,6 +116,16 @@ def test_a_failing_arm_is_a_row_that_says_why_and_is_not_tried_every_round(recip
     assert rows["fp16"].speed is None
     assert rows["all"].speed.verdict == "faster"
     assert [variant for variant, _ in done()].count("fp16") == 1
+
+
+def test_an_arm_that_was_not_compiled_is_no_measurement_of_compilation(recipe_file, stubbed):
+    folder, done = stubbed
+    found = compared(recipe_file, folder, "--variants", "baseline", "compile", "--repeats", "2")
+    row = found.arms[1]
+    assert row.failure == "torch_compile: no compiler"
+    assert (row.num_runs, row.speed, row.figures) == (0, None, {})
+    assert "`compile` failed: torch_compile: no compiler" in text_table(found)
+    assert [variant for variant, _ in done()].count("compile") == 1
 
 
 def test_when_every_arm_fails_the_command_fails(recipe_file, stubbed):

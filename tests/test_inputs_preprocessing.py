@@ -78,6 +78,35 @@ def test_evaluation_equals_the_processor_of_a_saved_timm_model(data_dir):
     assert levels_off(processor, str(data_dir / "hymenoptera")) <= TWO_LEVELS
 
 
+def test_real_weights_decide_the_same_on_photographs_of_either_path(data_dir):
+    """213 photographs, 1,000 classes: the package's pixels and the processor's give the same class."""
+    processor = transformers.AutoImageProcessor.from_pretrained(data_dir / "mobilenetv2_100")
+    model = transformers.AutoModelForImageClassification.from_pretrained(data_dir / "mobilenetv2_100").eval()
+    model.to(memory_format=torch.channels_last)
+    settings = DataSettings(name=str(data_dir / "hymenoptera"), max_train_rows=60)
+    splits = load_splits(settings, seed=0, selection=False)
+    preprocessing = Preprocessing.of(processor)
+    transform = EvalTransform(preprocessing, channels_last=True)
+    std = torch.tensor(preprocessing.std)[:, None, None]
+    same, right, levels = [], [], []
+    for split in (splits.train, splits.test):
+        batches = ImageBatches(split, open_evaluation_pixels(split, settings, preprocessing))
+        for rows in torch.arange(len(split)).split(32):
+            ours = transform(batches.__getitems__(rows.tolist()))["pixel_values"]
+            photographs = [PIL.Image.fromarray(split.read(row)) for row in rows.tolist()]
+            theirs = processor(photographs, return_tensors="pt")["pixel_values"]
+            levels.append(float(((ours - theirs).abs() * std).max() * 255))
+            with torch.inference_mode():
+                logits, expected = model(ours).logits, model(theirs).logits
+            same += (logits.argmax(1) == expected.argmax(1)).tolist()
+            is_bee = logits[:, 309] > logits[:, 310]  # ImageNet's bee and ant; the labels are ants, bees
+            right += (is_bee.long() == torch.from_numpy(split.labels[rows.numpy()])).tolist()
+    assert len(same) == 213
+    assert max(levels) <= TWO_LEVELS
+    assert np.mean(same) >= 0.995
+    assert np.mean(right) > 0.8  # and the pixels are those that the weights were trained for: channels, scale, crop
+
+
 @pytest.mark.parametrize("name", CALLED)
 def test_a_processor_that_cannot_be_read_is_called_and_a_warning_says_so(name, data_dir, caplog):
     processor = CALLED[name]()

@@ -248,6 +248,36 @@ def test_channels_last_is_really_in_force(tiny_recipe):
     assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
 
 
+@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch"])
+def test_the_fused_optimizer_is_really_in_force(tiny_recipe, optim):
+    optimizer = build_trainer(tiny_recipe({"training": {"optim": optim}})).create_optimizer()
+    assert {bool(group["fused"]) for group in optimizer.param_groups} == {optim == "adamw_torch_fused"}
+
+
+@pytest.mark.parametrize("kind", ["hub", "timm"])
+def test_gradient_checkpointing_is_really_in_force(tiny_recipe, tmp_path, kind):
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    def passes(checkpointing):
+        training = {"gradient_checkpointing": checkpointing, "output_dir": str(tmp_path / str(checkpointing))}
+        trainer = build_trainer(tiny_recipe({"model": model, "training": training}))
+        inside = trainer.model.timm_model.layer2[0].conv1 if kind == "timm" else trainer.model.vit.layers[0].attention
+        seen = []
+        inside.register_forward_pre_hook(lambda module, args: seen.append(module.training))
+        trainer.train()
+        return seen.count(True)
+
+    model = {"name": "timm/resnet10t", "args": {"channels": [8, 8, 16, 16]}}
+    if kind == "hub":
+        config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                           image_size=16, patch_size=4)  # fmt: skip
+        ViTForImageClassification(config).save_pretrained(tmp_path / "hub")
+        ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "hub")
+        model = {"name": str(tmp_path / "hub"), "pretrained": True, "args": {}}
+    assert passes(False) == 3
+    assert passes(True) == 6  # again in the backward pass of each of the 3 steps
+
+
 def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_weights(tiny_recipe):
     trainer = build_trainer(tiny_recipe({"model": {"freeze_batch_norm": True}}))
     layer = trainer.model.timm_model.bn1
