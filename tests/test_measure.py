@@ -1,11 +1,11 @@
 """What a run costs: which steps count, what a gap is not, what a resume keeps, and None for what was not measured."""
 
 import itertools
+import mmap
 import sys
 import time
 from types import ModuleType, SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -384,11 +384,14 @@ def test_the_peak_of_anonymous_memory_rises_with_what_is_touched_and_given_back(
     watch = ResourceWatch(CPU)
     watch.start()
     before = watch.figures()["peak_anonymous_gib"]
-    block = np.ones(200 * 2**20, dtype=np.uint8)
+    block = mmap.mmap(
+        -1, 200 * 2**20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    )  # new to the process, whatever the allocator kept
+    block.write(b"1" * (200 * 2**20))
     deadline = time.monotonic() + 10
     while watch.peak_anonymous < before * GIB + 190 * 2**20 and time.monotonic() < deadline:
         time.sleep(0.02)
-    del block
+    block.close()
     watch.stop()
     assert watch.figures()["peak_anonymous_gib"] - before > 190 / 1024
 
