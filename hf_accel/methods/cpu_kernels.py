@@ -3,7 +3,8 @@
 Measured with torch 2.15 on 2 cores with AVX512-bf16, batch 16: the backward pass of a strided depthwise convolution takes
 10 to 100 times as long as its parts below, that of a 5x5 one 3 to 5 times, and fused attention over 197 tokens twice as
 long as matrix products and a softmax. In fp32 none of this holds. `python -m benchmarks.ceiling` shows the whole step with
-`--model.kernels auto` and `library`.
+`--model.kernels auto` and `library`: when the second is no slower, this file can go. Upstream:
+https://github.com/pytorch/pytorch/issues/13716 (depthwise convolutions), 183815 (bf16 convolutions since 2.13).
 """
 
 from __future__ import annotations
