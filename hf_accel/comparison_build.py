@@ -68,6 +68,10 @@ def build_comparison(arms: Sequence[Arm], runs: dict[str, list[ArmRun]], baselin
         notes.append(
             f"The shortest run trained for only {format_duration(shortest)}: longer runs give steadier ratios."
         )
+    augmented = [arm.name for arm in arms if arm.recipe.data.test_time_augmentation != "none"]
+    if augmented:
+        which = "all arms" if len(augmented) == len(arms) else ", ".join(f"`{name}`" for name in augmented)
+        notes.append(f"Accuracy of {which}: by the mean of the logits over several views of each image.")
     tables = [table for table in speeds.values() if len(table[0]) > 1]
     noise = paired_noise(tables) if tables else None
     fewest = min((len(table[0]) for table in tables), default=0)

@@ -291,6 +291,17 @@ def test_accuracy_is_compared_seed_by_seed():
     assert (mean, low, high) == pytest.approx((0.02, 0.02, 0.02))
 
 
+def test_a_table_says_which_accuracies_are_of_several_views():
+    flip = {"data": {"test_time_augmentation": "flip"}}
+    runs = {name: [arm_run(0)] for name in ("baseline", "all")}
+    recipes = [load_recipe("digits", name, flip) for name in runs]
+    both = [Arm(recipe.variant, recipe) for recipe in recipes]
+    assert any(note.startswith("Accuracy of all arms: by the mean") for note in build_comparison(both, runs, "baseline").notes)
+    one = [Arm("baseline", load_recipe("digits", "baseline")), both[1]]
+    assert any(note.startswith("Accuracy of `all`: by the mean") for note in build_comparison(one, runs, "baseline").notes)
+    assert not any("several views" in note for note in two_arms().notes)
+
+
 def test_memory_is_the_devices_where_there_is_one():
     assert two_arms().memory_kind == "peak_anonymous_gib"
     assert two_arms(peak_memory_gib=2.0).memory_kind == "peak_memory_gib"
