@@ -296,9 +296,13 @@ def test_a_table_says_which_accuracies_are_of_several_views():
     runs = {name: [arm_run(0)] for name in ("baseline", "all")}
     recipes = [load_recipe("digits", name, flip) for name in runs]
     both = [Arm(recipe.variant, recipe) for recipe in recipes]
-    assert any(note.startswith("Accuracy of all arms: by the mean") for note in build_comparison(both, runs, "baseline").notes)
+    assert any(
+        note.startswith("Accuracy of all arms: by the mean") for note in build_comparison(both, runs, "baseline").notes
+    )
     one = [Arm("baseline", load_recipe("digits", "baseline")), both[1]]
-    assert any(note.startswith("Accuracy of `all`: by the mean") for note in build_comparison(one, runs, "baseline").notes)
+    assert any(
+        note.startswith("Accuracy of `all`: by the mean") for note in build_comparison(one, runs, "baseline").notes
+    )
     assert not any("several views" in note for note in two_arms().notes)
 
 
