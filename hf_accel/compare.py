@@ -9,9 +9,12 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from hf_accel.cli import command_parser, parse_with_overrides, run
@@ -55,13 +58,35 @@ def main(argv: list[str] | None = None) -> int:
     from hf_accel.comparison_page import write_comparison_page
     from hf_accel.comparison_text import text_table
 
-    if args.overwrite:
-        shutil.rmtree(plan.folder / "runs", ignore_errors=True)
-    comparison = build_comparison(plan.arms, measure(plan), plan.baseline)
-    write_comparison(comparison, plan.folder, with_paper=args.paper)
-    page = write_comparison_page(plan.folder)
+    with sole_use(plan.folder):
+        if args.overwrite:
+            shutil.rmtree(plan.folder / "runs", ignore_errors=True)
+        comparison = build_comparison(plan.arms, measure(plan), plan.baseline)
+        write_comparison(comparison, plan.folder, with_paper=args.paper)
+        page = write_comparison_page(plan.folder)
     print(f"{text_table(comparison)}\n\n{page}")
     return 0 if any(arm.num_runs for arm in comparison.arms) else 1
+
+
+@contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Keep a second comparison out of the folder: two would overwrite each other's runs, and slow each other down.
+
+    Raises:
+        UserError: another process is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(
+            f"{folder}: another comparison is running there. Wait for it, or choose another --output_dir."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def measure(plan: Any) -> dict[str, list[Any]]:

@@ -209,6 +209,16 @@ def test_a_comparison_that_is_killed_continues_and_does_no_run_twice(recipe_file
     assert [(arm.num_runs, arm.num_pairs) for arm in found.arms] == [(2, 0), (2, 2)]
 
 
+def test_a_second_comparison_in_the_same_folder_is_refused(recipe_file, stubbed, capsys):
+    folder, done = stubbed
+    words = ["--recipe", str(recipe_file), "--variants", "baseline", "--repeats", "1", "--output_dir", str(folder)]
+    with compare.sole_use(folder):
+        assert run(compare.main, words) == 2
+        assert f"{folder}: another comparison is running there" in capsys.readouterr().err
+    assert done() == []
+    assert run(compare.main, words) == 0
+
+
 def wait_for_end(process: int) -> None:
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
