@@ -74,8 +74,8 @@ def compare(
 
     folder = RUNS / ("quick" if quick else "full") / recipe
     data, model = RECIPES[recipe]
-    flags = ["--recipe", recipe, "--output_dir", str(folder)]
-    flags += ["--data.name", "digits" if quick else str(data_folder(data))]
+    place = "digits" if quick else str(data_folder(data))
+    flags = ["--recipe", recipe, "--output_dir", str(folder), "--data.name", place]
     flags += ["--variants", *variants] if variants else []
     flags += ["--repeats", str(repeats)] if repeats else []
     flags += ["--model.name", str(data_folder(model))] if model and not quick else []
@@ -85,6 +85,7 @@ def compare(
         return {"error": f"hf-accel compare ended with {code}"}
     draw(folder, Path(picture))
     text = (folder / "compare.md").read_text("utf-8")
+    text = text.replace(place, Path(place).name)  # a result names the data, not where it lies on this machine
     return {"tables": markdown_tables(text), "notes": markdown_notes(text)}
 
 
