@@ -6,10 +6,15 @@ Command modules are imported only when called, so `--help` answers without torch
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
+import gc
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
+from typing import NoReturn
 
 from hf_accel import __version__
 from hf_accel.errors import UserError
@@ -100,8 +105,42 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
         return 130
 
 
+def run_and_exit(main: Callable[[list[str] | None], int]) -> NoReturn:
+    """Run a command that is all of its process, and end the process without taking it apart.
+
+    Python deallocates the modules of torch and transformers object by object, 2 s and more after the last line of a
+    command; the kernel takes their memory back at once. What others registered with atexit is called before.
+    """
+    code = None
+
+    def exit_now() -> None:
+        if code is None:  # an exception, whose exit code Python knows
+            return
+        with contextlib.suppress(OSError):  # a reader who has gone: Python says it in its own way
+            sys.stdout.flush()
+            sys.stderr.flush()
+            logging.shutdown()
+            os._exit(code)
+
+    atexit.register(exit_now)  # the first to register is the last to be called
+    code = run(main)
+    raise SystemExit(code)
+
+
+@contextlib.contextmanager
+def quick_imports() -> Iterator[None]:
+    """No garbage collection within: it looks for garbage among the objects of modules, of which none is, for a second."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of the `hf-accel` console script."""
+    """`hf-accel VERB ...`."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS))
@@ -120,5 +159,10 @@ def main(argv: list[str] | None = None) -> int:
     return run(import_module(f"hf_accel.{verb}").main, argv[1:])
 
 
+def console() -> NoReturn:
+    """Entry point of the `hf-accel` console script."""
+    run_and_exit(main)
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    console()

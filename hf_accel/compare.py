@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from hf_accel.cli import command_parser, parse_with_overrides, run
+from hf_accel.cli import command_parser, parse_with_overrides, run_and_exit
 from hf_accel.errors import UserError
 
 DESCRIPTION = """\
@@ -140,4 +140,4 @@ def _interrupt(*_: Any) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    run_and_exit(main)

@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from hf_accel.cli import command_parser, run
+from hf_accel.cli import command_parser, run_and_exit
 from hf_accel.errors import UserError
 
 DESCRIPTION = """\
@@ -111,4 +111,4 @@ def _release(name: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    run_and_exit(main)

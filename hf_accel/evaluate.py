@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, run
+from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, quick_imports, run_and_exit
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_count, format_score
 from hf_accel.recipe import Recipe, load_recipe, overrides_from_flags
@@ -67,11 +67,12 @@ def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
     Raises:
         UserError: there is no such split, or the model does not know the data's labels.
     """
-    from hf_accel.arguments import training_arguments
-    from hf_accel.data import load_splits
-    from hf_accel.model import load_trained
-    from hf_accel.results import detailed_scores, quiet_libraries
-    from hf_accel.trainer import build_evaluator
+    with quick_imports():
+        from hf_accel.arguments import training_arguments
+        from hf_accel.data import load_splits
+        from hf_accel.model import load_trained
+        from hf_accel.results import detailed_scores, quiet_libraries
+        from hf_accel.trainer import build_evaluator
 
     quiet_libraries()
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its output folder, whatever it is asked to do
@@ -139,4 +140,4 @@ def render(scores: dict[str, Any], form: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    run_and_exit(main)

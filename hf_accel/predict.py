@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hf_accel.cli import command_parser, is_main_process, run
+from hf_accel.cli import command_parser, is_main_process, quick_imports, run_and_exit
 from hf_accel.errors import UserError
 from hf_accel.settings import CHOICES
 
@@ -64,16 +64,17 @@ def predict(
     Raises:
         UserError: nothing matches, or a file is no image (unless `skip_bad`: those are named on stderr).
     """
-    import torch
-    from accelerate import PartialState
-    from accelerate.utils import gather_object
-    from PIL import Image
+    with quick_imports():
+        import torch
+        from accelerate import PartialState
+        from accelerate.utils import gather_object
+        from PIL import Image
 
-    from hf_accel.arguments import accelerator_type
-    from hf_accel.images import UnreadableImageError, decode_image, load_images
-    from hf_accel.inputs.views import mean_logits
-    from hf_accel.model import load_trained
-    from hf_accel.results import quiet_libraries
+        from hf_accel.arguments import accelerator_type
+        from hf_accel.images import UnreadableImageError, decode_image, load_images
+        from hf_accel.inputs.views import mean_logits
+        from hf_accel.model import load_trained
+        from hf_accel.results import quiet_libraries
 
     quiet_libraries()
     files = load_images(images)
@@ -138,4 +139,4 @@ def render(rows: list[dict[str, Any]], form: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    run_and_exit(main)

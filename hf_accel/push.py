@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from hf_accel.cli import command_parser, run
+from hf_accel.cli import command_parser, run_and_exit
 
 DESCRIPTION = """\
 Push a finished run to the Hub.
@@ -35,4 +35,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    run_and_exit(main)

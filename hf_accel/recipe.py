@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from hf_accel.cli import command_parser, run
+from hf_accel.cli import command_parser, run_and_exit
 from hf_accel.errors import UserError
 from hf_accel.settings import (
     AugmentSettings,
@@ -334,4 +334,4 @@ def _print_lines(lines: Iterable[str]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    run_and_exit(main)

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, run
+from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, quick_imports, run_and_exit
 from hf_accel.errors import UserError
 from hf_accel.recipe import Recipe, load_recipe, overrides_from_flags
 
@@ -49,9 +49,10 @@ def train(recipe: Recipe, overwrite: bool = False) -> Path:
     folder = recipe.output_dir
     checkpoint = claim_folder(folder, recipe, overwrite)
 
-    from hf_accel import hub
-    from hf_accel.results import finish, quiet_libraries
-    from hf_accel.trainer import build_trainer
+    with quick_imports():
+        from hf_accel import hub
+        from hf_accel.results import finish, quiet_libraries
+        from hf_accel.trainer import build_trainer
 
     quiet_libraries()
     start_console(is_main_process())
@@ -151,4 +152,4 @@ def start_log(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main))
+    run_and_exit(main)

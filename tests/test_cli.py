@@ -1,10 +1,11 @@
+import gc
 import subprocess
 import sys
 
 import pytest
 
 import hf_accel
-from hf_accel.cli import COMMANDS, command_parser, main, parse_with_overrides, run
+from hf_accel.cli import COMMANDS, command_parser, main, parse_with_overrides, quick_imports, run
 from hf_accel.errors import UserError
 
 
@@ -90,3 +91,50 @@ def test_a_closed_pipe_is_no_error():
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+ENDING = """
+import atexit, sys, threading, time
+from hf_accel.cli import run_and_exit
+from hf_accel.errors import UserError
+
+class Torn:
+    def __del__(self):
+        print("taken apart")
+
+torn = Torn()
+torn.cycle = torn
+
+def main(argv):
+    atexit.register(print, "exit handler")
+    threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
+    print("main")
+    {ending}
+
+run_and_exit(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "ending"), [(0, "return 0"), (2, "raise UserError('wrong')"), (130, "raise KeyboardInterrupt")]
+)
+def test_a_command_ends_its_process_at_once_and_loses_nothing(code, ending):
+    done = subprocess.run([sys.executable, "-c", ENDING.format(ending=ending)], capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stdout.split() == ["main", "thread", "exit", "handler"]  # through a pipe: stdout was flushed
+
+
+def test_a_failure_ends_the_process_as_python_does():
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING.format(ending="raise RuntimeError('a bug')")], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "RuntimeError: a bug" in done.stderr
+    assert "taken apart" in done.stdout
+
+
+def test_collection_goes_on_after_the_imports():
+    assert gc.isenabled()
+    with quick_imports():
+        assert not gc.isenabled()
+    assert gc.isenabled()

@@ -84,8 +84,8 @@ def _build(kept: KeptPixels, folder: Path, identity: dict) -> None:
     logger.info("%s: decoded images take %s in %s", kept.split.source, format_bytes(nbytes), folder)
     if nbytes + _SPARE_BYTES > free:
         raise UserError(
-            f"data.cache: disk needs {format_bytes(nbytes)} for {kept.split.source} in {folder.parent}, where "
-            f"{format_bytes(free)} are free. "
+            f"data.cache: disk needs {format_bytes(nbytes)} for {kept.split.source} in {folder.parent}, and "
+            f"{format_bytes(_SPARE_BYTES)} more to stay free; {format_bytes(free)} are free. "
             "Name a larger disk with data.cache_dir, lower data.cache_size, or set data.cache: none."
         )
     partial = folder.with_name(folder.name + ".partial")
