@@ -17,6 +17,7 @@ from transformers.trainer_utils import PredictionOutput
 from hf_accel.card import write_card, write_examples
 from hf_accel.environment import describe_environment
 from hf_accel.gallery import confident_mistakes, data_sample
+from hf_accel.image_trainer import ImageTrainer
 from hf_accel.metrics import classification_metrics, confusion, per_class
 from hf_accel.page import write_page
 from hf_accel.recipe import Recipe
@@ -29,7 +30,6 @@ from hf_accel.report import (
     TrainSummary,
     history_from_log,
 )
-from hf_accel.trainer import ImageTrainer
 
 logger = logging.getLogger(__name__)
 

@@ -142,6 +142,7 @@ def test_training_in_two_processes_says_so_and_matches_one(tiny_recipe, tmp_path
     launch("hf_accel.train", "--recipe", tmp_path / "two.yaml")
     two = RunReport.load(tmp_path / "two")
     assert (one.train.world_size, two.train.world_size) == (1, 2)
+    assert (one.settings.get("ddp_find_unused_parameters"), two.settings["ddp_find_unused_parameters"]) == (None, False)
     assert one.train.effective_batch_size == two.train.effective_batch_size == 8
     assert sum(map(sum, two.test.confusion)) == 8
     assert two.train.final_loss == pytest.approx(one.train.final_loss, rel=1e-3)

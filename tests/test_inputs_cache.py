@@ -221,7 +221,9 @@ def test_the_rest_of_a_build_that_was_killed_does_no_harm(vit48, tmp_path):
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(vit48, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=70 << 20))
-    with pytest.raises(UserError, match=r"needs 6.6 MiB .* 64.0 MiB more to stay free; 70.0 MiB are free.*data.cache_dir"):
+    with pytest.raises(
+        UserError, match=r"needs 6.6 MiB .* 64.0 MiB more to stay free; 70.0 MiB are free.*data.cache_dir"
+    ):
         open_evaluation_pixels(make_split(noise(*[(60, 60)] * 1000)), settings("disk", tmp_path), vit48)
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 

@@ -1,0 +1,36 @@
+"""Which parameters a network has and does not use: DistributedDataParallel must know whether there are any."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def unused_parameters(model: nn.Module, image_size: int) -> list[str]:
+    """Names of the trainable parameters on which the logits of an image do not depend.
+
+    The graph that autograd records of one image in evaluation mode is walked, so nothing is computed backwards and no
+    gradient is left behind.
+
+    Args:
+        model: an image classifier; takes `pixel_values` (1, 3, S, S).
+        image_size: S, in pixels.
+    """
+    parameter = next(model.parameters())
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.enable_grad():
+            images = torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
+            logits = model(pixel_values=images).logits
+    finally:
+        model.train(was_training)
+    used, seen, nodes = set(), set(), [logits.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        used.add(id(getattr(node, "variable", None)))  # of AccumulateGrad, where the walk ends
+        nodes += [following for following, _ in node.next_functions]
+    return [name for name, value in model.named_parameters() if value.requires_grad and id(value) not in used]
