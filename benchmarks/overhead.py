@@ -2,29 +2,31 @@
 
 A ResNet-20 at 32 px, because its steps are short. Both loops have the same network, images, loader, transforms on the
 device, precision and optimizer; the bare one has nothing else: no schedule, no callbacks, no measurement. A percent of a
-step is less than what a machine's other load moves in a minute, so the loops take turns every few seconds.
+step is less than what a machine's other load moves in a second, so on a CPU the loops take turns step by step. On a GPU,
+where a step is queued while another computes, a turn is 25 steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain, islice, repeat
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from benchmarks.ceiling import training_step
-from benchmarks.clock import StepClock
 from benchmarks.machine import now
 from benchmarks.session import benchmark_parser, failure, figures, middle, open_session, ratio_cells, workplace
 from benchmarks.workloads import Size, data_folder
 from hf_accel.cli import run
+from hf_accel.image_trainer import ImageTrainer
 from hf_accel.inputs.sampling import EpochSampler
 from hf_accel.recipe import apply_patch, load_recipe
 from hf_accel.results import quiet_libraries
-from hf_accel.trainer import ImageTrainer, build_trainer
+from hf_accel.trainer import build_trainer
 
 DESCRIPTION = """\
 Milliseconds a step of the Trainer of this package and of a bare PyTorch loop: ResNet-20, CIFAR-10 at 32 px.
@@ -33,18 +35,20 @@ Milliseconds a step of the Trainer of this package and of a bare PyTorch loop: R
 
 HEADINGS = ("batch", "loop", "ms a step", "images/s", "trainer / bare, time (95 % interval)", "pairs")
 LOGGING_STEPS = 94  # of the whole recipe at batch 128; a fiftieth of these few steps would be every other one
-CPU, CUDA, QUICK = Size(128, 30, 10), Size(2048, 75, 30), Size(8, 3, 1)
-BLOCKS = 4  # of each loop in a round
+CPU, CUDA, QUICK = Size(128, 120, 10), Size(2048, 300, 30), Size(8, 3, 1)
+CPU_TURN, CUDA_TURN = 1, 25  # steps
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = benchmark_parser("overhead", DESCRIPTION)
     parser.add_argument("--batch", type=int, help="images a step; default 128 on a CPU, 2048 on a GPU")
-    parser.add_argument("--steps", type=int, help="steps of a block; default 30 on a CPU, 75 on a GPU")
+    parser.add_argument("--steps", type=int, help="steps of each loop in a round; default 120 on a CPU, 300 on a GPU")
     session = open_session(parser, argv)
     default = QUICK if session.quick else CUDA if session.is_cuda else CPU
     size = Size(session.options.batch or default.batch, session.options.steps or default.steps, default.warmup)
+    turn = CUDA_TURN if session.is_cuda and not session.quick else CPU_TURN
     settings = {
+        "turn": turn,
         "batch": size.batch,
         "steps": size.steps,
         "warmup": size.warmup,
@@ -71,60 +75,73 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in milliseconds
     ]
     notes = [
-        f"{BLOCKS} blocks of each loop in turn, {size.steps} steps after a warm-up of {size.warmup}, with loading and "
-        f"transforms; the Trainer logs every {LOGGING_STEPS} steps, as in the whole recipe",
-        "a round is a process, and its figure the median of the blocks",
+        f"both loops in turn, {turn} {'step' if turn == 1 else 'steps'} each, {size.steps} steps after a warm-up of "
+        f"{size.warmup}, with loading and transforms; the Trainer logs every {LOGGING_STEPS} steps, as in the whole recipe",
+        "a round is a process, and its figure the median of the turns",
     ]
     session.write([("Loop", HEADINGS, rows)], notes)
     return 0
 
 
-def both_loops(**settings: Any) -> dict[str, Any]:
-    """Blocks of both loops in turn, on one network; the settings are those of `build_resnet20`.
+def both_loops(turn: int, **settings: Any) -> dict[str, Any]:
+    """Both loops in turn, on one network; the other settings are those of `build_resnet20`.
 
+    Args:
+        turn: steps of one loop before it is the other's turn.
     Returns:
-        trainer_milliseconds, bare_milliseconds: a step, median of the blocks.
+        trainer_milliseconds, bare_milliseconds: a step, median of the turns.
     """
     trainer, size = build_resnet20(**settings)
-    step = training_step(trainer)
-    loops = {"trainer": lambda: trainer_block(trainer, size), "bare": lambda: bare_block(trainer, size, step)}
-    blocks: dict[str, list[float]] = {name: [] for name in loops}
-    for block in range(BLOCKS):
-        for name in sorted(loops, reverse=block % 2 == 0):
-            blocks[name].append(1000 * loops[name]() / size.steps)
-    return {f"{name}_milliseconds": median(values) for name, values in blocks.items()}
-
-
-def trainer_block(trainer: ImageTrainer, size: Size) -> float:
-    """Seconds of `size.steps` steps under the Trainer."""
-    clock = StepClock(size.warmup)
-    trainer.add_callback(clock)
+    turns = Turns(bare_loop(trainer, size.batch), size.warmup, turn)
+    trainer.add_callback(turns)
     trainer.train()
-    trainer.remove_callback(clock)
-    return clock.seconds
+    return {f"{name}_milliseconds": 1000 * median(values) / turn for name, values in turns.seconds.items()}
 
 
-def bare_block(trainer: ImageTrainer, size: Size, step: Callable[[dict[str, torch.Tensor]], None]) -> float:
-    """Seconds of `size.steps` steps of the shortest loop that trains the same."""
+class Turns(TrainerCallback):
+    """After every turn of the Trainer, runs one of the bare loop: both meet the same second of the machine.
+
+    Attributes:
+        seconds: of each turn, the device idle at its start and its end.
+    """
+
+    def __init__(self, bare: Callable[[int], None], warmup: int, turn: int) -> None:
+        self.bare, self.warmup, self.turn = bare, warmup, turn
+        self.start = 0.0
+        self.seconds: dict[str, list[float]] = {"trainer": [], "bare": []}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        step = state.global_step - self.warmup
+        if step == 0:
+            self.bare(self.warmup)
+        elif step > 0 and step % self.turn == 0:
+            end = now(args.device)
+            self.bare(self.turn)
+            self.seconds["trainer"].append(end - self.start)
+            self.seconds["bare"].append(now(args.device) - end)
+        self.start = now(args.device) if step % self.turn == 0 else self.start
+
+
+def bare_loop(trainer: ImageTrainer, batch_size: int) -> Callable[[int], None]:
+    """The shortest loop that trains the same, as a function of the number of its next steps."""
     args = trainer.args
+    step = training_step(trainer)
     loader = DataLoader(
         trainer.train_dataset,
-        batch_size=size.batch,
+        batch_size=batch_size,
         sampler=EpochSampler(len(trainer.train_dataset), seed=args.seed),
         collate_fn=trainer.data_collator,
         drop_last=True,
         pin_memory=args.dataloader_pin_memory,
     )
-    done, start = 0, 0.0
-    while True:
-        for batch in loader:
+    batches = chain.from_iterable(repeat(loader))
+
+    def run_steps(steps: int) -> None:
+        for batch in islice(batches, steps):
             inputs = {name: value.to(args.device, non_blocking=True) for name, value in batch.items()}
             step(trainer.train_transform(inputs))
-            done += 1
-            if done == size.warmup:
-                start = now(args.device)
-            if done == size.warmup + size.steps:
-                return now(args.device) - start
+
+    return run_steps
 
 
 def build_resnet20(
