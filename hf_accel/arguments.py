@@ -81,6 +81,8 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     reasons = {name: (value, why) for name, (value, why) in FIXED.items() if asked.get(name, value) != value}
     reasons.pop("push_to_hub", None)  # the push does come, only later
     defaults = DEFAULTS | (SELECTION if has_validation else NO_SELECTION)
+    if asked.get("save_strategy") == "no":
+        defaults.pop("save_total_limit")
     for name, (value, why) in defaults.items():
         if name not in asked:
             values[name] = value

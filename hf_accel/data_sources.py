@@ -23,6 +23,7 @@ from hf_accel.images import is_hidden, is_image_file, visible_files
 from hf_accel.settings import DataSettings, did_you_mean
 
 DIGITS = "digits"
+_HASHED_BYTES = 4 << 30  # files up to this size in all are told apart by their content: seconds to read
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -95,8 +96,15 @@ def _open_folder(settings: DataSettings, folder: Path) -> Source:
     where = f"data.name {settings.name}"
     files = visible_files(folder)
     if any(name.endswith(".parquet") for name in files):
-        # The resolved path makes the fingerprint independent of the folder a command is started in.
-        return _by_role(where, _load(where, str(folder.resolve()), settings.config))
+        tables = _load(where, str(folder.resolve()), settings.config)
+        # The library's own fingerprint follows the path and the date of the files.
+        names = [name for name in files if name.endswith(".parquet")]
+        content = _files_fingerprint(names, [str(folder / name) for name in names])
+        fingerprints = {
+            split: hashlib.sha256(f"{content} {settings.config} {split} {len(table)}".encode()).hexdigest()
+            for split, table in tables.items()
+        }
+        return _by_role(where, tables, fingerprints)
     if any(is_image_file(name) for name in files):
         return _open_image_folder(where, folder, files)
     content = f"none of its {len(files)} files is parquet or an image" if files else "the folder is empty"
@@ -143,12 +151,23 @@ def _refuse_single_class(where: str, prefix: str, rows: list[str], labels: list[
 
 
 def _files_fingerprint(names: list[str], paths: list[str]) -> str:
+    """Of what files hold, wherever and since whenever they are there; of their size and date where they are too large."""
     digest = hashlib.sha256()
-    for name, path in zip(names, paths, strict=True):
-        # A link to nowhere is an unreadable image, to be treated as any other when it is read.
-        stat = os.stat(path) if os.path.exists(path) else os.lstat(path)
-        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    # A link to nowhere is an unreadable image, to be treated as any other when it is read.
+    stats = [os.stat(path) if os.path.exists(path) else os.lstat(path) for path in paths]
+    by_content = sum(stat.st_size for stat in stats) <= _HASHED_BYTES
+    for name, path, stat in zip(names, paths, stats, strict=True):
+        digest.update(f"{name}\0{stat.st_size}\0".encode())
+        digest.update(_content_digest(path) if by_content else f"{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _content_digest(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:  # unreadable as an image, too
+        return str(error.errno).encode()
 
 
 def _open_hub(settings: DataSettings) -> Source:

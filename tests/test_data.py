@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -113,6 +114,27 @@ def test_the_fingerprint_follows_files_and_rows_and_nothing_else(tmp_path):
     assert load(folder, validation=0.1).train.fingerprint == first.train.fingerprint, "a moved folder is the same"
     (folder / "a" / "000.png").write_bytes(png(7, (9, 9)))
     assert load(folder, validation=0.1).fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("kind", ["photos", "tables"])
+def test_a_later_copy_of_the_data_is_the_same_data(kind, tmp_path):
+    classes = {"a": 10, "b": 10}
+    folder = tmp_path / kind
+    write_folder(folder, classes) if kind == "photos" else write_parquet(folder, {"train": ["a", "b"] * 10})
+    first = load(folder, validation=0.1).fingerprint
+    copy = shutil.copytree(folder, tmp_path / "elsewhere", copy_function=shutil.copyfile)
+    for path in copy.rglob("*.*"):
+        os.utime(path, (1, 1))
+    assert load(copy, validation=0.1).fingerprint == first
+
+
+def test_files_too_large_to_be_read_beforehand_are_told_apart_by_their_dates(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "photos", {"a": 10, "b": 10})
+    monkeypatch.setattr("hf_accel.data_sources._HASHED_BYTES", 0)
+    first = load(folder, validation=0.1).fingerprint
+    assert load(folder, validation=0.1).fingerprint == first
+    os.utime(folder / "a" / "000.png", (1, 1))
+    assert load(folder, validation=0.1).fingerprint != first
 
 
 def test_two_processes_give_the_same_fingerprints(tmp_path):

@@ -431,6 +431,15 @@ def test_the_loader_and_the_device_give_the_same_run_with_mixup_too(tiny_recipe,
     assert losses("loader") == losses("device")
 
 
+def test_nothing_is_said_of_checkpoints_where_none_is_saved(tiny_recipe):
+    def notes(strategy):
+        chosen = training_arguments(tiny_recipe({"training": {"save_strategy": strategy}}), has_validation=False).notes
+        return [note for note in chosen if note.startswith("save_total_limit")]
+
+    assert notes("epoch") == ["save_total_limit: 2 (the best and the last checkpoint)"]
+    assert notes("no") == []
+
+
 @pytest.mark.parametrize("variant", [v for v in variant_names("finetune") if v != "fp16"])
 def test_every_variant_runs_and_the_result_is_a_classifier(variant, tiny_recipe, tmp_path):
     tiny = tiny_recipe().to_dict()
