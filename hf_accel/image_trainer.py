@@ -1,9 +1,9 @@
 """The Trainer whose batches are images.
 
-It is thin, and changes five things that upstream gets wrong or leaves out for images: batches arrive as uint8 and are
-transformed on the training device, the loss is exact under gradient accumulation, evaluation keeps five class numbers a
-row instead of all logits, a checkpoint is loaded whole, and what cannot be compiled is trained eagerly. Its optimizer
-may be Muon.
+It is thin, and changes six things that upstream gets wrong or leaves out for images: batches arrive as uint8 and are
+transformed on the training device, the loss is exact under gradient accumulation, batch norm under activation
+checkpointing, evaluation keeps five class numbers a row instead of all logits, a checkpoint is loaded whole, and what
+cannot be compiled is trained eagerly. Its optimizer may be Muon.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from hf_accel.inputs.views import mean_logits
 from hf_accel.measure import Measurement, Stopwatch
 from hf_accel.methods.losses import cross_entropy_sum
 from hf_accel.methods.muon import MuonSettings, build_muon
+from hf_accel.methods.recomputation import UpdatedOnce
 from hf_accel.metrics import classification_metrics
 from hf_accel.report import NOT_COMPILED
 
@@ -92,6 +93,7 @@ class ImageTrainer(Trainer):
         self.num_labels = num_labels
         self.flops_per_image = flops_per_image
         self.kernels = kernels
+        self.statistics = UpdatedOnce(model if self.args.gradient_checkpointing else None)
         self.muon = muon
         if muon is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise UserError(
@@ -150,6 +152,7 @@ class ImageTrainer(Trainer):
                 hard = labels.argmax(-1) if labels.is_floating_point() else labels
                 self.train_correct += (logits.argmax(-1) == hard).sum()
                 self.train_seen += len(labels)
+            self.statistics.hold()
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
     def train_accuracy(self) -> float | None:
@@ -179,7 +182,7 @@ class ImageTrainer(Trainer):
         return super()._get_num_items_in_batch(rows, device)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        with self.kernels:
+        with self.kernels, self.statistics:
             return super().training_step(*args, **kwargs)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:

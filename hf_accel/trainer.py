@@ -69,6 +69,11 @@ def build_trainer(
         notes.append(f"freed memory {'stays for the next step' if refusal is None else f'is given back: {refusal}'}")
     set_seed(args.seed)  # the new head must not depend on what was drawn before
     loaded = loaded or load_model(recipe.model, splits.label_names, recipe.data.image_size)
+    if args.gradient_checkpointing and not loaded.model.supports_gradient_checkpointing:
+        raise UserError(
+            f"{recipe.name}: training.gradient_checkpointing is true, and {type(loaded.model).__name__} of "
+            f"{recipe.model.name} cannot compute its activations again. Set it to false, or take a timm model."
+        )
     require_space(recipe.output_dir, args, loaded.parameters)
     num_labels = len(splits.label_names)
     flops = flops_per_image(loaded.model, loaded.image_size)

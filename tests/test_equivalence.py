@@ -6,6 +6,7 @@ import transformers
 from torch import nn
 from transformers import AutoImageProcessor, AutoModelForImageClassification, Trainer, TrainingArguments
 
+from hf_accel.errors import UserError
 from hf_accel.model import load_model
 from hf_accel.settings import ModelSettings
 from hf_accel.trainer import build_trainer
@@ -35,6 +36,8 @@ CONFIGS = {
 TIMM = {
     "timm_vit": ("timm/vit_tiny_patch16_224", {"img_size": SIZE, "patch_size": 8, "depth": 2, "embed_dim": 48}),
     "timm_resnet": ("timm/resnet10t", {"channels": [8, 8, 16, 16]}),
+    "cifar_resnet": ("hf_accel/cifar_resnet20", {"depth": 8, "width": 4}),
+    "airbench": ("hf_accel/cifar_airbench94", {"widths": [8, 8, 8]}),
 }
 
 
@@ -89,6 +92,28 @@ def test_micro_batches_give_the_loss_and_gradients_of_one_big_batch(name, model_
     torch.testing.assert_close(logged(small, "grad_norm"), logged(big, "grad_norm"), rtol=1e-3, atol=1e-4)
     for (key, a), b in zip(small.model.state_dict().items(), big.model.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize("name", ["vit", "timm_resnet", "cifar_resnet", "airbench"])
+def test_activations_computed_again_give_the_same_model(name, model_patch, tiny_recipe, tmp_path):
+    def state(checkpointing):
+        training = {"gradient_checkpointing": checkpointing, "gradient_accumulation_steps": 2, "optim": "sgd",
+                    "output_dir": str(tmp_path / str(checkpointing))}  # fmt: skip
+        recipe = tiny_recipe({"model": model_patch(name), "data": {"image_size": SIZE}, "training": training})
+        trainer = build_trainer(recipe)
+        trainer.train()
+        return trainer.model.state_dict()
+
+    # the statistics of batch norm, too, which upstream moves twice
+    torch.testing.assert_close(state(True), state(False))
+
+
+@pytest.mark.parametrize("name", ["resnet", "efficientnet"])
+def test_a_model_that_cannot_compute_activations_again_is_refused(name, model_patch, tiny_recipe, tmp_path):
+    recipe = tiny_recipe({"model": model_patch(name), "training": {"gradient_checkpointing": True}})
+    with pytest.raises(UserError, match=r"gradient_checkpointing is true, and \w+ForImageClassification"):
+        build_trainer(recipe)
+    assert not (tmp_path / "run").exists()
 
 
 FAMILIES = ["vit", "swin", "dinov2", "beit", "convnext", "resnet", "timm_resnet"]
