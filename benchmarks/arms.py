@@ -33,7 +33,7 @@ def ours(
     """Train with this package, from the loader to the optimizer.
 
     Returns:
-        images_per_second; flops_per_image of a forward pass; settings in words.
+        images_per_second; settings in words.
     """
     trainer, size = build(place, model, batch, steps, warmup, seed, overrides)
     clock = StepClock(warmup)
@@ -41,7 +41,6 @@ def ours(
     trainer.train()
     return {
         "images_per_second": clock.images_per_second(size),
-        "flops_per_image": trainer.flops_per_image,
         "settings": settings_text(trainer),
     }
 

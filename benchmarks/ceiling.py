@@ -1,19 +1,18 @@
 """`python -m benchmarks.ceiling`: the training step on one batch that lies ready, and how near a whole run comes to it.
 
 The resident batch has no loading, no transforms and no Trainer: only forward, loss, backward, clipping and optimizer,
-with the same settings. What a run loses against it is what the input path and the loop cost.
+with the same settings, on the same network. What a run loses against it is what the input path and the loop cost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from benchmarks.arms import build, settings_text
-from benchmarks.machine import now
 from benchmarks.session import (
     Session,
     benchmark_parser,
@@ -24,6 +23,7 @@ from benchmarks.session import (
     ratio_cells,
     workplace,
 )
+from benchmarks.turns import Turns, chosen_turn, turn_note
 from benchmarks.workloads import Size, Workload, add_model_flags, chosen_models, chosen_size
 from hf_accel.cli import run
 from hf_accel.errors import UserError
@@ -39,6 +39,7 @@ Flags of `hf-accel train` change the settings: --torch_compile true, --model.cha
 
 HEADINGS = ("model", "settings", "resident img/s", "GFLOP/s", "of bf16 peak", "of fp32 peak", "whole run img/s",
             "whole run / resident (95 % interval)", "pairs")  # fmt: skip
+CPU_STEPS, CUDA_STEPS = 20, 100
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,68 +47,77 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_model_flags(parser)
     session = open_session(parser, argv)
     size = chosen_size(session)
-    rows = [model_row(session, model, size) for model in chosen_models(session)]
+    if not (session.quick or session.options.steps):
+        size = replace(size, steps=CUDA_STEPS if session.is_cuda else CPU_STEPS)
+    turn = chosen_turn(session, size.steps)
+    rows = [model_row(session, model, size, turn) for model in chosen_models(session)]
     notes = [
-        f"batch {size.batch}, {size.steps} steps after a warm-up of {size.warmup} (compilation is in it); medians",
+        f"batch {size.batch}; {turn_note(turn, size.steps, size.warmup)} (compilation is in it)",
         "FLOP/s: 3 times the forward pass as PyTorch counts it, a multiply-add as two",
-        "each run a process of its own, the two arms in turn",
+        "a round is a process, and its figure the median of the turns; medians of the rounds",
     ]
     session.write([("Resident batch", HEADINGS, rows)], notes)
     return 0
 
 
-def model_row(session: Session, model: str, size: Size) -> tuple[str, ...]:
-    """Measure one model on a resident batch and in whole runs, in turn."""
+def model_row(session: Session, model: str, size: Size, turn: int) -> tuple[str, ...]:
+    """Measure one model on a resident batch and in a whole run."""
     with workplace() as place:
         workload = Workload(session, place, model, (size.warmup + size.steps) * size.batch)
-        settings = {"model": model, **asdict(size), "overrides": session.overrides}
-        resident, whole = session.rounds(
-            {
-                target: lambda n, t=target: session.measure(t, {**settings, "seed": n}, workload.places, n)
-                for target in ("benchmarks.ceiling:resident", "benchmarks.arms:ours")
-            }
-        ).values()
-    flops = sorted(value for value in figures(resident, "flops_per_second") if value is not None)
+        settings = {"model": model, "turn": turn, **asdict(size), "overrides": session.overrides}
+        target = "benchmarks.ceiling:resident_and_whole"
+        results = session.rounds(
+            {"both": lambda n: session.measure(target, {**settings, "seed": n}, workload.places, n)}
+        )["both"]
+    flops = sorted(value for value in figures(results, "flops_per_second") if value is not None)
     typical = flops[len(flops) // 2] if flops else None
     shares = ["-" if typical is None else session.fraction_of_peak(typical, dtype) for dtype in ("bfloat16", "float32")]
-    rates = [figures(results, "images_per_second") for results in (resident, whole)]
+    resident, whole = (figures(results, f"{name}_images_per_second") for name in ("resident", "whole"))
     return (
         model,
-        failure(resident) or failure(whole) or next((r["settings"] for r in resident if r and "settings" in r), "-"),
-        middle(rates[0]),
+        failure(results) or next((r["settings"] for r in results if r and "settings" in r), "-"),
+        middle(resident),
         "-" if typical is None else f"{typical / 1e9:,.0f}",
         *shares,
-        middle(rates[1]),
-        *ratio_cells(rates[1], rates[0]),
+        middle(whole),
+        *ratio_cells(whole, resident),
     )
 
 
-def resident(
+def resident_and_whole(
     place: str,
     model: str,
+    turn: int,
     batch: int,
     steps: int,
     warmup: int,
     seed: int = 0,
     overrides: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Take the step again and again on the first batch of the run.
+    """Train, and take the step again and again on the first batch of the run, in turn.
 
+    Args:
+        turn: steps of the one before it is the other's turn.
     Returns:
-        images_per_second, flops_per_second, settings in words.
+        resident_images_per_second and flops_per_second of the resident batch, whole_images_per_second of the run,
+        settings in words.
     """
     trainer, size = build(place, model, batch, steps, warmup, seed, overrides)
     inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     step = training_step(trainer)
-    for _ in range(warmup):
-        step(inputs)
-    start = now(trainer.args.device)
-    for _ in range(steps):
-        step(inputs)
-    rate = size.batch * steps / (now(trainer.args.device) - start)
+
+    def run_resident(number: int) -> None:
+        for _ in range(number):
+            step(inputs)
+
+    turns = Turns(run_resident, size.warmup, turn)
+    trainer.add_callback(turns)
+    trainer.train()
+    whole, resident = (size.batch / seconds for seconds in turns.step_seconds())
     return {
-        "images_per_second": rate,
-        "flops_per_second": rate * 3 * trainer.flops_per_image,
+        "whole_images_per_second": whole,
+        "resident_images_per_second": resident,
+        "flops_per_second": resident * 3 * trainer.flops_per_image,
         "settings": settings_text(trainer),
     }
 

@@ -1,9 +1,7 @@
 """`python -m benchmarks.overhead`: what the Trainer's loop costs a step, against a bare PyTorch loop.
 
 A ResNet-20 at 32 px, because its steps are short. Both loops have the same network, images, loader, transforms on the
-device, precision and optimizer; the bare one has nothing else: no schedule, no callbacks, no measurement. A percent of a
-step is less than what a machine's other load moves in a second, so on a CPU the loops take turns step by step. On a GPU,
-where a step is queued while another computes, a turn is 25 steps.
+device, precision and optimizer; the bare one has nothing else: no schedule, no callbacks, no measurement.
 """
 
 from __future__ import annotations
@@ -11,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import chain, islice, repeat
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from benchmarks.ceiling import training_step
-from benchmarks.machine import now
 from benchmarks.session import benchmark_parser, failure, figures, middle, open_session, ratio_cells, workplace
+from benchmarks.turns import Turns, chosen_turn, turn_note
 from benchmarks.workloads import Size, data_folder
 from hf_accel.cli import run
 from hf_accel.image_trainer import ImageTrainer
@@ -36,7 +32,6 @@ Milliseconds a step of the Trainer of this package and of a bare PyTorch loop: R
 HEADINGS = ("batch", "loop", "ms a step", "images/s", "trainer / bare, time (95 % interval)", "pairs")
 LOGGING_STEPS = 94  # of the whole recipe at batch 128; a fiftieth of these few steps would be every other one
 CPU, CUDA, QUICK = Size(128, 120, 10), Size(2048, 300, 30), Size(8, 3, 1)
-CPU_TURN, CUDA_TURN = 1, 25  # steps
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     session = open_session(parser, argv)
     default = QUICK if session.quick else CUDA if session.is_cuda else CPU
     size = Size(session.options.batch or default.batch, session.options.steps or default.steps, default.warmup)
-    turn = CUDA_TURN if session.is_cuda and not session.quick else CPU_TURN
+    turn = chosen_turn(session, size.steps)
     settings = {
         "turn": turn,
         "batch": size.batch,
@@ -75,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in milliseconds
     ]
     notes = [
-        f"both loops in turn, {turn} {'step' if turn == 1 else 'steps'} each, {size.steps} steps after a warm-up of "
-        f"{size.warmup}, with loading and transforms; the Trainer logs every {LOGGING_STEPS} steps, as in the whole recipe",
+        f"{turn_note(turn, size.steps, size.warmup)}, with loading and transforms; the Trainer logs every {LOGGING_STEPS} "
+        "steps, as in the whole recipe",
         "a round is a process, and its figure the median of the turns",
     ]
     session.write([("Loop", HEADINGS, rows)], notes)
@@ -95,31 +90,8 @@ def both_loops(turn: int, **settings: Any) -> dict[str, Any]:
     turns = Turns(bare_loop(trainer, size.batch), size.warmup, turn)
     trainer.add_callback(turns)
     trainer.train()
-    return {f"{name}_milliseconds": 1000 * median(values) / turn for name, values in turns.seconds.items()}
-
-
-class Turns(TrainerCallback):
-    """After every turn of the Trainer, runs one of the bare loop: both meet the same second of the machine.
-
-    Attributes:
-        seconds: of each turn, the device idle at its start and its end.
-    """
-
-    def __init__(self, bare: Callable[[int], None], warmup: int, turn: int) -> None:
-        self.bare, self.warmup, self.turn = bare, warmup, turn
-        self.start = 0.0
-        self.seconds: dict[str, list[float]] = {"trainer": [], "bare": []}
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        step = state.global_step - self.warmup
-        if step == 0:
-            self.bare(self.warmup)
-        elif step > 0 and step % self.turn == 0:
-            end = now(args.device)
-            self.bare(self.turn)
-            self.seconds["trainer"].append(end - self.start)
-            self.seconds["bare"].append(now(args.device) - end)
-        self.start = now(args.device) if step % self.turn == 0 else self.start
+    trainer_seconds, bare_seconds = turns.step_seconds()
+    return {"trainer_milliseconds": 1000 * trainer_seconds, "bare_milliseconds": 1000 * bare_seconds}
 
 
 def bare_loop(trainer: ImageTrainer, batch_size: int) -> Callable[[int], None]:
