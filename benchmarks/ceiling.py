@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     notes = [
         f"batch {size.batch}; {turn_note(turn, size.steps, size.warmup)} (compilation is in it)",
         "FLOP/s: 3 times the forward pass as PyTorch counts it, a multiply-add as two",
-        "a round is a process, and its figure the median of the turns; medians of the rounds",
+        "a round is a process, its figures medians of the turns, its ratio that of the pairs of turns; medians of the rounds",
     ]
     session.write([("Resident batch", HEADINGS, rows)], notes)
     return 0
@@ -80,7 +80,7 @@ def model_row(session: Session, model: str, size: Size, turn: int) -> tuple[str,
         "-" if typical is None else f"{typical / 1e9:,.0f}",
         *shares,
         middle(whole),
-        *ratio_cells(whole, resident),
+        *ratio_cells(figures(results, "whole_of_resident"), [1.0] * len(results)),
     )
 
 
@@ -99,8 +99,8 @@ def resident_and_whole(
     Args:
         turn: steps of the one before it is the other's turn.
     Returns:
-        resident_images_per_second and flops_per_second of the resident batch, whole_images_per_second of the run,
-        settings in words.
+        resident_images_per_second and flops_per_second of the resident batch, whole_images_per_second of the run and
+        whole_of_resident, its share of the former, settings in words.
     """
     trainer, size = build(place, model, batch, steps, warmup, seed, overrides)
     inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
@@ -117,6 +117,7 @@ def resident_and_whole(
     return {
         "whole_images_per_second": whole,
         "resident_images_per_second": resident,
+        "whole_of_resident": 1 / turns.ratio(),
         "flops_per_second": resident * 3 * trainer.flops_per_image,
         "settings": settings_text(trainer),
     }

@@ -65,14 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             failure(results) or {"trainer": "hf_accel's Trainer", "bare": "bare PyTorch"}[name],
             middle(milliseconds[name]),
             middle([None if value is None else 1000 * size.batch / value for value in milliseconds[name]]),
-            *(ratio_cells(milliseconds["trainer"], milliseconds["bare"]) if name == "trainer" else ("1", "")),
+            *(ratio_cells(figures(results, "ratio"), [1.0] * len(results)) if name == "trainer" else ("1", "")),
         )
         for name in milliseconds
     ]
     notes = [
         f"{turn_note(turn, size.steps, size.warmup)}, with loading and transforms; the Trainer logs every {LOGGING_STEPS} "
         "steps, as in the whole recipe",
-        "a round is a process, and its figure the median of the turns",
+        "a round is a process, its figures medians of the turns, its ratio that of the pairs of turns",
     ]
     session.write([("Loop", HEADINGS, rows)], notes)
     return 0
@@ -84,14 +84,19 @@ def both_loops(turn: int, **settings: Any) -> dict[str, Any]:
     Args:
         turn: steps of one loop before it is the other's turn.
     Returns:
-        trainer_milliseconds, bare_milliseconds: a step, median of the turns.
+        trainer_milliseconds, bare_milliseconds: a step, median of the turns; ratio of the first to the second, median of
+        the pairs of turns.
     """
     trainer, size = build_resnet20(**settings)
     turns = Turns(bare_loop(trainer, size.batch), size.warmup, turn)
     trainer.add_callback(turns)
     trainer.train()
     trainer_seconds, bare_seconds = turns.step_seconds()
-    return {"trainer_milliseconds": 1000 * trainer_seconds, "bare_milliseconds": 1000 * bare_seconds}
+    return {
+        "trainer_milliseconds": 1000 * trainer_seconds,
+        "bare_milliseconds": 1000 * bare_seconds,
+        "ratio": turns.ratio(),
+    }
 
 
 def bare_loop(trainer: ImageTrainer, batch_size: int) -> Callable[[int], None]:

@@ -58,3 +58,7 @@ class Turns(TrainerCallback):
     def step_seconds(self) -> tuple[float, float]:
         """Seconds a step of the Trainer and of the other loop, medians of the turns."""
         return median(self.trainer_seconds) / self.turn, median(self.other_seconds) / self.turn
+
+    def ratio(self) -> float:
+        """Time of the Trainer over that of the other loop, median over the pairs of turns."""
+        return median(own / other for own, other in zip(self.trainer_seconds, self.other_seconds, strict=True))
