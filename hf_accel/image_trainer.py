@@ -1,9 +1,9 @@
 """The Trainer whose batches are images.
 
 It is thin, and changes six things that upstream gets wrong or leaves out for images: batches arrive as uint8 and are
-transformed on the training device, the loss is exact under gradient accumulation, batch norm under activation
-checkpointing, evaluation keeps five class numbers a row instead of all logits, a checkpoint is loaded whole, and what
-cannot be compiled is trained eagerly. Its optimizer may be Muon.
+transformed on the training device, the loss is exact under gradient accumulation, batch norm counts a batch once under
+activation checkpointing, evaluation keeps five class numbers a row instead of all logits, a checkpoint is loaded whole,
+and what cannot be compiled is trained eagerly. Its optimizer may be Muon.
 """
 
 from __future__ import annotations
