@@ -45,7 +45,7 @@ QUICK_MODELS = ("timm/test_resnet",)
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", nargs="+", help="timm/NAME...; default: three of the size that fits the device")
     parser.add_argument("--batch", type=int, help="images a step; default 16 on a CPU, 128 on a GPU")
-    parser.add_argument("--steps", type=int, help="steps measured; default 10 on a CPU, 24 on a GPU")
+    parser.add_argument("--steps", type=int, help="steps measured; default 6 on a CPU, 24 on a GPU")
 
 
 def chosen_models(session: Session) -> tuple[str, ...]:
