@@ -67,6 +67,11 @@ class PlannedRun:
     def seed(self) -> int:
         return seed_of(self.arm, self.round)
 
+    @property
+    def replaced(self) -> Path:
+        """Where a finished run with other settings waits until this one has finished, too."""
+        return self.folder.with_name(f"{self.folder.name}-replaced")
+
 
 def probe_machine() -> Machine:
     done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
@@ -99,16 +104,23 @@ def plan_run(arm: Arm, round_number: int, folder: Path, options: Sequence[str], 
 
 def finished_run(planned: PlannedRun, data_fingerprint: Callable[[Arm, int], str]) -> ArmRun | None:
     """The run that an earlier comparison left here, if it is this one."""
-    record = planned.folder / RECORD
-    if not record.is_file() or not (planned.folder / "report.json").is_file():
+    for folder in (planned.folder, planned.replaced):
+        values = finished_record(folder)
+        if values is None or values["key"] != planned.key:
+            continue
+        report = RunReport.load(folder)
+        if report.data.fingerprint == data_fingerprint(planned.arm, planned.seed):
+            return ArmRun(planned.round, planned.seed, values["started"], values["wall_seconds"], report)
+    return None
+
+
+def finished_record(folder: Path) -> dict[str, Any] | None:
+    """What was noted of the run in this folder; None when it was cut off or failed."""
+    record = folder / RECORD
+    if not record.is_file() or not (folder / "report.json").is_file():
         return None
     values = json.loads(record.read_text(encoding="utf-8"))
-    if values["key"] != planned.key or values["error"]:
-        return None
-    report = RunReport.load(planned.folder)
-    if report.data.fingerprint != data_fingerprint(planned.arm, planned.seed):
-        return None
-    return ArmRun(planned.round, planned.seed, values["started"], values["wall_seconds"], report)
+    return None if values["error"] else values
 
 
 def do_run(planned: PlannedRun, tick: Callable[[], None]) -> ArmRun:
@@ -117,8 +129,11 @@ def do_run(planned: PlannedRun, tick: Callable[[], None]) -> ArmRun:
     Args:
         tick: called about once a second while the run goes on, for the clock of a progress bar.
     """
-    if planned.folder.exists():
-        shutil.rmtree(planned.folder)  # an unfinished, failed or outdated run, in a folder that is the comparison's own
+    if finished_record(planned.folder) is not None:  # of other settings, which may be the right ones
+        shutil.rmtree(planned.replaced, ignore_errors=True)
+        planned.folder.rename(planned.replaced)
+    elif planned.folder.exists():
+        shutil.rmtree(planned.folder)  # an unfinished or failed run, in a folder that is the comparison's own
     planned.folder.mkdir(parents=True)
     started, clock = time.time(), time.perf_counter()
     code, output = run_process(planned.command, planned.folder / "output.txt", tick)
@@ -137,6 +152,8 @@ def do_run(planned: PlannedRun, tick: Callable[[], None]) -> ArmRun:
     temporary = planned.folder / f"{RECORD}.part"
     temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
     temporary.replace(planned.folder / RECORD)
+    if error is None:
+        shutil.rmtree(planned.replaced, ignore_errors=True)
     return ArmRun(planned.round, planned.seed, started, wall_seconds, None if error else report, error)
 
 

@@ -1,6 +1,7 @@
 """Stands in for `hf_accel.train` where a test is about the runs and not about training: writes a report in no time.
 
-Each arm has a speed of its own; environment variables set the noise, and how long the runs after the first sleep.
+Each arm has a speed of its own; environment variables set the noise, how long the runs after the first sleep, and
+that every run fails.
 """
 
 import os
@@ -24,7 +25,7 @@ def main() -> int:
     with calls.open("a", encoding="utf-8") as file:
         file.write(f"{variant} {seed} {os.getpid()}\n")
     time.sleep(0 if is_first else float(os.environ.get("STUB_SECONDS", "0")))
-    if variant == "fp16":
+    if variant == "fp16" or "STUB_FAILS" in os.environ:
         print("error: digits: training.fp16 needs a CUDA device")
         return 2
     noise = float(os.environ.get("STUB_NOISE", "0"))

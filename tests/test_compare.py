@@ -135,6 +135,23 @@ def test_when_every_arm_fails_the_command_fails(recipe_file, stubbed):
     assert Comparison.load(folder).arms[0].failure
 
 
+def test_runs_that_fail_with_another_setting_cost_no_finished_run(recipe_file, stubbed, monkeypatch):
+    folder, done = stubbed
+    words = ["--variants", "baseline", "all", "--repeats", "2"]
+    first = compared(recipe_file, folder, *words)
+    with monkeypatch.context() as failing:
+        failing.setenv("STUB_FAILS", "1")
+        mistaken = ["--recipe", str(recipe_file), "--output_dir", str(folder), *words, "--learning_rate", "1e-4"]
+        assert [run(compare.main, mistaken) for _ in range(2)] == [1, 1]
+    tried = len(done())
+    assert tried > 4
+    assert compared(recipe_file, folder, *words) == first
+    assert len(done()) == tried
+    compared(recipe_file, folder, *words, "--learning_rate", "1e-4")
+    assert len(done()) == tried + 4
+    assert not list(folder.glob("runs/*/*-replaced"))
+
+
 def test_amp_on_a_machine_without_fast_16_bit_is_a_row_that_says_so(recipe_file, stubbed):
     folder, done = stubbed
     found = compared(recipe_file, folder, "--variants", "baseline", "amp", "--repeats", "1")
