@@ -16,11 +16,11 @@ from typing import Any
 from benchmarks.processes import REPOSITORY
 from benchmarks.session import benchmark_parser, failure, figures, middle, open_session
 from benchmarks.workloads import as_flags, data_folder
-from hf_accel.arm_runs import ENDS_WITH_PARENT, failure_reason
 from hf_accel.cli import run
+from hf_accel.config.recipe import shipped_recipes
 from hf_accel.formatting import format_score
-from hf_accel.recipe import shipped_recipes
-from hf_accel.report import RunReport
+from hf_accel.report.run_report import RunReport
+from hf_accel.runs.process import ENDS_WITH_PARENT, failure_reason
 
 DESCRIPTION = """\
 Test accuracy, seconds of training and wall time of recipes that need nothing from the network.

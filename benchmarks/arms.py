@@ -8,9 +8,9 @@ import torch
 
 from benchmarks.clock import StepClock
 from benchmarks.workloads import Size, our_recipe
-from hf_accel.image_trainer import ImageTrainer
-from hf_accel.results import quiet_libraries
-from hf_accel.trainer import build_trainer
+from hf_accel.runs.log import quiet_libraries
+from hf_accel.training.build import build_trainer
+from hf_accel.training.trainer import ImageTrainer
 
 
 def build(

@@ -27,7 +27,7 @@ from benchmarks.turns import Turns, chosen_turn, turn_note
 from benchmarks.workloads import Size, Workload, add_model_flags, chosen_models, chosen_size
 from hf_accel.cli import run
 from hf_accel.errors import UserError
-from hf_accel.image_trainer import ImageTrainer
+from hf_accel.training.trainer import ImageTrainer
 
 DESCRIPTION = """\
 Images/s and FLOP/s of the step on one resident batch, its share of the measured matrix peak, and the share of it that a

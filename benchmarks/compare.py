@@ -91,8 +91,8 @@ def compare(
 
 def draw(folder: Path, picture: Path) -> None:
     """The ratios of a finished comparison as a PNG file."""
-    from hf_accel.comparison import Comparison
-    from hf_accel.comparison_plots import comparison_plots
+    from hf_accel.comparison.plots import comparison_plots
+    from hf_accel.comparison.schema import Comparison
 
     plot = comparison_plots(Comparison.load(folder)).get("speed")
     if plot is not None:

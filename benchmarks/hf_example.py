@@ -23,8 +23,8 @@ from transformers import (
 from benchmarks.clock import StepClock
 from benchmarks.hf_script import ImageChain, collate, train_chain
 from benchmarks.workloads import Size
-from hf_accel.arguments import accelerator_type
-from hf_accel.results import quiet_libraries
+from hf_accel.runs.log import quiet_libraries
+from hf_accel.training.arguments import accelerator_type
 
 
 def train(

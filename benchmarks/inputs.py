@@ -22,15 +22,15 @@ from benchmarks.hf_script import train_chain
 from benchmarks.machine import now
 from benchmarks.session import Session, benchmark_parser, failure, figures, middle, open_session, ratio_cells, workplace
 from benchmarks.workloads import data_folder
-from hf_accel.arguments import accelerator_type
 from hf_accel.cli import run
-from hf_accel.data import ImageSplit, load_splits
-from hf_accel.inputs.augment import TrainTransform
+from hf_accel.config.sections import AugmentSettings, DataSettings
+from hf_accel.data.splits import ImageSplit, load_splits
+from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.cache import open_training_pixels
-from hf_accel.inputs.dataset import ImageBatches, TransformedBatches
 from hf_accel.inputs.preprocessing import Preprocessing
-from hf_accel.methods.allocator import keep_freed_memory
-from hf_accel.settings import AugmentSettings, DataSettings
+from hf_accel.machine.allocator import keep_freed_memory
+from hf_accel.training.arguments import accelerator_type
+from hf_accel.transforms.pipeline import TrainTransform
 
 DESCRIPTION = """\
 Images/s of each input path, random-resized crop and flip to 224 px: from 32-pixel images and from photographs, on one

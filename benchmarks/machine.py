@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from hf_accel.arguments import accelerator_type
-from hf_accel.environment import describe_environment, native_bf16
+from hf_accel.machine.description import describe_environment
+from hf_accel.machine.precision import native_bf16
+from hf_accel.training.arguments import accelerator_type
 
 SIDES = {"cpu": 2048, "cuda": 8192}  # a GPU is not full with less
 

@@ -18,11 +18,11 @@ from benchmarks.session import benchmark_parser, failure, figures, middle, open_
 from benchmarks.turns import Turns, chosen_turn, turn_note
 from benchmarks.workloads import Size, data_folder
 from hf_accel.cli import run
-from hf_accel.image_trainer import ImageTrainer
+from hf_accel.config.recipe import apply_patch, load_recipe
 from hf_accel.inputs.sampling import EpochSampler
-from hf_accel.recipe import apply_patch, load_recipe
-from hf_accel.results import quiet_libraries
-from hf_accel.trainer import build_trainer
+from hf_accel.runs.log import quiet_libraries
+from hf_accel.training.build import build_trainer
+from hf_accel.training.trainer import ImageTrainer
 
 DESCRIPTION = """\
 Milliseconds a step of the Trainer of this package and of a bare PyTorch loop: ResNet-20, CIFAR-10 at 32 px.

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hf_accel.arm_runs import ENDS_WITH_PARENT, failure_reason
+from hf_accel.runs.process import ENDS_WITH_PARENT, failure_reason
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MARK = "measured: "

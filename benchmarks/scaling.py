@@ -18,9 +18,9 @@ import torch
 
 from benchmarks.session import benchmark_parser, failure, figures, middle, open_session, workplace
 from benchmarks.workloads import as_flags, data_folder
-from hf_accel.arm_runs import ENDS_WITH_PARENT, failure_reason
 from hf_accel.cli import run
-from hf_accel.report import RunReport
+from hf_accel.report.run_report import RunReport
+from hf_accel.runs.process import ENDS_WITH_PARENT, failure_reason
 
 DESCRIPTION = """\
 Wall time, images/s and peak anonymous memory of `hf-accel train` for 1, 3 and 10 times the images in each cache mode,

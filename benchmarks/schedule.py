@@ -19,9 +19,9 @@ from benchmarks.accuracy import RECIPES, mean_and_spread, run_recipe
 from benchmarks.processes import REPOSITORY
 from benchmarks.session import benchmark_parser, failure, figures, middle, open_session, ratio_cells, workplace
 from benchmarks.workloads import Workload, as_flags, data_folder
-from hf_accel.arm_runs import ENDS_WITH_PARENT, failure_reason
 from hf_accel.cli import run
-from hf_accel.recipe import Recipe, apply_patch, load_recipe
+from hf_accel.config.recipe import Recipe, apply_patch, load_recipe
+from hf_accel.runs.process import ENDS_WITH_PARENT, failure_reason
 
 DESCRIPTION = """\
 Test accuracy, seconds of training and of the whole command: the recipe mobilenetv2_imagefolder by this package, and the

@@ -20,11 +20,11 @@ from typing import Any
 
 from benchmarks import processes
 from hf_accel.cli import parse_with_overrides
-from hf_accel.environment import published_command
+from hf_accel.config.recipe import overrides_from_flags
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_quantity
-from hf_accel.recipe import overrides_from_flags
-from hf_accel.statistics import paired_ratio
+from hf_accel.measure.paired import paired_ratio
+from hf_accel.privacy import published_command
 
 RESULTS = processes.REPOSITORY / "benchmarks" / "results"
 REHEARSALS = processes.REPOSITORY / "outputs" / "benchmarks" / "rehearsals"  # a rehearsal is no result

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.workloads import LEARNING_RATE
-from hf_accel.arm_runs import ENDS_WITH_PARENT, failure_reason
+from hf_accel.runs.process import ENDS_WITH_PARENT, failure_reason
 
 # Train: 0 [  12/13 (100%)]  Loss: 2.3 (2.4)  Time: 0.789s,   20.27/s  (0.801s,   19.98/s)  LR: ...
 _LINE = re.compile(r"Train: \d+ \[\s*(\d+)/\d+ .*?\([\d.]+s,\s*([\d.]+)/s\)")

@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks.processes import REPOSITORY
 from benchmarks.session import Session
+from hf_accel.config.recipe import Recipe, apply_patch, load_recipe
 from hf_accel.errors import UserError
-from hf_accel.recipe import Recipe, apply_patch, load_recipe
 
 NUM_TEST_ROWS = 20
 LEARNING_RATE = 5e-5  # TrainingArguments' default
@@ -134,9 +134,9 @@ def write_workload(folder: str, model: str, rows: int, quick: bool, image_folder
     from safetensors.torch import save_file
     from transformers import set_seed
 
-    from hf_accel.data import load_splits
-    from hf_accel.model import load_model
-    from hf_accel.settings import DataSettings, ModelSettings
+    from hf_accel.config.sections import DataSettings, ModelSettings
+    from hf_accel.data.splits import load_splits
+    from hf_accel.models.load import load_model
 
     place = Path(folder)
     name = "digits" if quick else str(data_folder("cifar10"))

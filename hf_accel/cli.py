@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     verb = argv[0]
     if verb not in COMMANDS:
-        from hf_accel.settings import did_you_mean
+        from hf_accel.errors import did_you_mean
 
         print(f"error: hf-accel {verb}: no such verb. {did_you_mean(verb, COMMANDS)}", file=sys.stderr)
         return 2

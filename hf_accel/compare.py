@@ -7,18 +7,12 @@ neighbour that comes and goes meets all arms alike.
 from __future__ import annotations
 
 import shutil
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from hf_accel.cli import command_parser, parse_with_overrides, run_and_exit
+from hf_accel.comparison.rounds import measure
 from hf_accel.errors import UserError
+from hf_accel.runs.lock import sole_use
 
 DESCRIPTION = """\
 Which technique pays on this machine: variants of a recipe, or several recipes, in one table.
@@ -46,17 +40,17 @@ def main(argv: list[str] | None = None) -> int:
     if args.repeats is not None and args.repeats < 1:
         raise UserError(f"--repeats {args.repeats}: expected at least 1")
 
-    from hf_accel.comparison_plan import Plan
+    from hf_accel.comparison.plan import Plan
 
     plan = Plan(args, flags)
     if args.dry_run:
         print(plan.describe())
         return 0
 
-    from hf_accel.comparison_build import build_comparison
-    from hf_accel.comparison_export import write_comparison
-    from hf_accel.comparison_page import write_comparison_page
-    from hf_accel.comparison_text import text_table
+    from hf_accel.comparison.export import write_comparison
+    from hf_accel.comparison.page import write_comparison_page
+    from hf_accel.comparison.table import build_comparison
+    from hf_accel.comparison.text import text_table
 
     with sole_use(plan.folder):
         if args.overwrite:
@@ -66,77 +60,6 @@ def main(argv: list[str] | None = None) -> int:
         page = write_comparison_page(plan.folder)
     print(f"{text_table(comparison)}\n\n{page}")
     return 0 if any(arm.num_runs for arm in comparison.arms) else 1
-
-
-@contextmanager
-def sole_use(folder: Path) -> Iterator[None]:
-    """Keep a second comparison out of the folder: two would overwrite each other's runs, and slow each other down.
-
-    Raises:
-        UserError: another process is at work there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise UserError(
-            f"{folder}: another comparison is running there. Wait for it, or choose another --output_dir."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def measure(plan: Any) -> dict[str, list[Any]]:
-    """Do every run that is not there yet, round by round, until the rounds suffice.
-
-    Args:
-        plan: a `comparison_plan.Plan`.
-    Returns:
-        Arm name -> its runs, an `ArmRun` each, failed ones included.
-    """
-    from hf_accel.arm_runs import do_run, finished_run
-    from hf_accel.statistics import PILOT_ROUNDS
-
-    signal.signal(signal.SIGTERM, _interrupt)  # so that the run in progress is ended, too
-    runs: dict[str, list[Any]] = {arm.name: [] for arm in plan.arms}
-    number, rounds = 0, plan.repeats or PILOT_ROUNDS
-    is_terminal = sys.stderr.isatty()  # a log file wants a line a run, not one a second
-    with tqdm(total=rounds * len(plan.round(0)), desc="compare", unit="run", file=sys.stderr) as bar:
-        while number < rounds:
-            for planned in plan.round(number):
-                own = runs[planned.arm.name]
-                bar.set_postfix_str(f"{planned.arm.name}, round {number + 1} of {rounds}")
-                if not own or any(run.error is None for run in own):  # an arm that always failed is not tried again
-                    own.append(
-                        finished_run(planned, plan.data_fingerprint)
-                        or do_run(planned, bar.refresh if is_terminal else bool)
-                    )
-                    if own[-1].error:
-                        bar.write(f"{planned.arm.name} failed: {own[-1].error}", file=sys.stderr)
-                bar.update()
-            number += 1
-            if plan.repeats is None and number == PILOT_ROUNDS:
-                rounds = rounds_for_noise(plan, runs)
-                bar.total = rounds * len(plan.round(0))
-    return runs
-
-
-def rounds_for_noise(plan: Any, runs: dict[str, list[Any]]) -> int:
-    """How many rounds the noise of the first ones asks for."""
-    from hf_accel.comparison_build import build_comparison
-    from hf_accel.statistics import PILOT_ROUNDS, rounds_needed
-
-    seen = build_comparison(plan.arms, runs, plan.baseline)
-    if seen.noise is None:
-        return PILOT_ROUNDS
-    return rounds_needed(round(seen.noise, 3), sum(arm.speed is not None for arm in seen.arms))
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

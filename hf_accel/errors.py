@@ -1,5 +1,16 @@
 """The one exception type that means "the user's input is wrong": the commands print it and exit with code 2."""
 
+import difflib
+from typing import Any
+
 
 class UserError(ValueError):
     """The input is wrong and the message says where, what was got, what was expected and how to mend it."""
+
+
+def did_you_mean(name: str, known: list[str] | dict[str, Any]) -> str:
+    """The sentence that ends a message about an unknown name."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    return f"Known: {', '.join(sorted(known))}." if len(known) <= 30 else "No name is close to it."

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, quick_imports, run_and_exit
-from hf_accel.errors import UserError
+from hf_accel.config.recipe import Recipe, load_recipe, overrides_from_flags
+from hf_accel.errors import UserError, did_you_mean
 from hf_accel.formatting import format_count, format_score
-from hf_accel.recipe import Recipe, load_recipe, overrides_from_flags
-from hf_accel.settings import did_you_mean
 
 DESCRIPTION = """\
 Score a trained folder or a Hub model on a data set.
@@ -68,11 +67,12 @@ def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
         UserError: there is no such split, or the model does not know the data's labels.
     """
     with quick_imports():
-        from hf_accel.arguments import training_arguments
-        from hf_accel.data import load_splits
-        from hf_accel.model import load_trained
-        from hf_accel.results import detailed_scores, quiet_libraries
-        from hf_accel.trainer import build_evaluator
+        from hf_accel.data.splits import load_splits
+        from hf_accel.models.load import load_trained
+        from hf_accel.runs.log import quiet_libraries
+        from hf_accel.training.arguments import training_arguments
+        from hf_accel.training.build import build_evaluator
+        from hf_accel.training.finish import detailed_scores
 
     quiet_libraries()
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its output folder, whatever it is asked to do

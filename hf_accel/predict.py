@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_accel.cli import command_parser, is_main_process, quick_imports, run_and_exit
+from hf_accel.config.sections import CHOICES
 from hf_accel.errors import UserError
-from hf_accel.settings import CHOICES
 
 DESCRIPTION = """\
 Classify images.
@@ -70,11 +70,11 @@ def predict(
         from accelerate.utils import gather_object
         from PIL import Image
 
-        from hf_accel.arguments import accelerator_type
-        from hf_accel.images import UnreadableImageError, decode_image, load_images
-        from hf_accel.inputs.views import mean_logits
-        from hf_accel.model import load_trained
-        from hf_accel.results import quiet_libraries
+        from hf_accel.data.images import UnreadableImageError, decode_image, load_images
+        from hf_accel.models.load import load_trained
+        from hf_accel.runs.log import quiet_libraries
+        from hf_accel.training.arguments import accelerator_type
+        from hf_accel.transforms.views import mean_logits
 
     quiet_libraries()
     files = load_images(images)

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     parser.add_argument("--revision", help="branch; made when it does not exist")
     args = parser.parse_args(argv)
-    from hf_accel.hub import push_run
+    from hf_accel.hub.push import push_run
 
     logging.basicConfig(format="%(message)s")  # other libraries: warnings only
     logging.getLogger("hf_accel").setLevel(logging.INFO)

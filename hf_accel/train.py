@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 from pathlib import Path
 
 from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, quick_imports, run_and_exit
-from hf_accel.errors import UserError
-from hf_accel.recipe import Recipe, load_recipe, overrides_from_flags
+from hf_accel.config.recipe import Recipe, load_recipe, overrides_from_flags
+from hf_accel.runs.folder import claim_folder, remove_run
+from hf_accel.runs.log import start_console, start_log
 
 logger = logging.getLogger("hf_accel.train")  # under `python -m`, __name__ is __main__, which nobody listens to
 
@@ -50,9 +50,10 @@ def train(recipe: Recipe, overwrite: bool = False) -> Path:
     checkpoint = claim_folder(folder, recipe, overwrite)
 
     with quick_imports():
-        from hf_accel import hub
-        from hf_accel.results import finish, quiet_libraries
-        from hf_accel.trainer import build_trainer
+        from hf_accel.hub import push as hub
+        from hf_accel.runs.log import quiet_libraries
+        from hf_accel.training.build import build_trainer
+        from hf_accel.training.finish import finish
 
     quiet_libraries()
     start_console(is_main_process())
@@ -76,79 +77,6 @@ def train(recipe: Recipe, overwrite: bool = False) -> Path:
         print(report.table(folder))
         hub.push_if_asked(folder, recipe)
     return folder
-
-
-def claim_folder(folder: Path, recipe: Recipe, overwrite: bool) -> Path | None:
-    """Check that a run may use its output folder; the checkpoint to resume from, if there is one.
-
-    Raises:
-        UserError: the folder holds a finished run, or an unfinished one of another recipe.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output_dir {folder}: is a file, expected a folder")
-    if overwrite:
-        return None
-    if (folder / "report.json").is_file():
-        raise UserError(
-            f"{folder}: holds a finished run, which is kept. Add --overwrite to replace it, or choose another --output_dir."
-        )
-    checkpoint = last_checkpoint(folder)
-    if checkpoint is None:
-        return None
-    ours, own = recipe.without_secrets(), folder / "recipe.yaml"
-    before = load_recipe(own) if own.is_file() else None
-    if before != ours:
-        changed = ", ".join(differences(before, ours)) if before else "its recipe.yaml is gone"
-        raise UserError(
-            f"{folder}: holds an unfinished run with other settings ({changed}). Run it with its own settings to resume "
-            "it, add --overwrite to start anew, or choose another --output_dir."
-        )
-    return checkpoint
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint: the Trainer writes trainer_state.json last."""
-    found = [p.parent for p in folder.glob("checkpoint-*/trainer_state.json") if p.parent.name[11:].isdigit()]
-    return max(found, key=lambda path: int(path.name[11:]), default=None)
-
-
-def differences(before: Recipe, now: Recipe) -> list[str]:
-    """Dotted names of the settings in which two recipes differ."""
-    old, new = before.to_dict(), now.to_dict()
-    names = []
-    for section in ("model", "data", "training"):
-        keys = sorted(set(old[section]) | set(new[section]))
-        names += [f"{section}.{key}" for key in keys if old[section].get(key) != new[section].get(key)]
-    return names or ["name or variant"]
-
-
-def remove_run(folder: Path) -> None:
-    """Delete what a run leaves, and nothing else that may lie in the folder."""
-    for path in [*folder.glob("checkpoint-*"), *(folder / name for name in ("model", "plots", "runs"))]:
-        if path.is_dir():
-            shutil.rmtree(path)
-    files = ("recipe.yaml", "report.json", "report.html", "history.csv", "log.txt", "predictions.csv")
-    for name in files:
-        (folder / name).unlink(missing_ok=True)
-
-
-def start_console(is_main: bool) -> None:
-    """Send what this package says to stderr; of the other ranks, warnings only."""
-    root = logging.getLogger("hf_accel")
-    root.setLevel(logging.INFO if is_main else logging.WARNING)
-    root.handlers.clear()
-    root.propagate = False
-    console = logging.StreamHandler(sys.stderr)
-    console.setFormatter(logging.Formatter("%(message)s"))
-    root.addHandler(console)
-
-
-def start_log(folder: Path) -> None:
-    """Send it to log.txt too, with times."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger("hf_accel").addHandler(file)
 
 
 if __name__ == "__main__":

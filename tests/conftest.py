@@ -13,7 +13,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from hub_server import hub  # noqa: F401
+
+from tests.support.hub_server import hub  # noqa: F401
 
 torch.set_num_threads(1)  # the models here are tiny: a second thread waits more than it works on a busy machine
 DATA = Path(os.environ.get("HF_ACCEL_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -93,7 +94,7 @@ TINY = {
 @pytest.fixture
 def tiny_recipe(photos: Path, tmp_path: Path):
     """Make a recipe that trains in a second: `tiny_recipe({"training": {"seed": 1}})`."""
-    from hf_accel.recipe import apply_patch, load_recipe
+    from hf_accel.config.recipe import apply_patch, load_recipe
 
     def make(*patches: dict):
         overrides = apply_patch(

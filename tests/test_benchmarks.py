@@ -31,8 +31,9 @@ from benchmarks import (  # noqa: E402
 from benchmarks.machine import matrix_peak  # noqa: E402
 from benchmarks.session import markdown_table, middle, ratio_cells  # noqa: E402
 from benchmarks.workloads import Size, as_flags  # noqa: E402
-from hf_accel import arm_runs, comparison_plan  # noqa: E402
 from hf_accel.cli import run  # noqa: E402
+from hf_accel.comparison import plan as comparison_plan  # noqa: E402
+from hf_accel.runs import process  # noqa: E402
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_compare_keeps_the_table_of_hf_accel_compare(here, monkeypatch, tmp_path
     monkeypatch.setattr(compare, "RUNS", tmp_path / "runs")
     monkeypatch.setenv("STUB_CALLS", str(tmp_path / "calls"))
     monkeypatch.setattr(comparison_plan.Plan, "data_fingerprint", lambda *_: "data")
-    monkeypatch.setattr(arm_runs, "TRAIN", (sys.executable, str(Path(__file__).with_name("stub_train.py"))))
+    monkeypatch.setattr(process, "TRAIN", (sys.executable, str(REPOSITORY / "tests" / "support" / "stub_train.py")))
     assert run(compare.main, ["--quick", "--pairs", "1", "--results", str(here)]) == 0
     text = only_table(here)
     assert "| arm | images/s |" in text

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hf_accel.cli import COMMANDS, command_parser, parse_with_overrides
-from hf_accel.recipe import load_recipe, overrides_from_flags, shipped_recipes
+from hf_accel.config.recipe import load_recipe, overrides_from_flags, shipped_recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -21,7 +21,7 @@ COMMAND_LINES = [line for line in SHELL if re.match(r"(hf-accel|accelerate launc
 
 def test_every_verb_and_recipe_that_the_documents_name_exists():
     texts = [README, *(path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md"))]
-    texts += [path.read_text("utf-8") for path in (ROOT / "hf_accel").glob("*.py")]
+    texts += [path.read_text("utf-8") for path in (ROOT / "hf_accel").rglob("*.py")]
     for text in texts:
         for verb in re.findall(r"hf-accel ([a-z]+)\b", text):
             assert verb in (*COMMANDS, "verb"), verb

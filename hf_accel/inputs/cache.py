@@ -17,13 +17,13 @@ import psutil
 import torch
 from torch import Tensor
 
-from hf_accel.data import ImageSplit
+from hf_accel.config.sections import DataSettings
+from hf_accel.data.splits import ImageSplit
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_bytes
-from hf_accel.inputs.decoding import KeptPixels, kept_for_model, kept_for_training
 from hf_accel.inputs.disk_cache import map_pixels, open_disk_cache, read_index
 from hf_accel.inputs.preprocessing import Preprocessing
-from hf_accel.settings import DataSettings
+from hf_accel.inputs.stored import KeptPixels, kept_for_model, kept_for_training
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_bytes
-from hf_accel.inputs.decoding import KeptPixels
+from hf_accel.inputs.stored import KeptPixels
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TimmWrapperForImageClassification
 
-from hf_accel.environment import native_bf16
-from hf_accel.errors import UserError
-from hf_accel.settings import did_you_mean
+from hf_accel.errors import UserError, did_you_mean
+from hf_accel.machine.precision import native_bf16
 
 # Keller Jordan's quintic: the slope at zero is as large as it can be, and singular values end between 0.7 and 1.2.
 QUINTIC = (3.4445, -4.7750, 2.0315)

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the name that every PyTorch user knows
 from torch import Tensor, nn
 
-from hf_accel.data import ImageSplit
+from hf_accel.data.splits import ImageSplit
 from hf_accel.errors import UserError
-from hf_accel.inputs.augment import EvalTransform
 from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.transforms.pipeline import EvalTransform
 
 MAX_IMAGES = 5_000
 CHUNK = 50  # images at a time: at 224 px the patches of a 7x7 stem of stride 2 take 0.4 GB

@@ -1,0 +1,99 @@
+"""`report.html` of a comparison, made from its `compare.json` alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hf_accel.comparison.paper import PAPER_HEADINGS, paper_cells
+from hf_accel.comparison.plots import comparison_plots
+from hf_accel.comparison.schema import AS_PUBLISHED, ArmRow, Comparison
+from hf_accel.comparison.text import (
+    figure_cells,
+    footnotes,
+    format_interval,
+    format_ratio,
+    measured_on,
+    signed,
+    verdict_word,
+    with_std,
+)
+from hf_accel.report.page import render, save_plots
+
+TONES = {"faster": "good", "less": "good", "slower": "bad", "more": "bad", "failed": "bad"}
+
+
+def write_comparison_page(folder: Path) -> Path:
+    """Write the page of a finished comparison, and its plots as files.
+
+    Args:
+        folder: of `compare`, with `compare.json`.
+    Returns:
+        The path of `report.html`; the plots are `plots/*.svg` beside it.
+    Raises:
+        UserError: there is no `compare.json`.
+    """
+    comparison = Comparison.load(folder)
+    plots = comparison_plots(comparison)
+    save_plots(plots, folder)
+    headings, figures = figure_cells(comparison)
+    return render(
+        "comparison.html",
+        folder / "report.html",
+        comparison=comparison,
+        plots=plots,
+        summary=summary(comparison),
+        measured=measured_on(comparison),
+        recipes=list(dict.fromkeys(arm.recipe for arm in comparison.arms)),
+        tones=TONES,
+        verdict_word=verdict_word,
+        interval=format_interval,
+        with_std=with_std,
+        signed=signed,
+        headings=headings,
+        figures=figures,
+        footnotes=footnotes(comparison),
+        paper_headings=PAPER_HEADINGS,
+        paper_rows=paper_cells(comparison.paper) if comparison.paper else [],
+    )
+
+
+def summary(comparison: Comparison) -> list[str]:
+    """What the comparison found, in sentences that can be quoted."""
+    others = [arm for arm in comparison.arms if arm.speed is not None and arm.variant not in AS_PUBLISHED]
+    if not others:
+        return ["No arm could be compared with the baseline."]
+    if all(arm.speed.verdict == "not repeated" for arm in others):
+        return ["Every arm ran once: ratios without an interval, and no verdicts."]
+    faster = sorted((arm for arm in others if arm.speed.verdict == "faster"), key=lambda arm: -arm.speed.ratio)
+    sentences = []
+    if faster:
+        best = faster[0]
+        sentences.append(
+            f"`{best.name}` is fastest: {format_ratio(best.speed)} times the images/s of `{comparison.baseline}`"
+            f"{_accuracy_clause(best)}."
+        )
+    else:
+        sentences.append(f"No arm is measurably faster than `{comparison.baseline}`.")
+    for verdict, words in (
+        ("faster", "Measurably faster"),
+        ("slower", "Measurably slower"),
+        ("no measurable difference", "No measurable difference in speed"),
+    ):
+        names = [f"`{arm.name}`" for arm in others if arm.speed.verdict == verdict]
+        if names:
+            sentences.append(f"{words}: {', '.join(names)}.")
+    less = [f"`{arm.name}`" for arm in others if arm.memory is not None and arm.memory.verdict == "less"]
+    if less:
+        sentences.append(f"Less memory: {', '.join(less)}.")
+    return sentences
+
+
+def _accuracy_clause(arm: ArmRow) -> str:
+    """Whether the speed costs accuracy, as far as the seeds tell."""
+    if arm.accuracy_difference is None or arm.accuracy_difference[1] is None:
+        return ""
+    mean, low, high = arm.accuracy_difference
+    told = f"{signed(mean)} points, 95 %: {signed(low)} to {signed(high)}"
+    if low <= 0 <= high:
+        return f", with no measurable change of test accuracy ({told})"
+    return f", and test accuracy changes by {told}"

@@ -1,0 +1,150 @@
+"""One run of one arm in a process of its own, and whether a finished one may be used again.
+
+TF32 flags, compile caches and peak memory belong to a process, so arms never share one. A run is used again when its
+recipe, its overrides, the versions, the device and the data are what they were: all of that is its key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_accel.comparison.schema import Arm, ArmRun
+from hf_accel.errors import UserError
+from hf_accel.report.run_report import NOT_COMPILED, RunReport
+from hf_accel.runs.process import failure_reason, last_words, run_process
+
+KEY_ENVIRONMENT = ("device", "cpu", "cores", "driver", "cuda", "python", "torch", "transformers", "timm", "accelerate",
+                   "datasets", "hf_accel", "commit")  # fmt: skip
+RECORD = "compare_run.json"
+# Asked in a process of its own: a CUDA context in this one would stay on the device during every run.
+_PROBE = """
+import json
+from hf_accel.training.arguments import accelerator_type
+from hf_accel.machine.description import describe_environment
+from hf_accel.machine.precision import native_bf16
+device = accelerator_type()
+native, reason = native_bf16(device)
+print(json.dumps({"environment": describe_environment(), "mixed_precision": native or device == "cuda", "reason": reason}))
+"""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What every run of a comparison shares."""
+
+    environment: dict[str, Any]
+    mixed_precision: bool  # whether any 16-bit format is fast here
+    reason: str
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run: which arm, which round, where it is kept."""
+
+    arm: Arm
+    round: int
+    folder: Path
+    command: tuple[str, ...]  # arguments of TRAIN
+    key: str
+
+    @property
+    def seed(self) -> int:
+        return seed_of(self.arm, self.round)
+
+    @property
+    def replaced(self) -> Path:
+        """Where a finished run with other settings waits until this one has finished, too."""
+        return self.folder.with_name(f"{self.folder.name}-replaced")
+
+
+def probe_machine() -> Machine:
+    done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"compare: the device could not be described: {last_words(done.stderr)}")
+    return Machine(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def seed_of(arm: Arm, round_number: int) -> int:
+    """Arms of a round share their seed, so that accuracy is compared pair by pair, too."""
+    return int(arm.recipe.training.get("seed", 42)) + round_number
+
+
+def plan_run(arm: Arm, round_number: int, folder: Path, options: Sequence[str], machine: Machine) -> PlannedRun:
+    """Describe one run without doing it.
+
+    Args:
+        folder: of the comparison.
+        options: `--recipe` and what follows it, for `hf_accel.train`.
+    """
+    seed = seed_of(arm, round_number)
+    described = arm.recipe.to_dict()
+    described["training"] = {k: v for k, v in described["training"].items() if k not in ("seed", "output_dir")}
+    environment = {name: machine.environment.get(name) for name in KEY_ENVIRONMENT}
+    text = json.dumps([described, seed, environment], sort_keys=True, default=str)
+    place = folder / "runs" / arm.name.replace("/", "_") / f"round-{round_number}"
+    command = (*options, "--seed", str(seed), "--output_dir", str(place))
+    return PlannedRun(arm, round_number, place, command, hashlib.sha256(text.encode()).hexdigest())
+
+
+def finished_run(planned: PlannedRun, data_fingerprint: Callable[[Arm, int], str]) -> ArmRun | None:
+    """The run that an earlier comparison left here, if it is this one."""
+    for folder in (planned.folder, planned.replaced):
+        values = finished_record(folder)
+        if values is None or values["key"] != planned.key:
+            continue
+        report = RunReport.load(folder)
+        if report.data.fingerprint == data_fingerprint(planned.arm, planned.seed):
+            return ArmRun(planned.round, planned.seed, values["started"], values["wall_seconds"], report)
+    return None
+
+
+def finished_record(folder: Path) -> dict[str, Any] | None:
+    """What was noted of the run in this folder; None when it was cut off or failed."""
+    record = folder / RECORD
+    if not record.is_file() or not (folder / "report.json").is_file():
+        return None
+    values = json.loads(record.read_text(encoding="utf-8"))
+    return None if values["error"] else values
+
+
+def do_run(planned: PlannedRun, tick: Callable[[], None]) -> ArmRun:
+    """Train in a process of its own; a failure is part of the answer.
+
+    Args:
+        tick: called about once a second while the run goes on, for the clock of a progress bar.
+    """
+    if finished_record(planned.folder) is not None:  # of other settings, which may be the right ones
+        shutil.rmtree(planned.replaced, ignore_errors=True)
+        planned.folder.rename(planned.replaced)
+    elif planned.folder.exists():
+        shutil.rmtree(planned.folder)  # an unfinished or failed run, in a folder that is the comparison's own
+    planned.folder.mkdir(parents=True)
+    started, clock = time.time(), time.perf_counter()
+    code, output = run_process(planned.command, planned.folder / "output.txt", tick)
+    wall_seconds = time.perf_counter() - clock
+    report, error = None, None
+    if code or not (planned.folder / "report.json").is_file():
+        error = failure_reason(code, output)
+    else:
+        report = RunReport.load(planned.folder)
+        # an eager run in the place of a compiled one says nothing about compilation
+        error = next((note for note in report.notes if note.startswith(NOT_COMPILED)), None)
+    # Weights would fill the disk: twelve arms with eight seeds of ViT-B are 32 GB. The reports are what is compared.
+    for path in (planned.folder / "model", *planned.folder.glob("checkpoint-*")):
+        shutil.rmtree(path, ignore_errors=True)
+    record = {"key": planned.key, "started": started, "wall_seconds": wall_seconds, "error": error}
+    temporary = planned.folder / f"{RECORD}.part"
+    temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    temporary.replace(planned.folder / RECORD)
+    if error is None:
+        shutil.rmtree(planned.replaced, ignore_errors=True)
+    return ArmRun(planned.round, planned.seed, started, wall_seconds, None if error else report, error)

@@ -1,0 +1,122 @@
+"""A comparison as data: the arms, their runs, and the rows of the table; `compare.json` is this, field by field."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from hf_accel.errors import UserError
+
+if TYPE_CHECKING:
+    from hf_accel.config.recipe import Recipe
+    from hf_accel.report.run_report import RunReport
+
+SCHEMA = 1
+AS_PUBLISHED = ("as_published", "as_published_tuned")
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """One run of one arm; `report` is None when it failed, and `error` says why."""
+
+    round: int
+    seed: int
+    started: float  # Unix seconds
+    wall_seconds: float
+    report: RunReport | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of a plan: a recipe, perhaps with a variant."""
+
+    name: str
+    recipe: Recipe
+    refused: str | None = None  # why it cannot run on this machine
+
+
+@dataclass(kw_only=True)
+class Ratio:
+    """Arm over baseline; the p-value after Holm's correction over the table."""
+
+    ratio: float
+    low: float | None
+    high: float | None
+    p_holm: float | None
+    verdict: str
+
+
+@dataclass(kw_only=True)
+class ArmRow:
+    """What is known of one arm.
+
+    Attributes:
+        figures: name -> {mean, std, n}; std is None with one run. A figure that no run has is absent.
+        num_runs: finished runs (seeds), for accuracy.
+        num_pairs: pairs with the baseline in the same round, for speed and memory.
+        technique: settings in which the recipe differs from the baseline's: dotted name -> [baseline, arm].
+        differs: in what the work itself differs from the baseline's, in words.
+        accuracy_difference: [mean, low, high] over paired seeds, in fractions; low and high None with one seed.
+    """
+
+    name: str
+    recipe: str
+    variant: str
+    model: str
+    parameters: int | None = None
+    failure: str | None = None
+    num_runs: int = 0
+    num_pairs: int = 0
+    figures: dict[str, dict[str, float | int | None]] = field(default_factory=dict)
+    technique: dict[str, list[Any]] = field(default_factory=dict)
+    differs: list[str] = field(default_factory=list)
+    accuracy_difference: list[float | None] | None = None
+    speed: Ratio | None = None
+    memory: Ratio | None = None
+
+    def mean(self, figure: str) -> float | None:
+        return self.figures[figure]["mean"] if figure in self.figures else None
+
+
+@dataclass(kw_only=True)
+class Comparison:
+    """The whole table; `compare.json` is this, field by field."""
+
+    schema: int = SCHEMA
+    baseline: str
+    rounds: int
+    memory_kind: str  # "peak_memory_gib" of a device, or "peak_anonymous_gib" of the process
+    noise: float | None  # standard deviation of the log ratio of one pair
+    smallest_effect: float | None  # ratio that would have been found four times in five
+    environment: dict[str, Any]
+    data: dict[str, Any]
+    arms: list[ArmRow]
+    notes: list[str] = field(default_factory=list)
+    paper: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read `compare.json`, or that of a folder.
+
+        Raises:
+            UserError: there is none, or another version wrote it.
+        """
+        path = Path(path)
+        path = path / "compare.json" if path.is_dir() else path
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such file, expected the compare.json of a finished comparison.")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.get("schema") != SCHEMA:
+            raise UserError(f"{path}: schema is {values.get('schema')!r}, expected {SCHEMA}. Compare again.")
+        arms = [
+            ArmRow(**{**arm, **{k: Ratio(**arm[k]) if arm[k] else None for k in ("speed", "memory")}})
+            for arm in values.pop("arms")
+        ]
+        return cls(**values, arms=arms)

@@ -1,0 +1,165 @@
+"""The figures of a comparison as text: cells of the tables, footnotes, and the table that a terminal shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hf_accel.comparison.schema import Comparison, Ratio
+from hf_accel.formatting import (
+    MISSING,
+    device_text,
+    format_accuracy,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_energy,
+    format_gib,
+    format_percent,
+    format_quantity,
+)
+
+# name in compare.json -> (heading, how it is written)
+FIGURES = {
+    "accuracy": ("test accuracy", format_accuracy),
+    "f1_macro": ("F1 (macro)", format_accuracy),
+    "train_accuracy": ("train accuracy", format_accuracy),
+    "seconds": ("training time", format_duration),
+    "epoch_seconds": ("an epoch", format_duration),
+    "images_per_second": ("images/s", format_quantity),
+    "step_seconds_median": ("step (median)", format_duration),
+    "data_wait_fraction": ("data wait", format_percent),
+    "compile_seconds": ("compilation", format_duration),
+    "peak_memory_gib": ("peak device memory", format_gib),
+    "peak_rss_gib": ("peak resident memory", format_gib),
+    "peak_anonymous_gib": ("peak anonymous memory", format_gib),
+    "read_bytes": ("read from storage", format_bytes),
+    "energy_joules": ("energy", format_energy),
+    "steps": ("optimizer steps", format_count),
+    "effective_batch_size": ("effective batch", format_count),
+}
+VERDICT_HEADINGS = (
+    "arm",
+    "images/s",
+    "speed ratio (95 %)",
+    "speed",
+    "test accuracy",
+    "accuracy difference (95 %)",
+    "memory ratio (95 %)",
+    "memory",
+    "timing pairs",
+    "seeds",
+)
+
+
+def verdict_cells(comparison: Comparison) -> list[list[str]]:
+    """The first table, a list of texts for each arm, in the order of VERDICT_HEADINGS."""
+    rows = []
+    for arm in comparison.arms:
+        is_baseline = arm.name == comparison.baseline
+        cells = [arm.name, format_quantity(arm.mean("images_per_second"))]
+        cells += ["1", "baseline"] if is_baseline else [format_ratio(arm.speed), verdict_word(arm.speed, arm.failure)]
+        cells += [with_std(arm.figures.get("accuracy")), MISSING if is_baseline else points(arm.accuracy_difference)]
+        cells += ["1", "baseline"] if is_baseline else [format_ratio(arm.memory), verdict_word(arm.memory, arm.failure)]
+        cells += [MISSING if is_baseline else str(arm.num_pairs), str(arm.num_runs)]
+        rows.append(cells)
+    return rows
+
+
+def figure_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The second table: headings, then a list of texts for each arm; a figure that no arm has is left out."""
+    names = [name for name in FIGURES if any(name in arm.figures for arm in comparison.arms)]
+    rows = [[arm.name, *(FIGURES[name][1](arm.mean(name)) for name in names), str(arm.num_runs)]
+            for arm in comparison.arms]  # fmt: skip
+    return ["arm", *(FIGURES[name][0] for name in names), "n"], rows
+
+
+def footnotes(comparison: Comparison) -> list[str]:
+    """What a reader has to know beside the table, a sentence each."""
+    differing = [f"`{arm.name}`: {'; '.join(arm.differs)}." for arm in comparison.arms if arm.differs]
+    lines = []
+    if differing:
+        lines.append(f"Arms that differ from `{comparison.baseline}` in more than the technique: {' '.join(differing)}")
+    elif any(arm.speed is not None for arm in comparison.arms):
+        lines.append(
+            f"All arms do the same work as `{comparison.baseline}`: effective batch, optimizer steps and learning rate."
+        )
+    lines += [f"`{arm.name}` failed: {arm.failure}" for arm in comparison.arms if arm.failure]
+    lines += comparison.notes
+    lines.append(measured_on(comparison))
+    lines.append(
+        "Speed is images per second of optimisation; evaluation, saving, compilation and warm-up steps are left out. "
+        "Ratios are geometric means over runs of the same round, with Student's 95 % interval of the log ratio; "
+        "verdicts are corrected for the number of arms (Holm) and need at least 1 %. Memory is "
+        f"{'the peak of the device' if comparison.memory_kind == 'peak_memory_gib' else 'the anonymous peak of the process'}."
+    )
+    if comparison.noise is not None:
+        found = (
+            f"{100 * (comparison.smallest_effect - 1):.0f} %"
+            if comparison.smallest_effect
+            else "no difference up to 4x"
+        )
+        lines.append(
+            f"Noise of one pair: {100 * comparison.noise:.1f} %. With these repeats {found} would be found four times in five."
+        )
+    return lines
+
+
+def measured_on(comparison: Comparison) -> str:
+    environment, data = comparison.environment, comparison.data
+    if not environment:
+        return "No run finished."
+    versions = ", ".join(f"{name} {environment.get(name)}" for name in ("torch", "transformers", "timm", "hf_accel"))
+    rows = " / ".join(format_count(data.get(f"{part}_rows")) for part in ("train", "validation", "test"))
+    return f"Measured on {device_text(environment)}; {versions}. Data: {data.get('name')}, train / validation / test: {rows}."
+
+
+def format_ratio(ratio: Ratio | None) -> str:
+    """A ratio with its interval: '1.42 (1.38 to 1.46)'."""
+    if ratio is None:
+        return MISSING
+    interval = format_interval(ratio)
+    return f"{ratio.ratio:.2f} ({interval})" if interval else f"{ratio.ratio:.2f}"
+
+
+def format_interval(ratio: Ratio) -> str:
+    """'1.38 to 1.46'; empty without repeats. Two noisy pairs can give bounds in the millions: they say only "unknown"."""
+    if ratio.low is None:
+        return ""
+    low = f"{ratio.low:.2f}" if ratio.low >= 0.01 else "< 0.01"
+    high = f"{ratio.high:.2f}" if ratio.high <= 100 else "> 100"
+    return f"{low} to {high}"
+
+
+def verdict_word(ratio: Ratio | None, failure: str | None) -> str:
+    if ratio is None:
+        return "failed" if failure else "not measured"
+    return ratio.verdict
+
+
+def points(difference: list[float | None] | None) -> str:
+    """A difference of accuracy in percentage points: '+0.12 (-0.30 to +0.54)'."""
+    if difference is None:
+        return MISSING
+    mean, low, high = difference
+    return signed(mean) if low is None else f"{signed(mean)} ({signed(low)} to {signed(high)})"
+
+
+def signed(fraction: float) -> str:
+    """A fraction in percentage points with its sign; what rounds to zero is '+0.00'."""
+    return f"{round(100 * fraction, 2) + 0.0:+.2f}"
+
+
+def with_std(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return MISSING
+    spread = "" if figure["std"] is None else f" ± {100 * figure['std']:.2f}"
+    return f"{100 * figure['mean']:.2f}{spread} %"
+
+
+def text_table(comparison: Comparison) -> str:
+    """For the terminal: the verdicts in aligned columns, then the footnotes."""
+    keep = (0, 1, 2, 3, 4, 7)
+    table = [[row[place] for place in keep] for row in (VERDICT_HEADINGS, *verdict_cells(comparison))]
+    widths = [max(len(row[place]) for row in table) for place in range(len(keep))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return "\n".join([*lines, "", *footnotes(comparison)])

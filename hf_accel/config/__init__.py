@@ -1,0 +1,1 @@
+"""What a run is told: recipes, their sections and the checks of both. Imports no torch."""

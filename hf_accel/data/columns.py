@@ -1,0 +1,130 @@
+"""Which column holds the images, which one the labels, and what number each label gets.
+
+The names come from the train split alone: a label that only another split has is refused, because no model trained on
+this data could ever give it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_accel.config.sections import DataSettings
+from hf_accel.errors import UserError
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+LABEL_TYPES = (
+    "bool",
+    "string",
+    "large_string",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)
+
+
+def find_columns(table: datasets.Dataset, settings: DataSettings) -> tuple[str, str]:
+    """Names of the image and the label column: as the settings say, else by name, else the only one of its type.
+
+    Raises:
+        UserError: a named column is absent, or none can be chosen; the columns are listed.
+    """
+    encoded = [name for name, feature in table.features.items() if _holds_images(feature)]
+    classes = [name for name, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)]
+    by_name = [name for name in LABEL_COLUMNS if name in table.features]
+    image = _choose(
+        "image", settings.image_column, [c for c in IMAGE_COLUMNS if c in encoded], encoded, table, settings
+    )
+    label = _choose("label", settings.label_column, by_name, classes, table, settings)
+    if image not in encoded:
+        raise UserError(
+            f"data.name {settings.name}: column {image} holds {_describe(table.features[image])}, expected encoded "
+            f"images: an Image feature, or bytes. {_columns(table)}"
+        )
+    feature = table.features[label]
+    plain = isinstance(feature, datasets.Value) and feature.dtype in LABEL_TYPES
+    if not plain and not isinstance(feature, datasets.ClassLabel):
+        raise UserError(
+            f"data.name {settings.name}: column {label} holds {_describe(feature)}, expected one label for each image: "
+            f"a class label, text or a whole number. {_columns(table)}"
+        )
+    return image, label
+
+
+def _choose(
+    what: str,
+    named: str | None,
+    by_name: list[str],
+    by_type: list[str],
+    table: datasets.Dataset,
+    settings: DataSettings,
+) -> str:
+    if named is not None:
+        if named not in table.features:
+            raise UserError(
+                f"data.{what}_column is {named}, and data.name {settings.name} has no such column. {_columns(table)}"
+            )
+        return named
+    if by_name or len(by_type) == 1:
+        return (by_name or by_type)[0]
+    found = f"several could be it ({', '.join(by_type)})" if by_type else "there is none"
+    raise UserError(
+        f"data.name {settings.name}: no {what} column can be chosen: {found}. {_columns(table)} "
+        f"Name one with data.{what}_column."
+    )
+
+
+def _columns(table: datasets.Dataset) -> str:
+    return "Columns: " + ", ".join(f"{name} ({_describe(kind)})" for name, kind in table.features.items()) + "."
+
+
+def _describe(feature: object) -> str:
+    return feature.dtype if isinstance(feature, datasets.Value) else type(feature).__name__
+
+
+def _holds_images(feature: object) -> bool:
+    if isinstance(feature, dict):  # parquet written without the features' metadata
+        return {"bytes", "path"} <= set(feature)
+    return isinstance(feature, datasets.Image) or (isinstance(feature, datasets.Value) and "binary" in feature.dtype)
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """From what a label column holds to class numbers 0..n-1."""
+
+    names: list[str]
+    values: pa.Array | None  # the value of each class; None: the column holds class numbers already
+
+    @classmethod
+    def of(cls, train: datasets.Dataset, column: str) -> LabelMap:
+        feature = train.features[column]
+        if isinstance(feature, datasets.ClassLabel):
+            return cls(list(feature.names), None)
+        values = pc.drop_null(pc.unique(read_column(train, column)))
+        if pa.types.is_integer(values.type):  # -1 and the like mean "no label", wherever they occur
+            values = values.filter(pc.greater_equal(values, pa.scalar(0, values.type)))
+        values = values.take(pc.sort_indices(values))
+        return cls([str(value) for value in values.to_pylist()], values)
+
+    def ids(self, column: pa.ChunkedArray) -> np.ndarray:
+        """(N,) int64 class numbers; -1 where the label is missing or not one of the classes."""
+        if self.values is None:
+            numbers = column.fill_null(-1).to_numpy().astype(np.int64)
+            return np.where((numbers >= 0) & (numbers < len(self.names)), numbers, -1)
+        return pc.index_in(column.cast(self.values.type), self.values).fill_null(-1).to_numpy().astype(np.int64)
+
+
+def read_column(table: datasets.Dataset, column: str) -> pa.ChunkedArray:
+    return table.select_columns([column]).with_format("arrow")[:][column]
+
+
+def is_unlabelled(column: pa.ChunkedArray) -> bool:
+    """Whether it is a test split published without labels: all null, or all -1, as of ImageNet-1k."""
+    if len(column) == column.null_count:
+        return True
+    if not pa.types.is_integer(column.type):
+        return False
+    return pc.min_max(column).as_py() == {"min": -1, "max": -1}

@@ -1,0 +1,1 @@
+"""Publishing a run: model card, notebook, demo Space and the upload."""

@@ -1,0 +1,124 @@
+"""The model card: metadata that the Hub understands, and every figure of report.json that a reader needs to judge a model.
+
+It is written into `model/` at the end of every run, pushed or not; what is unknown is left out or said to be unknown.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from hf_accel.config.recipe import Recipe, load_recipe
+from hf_accel.hub.card_text import card_body
+from hf_accel.hub.examples import read_examples
+from hf_accel.hub.notebook import notebook_text
+from hf_accel.hub.provenance import Source, base_model, data_set
+from hf_accel.hub.publication import PLOTS, cleaned_report, finished_run, is_local, model_config
+from hf_accel.report.run_report import RunReport
+
+if TYPE_CHECKING:
+    pass
+
+
+def write_card(folder: Path, report: RunReport | None = None) -> Path:
+    """Write `model/README.md` and `model/notebook.ipynb` of a run; returns the first's path.
+
+    Asks the Hub for the base model's licence, and does without when it does not answer.
+
+    Args:
+        report: of a run that is about to finish, whose `report.json` is its last file; None reads that file.
+    Raises:
+        UserError: no report is given, and the folder is not that of a finished run.
+    """
+    recipe = finished_run(folder) if report is None else load_recipe(folder / "recipe.yaml")
+    report, config = cleaned_report(folder, recipe, report), model_config(folder)
+    base, data = base_model(recipe), data_set(recipe)
+    metadata = card_metadata(report, recipe, config, base, data, examples=read_examples(folder))
+    plots = [path.relative_to(folder).as_posix() for pattern in PLOTS for path in sorted(folder.glob(pattern))]
+    body = card_body(report, recipe, base, data, needs_package=needs_package(config), plots=plots)
+    card = folder / "model" / "README.md"
+    card.write_text(f"---\n{metadata.to_yaml()}\n---\n\n{body}", encoding="utf-8")
+    if recipe.model.task == "image-classification":
+        text = notebook_text(
+            recipe,
+            data.name,
+            needs_package(config),
+            local_data=is_local(recipe.data.name),
+            has_examples=(folder / "model" / "examples" / "1.png").is_file(),
+        )
+        (folder / "model" / "notebook.ipynb").write_text(text, encoding="utf-8")
+    return card
+
+
+def card_metadata(
+    report: RunReport,
+    recipe: Recipe,
+    config: dict[str, Any],
+    base: Source | None,
+    data: Source,
+    examples: list[dict[str, Any]],
+) -> ModelCardData:
+    """The YAML block of the card.
+
+    Args:
+        config: of the saved model.
+        base: None when the weights were trained from scratch.
+        examples: entries of the `widget` list.
+    """
+    task, base_on_hub = recipe.model.task, base is not None and base.on_hub
+    return ModelCardData(
+        license=base.license if base else None,
+        # With "transformers" the Hub shows a snippet that cannot load a network which only this package registers.
+        library_name="hf_accel" if needs_package(config) else "transformers",
+        pipeline_tag=task,
+        tags=[task, "hf_accel"],
+        base_model=base.name if base_on_hub else None,
+        base_model_relation="finetune" if base_on_hub else None,
+        base_model_revision=base.revision if base_on_hub else None,
+        datasets=[data.name] if data.on_hub else None,
+        metrics=["accuracy", "f1"],
+        widget=examples or None,
+        model_name=report.recipe if report.variant == "default" else f"{report.recipe}-{report.variant}",
+        eval_results=_results(report, recipe, data) or None,
+    )
+
+
+def _results(report: RunReport, recipe: Recipe, data: Source) -> list[EvalResult]:
+    """Accuracy and macro F1 on the test rows, for `model-index`."""
+    if report.test is None:
+        return []
+    where = {
+        "task_type": recipe.model.task,
+        "task_name": recipe.model.task.replace("-", " ").capitalize(),
+        "dataset_type": data.name if data.on_hub else "imagefolder" if is_local(recipe.data.name) else data.name,
+        "dataset_name": data.name,
+        "dataset_config": recipe.data.config,
+        "dataset_split": scored_split(report.notes),
+        "dataset_revision": data.revision,
+        "dataset_args": {"num_rows": report.data.test_rows},
+    }
+    views = recipe.data.test_time_augmentation
+    how = {} if views == "none" else {"test_time_augmentation": views}
+    scores = [
+        ("accuracy", "Accuracy", report.test.accuracy, how or None),
+        ("f1", "Macro F1", report.test.f1_macro, {"average": "macro", **how}),
+    ]
+    return [
+        EvalResult(metric_type=kind, metric_name=name, metric_value=value, metric_args=args, **where)
+        for kind, name, value, args in scores
+        if value is not None
+    ]
+
+
+def scored_split(notes: list[str]) -> str:
+    """The data set's own name of the rows that were scored; `load_splits` notes when it is not "test"."""
+    if any("the validation split is the test" in note for note in notes):
+        return "validation"
+    return "train" if any("of train is the test" in note for note in notes) else "test"
+
+
+def needs_package(config: dict[str, Any]) -> bool:
+    """Whether only `import hf_accel.cifar_nets` makes the model loadable: its networks are named cifar_*, timm's are not."""
+    return str(config.get("architecture", "")).startswith("cifar_")

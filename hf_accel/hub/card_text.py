@@ -1,0 +1,231 @@
+"""The card's Markdown, section by section, from the report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from hf_accel.config.recipe import Recipe
+from hf_accel.formatting import (
+    format_count,
+    format_duration,
+    format_energy,
+    format_gib,
+    format_percent,
+    format_quantity,
+    format_score,
+)
+from hf_accel.hub.publication import CARD_PLACEHOLDER
+from hf_accel.measure.paired import wilson_interval
+from hf_accel.report.plots import largest_confusions
+from hf_accel.report.run_report import RunReport
+
+if TYPE_CHECKING:
+    from hf_accel.hub.provenance import Source
+
+FOLDED_FROM_CLASSES = 20  # a longer per-class table is folded
+CONFUSIONS_SHOWN = 5
+
+
+def card_body(
+    report: RunReport, recipe: Recipe, base: Source | None, data: Source, needs_package: bool, plots: list[str]
+) -> str:
+    """Everything below the metadata.
+
+    Args:
+        base: None when the weights were trained from scratch.
+        needs_package: the model loads only after `import hf_accel.cifar_nets`.
+        plots: paths of images in the repository.
+    """
+    sections = [
+        _summary(report, recipe, base, data),
+        _usage(recipe, needs_package),
+        _results(report),
+        _per_class(report),
+        _plots(plots),
+        _data(report, recipe, data),
+        _training(report),
+        _environment(report),
+        _origin(base),
+        _again(report),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[Any]], figures: bool = True) -> str:
+    """A Markdown table.
+
+    Args:
+        figures: all columns but the first are aligned right.
+    """
+    header = list(header)
+    alignment = ["---", *["---:" if figures else "---"] * (len(header) - 1)]
+    lines = [[_cell(value) for value in header], alignment, *([_cell(value) for value in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    """Text that cannot break out of its cell: label names come from folders and data sets."""
+    return re.sub(r"([\\|<>`*_\[\]])", r"\\\1", " ".join(str(value).split()))
+
+
+def _summary(report: RunReport, recipe: Recipe, base: Source | None, data: Source) -> str:
+    name = report.recipe if report.variant == "default" else f"{report.recipe} ({report.variant})"
+    what = f"{_link(base)}, fine-tuned" if base else f"`{recipe.model.name}`, trained from random weights"
+    text = f"# {name}\n\n{what} on {_link(data, 'datasets/')}, {format_count(len(report.data.labels))} classes."
+    if report.test is not None:
+        text += (
+            f" **Accuracy {format_score(report.test.accuracy)}, macro F1 {format_score(report.test.f1_macro)}** on "
+            f"{format_count(report.data.test_rows)} test images{', with test-time augmentation' if report.score_notes else ''}."
+        )
+    return text
+
+
+def _link(source: Source, prefix: str = "") -> str:
+    return f"[{source.name}](https://huggingface.co/{prefix}{source.name})" if source.on_hub else f"`{source.name}`"
+
+
+def _usage(recipe: Recipe, needs_package: bool) -> str:
+    lines = ["import hf_accel.cifar_nets  # registers the network; pip install hf_accel"] if needs_package else []
+    example = '"photo.jpg"' if recipe.model.task == "image-classification" else '"some text"'
+    lines += [
+        "from transformers import pipeline",
+        "",
+        f'classify = pipeline("{recipe.model.task}", model="{CARD_PLACEHOLDER}")',
+        f"print(classify({example}))",
+    ]
+    text = "## Use it\n\n```python\n" + "\n".join(lines) + "\n```"
+    if recipe.model.task == "image-classification":
+        text += (
+            "\n\n[notebook.ipynb](notebook.ipynb) loads the model, predicts, repeats the evaluation and trains on. "
+            f"`hf-accel demo {CARD_PLACEHOLDER}` opens a page to drop images on."
+        )
+    return text
+
+
+def _results(report: RunReport) -> str:
+    if report.test is None:
+        return "## Results\n\nThe test split was not scored."
+    columns = {"test": report.test} | ({"validation": report.validation} if report.validation else {})
+    measures = {
+        "Accuracy": "accuracy",
+        "Macro F1": "f1_macro",
+        "Micro F1": "f1_micro",
+        "Weighted F1": "f1_weighted",
+        "Top-5 accuracy": "top5_accuracy",
+        "Loss": "loss",
+    }
+    rows = [[name, *(format_score(getattr(s, key)) for s in columns.values())] for name, key in measures.items()]
+    counts = {"test": report.data.test_rows, "validation": report.data.validation_rows}
+    rows.append(["Images", *(format_count(counts[name]) for name in columns)])
+    how = (
+        "The best checkpoint was chosen on the validation rows; the test rows were scored once, at the end."
+        if report.validation
+        else "Nothing was selected: the test rows were scored once, with the last weights."
+    )
+    if report.test.accuracy is not None and report.data.test_rows:
+        low, high = wilson_interval(report.test.accuracy, report.data.test_rows)
+        how += (
+            f" The 95 % interval of the test accuracy, for this number of images, is {low:.4f} to {high:.4f} (Wilson)."
+        )
+    return f"## Results\n\n{table(['', *columns], rows)}\n\n{' '.join([how, *report.score_notes])}"
+
+
+def _per_class(report: RunReport) -> str:
+    classes = report.test.per_class if report.test else None
+    if not classes:
+        return ""
+    scores = [[c["label"], *(format_score(c[k]) for k in ("precision", "recall", "f1")), c["support"]] for c in classes]
+    text = table(["class", "precision", "recall", "F1", "images"], scores)
+    if len(classes) > FOLDED_FROM_CLASSES:
+        text = f"<details><summary>{len(classes)} classes</summary>\n\n{text}\n\n</details>"
+    confusions = largest_confusions(report.test.confusion, report.data.labels, CONFUSIONS_SHOWN)
+    if confusions:
+        listed = ", ".join(f"{_cell(true)} taken for {_cell(wrong)} ({count})" for true, wrong, count in confusions)
+        text += f"\n\nMost frequent confusions on the test images: {listed}."
+    return f"### Per class\n\n{text}"
+
+
+def _plots(plots: list[str]) -> str:
+    if not plots:
+        return ""
+    titles = [PurePosixPath(name).stem.replace("_", " ").capitalize() for name in plots]
+    pictures = (f"{title}:\n\n![{title}]({name})" for title, name in zip(titles, plots, strict=True))
+    return "### Plots\n\n" + "\n\n".join(pictures)
+
+
+def _data(report: RunReport, recipe: Recipe, data: Source) -> str:
+    rows = [
+        ["Train / validation / test images", " / ".join(
+            format_count(n) for n in (report.data.train_rows, report.data.validation_rows, report.data.test_rows))],
+        ["Configuration", recipe.data.config],
+        ["Revision", data.revision],
+        ["Fingerprint of the rows used", report.data.fingerprint],
+        ["Unreadable images left out", len(report.data.skipped) or None],
+    ]  # fmt: skip
+    return f"## Data\n\n{_link(data, 'datasets/')}\n\n{_facts(rows)}"
+
+
+def _training(report: RunReport) -> str:
+    train = report.train
+    facts = [
+        ["Steps / epochs", f"{format_count(train.steps)} / {format_quantity(train.epochs)}"],
+        ["Effective batch size", train.effective_batch_size],
+        ["Processes", train.world_size],
+        ["Time, optimisation only", _known(format_duration, train.seconds)],
+        ["Compilation, not in that time", _known(format_duration, train.compile_seconds)],
+        ["Images per second, optimisation only", _known(format_quantity, train.images_per_second)],
+        ["Waiting for data", _known(format_percent, train.data_wait_fraction)],
+        ["Peak memory on the device", _known(format_gib, train.peak_memory_gib)],
+        ["Energy, as the device measured it", _known(format_energy, train.energy_joules)],
+        ["Final training loss", _known(format_score, train.final_loss)],
+    ]
+    text = f"## Training\n\n{_facts(facts)}\n\nTimes leave out evaluation, saving and warm-up steps."
+    if report.settings:
+        text += "\n\nArguments of the Trainer that differ from its defaults:\n\n"
+        text += table(["argument", "value"], report.settings.items(), figures=False)
+    if report.notes:
+        text += "\n\nDecided by the software:\n\n" + "\n".join(f"- {note}" for note in report.notes)
+    return text
+
+
+def _known(write: Any, value: float | None) -> str | None:
+    return None if value is None else write(value)
+
+
+def _environment(report: RunReport) -> str:
+    facts = [[name, value] for name, value in report.environment.items() if name != "command"]
+    return f"## Environment\n\n{_facts(facts)}"
+
+
+def _origin(base: Source | None) -> str:
+    if base is None:
+        licence = (
+            "The weights were trained from scratch, so no licence is inherited and none is stated: add `license:` to the "
+            "header of this card before you share the model."
+        )
+        return f"## Licence\n\n{licence}"
+    revision = f" at revision `{base.revision}`" if base.revision else ""
+    if base.license:
+        licence = f"Licence: `{base.license}`, copied from the base model."
+    else:
+        licence = (
+            "The base model's licence was not found, so none is stated: look it up and add `license:` to the header of "
+            "this card before you share the model."
+        )
+    return f"## Base model and licence\n\n{_link(base)}{revision}. {licence}"
+
+
+def _again(report: RunReport) -> str:
+    command = report.environment.get("command")
+    text = "## Train it again\n\n```\nhf-accel train --recipe recipe.yaml\n```\n\n[recipe.yaml](recipe.yaml) holds every setting"
+    text += " and [report.json](report.json) every figure"
+    return text + (f". It was trained by `{command}`." if command else ".")
+
+
+def _facts(rows: Iterable[tuple[str, Any]]) -> str:
+    """A two-column table of what is known."""
+    known = [[name, value] for name, value in rows if value is not None]
+    return table(["", ""], known, figures=False)

@@ -1,0 +1,165 @@
+"""What of a run folder may leave this machine: an allow list of files, and text without local paths or secrets.
+
+An allow list, because a folder fills up with files nobody thought of: `training_args.bin` and the optimizer's state are
+pickles, which run code where they are opened and hold tokens and paths. Label names are never touched, though some look
+like paths ("/m/01yrx").
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import yaml
+
+from hf_accel.config.recipe import Recipe, load_recipe
+from hf_accel.errors import UserError
+from hf_accel.privacy import cleaned_text as without_secrets_and_paths
+from hf_accel.report.run_report import RunReport
+
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+MODEL_FILES = (
+    *WEIGHTS,
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model"),
+    *("README.md", "notebook.ipynb", "examples/*.png"),
+)
+PLOTS = ("*.png", "*.svg", "plots/*.png", "plots/*.svg")
+TEXT_SUFFIXES = (".json", ".md", ".ipynb", ".svg")
+SECRET_SETTING = "hub_token"
+
+# How the card and the notebook name the model until it has an id on the Hub.
+CARD_PLACEHOLDER = "path/to/this/folder"
+NOTEBOOK_PLACEHOLDER = 'MODEL = \\".\\"'
+
+
+def published_files(folder: Path, repo_id: str) -> dict[str, bytes | Path]:
+    """Everything of a run that is uploaded: path in the repository -> the cleaned text, or the file to read.
+
+    Raises:
+        UserError: the folder is not that of a finished run.
+    """
+    recipe = finished_run(folder)
+    texts = PrivateTexts(folder, recipe)
+    files: dict[str, bytes | Path] = {}
+    for root, patterns in ((folder / "model", MODEL_FILES), (folder, PLOTS)):
+        for pattern in patterns:
+            files |= {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern))}
+    for name, path in files.items():
+        if path.suffix in TEXT_SUFFIXES:
+            text = path.read_text(encoding="utf-8")
+            if name == "README.md":
+                text = text.replace(CARD_PLACEHOLDER, repo_id)
+            if name == "notebook.ipynb":
+                text = text.replace(NOTEBOOK_PLACEHOLDER, f'MODEL = \\"{repo_id}\\"')
+            files[name] = texts.removed_from(text).encode()
+    with tempfile.TemporaryDirectory() as scratch:
+        cleaned_report(folder, recipe).save(scratch)
+        for name in ("report.json", "history.csv"):
+            files[name] = texts.removed_from((Path(scratch) / name).read_text(encoding="utf-8")).encode()
+    settings = texts.clean(recipe.to_dict())
+    files["recipe.yaml"] = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()
+    return files
+
+
+def finished_run(folder: Path) -> Recipe:
+    """The recipe of a finished run.
+
+    Raises:
+        UserError: the folder is not that of a finished run; says what is missing.
+    """
+    needed = ("report.json", "recipe.yaml", "model/config.json")
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{folder}: {', '.join(missing)} not found, expected the folder of a finished run, as `hf-accel train` "
+            "leaves it in outputs/<recipe>/<variant>."
+        )
+    return load_recipe(folder / "recipe.yaml")
+
+
+def cleaned_report(folder: Path, recipe: Recipe, report: RunReport | None = None) -> RunReport:
+    """The run's report as it may be shown to anyone.
+
+    Args:
+        report: of a run whose `report.json` is not written yet; None reads that file.
+    """
+    texts, report = PrivateTexts(folder, recipe), report or RunReport.load(folder)
+    return replace(
+        report,
+        settings=texts.clean(report.settings),
+        notes=texts.clean(report.notes),
+        environment=texts.clean(report.environment),
+        data=replace(report.data, name=texts.clean(report.data.name), skipped=texts.clean(report.data.skipped)),
+        model=replace(report.model, name=texts.clean(report.model.name)),
+    )
+
+
+def is_local(name: str) -> bool:
+    """Whether the name of a model or a data set is a folder of this machine, not an id on the Hub."""
+    return name.startswith(("/", "./", "../", "~")) or Path(name).exists()
+
+
+class PrivateTexts:
+    """The tokens and the folders of this machine that a run knows of, and how they are taken out of a text.
+
+    A folder becomes its last part, because `photos` says what `/home/jane/photos` does.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        tokens = {huggingface_hub.get_token(), recipe.training.get(SECRET_SETTING)}
+        sources = {Path(name) for name in (recipe.data.name, recipe.model.name) if is_local(name)}
+        paths = {folder, Path.cwd(), recipe.output_dir, *sources}
+        paths |= {path.resolve() for path in paths}
+        names = {str(path): path.name for path in paths if path.is_absolute() and len(path.parts) > 1}
+        names |= {str(Path.home()): "~"} if len(Path.home().parts) > 1 else {}
+        names |= {token: "***" for token in tokens if token}
+        self.everywhere = _patterns(names)
+        # The command line names a folder relative to wherever it was typed: jane/photos for /home/jane/photos.
+        sources |= {path.resolve() for path in sources}
+        tails = {"/".join(p.parts[start:]): p.name for p in sources for start in range(1, len(p.parts) - 1)}
+        tails |= {str(path): path.name for path in sources if not path.is_absolute()}
+        self.in_figures = _patterns(tails)
+
+    def removed_from(self, text: str) -> str:
+        """A whole file's text without the absolute paths and the tokens that are known."""
+        for pattern, name in self.everywhere:
+            text = pattern.sub(lambda _, name=name: name, text)
+        return text
+
+    def clean(self, value: Any) -> Any:
+        """Clean all texts in nested lists and dictionaries, of any other absolute path too; the secret setting goes."""
+        if isinstance(value, dict):
+            return {key: self.clean(item) for key, item in value.items() if key != SECRET_SETTING}
+        if isinstance(value, list | tuple):
+            return [self.clean(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        value = self.removed_from(value)
+        for pattern, name in self.in_figures:
+            value = pattern.sub(lambda _, name=name: name, value)
+        if value.startswith(("./", "../", "~/", os.sep)) and "\n" not in value:
+            return Path(value).name
+        return without_secrets_and_paths(value)
+
+
+def _patterns(names: dict[str, str]) -> list[tuple[re.Pattern[str], str]]:
+    """What to look for and its replacement, the longest first: a folder goes before the home folder it lies in."""
+    patterns = []
+    for text, name in sorted(names.items(), key=lambda item: -len(item[0])):
+        before = r"(?<!\w)" if text.startswith("/") else r"(?<![\w/])"
+        patterns.append((re.compile(rf"{before}{re.escape(text)}(?![\w-])"), name))
+    return patterns
+
+
+def model_config(folder: Path) -> dict[str, Any]:
+    """`model/config.json` of a run."""
+    return json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))

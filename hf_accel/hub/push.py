@@ -1,0 +1,210 @@
+"""Pushing a finished run to the Hub: last, patiently, and never at the price of the run.
+
+Everything is on disk before the first request. A Hub that is down or refuses costs a warning at the start and a message
+at the end with the command that pushes later; the Trainer's own push would stop the run in its constructor.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
+
+import hf_accel
+from hf_accel.cli import is_main_process
+from hf_accel.config.recipe import Recipe
+from hf_accel.errors import UserError
+from hf_accel.hub.card import write_card
+from hf_accel.hub.publication import WEIGHTS, finished_run, published_files
+
+logger = logging.getLogger(__name__)
+
+WAITS_SECONDS = (1, 2, 4, 8)  # before each further attempt
+LONGEST_WAIT_SECONDS = 60  # a Hub that asks for a longer pause is left alone
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What came of a push."""
+
+    repo_id: str
+    url: str | None  # of the model's page; None when the push failed
+    error: str | None  # why it failed, in one line
+    command: str  # pushes the folder, now or later
+    files: list[str] = field(default_factory=list)  # uploaded, as paths in the repository
+
+    def __str__(self) -> str:
+        if self.error is None:
+            return f"pushed {len(self.files)} files to {self.url}"
+        return f"not pushed: {self.error}. The run is complete and saved; push it later with:\n  {self.command}"
+
+
+def warn_early(recipe: Recipe) -> None:
+    """Before training, say what would stop the push at the end; one question to the Hub, when a push is asked for."""
+    training = recipe.training
+    if not training.get("push_to_hub") or not is_main_process():
+        return
+    if training.get("hub_strategy") in ("checkpoint", "all_checkpoints"):
+        logger.warning(
+            "hub_strategy: %s uploads optimizer and scheduler states, which are pickles. Only the finished model is "
+            "pushed, as with hub_strategy: end.",
+            training["hub_strategy"],
+        )
+    problem = hub_problem(training.get("hub_model_id"), training.get("hub_token"))
+    if problem:
+        logger.warning(
+            "push_to_hub: %s. The run goes on and is saved; if this lasts, push it later with `hf-accel push FOLDER`.",
+            problem,
+        )
+
+
+def hub_problem(hub_model_id: str | None, token: str | None = None) -> str | None:
+    """Why a push to `hub_model_id` would fail now, in one line, as far as one request can tell; None when it should not."""
+    if hub_model_id is not None:
+        try:
+            validate_repo_id(hub_model_id)
+        except HFValidationError as error:
+            return f"hub_model_id {hub_model_id!r} is no name of a repository: {_one_line(error, token)}"
+    try:
+        account = HfApi(token=token, library_name="hf_accel", library_version=hf_accel.__version__).whoami()
+    except Exception as error:  # httpx before huggingface_hub 2.0, httpx2 since: no common base to name
+        return _why(error, token)
+    role = (account.get("auth") or {}).get("accessToken", {}).get("role")
+    if role == "read":
+        return f"the token of {account['name']} may only read. Make one that may write: {constants.ENDPOINT}/settings/tokens"
+    owner = (hub_model_id or "").rpartition("/")[0]
+    mine = [account["name"], *(organisation["name"] for organisation in account.get("orgs", []))]
+    if owner and owner not in mine:
+        return (
+            f"the token belongs to {account['name']}, which has no right to write to {owner} ({', '.join(mine)} only)"
+        )
+    return None
+
+
+def push_if_asked(folder: Path, recipe: Recipe) -> PushResult | None:
+    """Push a finished run when its recipe says `push_to_hub`, and log what came of it."""
+    training = recipe.training
+    if not training.get("push_to_hub"):
+        return None
+    result = push_run(
+        folder,
+        hub_model_id=training.get("hub_model_id"),
+        private=training.get("hub_private_repo"),
+        revision=training.get("hub_revision"),
+        token=training.get("hub_token"),
+    )
+    logger.log(logging.INFO if result.error is None else logging.WARNING, "%s", result)
+    return result
+
+
+def push_run(
+    folder: Path,
+    *,
+    hub_model_id: str | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+) -> PushResult:
+    """Upload a finished run in one commit; a push that fails is a result, not an exception.
+
+    Args:
+        folder: what `hf-accel train` left.
+        hub_model_id: `name` or `owner/name`; None names it after the recipe and variant.
+        private: None leaves it to the account's default.
+        revision: branch, made when it does not exist.
+        token: None takes HF_TOKEN or the token of `hf auth login`.
+    Raises:
+        UserError: the folder is not that of a finished run.
+    """
+    recipe = finished_run(folder)
+    if not (folder / "model" / "README.md").is_file():
+        write_card(folder)
+    name = hub_model_id or (recipe.name if recipe.variant == "default" else f"{recipe.name}-{recipe.variant}")
+    command = ["hf-accel", "push", str(folder), "--hub_model_id", name]
+    command += (["--private"] if private else []) + (["--revision", revision] if revision else [])
+    done = {"repo_id": name, "url": None, "command": shlex.join(command)}
+    for wait in (*WAITS_SECONDS, None):
+        try:
+            return _push(folder, name, private, revision, token, done["command"])
+        except UserError:
+            raise
+        except Exception as error:  # whatever the Hub or the network does, the run has succeeded
+            pause = _pause(error, wait)
+            if pause is None:
+                return PushResult(**done, error=_why(error, token))
+            logger.info("push: %s; trying again in %d s", _why(error, token), pause)
+            time.sleep(pause)
+    raise AssertionError("the last attempt returns")
+
+
+def _push(
+    folder: Path, name: str, private: bool | None, revision: str | None, token: str | None, command: str
+) -> PushResult:
+    api = HfApi(token=token, library_name="hf_accel", library_version=hf_accel.__version__)
+    repo = api.create_repo(name, private=private, exist_ok=True)
+    if revision is not None:
+        api.create_branch(repo.repo_id, branch=revision, exist_ok=True)
+    files = published_files(folder, repo.repo_id)
+    # Weights of an earlier push would be loaded in place of these where the files are split otherwise.
+    present = api.list_repo_files(repo.repo_id, revision=revision)
+    old = [path for path in present if path not in files and any(fnmatch(path, pattern) for pattern in WEIGHTS)]
+    api.create_commit(
+        repo.repo_id,
+        operations=[
+            *(CommitOperationDelete(path) for path in old if "/" not in path),
+            *(CommitOperationAdd(path, content) for path, content in files.items()),
+        ],
+        commit_message=f"{finished_run(folder).name}: model, card and report",
+        revision=revision,
+    )
+    return PushResult(repo_id=repo.repo_id, url=str(repo), error=None, command=command, files=sorted(files))
+
+
+def _pause(error: Exception, wait: int | None) -> int | None:
+    """Seconds until the next attempt; None = it would fail again, or too many were made."""
+    if wait is None or isinstance(error, (OfflineModeIsEnabled, LocalTokenNotFoundError, HFValidationError)):
+        return None
+    if not isinstance(error, HfHubHTTPError):
+        return wait  # no answer at all: refused, reset, timed out
+    status = error.response.status_code
+    if status not in (408, 409, 429) and status < 500:
+        return None
+    asked = error.response.headers.get("Retry-After", "")
+    pause = max(wait, int(asked)) if asked.isdigit() else wait
+    return pause if pause <= LONGEST_WAIT_SECONDS else None
+
+
+def _why(error: Exception, token: str | None) -> str:
+    """One line a user can act on."""
+    where = constants.ENDPOINT
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it to push"
+    if isinstance(error, LocalTokenNotFoundError):
+        return "no token was found. Log in with `hf auth login` or set HF_TOKEN"
+    if isinstance(error, KeyError):  # the client reads the repository's url from a 409 without looking
+        return f"{where} gave an answer without {error}"
+    if not isinstance(error, HfHubHTTPError):
+        return f"{where} did not answer ({_one_line(error, token)})"
+    status = error.response.status_code
+    advice = {
+        401: "the token is missing or not valid. Log in with `hf auth login` or set HF_TOKEN",
+        403: "the token may not write there. Make one that may, or choose another --hub_model_id",
+        409: "another commit came in between, again and again",
+        429: "too many requests in a short time",
+    }.get(status)
+    return f"{where} answered {status}" + (f": {advice}" if advice else f" ({_one_line(error, token)})")
+
+
+def _one_line(error: Exception, token: str | None) -> str:
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    for secret in (token, get_token()):
+        if secret:
+            text = text.replace(secret, "***")
+    return text

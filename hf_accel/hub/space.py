@@ -1,0 +1,66 @@
+"""A folder that is ready to be a Space."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+from hf_accel.errors import UserError
+
+ABOUT = """
+Drop an image, see its class. Made with `hf-accel demo --space`; upload this folder with
+
+    hf upload OWNER/NAME . --repo-type space
+"""
+
+
+LIBRARIES = ("transformers", "torch", "torchvision", "timm", "pillow")
+
+
+def write_space(model: str, title: str, space: Path) -> None:
+    """Write `app.py`, `requirements.txt`, the Space's card and, of a local model, the weights.
+
+    Raises:
+        UserError: `space` holds files already.
+    """
+    if space.exists() and (not space.is_dir() or any(space.iterdir())):
+        raise UserError(f"--space {space}: exists already and is not empty; nothing was written. Name another folder.")
+    from huggingface_hub import SpaceCardData
+
+    from hf_accel.hub.card import needs_package
+    from hf_accel.hub.publication import MODEL_FILES
+
+    # The page is its own source text, so the Space does what `hf-accel demo` does.
+    source = Path(__file__).with_name("space_app.py").read_text(encoding="utf-8")
+    source = source.replace('TITLE = "Image classifier"', f"TITLE = {title!r}")
+    requirements = [f"{name}=={_release(name)}" for name in LIBRARIES]
+    folder = Path(model)
+    if folder.is_dir():
+        files = (path for pattern in MODEL_FILES for path in folder.glob(pattern))
+        for path in (path for path in files if path.suffix not in (".md", ".ipynb")):
+            target = space / "model" / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        if needs_package(json.loads((folder / "config.json").read_text(encoding="utf-8"))):
+            requirements.append(f"hf_accel=={_release('hf_accel')}")
+    else:
+        source = source.replace('MODEL = "model"', f"MODEL = {model!r}")
+        space.mkdir(parents=True, exist_ok=True)
+    card = SpaceCardData(
+        title=title,
+        sdk="gradio",
+        sdk_version=_release("gradio"),
+        app_file="app.py",
+        models=None if folder.is_dir() else [model],
+    )
+    (space / "app.py").write_text(source, encoding="utf-8")
+    (space / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    (space / "README.md").write_text(f"---\n{card.to_yaml()}\n---\n{ABOUT}", encoding="utf-8")
+
+
+def _release(name: str) -> str:
+    """The installed version; a local build (2.11.0+cpu) is not on the package index."""
+    return importlib.metadata.version(name).partition("+")[0]

@@ -1,0 +1,94 @@
+"""A split as the DataLoader sees it: a whole batch is one call and one indexed read, as uint8.
+
+Indices carry the epoch (`EpochSampler`), so that a batch knows its random numbers in any worker or rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from hf_accel.data.splits import ImageSplit
+from hf_accel.inputs.cache import PixelStore
+
+
+class ImageBatches(Dataset):
+    """Batches of a split.
+
+    Args:
+        split: whose labels are read.
+        pixels: its pixels, from `open_training_pixels` or `open_evaluation_pixels`.
+        partners: epochs (B,), rows (B,) -> rows (B,) to be blended in by mixup or cutmix; None for neither.
+        sides: epoch -> side in pixels of its training images; None for the model's own.
+    """
+
+    def __init__(
+        self,
+        split: ImageSplit,
+        pixels: PixelStore,
+        partners: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+        sides: Callable[[int], int] | None = None,
+    ) -> None:
+        self.labels = np.asarray(split.labels, dtype=np.int64)
+        self.pixels = pixels
+        self.partners = partners
+        self.sides = sides
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor | int]:
+        """Read a batch.
+
+        Args:
+            indices: `epoch * len(self) + row`; plain rows are epoch 0.
+        Returns:
+            labels, rows and epochs (B,) int64; pixels (B, H, W, 3) uint8 unless they are on the device; sizes (B, 2)
+            int64 where the images differ in size; the same with `partner_` before the name where there are partners
+            (no partner_epochs: they are those of the batch); side, a number, where there are `sides`: a batch is of one
+            epoch.
+        """
+        epochs, rows = np.divmod(np.asarray(indices, dtype=np.int64), len(self))
+        batch = {"epochs": torch.from_numpy(epochs), **self._read(rows, "")}
+        if self.partners is not None:
+            batch |= self._read(self.partners(epochs, rows), "partner_")
+        if self.sides is not None:
+            batch["side"] = self.sides(int(epochs[0]))
+        return batch
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One image, as a batch of one."""
+        return self.__getitems__([index])
+
+    def _read(self, rows: np.ndarray, prefix: str) -> dict[str, Tensor]:
+        batch = {f"{prefix}rows": torch.from_numpy(rows), f"{prefix}labels": torch.from_numpy(self.labels[rows])}
+        if self.pixels.mode != "device":
+            pixels, sizes = self.pixels.batch(rows)
+            batch[f"{prefix}pixels"] = pixels
+            if sizes is not None:
+                batch[f"{prefix}sizes"] = sizes
+        return batch
+
+
+class TransformedBatches(Dataset):
+    """Batches that are transformed where they are loaded, for `data.transforms: loader`; the pixels are the same.
+
+    Args:
+        batches: what is read.
+        transform: batch dictionary -> `pixel_values` and `labels`.
+    """
+
+    def __init__(self, batches: ImageBatches, transform: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
+        self.batches = batches
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        batch = self.batches.__getitems__(indices)
+        return {key: batch[key] for key in ("rows", "side") if key in batch} | self.transform(batch)

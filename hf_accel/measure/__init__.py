@@ -1,0 +1,1 @@
+"""How fast a run is, and what a ratio of two runs says."""

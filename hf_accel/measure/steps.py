@@ -1,0 +1,272 @@
+"""How fast a run is: seconds a step, images a second, waiting for data, transforming, compiling.
+
+A step is timed from the end of one optimizer step to the end of the next, because batches are fetched before
+`on_step_begin`; the clock restarts after evaluation and saving. On CUDA the marks are events, read when the device is
+idle anyway, so that measuring adds no synchronisation. All figures are saved with each checkpoint, one file a process,
+and a resumed run goes on from them: steps that were lost with the process, and are done again, count once.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from hf_accel.machine.resources import ResourceWatch, join_resources
+
+SAVED = ("step_seconds", "warmup_seconds", "images", "wait_seconds", "transform_seconds", "resumes", "resources")
+
+
+class Stopwatch:
+    """Marks on a device's time line, and the seconds between them.
+
+    Args:
+        device: CUDA marks are events in the current stream; elsewhere work is synchronous and the host clock is used.
+        clock: host clock in seconds.
+    """
+
+    def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.is_cuda = device.type == "cuda"
+        self.clock = clock
+
+    def mark(self) -> Any:
+        if not self.is_cuda:
+            return self.clock()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, start: Any, end: Any) -> float:
+        if not self.is_cuda:
+            return end - start
+        end.synchronize()
+        return start.elapsed_time(end) / 1000
+
+
+class Step(NamedTuple):
+    """The marks of one optimizer step, and its images."""
+
+    start: Any
+    end: Any
+    images: int
+    waits: list[tuple[Any, Any]]
+    transforms: list[tuple[Any, Any]]
+    side: int | None
+
+
+class Measurement:
+    """Sums over the optimizer steps of a run, in this process.
+
+    Warm-up steps count in no rate: the first of each process (compilation, allocator, autotuning) and, in a compiled
+    run, each step with a number or a size of images that is new to this process, because the network is compiled again
+    for it.
+
+    Args:
+        stopwatch: where the time is read.
+        warmup_steps: first steps of each process that are warm-up.
+        compiled: the network is compiled; `MeasureCallback` sets it from the TrainingArguments.
+
+    Attributes:
+        step_seconds: of each step that counts.
+        warmup_seconds: of each warm-up step.
+        images: of the steps that count.
+        wait_seconds: of them, None while nothing was waited for.
+        transform_seconds: of them, None while nothing was transformed in a step.
+        resumes: how often the run was cut off and went on.
+        resources: figures of the finished stretches of the run, see `ResourceWatch`.
+    """
+
+    def __init__(self, stopwatch: Stopwatch, warmup_steps: int = 3, compiled: bool = False) -> None:
+        self.stopwatch = stopwatch
+        self.warmup_steps = warmup_steps
+        self.compiled = compiled
+        self.step_seconds: list[float] = []
+        self.warmup_seconds: list[float] = []
+        self.images = 0
+        self.wait_seconds: float | None = None
+        self.transform_seconds: float | None = None
+        self.resumes = 0
+        self.resources: dict[str, float | int | None] = {}
+        self._steps_here = 0
+        self._sizes_here: set[tuple[int, int | None]] = set()
+        self._recent: deque[tuple[int, float]] = deque(maxlen=20)
+        self._pending: list[Step] = []
+        self._last: Any = None
+        self._forget_step()
+
+    def _forget_step(self) -> None:
+        self._images = 0
+        self._side: int | None = None
+        self._waits: list[tuple[Any, Any]] = []
+        self._transforms: list[tuple[Any, Any]] = []
+
+    def restart(self) -> None:
+        """Start the clock anew: what happened since the last step (evaluation, saving) is not training."""
+        self._settle()
+        self._last = self.stopwatch.mark()
+        self._forget_step()
+
+    def step(self) -> None:
+        """An optimizer step ended."""
+        now = self.stopwatch.mark()
+        self._pending.append(Step(self._last, now, self._images, self._waits, self._transforms, self._side))
+        self._last = now
+        self._forget_step()
+
+    def count_images(self, rows: int, side: int | None = None) -> None:
+        """A batch comes, of images of this side in pixels where they are not always of one size."""
+        self._images += rows
+        self._side = side
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time in which the device has no batch to work on, copying it there included.
+
+        The host asks for a batch long before a CUDA device has finished the last one. Only between the marks on the
+        device's own time line is it idle.
+        """
+        start = self.stopwatch.mark()
+        yield
+        self._waits.append((start, self.stopwatch.mark()))
+
+    @contextmanager
+    def transforming(self) -> Iterator[None]:
+        """Time of the image transforms on the training device."""
+        start = self.stopwatch.mark()
+        yield
+        self._transforms.append((start, self.stopwatch.mark()))
+
+    def _settle(self) -> None:
+        for step in self._pending:
+            seconds = self.stopwatch.seconds(step.start, step.end)
+            self._steps_here += 1
+            is_new_size = self.compiled and (step.images, step.side) not in self._sizes_here
+            self._sizes_here.add((step.images, step.side))
+            if self._steps_here <= self.warmup_steps or is_new_size:
+                self.warmup_seconds.append(seconds)
+                continue
+            self.step_seconds.append(seconds)
+            self.images += step.images
+            self._recent.append((step.images, seconds))
+            self.wait_seconds = self._added(self.wait_seconds, step.waits)
+            self.transform_seconds = self._added(self.transform_seconds, step.transforms)
+        self._pending = []
+
+    def _added(self, total: float | None, spans: list[tuple[Any, Any]]) -> float | None:
+        if not spans:
+            return total
+        return (total or 0.0) + sum(self.stopwatch.seconds(start, end) for start, end in spans)
+
+    def total_seconds(self) -> float:
+        """Seconds of optimisation so far: what `summary` calls seconds, and the warm-up steps.
+
+        After a resume they go on from the checkpoint's. Evaluation, saving and everything before the first step of a
+        process (starting, loading) are in neither.
+        """
+        self._settle()
+        return sum(self.step_seconds) + sum(self.warmup_seconds)
+
+    def recent_images_per_second(self) -> float | None:
+        """Rate of the last 20 steps that this process did, None during its warm-up."""
+        self._settle()
+        if not self._recent:
+            return None
+        images, seconds = (sum(column) for column in zip(*self._recent, strict=True))
+        return images / seconds
+
+    def summary(self) -> dict[str, float | None]:
+        """The timing keys of `train` in a report; None where nothing was measured. Images are this process's.
+
+        compile_seconds is what the warm-up steps of all processes of the run took beyond as many median steps; None in a
+        run that is not compiled.
+        """
+        self._settle()
+        if not self.step_seconds:
+            return dict.fromkeys(
+                ("seconds", "images_per_second", "step_seconds_median", "data_wait_fraction", "transform_fraction",
+                 "compile_seconds")
+            )  # fmt: skip
+        seconds, median = sum(self.step_seconds), statistics.median(self.step_seconds)
+        compile_seconds = max(0.0, sum(s - median for s in self.warmup_seconds))
+        return {
+            "seconds": seconds,
+            "images_per_second": self.images / seconds,
+            "step_seconds_median": median,
+            "data_wait_fraction": None if self.wait_seconds is None else self.wait_seconds / seconds,
+            "transform_fraction": None if self.transform_seconds is None else self.transform_seconds / seconds,
+            "compile_seconds": compile_seconds if self.compiled else None,
+        }
+
+    def save(self, checkpoint: Path, resources: dict[str, float | int | None]) -> None:
+        """Keep the sums beside a checkpoint's weights.
+
+        Args:
+            checkpoint: folder of the checkpoint.
+            resources: figures of the stretch of the run that is going on.
+        """
+        self._settle()
+        values = {name: getattr(self, name) for name in SAVED}
+        values["resources"] = join_resources(self.resources, resources)
+        file = state_file(checkpoint)
+        # each rank comes here at its own time, and only rank 0 made the folder on its machine
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(".part")
+        temporary.write_text(json.dumps(values))
+        temporary.replace(file)  # the checkpoint counts as complete already: half a file would stop its resume
+
+    def load(self, checkpoint: Path) -> None:
+        """Go on from the sums of a checkpoint; one of another Trainer has none, and counting starts anew."""
+        file = state_file(checkpoint)
+        if file.is_file():
+            for name, value in json.loads(file.read_text()).items():
+                setattr(self, name, value)
+        self.resumes += 1
+
+
+def state_file(checkpoint: Path) -> Path:
+    """Where this process keeps its sums, beside the rng_state_*.pth of its rank."""
+    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return checkpoint / f"measurement_{torch.distributed.get_rank() if is_distributed else 0}.json"
+
+
+class MeasureCallback(TrainerCallback):
+    """Feeds a `Measurement` from the Trainer's events and watches memory, disk and energy."""
+
+    def __init__(self, measurement: Measurement, device: torch.device) -> None:
+        self.measurement = measurement
+        self.device = device
+        self.resources = ResourceWatch(device)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.measurement.compiled = args.torch_compile
+        self.resources.start()
+        self.measurement.restart()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.measurement.step()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.measurement.restart()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        self.measurement.save(folder, self.resources.figures())
+        self.measurement.restart()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.measurement.restart()
+        self.resources.stop()
+        self.measurement.resources = join_resources(self.measurement.resources, self.resources.figures())

@@ -1,0 +1,1 @@
+"""What a run did and measured, as a file, a table and a page."""

@@ -1,0 +1,181 @@
+"""`report.html`: one self-contained page of a run, or of a comparison, that asks nothing of the network.
+
+There is no script in it: folding is `<details>`, themes and print are CSS, so the page works wherever it is opened,
+mailed or archived.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup, escape
+from PIL import Image
+
+import hf_accel
+from hf_accel.formatting import (
+    MISSING,
+    device_text,
+    format_accuracy,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_energy,
+    format_gib,
+    format_percent,
+    format_quantity,
+    format_score,
+)
+from hf_accel.measure.paired import wilson_interval
+from hf_accel.report.plots import Plot, largest_confusions, run_plots
+
+if TYPE_CHECKING:
+    from hf_accel.report.gallery import GalleryItem
+    from hf_accel.report.run_report import RunReport
+
+LONGEST_SIDE = 176  # pixels of an image in the page: sharp on a dense screen at the 88 CSS pixels it is shown at
+MOST_IMAGES = 48  # of each gallery, so that the page stays below 3 MB
+
+
+def write_page(
+    folder: Path, report: RunReport, gallery: Sequence[GalleryItem] = (), sample: Sequence[GalleryItem] = ()
+) -> Path:
+    """Write the page of a run, and its plots as files.
+
+    Args:
+        folder: the run's folder; its `recipe.yaml` is shown when there is one.
+        report: what is shown.
+        gallery: the most confident mistakes, surest first.
+        sample: images of the data set.
+    Returns:
+        The path of `report.html`; the plots are `plots/*.svg` beside it.
+    """
+    plots = run_plots(report)
+    save_plots(plots, folder)
+    recipe = folder / "recipe.yaml"
+    return render(
+        "run.html",
+        folder / "report.html",
+        report=report,
+        plots=plots,
+        tiles=run_tiles(report),
+        gallery=[_shown(item) for item in gallery[:MOST_IMAGES]],
+        sample=[_shown(item) for item in sample[:MOST_IMAGES]],
+        confusions=largest_confusions(report.test.confusion, report.data.labels, 10) if report.test else [],
+        recipe_text=recipe.read_text(encoding="utf-8") if recipe.is_file() else None,
+    )
+
+
+def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
+    """(name, figure, remark) of the headline figures; what was not measured is left out."""
+    tiles = []
+    if report.test is not None:
+        how = "; with test-time augmentation" if report.score_notes else ""
+        tiles.append(("Test accuracy", format_accuracy(report.test.accuracy), _sampling_interval(report) + how))
+        tiles.append(("F1 (macro)", format_accuracy(report.test.f1_macro), "mean over the classes"))
+        if report.test.top5_accuracy is not None:
+            tiles.append(("Top-5 accuracy", format_accuracy(report.test.top5_accuracy), "the class is among five"))
+    train = report.train
+    epochs = f"{train.epochs:g} epochs, " if train.epochs is not None else ""
+    steps = f"{epochs}{format_count(train.steps)} steps"
+    optional = (
+        ("Training time", train.seconds, format_duration, steps),
+        ("Images per second", train.images_per_second, format_quantity, "in training"),
+        ("Peak memory", train.peak_memory_gib, format_gib, "of the device"),
+        ("Peak memory", train.peak_anonymous_gib, format_gib, "of the process, anonymous"),
+        ("Energy", train.energy_joules, format_energy, "of the device, training"),
+    )
+    shown = [(name, write(value), remark) for name, value, write, remark in optional if value is not None]
+    if train.peak_memory_gib is not None:
+        shown = [tile for tile in shown if tile[2] != "of the process, anonymous"]
+    return tiles + shown
+
+
+def save_plots(plots: dict[str, Plot], folder: Path) -> None:
+    for plot in plots.values():
+        plot.save(folder / "plots")
+
+
+def render(template: str, path: Path, **values: Any) -> Path:
+    """Fill a template and write it whole."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hf_accel.report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "count": format_count,
+        "quantity": format_quantity,
+        "accuracy": format_accuracy,
+        "score": format_score,
+        "share": format_percent,
+        "gib": format_gib,
+        "duration": format_duration,
+        "bytes": format_bytes,
+        "energy": format_energy,
+        "plain": _plain_text,
+        "code": _code_marked,
+        "device": device_text,
+    }
+    text = environment.get_template(template).render(version=hf_accel.__version__, **values)
+    temporary = path.with_suffix(".html.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def data_uri(image: np.ndarray) -> str:
+    """Small images as PNG, exactly; photographs as JPEG, reduced to `LONGEST_SIDE`.
+
+    Args:
+        image: (H, W, 3) uint8.
+    """
+    picture = Image.fromarray(image)
+    buffer = io.BytesIO()
+    if max(picture.size) <= 64:
+        picture.save(buffer, "PNG", optimize=True)
+        kind = "png"
+    else:
+        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+        picture.save(buffer, "JPEG", quality=82, optimize=True)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _shown(item: GalleryItem) -> dict[str, Any]:
+    if item.predicted is None:
+        alt = f"An image of class {item.label}"
+    else:
+        alt = f"An image of class {item.label} that the model takes for {item.predicted}"
+    small = max(item.image.shape[:2]) <= 64
+    return {"uri": data_uri(item.image), "alt": alt, "item": item, "small": small}
+
+
+def _sampling_interval(report: RunReport) -> str:
+    """How far the accuracy of one run could be off because the test split is a sample."""
+    rows, accuracy = report.data.test_rows, report.test.accuracy
+    if not rows or accuracy is None:
+        return "one run"
+    low, high = wilson_interval(accuracy, rows)
+    return f"95 %: {100 * low:.1f} to {100 * high:.1f}; {rows:,} images, one run"
+
+
+def _code_marked(text: str) -> Markup:
+    """Words between backticks as <code>."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _plain_text(value: Any) -> str:
+    """A setting as a person would write it in YAML."""
+    if value is None:
+        return MISSING
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,247 @@
+"""The plots of one run as matplotlib figures, each with the sentence that says the same without eyes.
+
+Colours are Okabe and Ito's, told apart by every kind of colour vision. In a page the plots follow its light or dark
+theme, because each colour becomes a CSS variable there; saved as files they are plain SVG on white, for papers.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from hf_accel.formatting import format_count, format_duration, format_percent, format_score
+
+if TYPE_CHECKING:
+    from hf_accel.report.run_report import RunReport
+
+INK, MUTED, GRID = "#1f2329", "#5b6572", "#d5dae1"
+BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7"
+THEME = {INK: "ink", MUTED: "muted", GRID: "grid", BLUE: "blue", ORANGE: "orange", GREEN: "green",
+         VERMILION: "vermilion", PURPLE: "purple"}  # fmt: skip
+WIDTH = 4.8  # inches: on a phone the page shows a plot at about three quarters of its size, text still readable
+MOST_NAMED = 30  # classes that fit beside an axis
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.facecolor": "none",  # the page shows through, light or dark
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "figure.constrained_layout.use": True,
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    name: str  # file name without ending
+    title: str
+    figure: Figure
+    alt: str  # what a reader of the plot would learn from it
+
+    def html(self) -> str:
+        """Inline SVG with the page's font and theme."""
+        text = self._svg(fonttype="none", facecolor="none")
+        text = re.sub(r'^.*?<svg (.*?)width="[^"]*" height="[^"]*"', r"<svg \1", text, count=1, flags=re.DOTALL)
+        for colour, name in THEME.items():
+            text = text.replace(colour, f"var(--{name})")
+        return text.replace("<svg ", f'<svg class="plot" role="img" aria-label="{escape(self.alt)}" ', 1)
+
+    def save(self, folder: Path) -> Path:
+        """Write NAME.svg with its letters as paths: it looks the same in every program."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.svg"
+        path.write_text(self._svg(fonttype="path", facecolor="white"), encoding="utf-8")
+        return path
+
+    def _svg(self, fonttype: str, facecolor: str) -> str:
+        buffer = io.StringIO()
+        # The salt keeps the ids of two plots of a page apart; no date, so that the same run gives the same bytes.
+        with matplotlib.rc_context({"svg.fonttype": fonttype, "svg.hashsalt": self.name}):
+            nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+            self.figure.savefig(buffer, format="svg", metadata=nothing, facecolor=facecolor)
+        return buffer.getvalue()
+
+
+def run_plots(report: RunReport) -> dict[str, Plot]:
+    """Every plot that the report has figures for, by name."""
+    with matplotlib.rc_context(STYLE):
+        plots = [*_curves(report.history), _step_time(report)]
+        if report.test is not None:
+            plots += [_per_class(report.test.per_class), _confusion(report.test.confusion, report.data.labels)]
+    return {plot.name: plot for plot in plots if plot is not None}
+
+
+def new_axes(height: float = 3.2, width: float = WIDTH) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height))
+    return figure, figure.add_subplot()
+
+
+def _curves(history: Sequence[dict[str, Any]]) -> list[Plot]:
+    plots = []
+    lines = [("loss", "train", BLUE, "-"), ("validation_loss", "validation", VERMILION, "o--")]
+    plots.append(_curve(history, "loss", "Loss", lines))
+    plots.append(
+        _curve(history, "accuracy", "Validation accuracy", [("validation_accuracy", "validation", VERMILION, "o-")])
+    )
+    plots.append(_curve(history, "learning_rate", "Learning rate", [("learning_rate", "learning rate", GREEN, "-")]))
+    return [plot for plot in plots if plot is not None]
+
+
+def _curve(
+    history: Sequence[dict[str, Any]], name: str, title: str, lines: Sequence[tuple[str, str, str, str]]
+) -> Plot | None:
+    found = []
+    for key, label, colour, style in lines:
+        points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None and row["epoch"] is not None]
+        if points:
+            found.append((label, colour, style, *zip(*points, strict=True)))
+    if not found:
+        return None
+    figure, axes = new_axes(2.7, width=4.1)
+    told = []
+    for label, colour, style, epochs, values in found:
+        axes.plot(epochs, values, style, color=colour, label=label, markersize=3.5)
+        told.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g}")
+    axes.set_xlabel("epoch")
+    axes.set_xlim(left=0)
+    if name == "learning_rate":
+        axes.set_ylim(bottom=0)
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    if len(found) > 1:
+        axes.legend()
+    return Plot(name, title, figure, f"{title} over {found[0][3][-1]:.3g} epochs: {', '.join(told)}.")
+
+
+def _per_class(rows: list[dict[str, Any]] | None) -> Plot | None:
+    if not rows:
+        return None
+    ordered = sorted(rows, key=lambda row: row["f1"])
+    shown = ordered[:MOST_NAMED]
+    figure, axes = new_axes(0.26 * len(shown) + 1.0)
+    places = np.arange(len(shown))
+    for key, marker, colour in (("precision", "<", BLUE), ("recall", ">", ORANGE), ("f1", "o", INK)):
+        values = [row[key] for row in shown]
+        axes.plot(values, places, marker, color=colour, label=key if key != "f1" else "F1", markersize=5)
+    axes.set_yticks(places, [_short(row["label"]) for row in shown])
+    axes.set_ylim(-0.7, len(shown) - 0.3)
+    axes.invert_yaxis()
+    axes.set_xlim(right=1.005)
+    axes.grid(axis="x", visible=False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handletextpad=0.2)
+    worst, best = ordered[0], ordered[-1]
+    which = f" of the {len(shown)} hardest of {len(rows)} classes" if len(rows) > len(shown) else ""
+    return Plot(
+        "per_class",
+        f"Precision, recall and F1{which or ' by class'}",
+        figure,
+        f"Precision, recall and F1{which or f' of {len(rows)} classes'}, hardest first. Lowest F1: {worst['label']} "
+        f"{format_score(worst['f1'])}. Highest: {best['label']} {format_score(best['f1'])}.",
+    )
+
+
+def _confusion(counts: list[list[int]] | None, labels: Sequence[str]) -> Plot | None:
+    if not counts:
+        return None
+    matrix = np.asarray(counts)  # (true, predicted)
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    figure, axes = new_axes(4.6)
+    # Opacity instead of a light colour, so that an empty cell shows the page, light or dark.
+    ramp = LinearSegmentedColormap.from_list("opacity", [(0, 0.447, 0.698, 0), (0, 0.447, 0.698, 1)])
+    axes.imshow(share, cmap=ramp, vmin=0, vmax=1, interpolation="nearest")
+    axes.grid(visible=False)
+    if len(labels) <= MOST_NAMED:
+        names = [_short(label) for label in labels]
+        axes.set_xticks(range(len(labels)), names, rotation=90 if max(map(len, names)) > 2 else 0)
+        axes.set_yticks(range(len(labels)), names)
+    if len(labels) <= 12:
+        for true, predicted in np.argwhere(matrix > 0):
+            axes.text(
+                predicted,
+                true,
+                str(matrix[true, predicted]),
+                ha="center",
+                va="center",
+                fontsize=7.5 if matrix.max() > 999 else 8.5,
+                color="white" if share[true, predicted] > 0.5 else INK,
+            )
+    numbered = " (class number)" if len(labels) > MOST_NAMED else ""
+    axes.set_xlabel(f"predicted{numbered}")
+    axes.set_ylabel(f"true{numbered}")
+    wrong = largest_confusions(counts, labels, 1)
+    largest = f" The most frequent: {wrong[0][0]} taken for {wrong[0][1]}, {wrong[0][2]} times." if wrong else ""
+    mistakes = int(matrix.sum() - np.trace(matrix))
+    return Plot(
+        "confusion",
+        "Confusion matrix",
+        figure,
+        f"Confusion matrix of {len(labels)} classes: {format_count(int(matrix.sum()))} images, "
+        f"{format_count(mistakes)} off the diagonal.{largest}",
+    )
+
+
+def largest_confusions(counts: list[list[int]] | None, labels: Sequence[str], most: int) -> list[tuple[str, str, int]]:
+    """(true, predicted, images) of the most frequent mistakes; none where the confusion was not counted."""
+    if not counts:
+        return []
+    matrix = np.asarray(counts).copy()
+    np.fill_diagonal(matrix, 0)
+    order = np.argsort(-matrix, axis=None, kind="stable")[:most]
+    cells = [np.unravel_index(flat, matrix.shape) for flat in order]
+    return [(labels[true], labels[guess], int(matrix[true, guess])) for true, guess in cells if matrix[true, guess]]
+
+
+def _step_time(report: RunReport) -> Plot | None:
+    train = report.train
+    if train.step_seconds_median is None or train.data_wait_fraction is None:
+        return None
+    wait, transform = train.data_wait_fraction, train.transform_fraction or 0.0
+    parts = [
+        ("waiting for data", wait, VERMILION),
+        ("image transforms", transform, ORANGE),
+        ("model and optimizer", max(0.0, 1 - wait - transform), BLUE),
+    ]
+    figure, axes = new_axes(1.6, width=4.1)
+    start = 0.0
+    for label, part, colour in parts:
+        axes.barh(0, part, left=start, color=colour, height=0.6, label=f"{label} {format_percent(part)}")
+        start += part
+    axes.set_yticks([])
+    axes.set_xlim(0, 1)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    axes.spines[["left"]].set_visible(False)
+    axes.grid(visible=False)
+    # One column: on a phone three entries side by side would not be read.
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=1)
+    told = ", ".join(f"{label} {format_percent(part)}" for label, part, _ in parts)
+    return Plot(
+        "step_time",
+        "Where the time of a step goes",
+        figure,
+        f"A step takes {format_duration(train.step_seconds_median)} (median). Of the training time: {told}.",
+    )
+
+
+def _short(label: str, most: int = 18) -> str:
+    return label if len(label) <= most else f"{label[: most - 1]}…"

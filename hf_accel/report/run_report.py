@@ -1,0 +1,255 @@
+"""What a run did and measured: `report.json` and `history.csv`.
+
+The dataclasses are the file: field by field, in its order. A figure that was not measured is None there, null in the
+file and a dash in the table, never 0. Nothing here imports torch, because comparisons and model cards are made from
+reports on machines that never trained.
+"""
+
+import dataclasses
+import json
+import math
+import numbers
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from hf_accel.errors import UserError
+from hf_accel.report.history import _history_csv
+from hf_accel.report.table import render_table
+
+SCHEMA = 1
+NOT_COMPILED = "torch_compile: "  # begins the note of a run that was to be compiled and was not
+
+
+@dataclass(kw_only=True)
+class DataSummary:
+    """The data of a run; labels in the order of their ids, skipped: the unreadable images that were left out."""
+
+    name: str | None = None
+    fingerprint: str | None = None
+    train_rows: int | None = None
+    validation_rows: int | None = None
+    test_rows: int | None = None
+    labels: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class ModelSummary:
+    name: str | None = None
+    parameters: int | None = None
+    flops_per_image: int | None = None
+    pretrained: bool | None = None
+
+
+@dataclass(kw_only=True)
+class TrainSummary:
+    """Optimisation alone: seconds and images_per_second leave out evaluation, saving, compilation and warm-up steps."""
+
+    steps: int | None = None
+    epochs: float | None = None
+    world_size: int | None = None
+    resumes: int | None = None
+    effective_batch_size: int | None = None
+    seconds: float | None = None
+    images_per_second: float | None = None
+    step_seconds_median: float | None = None
+    data_wait_fraction: float | None = None
+    transform_fraction: float | None = None
+    compile_seconds: float | None = None
+    peak_memory_gib: float | None = None
+    peak_rss_gib: float | None = None
+    peak_anonymous_gib: float | None = None
+    read_bytes: int | None = None
+    energy_joules: float | None = None
+    final_loss: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(kw_only=True)
+class Scores:
+    """The figures of one split; those of `metrics.classification_metrics`, and the loss."""
+
+    loss: float | None = None
+    accuracy: float | None = None
+    top5_accuracy: float | None = None
+    f1_macro: float | None = None
+    f1_micro: float | None = None
+    f1_weighted: float | None = None
+
+
+@dataclass(kw_only=True)
+class DetailedScores(Scores):
+    """The figures of the test split; per_class as `metrics.per_class`, confusion as `metrics.confusion`."""
+
+    per_class: list[dict[str, Any]] | None = None
+    confusion: list[list[int]] | None = None
+
+
+@dataclass(kw_only=True)
+class RunReport:
+    """One run.
+
+    >>> report = RunReport(recipe="digits", variant="default", test=DetailedScores(accuracy=0.98))
+    >>> RunReport.load(report.save("outputs/digits/default")) == report
+    True
+
+    Attributes:
+        settings: the TrainingArguments that differ from upstream's defaults.
+        notes: what was decided for the user, a sentence each.
+        environment: `environment.describe_environment()`.
+        history: one row per logged step with the keys HISTORY_COLUMNS, see `history_from_log`.
+        phases, sparsity: rows of methods that train in phases or prune; None unless used.
+        validation: None when no rows were held out.
+        test: None when the test split was not scored.
+    """
+
+    schema: int = SCHEMA
+    recipe: str
+    variant: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+    data: DataSummary = field(default_factory=DataSummary)
+    model: ModelSummary = field(default_factory=ModelSummary)
+    train: TrainSummary = field(default_factory=TrainSummary)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    phases: list[dict[str, Any]] | None = None
+    sparsity: list[dict[str, Any]] | None = None
+    validation: Scores | None = None
+    test: DetailedScores | None = None
+
+    @property
+    def score_notes(self) -> list[str]:
+        """Those of the notes without which the scores would be misread: they stand beside them wherever they are shown."""
+        return [f"{note[0].upper()}{note[1:]}." for note in self.notes if note.startswith("test-time augmentation")]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types: numpy numbers become Python's, figures that are not finite become None."""
+        return _plain(self)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `report.json` and `history.csv` into `folder`, each whole or not at all; returns the first's path."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        values = self.to_dict()
+        _write_whole(folder / "history.csv", _history_csv(values["history"]))
+        _write_whole(folder / "report.json", _readable_json(values))
+        return folder / "report.json"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a report back.
+
+        Args:
+            path: a `report.json`, or the folder of a run.
+        Raises:
+            UserError: there is none, it is damaged, or another version of this package wrote it.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / "report.json"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(
+                f"{path}: no report could be read ({error.strerror}), expected the report.json of a finished run. "
+                "Name the folder of a run."
+            ) from error
+        except ValueError as error:
+            raise UserError(
+                f"{path}: the report is damaged ({error}), expected JSON. Repeat the run, or restore the file."
+            ) from error
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+            schema = values.get("schema") if isinstance(values, dict) else None
+            raise UserError(
+                f"{path}: schema is {schema!r}, expected {SCHEMA}. Read it with the version of hf_accel that wrote it."
+            )
+        sections = {
+            "data": DataSummary,
+            "model": ModelSummary,
+            "train": TrainSummary,
+            "validation": Scores,
+            "test": DetailedScores,
+        }
+        for name, section in sections.items():
+            if values.get(name) is not None:
+                values[name] = _from_values(section, values[name], f"{path}: {name}")
+        return _from_values(cls, values, str(path))
+
+    def table(self, folder: str | Path | None = None) -> str:
+        """The figures a reader wants first, with what they were measured on and what they leave out.
+
+        Args:
+            folder: the folder of the run; when given, its files are listed below the table.
+        Returns:
+            Plain text of at most 100 columns; only a path may be longer, so that it can be copied.
+        """
+        return render_table(self, None if folder is None else Path(folder))
+
+
+def _from_values(cls: type, values: Any, where: str) -> Any:
+    """Build a dataclass from a JSON object; fields that are absent keep their defaults."""
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: got {type(values).__name__}, expected an object. The report is damaged.")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(values.keys() - fields.keys())
+    if unknown:
+        raise UserError(
+            f"{where}: unknown {', '.join(unknown)}, expected only {', '.join(fields)}. "
+            "Read it with the version of hf_accel that wrote it."
+        )
+    for name, f in fields.items():
+        if name not in values:
+            if f.default is f.default_factory is dataclasses.MISSING:
+                raise UserError(f"{where}: {name} is absent, expected text. The report is damaged.")
+        elif f.default_factory is not dataclasses.MISSING and not isinstance(values[name], f.default_factory):
+            # The factories are types: list, dict or a section.
+            got, expected = type(values[name]).__name__, f.default_factory.__name__
+            raise UserError(f"{where}: {name} is {got}, expected {expected}. The report is damaged.")
+    return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON types."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    raise TypeError(f"a report holds JSON types, got {value!r} of {type(value).__name__}")
+
+
+def _readable_json(values: dict[str, Any]) -> str:
+    """Indented JSON with each row of numbers on one line. A newline in the text is never inside a string."""
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    numbers_only = re.compile(r"\[\n[\s\d.,eE+-]+\]")
+    return (
+        numbers_only.sub(lambda row: " ".join(row.group().split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
+    )
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that a reader, and a crash, finds either as it was or complete."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,109 @@
+"""The table a run prints at its end: the figures a reader wants first, what they were measured on, what they leave out.
+
+It is made from the report alone, so that the same table can be printed again on any machine.
+"""
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_accel.formatting import (
+    MISSING,
+    device_text,
+    format_count,
+    format_duration,
+    format_gib,
+    format_percent,
+    format_quantity,
+    format_score,
+)
+
+if TYPE_CHECKING:
+    from hf_accel.report.run_report import RunReport
+
+WIDTH = 100
+
+
+def render_table(report: "RunReport", folder: Path | None = None) -> str:
+    """Render a report as plain text of at most `WIDTH` columns; only a path may be longer, so that it can be copied.
+
+    Args:
+        folder: the folder of the run; when given, those of its files that exist are listed below the table.
+    """
+    train = report.train
+    scores = [("", "validation", "test")] + [
+        (label, *(format_score(getattr(split, name, None)) for split in (report.validation, report.test)))
+        for label, name in (("accuracy", "accuracy"), ("F1 (macro)", "f1_macro"), ("top-5", "top5_accuracy"))
+    ]
+    epochs = format_quantity(train.epochs).removesuffix(".00").removesuffix(".0")
+    speed = [
+        ("train time", format_duration(train.seconds), f"{format_count(train.steps)} steps, {epochs} epochs"),
+        (
+            "images/s",
+            format_quantity(train.images_per_second),
+            f"effective batch {format_count(train.effective_batch_size)}",
+        ),
+        ("step", format_duration(train.step_seconds_median), "median"),
+        ("data wait", format_percent(train.data_wait_fraction), "of the train time"),
+        ("peak memory", format_gib(train.peak_memory_gib), "on the device"),
+        ("", format_gib(train.peak_rss_gib), "on the host, resident"),
+    ]
+    title = (
+        f"{report.recipe}, {report.variant}: {report.model.name or MISSING} on {report.data.name or MISSING}, "
+        f"{format_count(len(report.data.labels) or None)} classes"
+    )
+    lines = [
+        *_wrapped(title),
+        "",
+        *(f"  {label:<11}  {validation:>12}  {test:>12}".rstrip() for label, validation, test in scores),
+        "",
+        *(f"  {label:<11}  {value:>12}  {remark}" for label, value, remark in speed),
+        "",
+        *_wrapped(_measured_on(report.environment)),
+        *_wrapped(_counts(report)),
+        *_wrapped(_left_out(train.compile_seconds)),
+        *(line for note in report.score_notes for line in _wrapped(note)),
+    ]
+    if folder is not None:
+        lines += ["", *_files(folder)]
+    return "\n".join(lines)
+
+
+def _measured_on(environment: dict[str, Any]) -> str:
+    def known(name: str) -> str:
+        value = environment.get(name)
+        return MISSING if value is None else str(value)
+
+    commit = known("commit")
+    changed = " with changes" if commit.endswith("-dirty") else ""
+    versions = ", ".join(f"{name} {known(name)}" for name in ("torch", "transformers", "timm", "hf_accel"))
+    return (
+        f"Measured on {device_text(environment)}; Python {known('python')}, {versions}, commit {commit[:10]}{changed}."
+    )
+
+
+def _counts(report: "RunReport") -> str:
+    data, train = report.data, report.train
+    rows = " / ".join(format_count(n) for n in (data.train_rows, data.validation_rows, data.test_rows))
+    resumes = f", resumes: {format_count(train.resumes)}" if train.resumes else ""
+    skipped = f", skipped images: {format_count(len(data.skipped))}" if data.skipped else ""
+    return (
+        f"n = 1 run, processes: {format_count(train.world_size)}{resumes}; "
+        f"rows of train / validation / test: {rows}{skipped}."
+    )
+
+
+def _left_out(compile_seconds: float | None) -> str:
+    compilation = "compilation" if compile_seconds is None else f"compilation ({format_duration(compile_seconds)})"
+    return f"Train time, images/s and step leave out evaluation, saving, {compilation} and warm-up steps."
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, break_on_hyphens=False)
+
+
+def _files(folder: Path) -> list[str]:
+    if folder.absolute().is_relative_to(Path.cwd()):
+        folder = folder.absolute().relative_to(Path.cwd())
+    names = ("model", "report.html", "report.json", "history.csv", "recipe.yaml", "log.txt")
+    return [str(folder / name) for name in names if (folder / name).exists()]

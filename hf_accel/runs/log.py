@@ -1,0 +1,39 @@
+"""Where the messages of a run go: the terminal and log.txt."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+
+def start_console(is_main: bool) -> None:
+    """Send what this package says to stderr; of the other ranks, warnings only."""
+    root = logging.getLogger("hf_accel")
+    root.setLevel(logging.INFO if is_main else logging.WARNING)
+    root.handlers.clear()
+    root.propagate = False
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    root.addHandler(console)
+
+
+def start_log(folder: Path) -> None:
+    """Send it to log.txt too, with times."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("hf_accel").addHandler(file)
+
+
+def quiet_libraries() -> None:
+    """Leave the screen to this package: transformers and datasets report problems only."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.utils.logging.set_verbosity_error()
+    if not os.isatty(2):
+        datasets.disable_progress_bars()

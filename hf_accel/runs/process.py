@@ -1,0 +1,57 @@
+"""A run in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+TRAIN = (sys.executable, "-m", "hf_accel.train")
+# A comparison that is killed must not leave a run behind that slows down the next one: PR_SET_PDEATHSIG of prctl(2), which
+# the run keeps through exec. subprocess' preexec_fn would do it too, but is unsafe beside threads.
+ENDS_WITH_PARENT = (
+    sys.executable,
+    "-c",
+    f"import ctypes, os, sys; ctypes.CDLL(None).prctl(1, {int(signal.SIGKILL)}); os.execv(sys.argv[1], sys.argv[1:])",
+)
+
+
+def run_process(options: Sequence[str], output: Path, tick: Callable[[], None]) -> tuple[int, str]:
+    """TRAIN with its output in a file; returns the exit status and what was said."""
+    with output.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            [*(ENDS_WITH_PARENT if sys.platform == "linux" else ()), *TRAIN, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            while True:
+                try:
+                    process.wait(timeout=1)
+                    break
+                except subprocess.TimeoutExpired:
+                    tick()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    return process.returncode, output.read_text(encoding="utf-8", errors="replace")
+
+
+def failure_reason(code: int, output: str) -> str:
+    """Why a run failed, in a line."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        memory = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+        return f"ended by {name}{memory}"
+    return last_words(output)
+
+
+def last_words(output: str) -> str:
+    """The line that says what went wrong: the command's own message, else the last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (told or lines or ["it left no message"])[-1]

@@ -1,0 +1,1 @@
+"""One object per domain, with all that a run needs to know of it."""

@@ -1,0 +1,216 @@
+"""`training:` of a recipe -> TrainingArguments, and every argument that this package adds, with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import DynamoBackend
+from transformers import TrainingArguments
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+
+from hf_accel.config.recipe import Recipe
+from hf_accel.config.sections import EARLY_STOPPING, KEEP_FREED_MEMORY
+from hf_accel.errors import UserError, did_you_mean
+from hf_accel.machine.precision import native_bf16
+from hf_accel.methods.muon import MuonSettings
+
+# Set whatever the recipe says: the package does not work otherwise.
+FIXED = {
+    "remove_unused_columns": (False, "batches carry pixels, which the Trainer would delete as unknown columns"),
+    "push_to_hub": (False, "the push comes last, so that a Hub outage cannot stop the run"),
+    "label_names": (["labels"], "the one label column of a batch"),
+}
+# Set unless the recipe says otherwise.
+DEFAULTS = {
+    "logging_nan_inf_filter": (False, "it asks the device for the loss at every micro-batch, a synchronisation"),
+    "logging_steps": (0.02, "50 points on the learning curve, whatever the length of the run"),
+    "report_to": ("none", "trackers are asked for by name"),
+    "save_total_limit": (2, "the best and the last checkpoint"),
+}
+SELECTION = {
+    "eval_strategy": ("epoch", "the validation rows are scored every epoch"),
+    "load_best_model_at_end": (True, "the best epoch is the model that is kept"),
+    "metric_for_best_model": ("accuracy", "accuracy on the validation rows selects"),
+    "greater_is_better": (True, "a higher accuracy is better"),
+}
+NO_SELECTION = {
+    "eval_strategy": ("no", "no validation rows: the test rows are scored once, with the last weights"),
+    "load_best_model_at_end": (False, "no validation rows to select by"),
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """TrainingArguments of a run, with what was chosen for the user and why."""
+
+    training: TrainingArguments
+    early_stopping: dict[str, Any]
+    changed: dict[str, Any]  # every argument that differs from TrainingArguments' own default
+    keep_freed_memory: bool  # see methods/allocator.py
+    muon: MuonSettings | None  # of `optim: muon`, in place of the optimizer that TrainingArguments names
+    notes: list[str] = field(default_factory=list)
+
+
+def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
+    """Build TrainingArguments from a recipe.
+
+    Args:
+        recipe: its `training` may hold any TrainingArguments name, `bf16: auto`, `optim: muon`, `keep_freed_memory`,
+            and the two arguments of EarlyStoppingCallback.
+        has_validation: whether there are rows to select the best checkpoint by.
+    Raises:
+        UserError: a value that TrainingArguments refuses, or a precision that this device cannot run.
+    """
+    asked = {name: value for name, value in recipe.training.items() if name != "hub_token"}  # checkpoints pickle it
+    refuse_missing_trackers(recipe.name, asked.get("report_to"))
+    refuse_unknown_compiler(recipe.name, asked)
+    asked.setdefault("disable_tqdm", False)  # its own default follows the verbosity of transformers' logs
+    early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
+    keep_freed_memory = asked.pop(KEEP_FREED_MEMORY, True)
+    if early_stopping and not has_validation:
+        raise UserError(
+            f"{recipe.name}: training.early_stopping_patience needs validation rows. Set data.validation, for example 0.1."
+        )
+    notes: list[str] = []
+    values = asked | {name: value for name, (value, _) in FIXED.items()} | {"output_dir": str(recipe.output_dir)}
+    reasons = {name: (value, why) for name, (value, why) in FIXED.items() if asked.get(name, value) != value}
+    reasons.pop("push_to_hub", None)  # the push does come, only later
+    defaults = DEFAULTS | (SELECTION if has_validation else NO_SELECTION)
+    if asked.get("save_strategy") == "no":
+        defaults.pop("save_total_limit")
+    for name, (value, why) in defaults.items():
+        if name not in asked:
+            values[name] = value
+            reasons[name] = (value, why)
+    if not has_validation and asked.get("eval_strategy", "no") != "no":
+        raise UserError(
+            f"{recipe.name}: training.eval_strategy is {asked['eval_strategy']!r} but there are no validation rows. Set "
+            "data.validation, for example 0.1, or leave eval_strategy out."
+        )
+    if "save_strategy" not in asked:
+        values["save_strategy"] = "epoch" if values["eval_strategy"] == "no" else values["eval_strategy"]
+        reasons["save_strategy"] = (values["save_strategy"], "as often as the validation rows are scored")
+    if values["save_strategy"] == "steps" and "save_steps" not in asked and "eval_steps" in asked:
+        values["save_steps"] = asked["eval_steps"]
+    if values["eval_strategy"] == "no":
+        values["load_best_model_at_end"] = False
+    if asked.get("dataloader_num_workers", 0) and "dataloader_persistent_workers" not in asked:
+        values["dataloader_persistent_workers"] = True
+        reasons["dataloader_persistent_workers"] = (True, "workers start once, not every epoch")
+    device = accelerator_type() if not asked.get("use_cpu") else "cpu"
+    if device == "cpu":
+        values["use_cpu"] = True
+        reasons["use_cpu"] = (True, "no accelerator on this machine, or not asked for")
+        values["dataloader_pin_memory"] = False
+        if asked.get("dataloader_pin_memory"):
+            reasons["dataloader_pin_memory"] = (False, "memory is pinned for an accelerator, and this run has none")
+    elif values.get("dataloader_pin_memory", True) and "accelerator_config" not in asked:
+        values["accelerator_config"] = {"non_blocking": True}
+        reasons["accelerator_config"] = ({"non_blocking": True}, "a pinned batch is copied while the device computes")
+    precision, why = choose_precision(recipe.name, asked, device)
+    values |= precision
+    notes.append(f"precision: {why}")
+    muon = MuonSettings.parse(recipe.name, values.get("optim_args")) if values.get("optim") == "muon" else None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            # its own list of optimizers has no muon, and what it names instead is never built
+            arguments = TrainingArguments(**values | ({} if muon is None else {"optim": "sgd"}))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{recipe.name}: training: {' '.join(str(error).split())}") from None
+    except ImportError as error:
+        raise UserError(f"{recipe.name}: training: a package is missing: {' '.join(str(error).split())}") from None
+    if arguments.n_gpu > 1:  # the Trainer would wrap the model in nn.DataParallel, and multiply an exact loss by n_gpu
+        notes.append(f"1 of {arguments.n_gpu} GPUs is used: `accelerate launch -m hf_accel.train` uses all")
+        arguments._n_gpu = 1
+    notes += [f"{name}: {value!r} ({why})" for name, (value, why) in reasons.items()]
+    keeps = keep_freed_memory and device == "cpu"
+    return Arguments(arguments, early_stopping, changed_arguments(values), keeps, muon, notes)
+
+
+def refuse_missing_trackers(where: str, report_to: str | list[str] | None) -> None:
+    """The Trainer's constructor raises RuntimeError for a tracker that is not installed.
+
+    Raises:
+        UserError: unknown, or not installed.
+    """
+    names = [report_to] if isinstance(report_to, str) else report_to or []
+    for name in names:
+        if name in ("none", "all") or name in get_available_reporting_integrations():
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise UserError(f"{where}: training.report_to is {name!r}. {did_you_mean(name, INTEGRATION_TO_CALLBACK)}")
+        raise UserError(f"{where}: training.report_to is {name!r}, which is not installed: pip install {name}")
+
+
+def refuse_unknown_compiler(where: str, asked: dict[str, Any]) -> None:
+    """Accelerate and torch.compile answer with a traceback, after the output folder was made.
+
+    Raises:
+        UserError: torch_compile_backend or torch_compile_mode is none of theirs.
+    """
+    known: dict[str, set[str]] = {}
+    if asked.get("torch_compile_backend") is not None:
+        installed = set(torch._dynamo.list_backends(exclude_tags=()))
+        known["torch_compile_backend"] = installed & {backend.value.lower() for backend in DynamoBackend}
+    if asked.get("torch_compile_mode") is not None:
+        known["torch_compile_mode"] = set(torch._inductor.list_mode_options())
+    for name, names in known.items():
+        if asked[name] not in names:
+            raise UserError(f"{where}: training.{name} is {asked[name]!r}. {did_you_mean(asked[name], sorted(names))}")
+
+
+def accelerator_type() -> str:
+    """cuda, mps, xpu... or cpu."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator.type if accelerator is not None else "cpu"
+
+
+def choose_precision(where: str, asked: dict[str, Any], device: str) -> tuple[dict[str, bool], str]:
+    """Resolve `bf16: auto` and refuse what cannot run.
+
+    bf16 where the device multiplies it natively, else fp16 on CUDA, else fp32: a CPU without bf16 instructions trains
+    1.8-2.5 times slower in it, and neither PyTorch nor the Trainer says so.
+
+    Returns:
+        The arguments fp16 and bf16, and the reason in words.
+    """
+    native, reason = native_bf16(device)
+    if asked.get("fp16"):
+        if device != "cuda":
+            raise UserError(
+                f"{where}: training.fp16 needs a CUDA device for its loss scaling, and this run is on {device}. Use "
+                "training.bf16: auto, which takes bf16 where it is fast and fp32 elsewhere."
+            )
+        return {"fp16": True, "bf16": False}, "fp16, as asked"
+    bf16 = asked.get("bf16", False)
+    if bf16 == "auto":
+        if native:
+            return {"fp16": False, "bf16": True}, f"bf16 ({reason})"
+        if device == "cuda":
+            return {"fp16": True, "bf16": False}, f"fp16 ({reason})"
+        return {"fp16": False, "bf16": False}, f"fp32 ({reason})"
+    if bf16 and not native:
+        return {"fp16": False, "bf16": True}, (
+            f"bf16, as asked; warning: {reason}, so training is slower than in fp32 (1.8-2.5 times on such CPUs)"
+        )
+    return {"fp16": False, "bf16": bool(bf16)}, "bf16, as asked" if bf16 else "fp32"
+
+
+def changed_arguments(values: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that differ from TrainingArguments' own defaults, paths and secrets left out."""
+    private = {"output_dir", "resume_from_checkpoint"}
+    defaults = {
+        f.name: f.default if f.default is not dataclasses.MISSING else None
+        for f in dataclasses.fields(TrainingArguments)
+    }
+    return {
+        name: value if not isinstance(value, Path) else str(value)
+        for name, value in sorted(values.items())
+        if name not in private and defaults.get(name) != value
+    }

@@ -1,0 +1,464 @@
+"""`compare`: interleaved rounds, reuse, failures, the table and its exports."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hf_accel import compare
+from hf_accel.cli import run
+from hf_accel.comparison import plan as comparison_plan
+from hf_accel.comparison.export import csv_table, latex, markdown, write_comparison
+from hf_accel.comparison.paper import paper_table
+from hf_accel.comparison.runs import Machine
+from hf_accel.comparison.schema import Arm, ArmRun, Comparison
+from hf_accel.comparison.table import build_comparison
+from hf_accel.comparison.text import figure_cells, footnotes, text_table
+from hf_accel.config.recipe import load_recipe
+from hf_accel.errors import UserError
+from hf_accel.measure.paired import MOST_ROUNDS, PILOT_ROUNDS
+from hf_accel.runs import process
+from hf_accel.runs.lock import sole_use
+from tests.support.reports import ENVIRONMENT, arm_run, arms
+
+STUB = (sys.executable, str(Path(__file__).parents[1] / "support" / "stub_train.py"))
+RECIPE = """
+extends: digits
+variants:
+  baseline: {training: {bf16: false}}
+  bf16: {training: {bf16: true}}
+  amp: {training: {bf16: auto}}
+  fp16: {training: {fp16: true, bf16: false}}
+  ga_larger_batch: {training: {gradient_accumulation_steps: 2, learning_rate: 6e-3}}
+  compile: {training: {torch_compile: true}}
+  all: {model: {channels_last: true}}
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def stubbed(tmp_path, monkeypatch):
+    """Runs take no time; gives the folder of the comparison and the list of (variant, seed) that were run so far."""
+    calls = tmp_path / "calls.txt"
+    monkeypatch.setenv("STUB_CALLS", str(calls))
+    monkeypatch.setattr(process, "TRAIN", STUB)
+    monkeypatch.setattr(comparison_plan, "probe_machine", lambda: Machine(ENVIRONMENT, False, "no bf16 here"))
+    monkeypatch.setattr(comparison_plan.Plan, "data_fingerprint", lambda *_: os.environ.get("STUB_DATA", "data"))
+
+    def done() -> list[tuple[str, int]]:
+        lines = calls.read_text(encoding="utf-8").splitlines() if calls.is_file() else []
+        return [(line.split()[0], int(line.split()[1])) for line in lines]
+
+    return tmp_path / "comparison", done
+
+
+def compared(recipe_file: Path, folder: Path, *words: str) -> Comparison:
+    assert compare.main(["--recipe", str(recipe_file), "--output_dir", str(folder), *words]) == 0
+    return Comparison.load(folder)
+
+
+def test_every_round_runs_each_arm_once_and_rounds_differ_in_order(recipe_file, stubbed):
+    folder, done = stubbed
+    variants = ["baseline", "bf16", "all", "ga_larger_batch"]
+    compared(recipe_file, folder, "--variants", *variants, "--repeats", "4")
+    rounds = [done()[place : place + 4] for place in range(0, 16, 4)]
+    assert len(done()) == 16
+    for number, of_round in enumerate(rounds):
+        assert sorted(variant for variant, _ in of_round) == sorted(variants)
+        assert {seed for _, seed in of_round} == {42 + number}
+    assert len({tuple(variant for variant, _ in of_round) for of_round in rounds}) > 1
+
+
+def test_the_same_command_again_runs_nothing_and_gives_the_same_table(recipe_file, stubbed):
+    folder, done = stubbed
+    words = ["--variants", "baseline", "all", "--repeats", "2"]
+    first = compared(recipe_file, folder, *words)
+    assert len(done()) == 4
+    assert compared(recipe_file, folder, *words) == first
+    assert len(done()) == 4
+    compared(recipe_file, folder, "--variants", "baseline", "all", "--repeats", "3")
+    assert len(done()) == 6
+
+
+@pytest.mark.parametrize("what", ["setting", "version", "data", "overwrite"])
+def test_a_run_is_done_again_when_what_it_depends_on_has_changed(recipe_file, stubbed, monkeypatch, what):
+    folder, done = stubbed
+    words = ["--variants", "baseline", "--repeats", "1"]
+    compared(recipe_file, folder, *words)
+    if what == "setting":
+        words += ["--learning_rate", "1e-4"]
+    elif what == "version":
+        newer = Machine({**ENVIRONMENT, "torch": "9.9"}, False, "")
+        monkeypatch.setattr(comparison_plan, "probe_machine", lambda: newer)
+    elif what == "data":
+        monkeypatch.setenv("STUB_DATA", "other images")
+    else:
+        words += ["--overwrite"]
+    compared(recipe_file, folder, *words)
+    assert len(done()) == 2
+
+
+def test_a_failing_arm_is_a_row_that_says_why_and_is_not_tried_every_round(recipe_file, stubbed):
+    folder, done = stubbed
+    found = compared(recipe_file, folder, "--variants", "baseline", "fp16", "all", "--repeats", "3")
+    rows = {arm.name: arm for arm in found.arms}
+    assert rows["fp16"].failure == "digits: training.fp16 needs a CUDA device"
+    assert rows["fp16"].speed is None
+    assert rows["all"].speed.verdict == "faster"
+    assert [variant for variant, _ in done()].count("fp16") == 1
+
+
+def test_an_arm_that_was_not_compiled_is_no_measurement_of_compilation(recipe_file, stubbed):
+    folder, done = stubbed
+    found = compared(recipe_file, folder, "--variants", "baseline", "compile", "--repeats", "2")
+    row = found.arms[1]
+    assert row.failure == "torch_compile: no compiler"
+    assert (row.num_runs, row.speed, row.figures) == (0, None, {})
+    assert "`compile` failed: torch_compile: no compiler" in text_table(found)
+    assert [variant for variant, _ in done()].count("compile") == 1
+
+
+def test_when_every_arm_fails_the_command_fails(recipe_file, stubbed):
+    folder, _ = stubbed
+    words = ["--recipe", str(recipe_file), "--variants", "fp16", "--repeats", "1", "--output_dir", str(folder)]
+    assert run(compare.main, words) == 1
+    assert Comparison.load(folder).arms[0].failure
+
+
+def test_runs_that_fail_with_another_setting_cost_no_finished_run(recipe_file, stubbed, monkeypatch):
+    folder, done = stubbed
+    words = ["--variants", "baseline", "all", "--repeats", "2"]
+    first = compared(recipe_file, folder, *words)
+    with monkeypatch.context() as failing:
+        failing.setenv("STUB_FAILS", "1")
+        mistaken = ["--recipe", str(recipe_file), "--output_dir", str(folder), *words, "--learning_rate", "1e-4"]
+        assert [run(compare.main, mistaken) for _ in range(2)] == [1, 1]
+    tried = len(done())
+    assert tried > 4
+    assert compared(recipe_file, folder, *words) == first
+    assert len(done()) == tried
+    compared(recipe_file, folder, *words, "--learning_rate", "1e-4")
+    assert len(done()) == tried + 4
+    assert not list(folder.glob("runs/*/*-replaced"))
+
+
+def test_amp_on_a_machine_without_fast_16_bit_is_a_row_that_says_so(recipe_file, stubbed):
+    folder, done = stubbed
+    found = compared(recipe_file, folder, "--variants", "baseline", "amp", "--repeats", "1")
+    assert found.arms[1].failure == "no mixed precision is fast on this device: no bf16 here"
+    assert [variant for variant, _ in done()] == ["baseline"]
+
+
+def test_a_quiet_machine_needs_the_fewest_rounds_and_a_noisy_one_more(recipe_file, stubbed, monkeypatch):
+    folder, done = stubbed
+    monkeypatch.setenv("STUB_NOISE", "0.002")
+    assert compared(recipe_file, folder, "--variants", "baseline", "bf16").rounds == PILOT_ROUNDS
+    monkeypatch.setenv("STUB_NOISE", "0.3")
+    found = compared(recipe_file, folder, "--variants", "baseline", "bf16", "--overwrite")
+    assert found.rounds == MOST_ROUNDS
+    assert len(done()) == 2 * (PILOT_ROUNDS + MOST_ROUNDS)
+
+
+def test_weights_are_not_kept_and_reports_are(recipe_file, stubbed):
+    folder, _ = stubbed
+    compared(recipe_file, folder, "--variants", "baseline", "--repeats", "1")
+    assert not list(folder.rglob("*.safetensors"))
+    assert len(list(folder.rglob("report.json"))) == 1
+
+
+def test_a_dry_run_says_what_and_how_long_and_writes_nothing(recipe_file, stubbed, capsys):
+    folder, done = stubbed
+    words = ["--recipe", str(recipe_file), "--variants", "baseline", "all", "--repeats", "2"]
+    words += ["--output_dir", str(folder)]
+    assert compare.main([*words, "--dry_run"]) == 0
+    told = capsys.readouterr().out
+    # 1000 rows in batches of 50 for 12 epochs are 240 steps of half a second, less the 12 on trial.
+    assert "2 arms, 2 rounds; baseline: baseline" in told
+    assert "expected time: 7 min 3" in told
+    assert "(from 12 steps of baseline)" in told
+    assert not folder.exists()
+    assert done() == [("baseline", 0)]
+    assert compare.main(words) == 0
+    assert compare.main([*words, "--dry_run"]) == 0
+    assert "all                      0 to run, 2 finished" in capsys.readouterr().out
+
+
+def test_a_comparison_that_is_killed_continues_and_does_no_run_twice(recipe_file, tmp_path):
+    calls, folder = tmp_path / "calls.txt", tmp_path / "comparison"
+    program = (
+        "from hf_accel import compare; from hf_accel.comparison import plan as comparison_plan, runs\n"
+        "from hf_accel.runs import process\n"
+        f"process.TRAIN = {STUB!r}\n"
+        f"comparison_plan.probe_machine = lambda: runs.Machine({ENVIRONMENT!r}, False, '')\n"
+        "comparison_plan.Plan.data_fingerprint = lambda *_: 'data'\n"
+        f"compare.main(['--recipe', {str(recipe_file)!r}, '--variants', 'baseline', 'all', '--repeats', '2', "
+        f"'--output_dir', {str(folder)!r}])\n"
+    )
+    environment = {**os.environ, "STUB_CALLS": str(calls), "STUB_SECONDS": "60", "PYTHONPATH": str(Path.cwd())}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment, **quiet) as process:
+        while not calls.is_file() or len(calls.read_text(encoding="utf-8").splitlines()) < 2:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    cut_off = int(calls.read_text(encoding="utf-8").splitlines()[1].split()[2])
+    finished = list(folder.glob("runs/*/*/compare_run.json"))
+    assert len(finished) == 1
+    written = finished[0].stat().st_mtime_ns
+    if sys.platform == "linux":  # the run in progress ended with the comparison
+        wait_for_end(cut_off)
+    environment["STUB_SECONDS"] = "0"
+    assert subprocess.run([sys.executable, "-c", program], env=environment, **quiet).returncode == 0
+    assert finished[0].stat().st_mtime_ns == written
+    done = [tuple(line.split()[:2]) for line in calls.read_text(encoding="utf-8").splitlines()]
+    assert len(done) == 5  # four runs, of which one was cut off and done again
+    assert len(set(done)) == 4
+    found = Comparison.load(folder)
+    assert [(arm.num_runs, arm.num_pairs) for arm in found.arms] == [(2, 0), (2, 2)]
+
+
+def test_a_second_comparison_in_the_same_folder_is_refused(recipe_file, stubbed, capsys):
+    folder, done = stubbed
+    words = ["--recipe", str(recipe_file), "--variants", "baseline", "--repeats", "1", "--output_dir", str(folder)]
+    with sole_use(folder):
+        assert run(compare.main, words) == 2
+        assert f"{folder}: another comparison is running there" in capsys.readouterr().err
+    assert done() == []
+    assert run(compare.main, words) == 0
+
+
+def wait_for_end(process: int) -> None:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").split(")")[1].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if state == "Z":
+            return
+        time.sleep(0.02)
+    raise AssertionError("the run went on without its comparison")
+
+
+def test_real_runs_of_the_same_work_are_compared(tmp_path):
+    folder, path = tmp_path / "comparison", tmp_path / "tiny.yaml"
+    path.write_text(
+        "extends: digits\n"
+        "model: {name: hf_accel/cifar_resnet20, args: {depth: 8, width: 4}}\n"
+        "data: {image_size: 8, validation: 0, max_train_rows: 128, max_test_rows: 40}\n"
+        "training: {max_steps: 6, per_device_train_batch_size: 16, bf16: false}\n"
+        "variants:\n"
+        "  baseline: {}\n"
+        "  ga_same_batch: {training: {per_device_train_batch_size: 8, gradient_accumulation_steps: 2}}\n",
+        encoding="utf-8",
+    )
+    found = compared(path, folder, "--variants", "baseline", "ga", "--repeats", "1")
+    baseline, accumulated = found.arms
+    assert accumulated.name == "ga_same_batch"
+    assert accumulated.failure is None
+    for figure in ("steps", "effective_batch_size"):
+        assert accumulated.mean(figure) == baseline.mean(figure)
+    assert accumulated.differs == []
+    assert list(accumulated.technique) == [
+        "training.per_device_train_batch_size",
+        "training.gradient_accumulation_steps",
+    ]
+    assert accumulated.speed.ratio > 0
+    assert accumulated.speed.verdict == "not repeated"
+    assert (folder / "report.html").is_file()
+
+
+# The table
+
+
+def two_arms(**of_all) -> Comparison:
+    runs = {
+        "baseline": [arm_run(r, images_per_second=100 + r) for r in range(3)],
+        "all": [arm_run(r, images_per_second=150 + r, **of_all) for r in range(3)],
+    }
+    return build_comparison(arms("baseline", "all"), runs, "baseline")
+
+
+def test_speed_is_images_per_second_so_that_steps_of_another_size_compare():
+    found = two_arms(steps=10, effective_batch_size=256, seconds=500.0)
+    assert found.arms[1].speed.ratio == pytest.approx(1.5, abs=0.01)
+    assert found.arms[1].speed.verdict == "faster"
+    assert found.arms[1].differs == ["effective batch 256 instead of 64", "optimizer steps 10 instead of 250"]
+
+
+def test_runs_far_apart_in_time_count_for_accuracy_and_not_for_speed():
+    runs = {
+        "baseline": [arm_run(r) for r in range(3)],
+        "all": [arm_run(r, started=1e6, images_per_second=900.0) for r in range(3)],
+    }
+    found = build_comparison(arms("baseline", "all"), runs, "baseline")
+    assert found.arms[1].num_runs == 3
+    assert found.arms[1].num_pairs == 0
+    assert found.arms[1].speed is None
+    assert found.arms[1].accuracy_difference is not None
+    assert any("too far in time" in note for note in found.notes)
+    assert "not measured" in text_table(found)
+
+
+def test_accuracy_is_compared_seed_by_seed():
+    runs = {
+        "baseline": [arm_run(r, test_accuracy=0.90 + 0.01 * r) for r in range(3)],
+        "all": [arm_run(r, test_accuracy=0.92 + 0.01 * r) for r in range(3)],
+    }
+    mean, low, high = build_comparison(arms("baseline", "all"), runs, "baseline").arms[1].accuracy_difference
+    assert (mean, low, high) == pytest.approx((0.02, 0.02, 0.02))
+
+
+def test_a_table_says_which_accuracies_are_of_several_views():
+    flip = {"data": {"test_time_augmentation": "flip"}}
+    runs = {name: [arm_run(0)] for name in ("baseline", "all")}
+    recipes = [load_recipe("digits", name, flip) for name in runs]
+    both = [Arm(recipe.variant, recipe) for recipe in recipes]
+    assert any(
+        note.startswith("Accuracy of all arms: by the mean") for note in build_comparison(both, runs, "baseline").notes
+    )
+    one = [Arm("baseline", load_recipe("digits", "baseline")), both[1]]
+    assert any(
+        note.startswith("Accuracy of `all`: by the mean") for note in build_comparison(one, runs, "baseline").notes
+    )
+    assert not any("several views" in note for note in two_arms().notes)
+
+
+def test_memory_is_the_devices_where_there_is_one():
+    assert two_arms().memory_kind == "peak_anonymous_gib"
+    assert two_arms(peak_memory_gib=2.0).memory_kind == "peak_memory_gib"
+
+
+def test_without_a_baseline_there_are_figures_and_no_ratios():
+    runs = {"baseline": [ArmRun(0, 42, 0.0, 1.0, None, "out of memory")], "all": [arm_run(0)]}
+    found = build_comparison(arms("baseline", "all"), runs, "baseline")
+    assert found.arms[1].mean("images_per_second") == 640.0
+    assert found.arms[1].speed is None
+    assert "no ratios" in found.notes[0]
+
+
+def test_an_arm_that_failed_once_says_how_often():
+    runs = {"baseline": [arm_run(0), arm_run(1)], "all": [arm_run(0), ArmRun(1, 43, 0.0, 1.0, None, "killed")]}
+    found = build_comparison(arms("baseline", "all"), runs, "baseline")
+    assert found.arms[1].failure == "1 of 2 runs failed: killed"
+    assert found.arms[1].num_runs == 1
+
+
+def test_a_figure_that_one_arm_lacks_is_a_dash_and_one_that_all_lack_is_no_column():
+    headings, rows = figure_cells(two_arms(accuracy=None))
+    assert rows[1][headings.index("train accuracy")] == "-"
+    assert rows[0][headings.index("train accuracy")] == "95.00 %"
+    assert "energy" not in headings
+    assert "energy" not in markdown(two_arms())
+
+
+def test_a_comparison_survives_its_file(tmp_path):
+    found = two_arms()
+    write_comparison(found, tmp_path, with_paper=True)
+    assert Comparison.load(tmp_path) == found
+    assert json.loads((tmp_path / "compare.json").read_text(encoding="utf-8"))["baseline"] == "baseline"
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".json", ".md", ".tex"]
+
+
+def test_csv_has_plain_numbers_one_line_an_arm():
+    rows = list(csv.DictReader(io.StringIO(csv_table(two_arms()))))
+    assert [row["arm"] for row in rows] == ["baseline", "all"]
+    assert float(rows[1]["speed_ratio"]) == pytest.approx(1.49, abs=0.01)
+    assert rows[0]["speed_ratio"] == ""
+    assert rows[1]["speed_verdict"] == "faster"
+
+
+def test_latex_escapes_what_latex_would_read():
+    text = latex(build_comparison(arms("baseline", "ga_same_batch"), {"baseline": [arm_run(0)]}, "baseline"))
+    assert r"ga\_same\_batch" in text
+    tables = [line for line in text.splitlines() if not line.startswith("%")]
+    assert all("%" not in line.replace(r"\%", "") for line in tables)
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+
+
+def test_the_text_names_device_versions_noise_and_what_is_left_out():
+    text = text_table(two_arms())
+    for words in ("Test CPU, 2 cores", "torch 2.15", "are left out", "Holm", "Noise of one pair", "same work"):
+        assert words in text
+
+
+def test_published_figures_stand_beside_ours():
+    runs = {name: [arm_run(0, test_accuracy=0.95)] for name in ("baseline", "as_published")}
+    found = build_comparison(arms(*runs), runs, "baseline")
+    paper = paper_table(found)
+    rows = {(row["source"], row["arm"]): row for row in paper["rows"]}
+    assert rows["paper", "tuned"]["accuracy"] == 0.92
+    assert rows["paper", "tuned"]["seconds"] == 46 * 60
+    assert rows["here", "untuned, as published"]["accuracy"] == 0.95
+    assert rows["here", "tuned, as published"]["remark"] == "not measured"
+    assert "2312.10024" in paper["source"]
+    assert any("confounded" in line for line in footnotes(found))
+
+
+def test_a_recipe_that_the_paper_does_not_have_gives_no_rows():
+    found = build_comparison([Arm("default", load_recipe("digits"))], {"default": [arm_run(0)]}, "default")
+    assert paper_table(found)["rows"] == []
+
+
+# What a person may get wrong
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--recipe", "digitz"], "Did you mean digits?"),
+        (["--recipe", "digits", "--variants", "basline"], "Did you mean baseline?"),
+        (["--recipe", "digits", "--repeats", "0"], "expected at least 1"),
+        (["--recipe", "digits", "--learnin_rate", "1"], "Did you mean learning_rate"),
+        (["--recipe", "digits", "--seed", "1"], "sets it for each run"),
+        (["--recipe", "digits", "--variants", "baseline", "baseline"], "twice"),
+        (["--recipe", "digits", "--variants", "baseline", "--baseline", "al"], "is no arm"),
+    ],
+)
+def test_a_mistake_is_answered_at_once_with_exit_code_2(words, told, capsys, tmp_path):
+    assert run(compare.main, [*words, "--output_dir", str(tmp_path / "out")]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_recipes_are_arms_by_their_names(stubbed, tmp_path):
+    folder, _ = stubbed
+    for name in ("small", "large"):
+        (tmp_path / f"{name}.yaml").write_text("extends: digits\n", encoding="utf-8")
+    words = ["--recipe", str(tmp_path / "small.yaml"), str(tmp_path / "large.yaml"), "--repeats", "1"]
+    assert compare.main([*words, "--output_dir", str(folder)]) == 0
+    found = Comparison.load(folder)
+    assert [arm.name for arm in found.arms] == ["small", "large"]
+    assert found.baseline == "small"
+
+
+def test_a_signal_is_named_as_the_reason_of_a_failure():
+    assert process.failure_reason(-9, "") == "ended by SIGKILL, as the system does when memory runs out"
+    assert (
+        process.failure_reason(1, "Traceback\n  ...\ntorch.OutOfMemoryError: CUDA\n") == "torch.OutOfMemoryError: CUDA"
+    )
+    assert process.failure_reason(2, "error: a: b\n") == "a: b"
+
+
+def test_reading_a_comparison_that_is_not_there_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"compare\.json"):
+        Comparison.load(tmp_path)
+
+
+def test_help_needs_neither_torch_nor_scipy():
+    program = "import sys, hf_accel.compare; print({'torch', 'scipy', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,257 @@
+import subprocess
+import sys
+
+import pytest
+
+from hf_accel.config.recipe import (
+    find_recipe,
+    header,
+    load_recipe,
+    overrides_from_flags,
+    shipped_recipes,
+    variant_names,
+)
+from hf_accel.config.sections import training_types
+from hf_accel.errors import UserError
+from hf_accel.recipe import main
+
+MINIMAL = "model: {name: timm/resnet18, pretrained: false}\ndata: {name: digits}\n"
+DESIGNED_VARIANTS = {
+    *("baseline", "fp16", "bf16", "amp", "ga_same_batch", "ga_larger_batch", "pin", "all"),
+    *("channels_last", "compile", "cached", "device_transforms", "fused_optimizer", "checkpointing"),
+}
+PAPER = [f"{m}_{d}" for m in ("vit", "efficientnet_b0") for d in ("cifar10", "cifar100")]
+PAPER += [f"resnet50_{d}_scratch" for d in ("cifar10", "cifar100")]
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    def write(text, name="mine.yaml"):
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+def test_every_shipped_recipe_and_variant_is_valid():
+    recipes = shipped_recipes()
+    assert len(recipes) >= 12
+    for name in recipes:
+        for variant in (None, *variant_names(name)):
+            recipe = load_recipe(name, variant)
+            assert recipe.name == name
+            assert recipe.variant == (variant or "default")
+
+
+def test_every_recipe_has_the_variants_of_the_design():
+    for name in shipped_recipes():
+        has_fused = load_recipe(name).training.get("optim") not in ("sgd", "muon")  # neither has a fused form
+        wanted = DESIGNED_VARIANTS if has_fused else DESIGNED_VARIANTS - {"fused_optimizer"}
+        assert wanted <= set(variant_names(name)), name
+        assert has_fused == ("fused_optimizer" in variant_names(name))
+
+
+def test_the_paper_pair_ships_for_the_six_published_cases():
+    for name in PAPER:
+        assert {"as_published", "as_published_tuned"} <= set(variant_names(name))
+
+
+def test_every_recipe_says_what_it_is_the_command_and_what_was_measured():
+    for name, path in shipped_recipes().items():
+        what, command, measured = header(path)[:3]
+        assert what
+        assert "hf-accel train" in command
+        assert measured.startswith("Measured: "), name
+
+
+def test_recipe_names_are_unique_across_folders():
+    paths = [p for p in find_recipe("digits").parent.rglob("*.yaml") if not p.name.startswith("_")]
+    assert len(paths) == len({p.stem for p in paths}) == len(shipped_recipes())
+
+
+def test_accumulation_variants_keep_or_multiply_the_batch():
+    def batch(recipe):
+        training = recipe.training
+        return training["per_device_train_batch_size"] * training.get("gradient_accumulation_steps", 1)
+
+    for name in shipped_recipes():
+        baseline = batch(load_recipe(name, "baseline"))
+        assert batch(load_recipe(name, "ga")) == baseline
+        assert batch(load_recipe(name, "ga_larger_batch")) > baseline
+        assert batch(load_recipe(name, "all")) == batch(load_recipe(name))
+
+
+def test_scientific_notation_without_a_dot_is_a_number(recipe_file):
+    recipe = load_recipe(recipe_file(MINIMAL + "training: {learning_rate: 2e-5}\n"))
+    assert recipe.training["learning_rate"] == 2e-5
+
+
+def test_command_line_values_are_read_as_yaml():
+    flags = {"learning_rate": "1e-4", "bf16": "false", "data.augment.flip": "true", "data.cache_size": "null"}
+    assert overrides_from_flags(flags) == {
+        "training": {"learning_rate": 1e-4, "bf16": False},
+        "data": {"augment": {"flip": True}, "cache_size": None},
+    }
+
+
+@pytest.mark.parametrize("text", ["./my #1 photos", "2024", "no", "1e5", "{x}", "a: b"])
+def test_what_names_something_stays_the_text_it_is(text):
+    assert overrides_from_flags({"data.name": text, "model.revision": text, "hub_model_id": text}) == {
+        "data": {"name": text},
+        "model": {"revision": text},
+        "training": {"hub_model_id": text},
+    }
+
+
+def test_a_value_is_no_section():
+    with pytest.raises(UserError, match="already given"):
+        overrides_from_flags({"model.args": "2", "model.args.x": "1"})
+
+
+def test_a_file_name_with_yaml_characters_stays_text():
+    assert overrides_from_flags({"data.name": "./a: b [c"}) == {"data": {"name": "./a: b [c"}}
+
+
+def test_an_override_wins_over_the_variant_and_the_variant_over_the_recipe(recipe_file):
+    path = recipe_file(
+        MINIMAL
+        + "training: {seed: 1, num_train_epochs: 1}\nvariants: {a: {training: {seed: 2, num_train_epochs: 2}}}\n"
+    )
+    recipe = load_recipe(path, "a", {"training": {"seed": 3}})
+    assert recipe.training == {"seed": 3, "num_train_epochs": 2}
+
+
+def test_another_model_or_data_set_starts_without_the_arguments_of_the_one_before(recipe_file):
+    path = recipe_file(
+        "model: {name: timm/resnet18, pretrained: false, args: {channels: [8, 8, 8, 8]}, channels_last: true}\n"
+        "data: {name: a, label_column: kind, image_size: 32}\n"
+    )
+    other = load_recipe(path, overrides={"model": {"name": "timm/vit_tiny_patch16_224"}, "data": {"name": "b"}})
+    assert other.model.args == {}
+    assert other.model.channels_last
+    assert (other.data.label_column, other.data.image_size) == (None, 32)
+    same = load_recipe(path, overrides={"model": {"name": "timm/resnet18"}})
+    assert same.model.args == {"channels": [8, 8, 8, 8]}
+
+
+def test_variants_and_recipes_extend_each_other(recipe_file):
+    recipe_file(MINIMAL + "training: {seed: 1}\nvariants: {a: {training: {seed: 2}}}\n", "base.yaml")
+    path = recipe_file("extends: base\nvariants: {b: {extends: a, training: {max_steps: 5}}}\n")
+    assert load_recipe(path).training == {"seed": 1}
+    assert load_recipe(path, "b").training == {"seed": 2, "max_steps": 5}
+
+
+def test_the_resolved_recipe_written_and_read_again_is_the_same(tmp_path):
+    for name in shipped_recipes():
+        recipe = load_recipe(name, "baseline", {"training": {"seed": 7}})
+        recipe.write(tmp_path / "recipe.yaml")
+        assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("model: {nam: x, name: y}\ndata: {name: d}", ["model.nam is not a setting", "Did you mean name?"]),
+        (MINIMAL + "training: {lerning_rate: 1}", ["training.lerning_rate", "Did you mean learning_rate"]),
+        (MINIMAL + "traning: {}", ["traning is not a section", "training"]),
+        (MINIMAL + "training: {learning_rate: fast}", ["training.learning_rate is 'fast'", "expected a number"]),
+        (MINIMAL + "training: {seed: true}", ["training.seed is True", "expected a whole number"]),
+        (MINIMAL + "training: {bf16: maybe}", ["training.bf16 is 'maybe'", "true or false"]),
+        (MINIMAL + "training: {bf16: true, fp16: true}", ["both true"]),
+        (MINIMAL.replace("digits", "digits, validation: 1.5"), ["data.validation is 1.5", "from 0 to 0.9"]),
+        (MINIMAL.replace("digits", "digits, cache: ram"), ["data.cache is 'ram'", "memory, disk, device, none"]),
+        (MINIMAL.replace("digits", "digits, augment: {flipp: true}"), ["data.augment.flipp", "flip"]),
+        (MINIMAL.replace("digits", "digits, augment: {scale: [1, 0.5]}"), ["data.augment.scale", "rising"]),
+        (MINIMAL.replace("digits", "digits, augment: {randaugment: {ops: 2}}"), ["num_ops, magnitude"]),
+        (MINIMAL.replace("digits", "digits, progressive_resizing: {begin: 8}"), ["start, full_at"]),
+        (MINIMAL.replace("digits", "digits, progressive_resizing: {start: 8.5}"), ["whole number of pixels"]),
+        (MINIMAL.replace("digits", "digits, progressive_resizing: {start: 8, full_at: 0}"), ["full_at above 0"]),
+        (MINIMAL.replace("digits", "digits, progressive_resizing: 128"), ["progressive_resizing is 128", "mapping"]),
+        (MINIMAL.replace("digits", "digits, test_time_augmentation: flp"), ["none, flip, flip_shift", "mean flip?"]),
+        (MINIMAL + "variants: {a: {trainin: {}}}", ["variants.a.trainin", "training"]),
+        (MINIMAL + "variants: {a: {training: {sed: 1}}}", ["variants.a", "training.sed", "seed"]),
+        ("training: {}", ["model.name is missing", "data.name is missing"]),
+        ("model: [1", ["not valid YAML"]),
+        ("- a\n- b", ["expected a mapping"]),
+        (MINIMAL + "model: {name: x}", ["duplicate key"]),
+        (MINIMAL + "extends: mine", ["circle"]),
+        (MINIMAL + "extends: 5", ["extends is 5"]),
+        (MINIMAL + "extends: nowhere", ["nowhere"]),
+        (MINIMAL + "training: 5", ["training is 5", "mapping"]),
+        (MINIMAL + "training: [1]", ["training is [1]", "mapping"]),
+        (MINIMAL + "variants: [a]", ["variants is ['a']", "mapping"]),
+        (MINIMAL + "variants: {a: 3}", ["variants.a is 3", "mapping"]),
+        (MINIMAL + "data: 3", ["duplicate"]),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_the_fix(recipe_file, text, parts):
+    with pytest.raises(UserError) as caught:
+        load_recipe(recipe_file(text))
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_all_mistakes_are_reported_at_once(recipe_file):
+    with pytest.raises(UserError) as caught:
+        load_recipe(recipe_file(MINIMAL + "training: {sed: 1, learning_rate: x}\nvariants: {a: {modl: {}}}\n"))
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        (lambda: load_recipe("vit_cifar1"), ["no recipe", "vit_cifar10"]),
+        (lambda: load_recipe("digits", "basline"), ["no variant", "baseline"]),
+        (lambda: load_recipe("nowhere.yaml"), ["no such file"]),
+        (lambda: overrides_from_flags({"lerning_rate": "1"}), ["--lerning_rate", "learning_rate"]),
+    ],
+)
+def test_an_unknown_name_is_answered_with_near_names(call, parts):
+    with pytest.raises(UserError) as caught:
+        call()
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_the_flags_of_the_commands_are_not_names_of_training_arguments():
+    own = {
+        "recipe",
+        "variant",
+        "overwrite",
+        "split",
+        "format",
+        "top_k",
+        "batch_size",
+        "on_bad_image",
+        "model",
+        "images",
+    }
+    assert not own & set(training_types())
+
+
+def test_training_names_come_from_the_installed_transformers():
+    import dataclasses
+
+    from transformers import TrainingArguments
+
+    assert {f.name for f in dataclasses.fields(TrainingArguments)} <= set(training_types())
+
+
+def test_reading_recipes_does_not_import_torch():
+    code = "import sys, hf_accel.recipe as r; r.load_recipe('vit_cifar10', 'all'); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_copy_writes_a_recipe_that_works_elsewhere_and_never_overwrites(tmp_path, capsys):
+    target = tmp_path / "mine.yaml"
+    assert main(["copy", "resnet20_cifar10", str(target)]) == 0
+    assert load_recipe(target, "baseline").model == load_recipe("resnet20_cifar10", "baseline").model
+    with pytest.raises(UserError, match="exists already"):
+        main(["copy", "digits", str(target)])
+
+
+def test_list_names_every_recipe_with_its_purpose(capsys):
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(shipped_recipes())
+    assert all(len(line.split()) > 3 for line in lines)

@@ -1,0 +1,193 @@
+"""Images of every mode become upright RGB; broken ones are refused by name; files, folders and globs are found."""
+
+import contextlib
+import io
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from hf_accel.data.images import UnreadableImageError, decode_image, load_images, visible_files
+from hf_accel.errors import UserError
+
+
+def encode(image: PIL.Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def noise(height: int = 24, width: int = 16) -> PIL.Image.Image:
+    return PIL.Image.fromarray(np.random.RandomState(0).randint(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+GREY = PIL.Image.new("RGB", (5, 4), (128, 128, 128))
+GREY_IN_EVERY_MODE = {
+    **{mode: GREY.convert(mode) for mode in ("L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")},
+    **{mode: GREY.convert("LA").convert(mode) for mode in ("PA", "La")},
+    **{mode: PIL.Image.new(mode, (5, 4), 128 * 257) for mode in ("I;16", "I;16B", "I;16L", "I")},
+    "P": GREY.quantize(4),
+    "RGBa": GREY.convert("RGBA").convert("RGBa"),
+    "F": PIL.Image.new("F", (5, 4), 0.5),
+    "LAB": PIL.Image.new("LAB", (5, 4), (137, 128, 128)),  # L* of 53.6 is mid grey
+}
+
+
+@pytest.mark.parametrize("mode", GREY_IN_EVERY_MODE)
+def test_mid_grey_in_any_mode_decodes_to_mid_grey(mode, monkeypatch):
+    # Not every mode has a file format, so the decoder is handed the image as PIL would open it.
+    monkeypatch.setattr(PIL.Image, "open", lambda source: GREY_IN_EVERY_MODE[mode].copy())
+    pixels = decode_image(b"any")
+    assert pixels.shape == (4, 5, 3)
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels.astype(int) - 128).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("L", "PNG"), ("LA", "PNG"), ("P", "GIF"), ("P", "PNG"), ("RGBA", "WEBP"), ("CMYK", "JPEG"), ("1", "TIFF")],
+)
+def test_files_give_what_pils_own_conversion_gives(mode, kind, tmp_path):
+    encoded = encode(noise().convert(mode), kind)
+    expected = np.asarray(PIL.Image.open(io.BytesIO(encoded)).convert("RGB"))
+    path = tmp_path / "image"
+    path.write_bytes(encoded)
+    for source in (encoded, path, {"bytes": encoded, "path": None}, {"bytes": None, "path": str(path)}):
+        np.testing.assert_array_equal(decode_image(source), expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bit_grey_is_scaled_and_not_clipped_to_white(kind):
+    levels = np.array([[0, 257, 25700, 65535]], dtype=np.uint16)
+    pixels = decode_image(encode(PIL.Image.fromarray(levels), kind))
+    assert pixels[0].tolist() == [[0] * 3, [1] * 3, [100] * 3, [255] * 3]
+
+
+def test_float_images_may_count_to_1_or_to_255_or_to_65535():
+    for peak in (1.0, 255.0, 65535.0):
+        values = np.array([[0, peak / 2, peak, np.nan]], dtype=np.float32)
+        pixels = decode_image(encode(PIL.Image.fromarray(values), "TIFF"))
+        assert pixels[0, :, 0].tolist() == [0, 128, 255, 0], peak
+
+
+def test_transparency_is_dropped_as_pipeline_drops_it_and_without_a_warning():
+    image = noise().convert("RGBA")
+    image.putalpha(0)
+    np.testing.assert_array_equal(decode_image(encode(image, "PNG")), np.asarray(noise()))
+    palette = encode(noise().quantize(8), "PNG", transparency=bytes([0, 128, 255]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode_image(palette).shape == (24, 16, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_once(orientation, kind):
+    image = PIL.Image.new("RGB", (24, 16), "black")
+    image.paste((255, 255, 255), (0, 0, 12, 8))  # the upper left quarter is white
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    pixels = decode_image(encode(image, kind, exif=exif))
+    # Row and column of the white quarter after the turn that each value of the EXIF standard asks for.
+    corner = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}[orientation]
+    height, width = (16, 24) if orientation <= 4 else (24, 16)
+    assert pixels.shape == (height, width, 3)
+    rows = slice(0, height // 2) if corner[0] == 0 else slice(height // 2, None)
+    columns = slice(0, width // 2) if corner[1] == 0 else slice(width // 2, None)
+    assert pixels[rows, columns].mean() > 250
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_does_not_cost_the_image():
+    encoded = encode(noise(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff\x01\x12broken")
+    assert decode_image(encoded).shape == (24, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "reason"),
+    [
+        (b"", "empty"),
+        (None, "empty"),
+        ({"bytes": None, "path": None}, "empty"),
+        (b"<html>404</html>", "no image format"),
+        (encode(noise(200, 200), "JPEG")[:-2000], "truncated"),
+        (encode(noise(200, 200), "PNG")[:-2000], "truncated"),
+        (Path("gone.jpg"), "gone.jpg: .*No such file"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_the_reason(encoded, reason):
+    with pytest.raises(UnreadableImageError, match=reason):
+        decode_image(encoded)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_decompression_bomb_is_unreadable(monkeypatch):
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UnreadableImageError, match="decompression bomb"):
+        decode_image(encode(noise(), "PNG"))
+
+
+def test_no_flipped_byte_escapes_as_another_exception():
+    random = np.random.RandomState(0)
+    for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"):
+        sound = encode(noise(), kind)
+        for _ in range(60):
+            broken = bytearray(sound)
+            for position in random.randint(0, len(broken), 4):
+                broken[position] = random.randint(256)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with contextlib.suppress(UnreadableImageError):
+                    assert decode_image(bytes(broken)).dtype == np.uint8
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for name in ("b.jpg", "a.PNG", "deep/er/c.webp", "notes.txt", ".hidden/d.jpg", "__MACOSX/e.jpg", "._b.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(noise(), "PNG"))
+    return tmp_path
+
+
+def test_hidden_files_and_folders_are_never_listed(pictures):
+    assert visible_files(pictures) == ["a.PNG", "b.jpg", "deep/er/c.webp", "notes.txt"]
+
+
+def test_files_folders_and_globs_are_found_once_and_in_order(pictures):
+    assert load_images([str(pictures)]) == [pictures / "a.PNG", pictures / "b.jpg", pictures / "deep/er/c.webp"]
+    assert load_images([str(pictures / "b.jpg"), str(pictures)])[0] == pictures / "b.jpg"
+    assert len(load_images([str(pictures / "b.jpg"), str(pictures / "*")])) == 2
+    assert load_images([str(pictures / "**/*.webp")]) == [pictures / "deep/er/c.webp"]
+    assert load_images([str(pictures / "notes.txt")]) == [pictures / "notes.txt"], "named outright"
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_a_file(tmp_path):
+    path = tmp_path / "photo[1].jpg"
+    path.write_bytes(encode(noise(), "JPEG"))
+    assert load_images([str(path)]) == [path]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("nothing.jpg", "no such file"), ("*.nothing", "no image file matches"), ("empty", "holds no image file")],
+)
+def test_an_argument_that_stands_for_no_image_is_refused_by_name(argument, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=message) as refused:
+        load_images([argument])
+    assert str(refused.value).startswith(f"{argument}:")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_may_not_be_listed_is_refused(pictures):
+    (pictures / "deep").chmod(0)
+    try:
+        with pytest.raises(UserError, match="deep: the folder cannot be listed"):
+            load_images([str(pictures)])
+    finally:
+        (pictures / "deep").chmod(0o755)

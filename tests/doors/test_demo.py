@@ -1,0 +1,147 @@
+"""The demo page in a real browser, and the Space it is written as."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hf_accel import demo
+from hf_accel.errors import UserError
+from tests.support.hub_contents import write_run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# Chromium asks no machine but the page's.
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    folder = write_run(tmp_path / "run")
+    (folder / "model" / "examples").mkdir()
+    Image.linear_gradient("L").convert("RGB").save(folder / "model" / "examples" / "1.png")
+    return folder
+
+
+@contextmanager
+def served(command: list[str]) -> Iterator[str]:
+    """Start a page in a process of its own; gives its address."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "GRADIO_ANALYTICS_ENABLED": "False", "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        try:
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                    yield found[0]
+                    return
+            raise AssertionError("no page: " + "".join(lines))
+        finally:
+            process.terminate()
+
+
+def classes_in_browser(address: str, image: Path, profile: Path) -> tuple[list[str], set[str]]:
+    """Drop an image on the page; the classes listed then, likeliest first, and the hosts that the page asked."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch_persistent_context(
+            profile, executable_path=CHROMIUM, headless=True, args=FLAGS, viewport={"width": 1000, "height": 700}
+        )
+        page = browser.new_page()
+        hosts: set[str] = set()
+        page.on("request", lambda request: hosts.add(re.sub(r"^(\w+://[^/:]*).*", r"\1", request.url)))
+        page.goto(address)
+        page.wait_for_selector("text=3 classes: cat, dog, frog")
+        page.set_input_files("input[type=file]", image)
+        page.wait_for_selector("text=ms for this image")
+        classes = [text for text in page.locator("dt").all_inner_texts() if text]
+        if os.environ.get("HF_ACCEL_SCREENSHOTS"):
+            page.screenshot(path=Path(os.environ["HF_ACCEL_SCREENSHOTS"]) / f"{profile.name}.png")
+        browser.close()
+    return classes, {host for host in hosts if host.startswith("http")}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
+@pytest.mark.parametrize("way", ["demo", "space"])
+def test_an_image_dropped_on_the_page_gets_the_models_answer(run_folder, tmp_path, way):
+    pytest.importorskip("gradio", reason='needs Gradio: pip install "hf_accel[demo]"')
+    image = run_folder / "model" / "examples" / "1.png"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "hf_accel.demo", str(run_folder), "--port", str(port)]
+    if way == "space":
+        assert demo.main([str(run_folder), "--space", str(tmp_path / "space")]) == 0
+        shutil.rmtree(run_folder / "model" / "examples")
+        image = tmp_path / "space" / "model" / "examples" / "1.png"
+        command = [sys.executable, str(tmp_path / "space" / "app.py")]
+    with served(command) as address:
+        classes, hosts = classes_in_browser(address, image, tmp_path / way)
+    assert classes == likeliest_first(run_folder / "model", image)
+    assert hosts == {"http://127.0.0.1"}, "the page asks other machines"
+
+
+def likeliest_first(model: Path, image: Path) -> list[str]:
+    from transformers import pipeline
+
+    answers = pipeline("image-classification", model=str(model))(str(image))
+    return [answer["label"] for answer in answers]
+
+
+def test_a_space_of_a_local_model_holds_the_weights_and_names_its_versions(run_folder, tmp_path):
+    gradio = pytest.importorskip("gradio", reason='needs Gradio: pip install "hf_accel[demo]"')
+    (run_folder / "model" / "training_args.bin").write_bytes(b"a pickle")
+    space = tmp_path / "space"
+    assert demo.main([str(run_folder), "--space", str(space)]) == 0
+    files = {path.relative_to(space).as_posix() for path in space.rglob("*") if path.is_file()}
+    assert files == {
+        *("app.py", "requirements.txt", "README.md", "model/config.json", "model/model.safetensors"),
+        *("model/preprocessor_config.json", "model/examples/1.png"),
+    }
+    card = (space / "README.md").read_text()
+    assert f"sdk_version: {gradio.__version__}" in card
+    assert "title: digits" in card
+    requirements = (space / "requirements.txt").read_text()
+    assert re.search(r"^transformers==\d", requirements, re.MULTILINE)
+    assert "hf_accel" not in requirements
+
+
+def test_a_space_of_a_hub_model_names_it_and_copies_nothing(tmp_path):
+    pytest.importorskip("gradio", reason='needs Gradio: pip install "hf_accel[demo]"')
+    space = tmp_path / "space"
+    assert demo.main(["someone/model", "--space", str(space)]) == 0
+    assert {path.name for path in space.iterdir()} == {"app.py", "requirements.txt", "README.md"}
+    assert "MODEL = 'someone/model'" in (space / "app.py").read_text()
+    assert "- someone/model" in (space / "README.md").read_text()
+
+
+def test_a_space_never_overwrites_a_folder_with_files(run_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists already and is not empty"):
+        demo.main([str(run_folder), "--space", str(tmp_path / "full")])
+
+
+def test_without_gradio_the_message_says_what_to_install(run_folder, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'pip install "hf_accel\[demo\]"'):
+        demo.main([str(run_folder)])
+
+
+@pytest.mark.parametrize(("name", "problem"), [("no/such/folder", "no such folder"), (".", "has no model/config.json")])
+def test_what_is_no_model_is_refused(tmp_path, monkeypatch, name, problem):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=problem):
+        demo.main([name])

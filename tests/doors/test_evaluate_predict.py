@@ -1,0 +1,148 @@
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from transformers import pipeline
+
+from hf_accel import evaluate, predict
+from hf_accel.errors import UserError
+from hf_accel.report.run_report import RunReport
+from hf_accel.train import train
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A trained run on two colours, made once for this file."""
+    from hf_accel.config.recipe import apply_patch, load_recipe
+    from tests.conftest import TINY, write_photos
+
+    place = tmp_path_factory.mktemp("trained")
+    patch = {"data": {"name": str(write_photos(place))}, "training": {"output_dir": str(place / "run")}}
+    more = {"training": {"num_train_epochs": 6}}
+    return train(load_recipe("finetune", overrides=apply_patch(apply_patch(TINY, patch), more)))
+
+
+def test_evaluate_repeats_the_test_figures_of_the_run(run_folder, capsys):
+    report = RunReport.load(run_folder)
+    assert evaluate.main([str(run_folder), "--format", "json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["rows"] == report.data.test_rows
+    for name in ("accuracy", "f1_macro", "f1_micro", "f1_weighted"):
+        assert scores[name] == getattr(report.test, name)
+    assert scores["loss"] == pytest.approx(report.test.loss, rel=1e-5)
+    assert scores["per_class"] == report.test.per_class
+
+
+def test_evaluate_prints_a_table_and_csv_and_scores_the_other_splits(run_folder, capsys):
+    evaluate.main([str(run_folder / "model"), "--split", "validation"])
+    table = capsys.readouterr().out
+    assert "validation split, 5 images" in table
+    assert "f1_macro" in table
+    assert "blue" in table
+    evaluate.main([str(run_folder), "--split", "train", "--format", "csv"])
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert row["rows"] == "19"
+
+
+def test_evaluate_matches_classes_by_name_and_refuses_unknown_ones(run_folder, photos, capsys):
+    for split in ("train", "test"):
+        (photos / split / "blue").rename(photos / split / "zebra")
+    with pytest.raises(UserError, match="does not know the class 'zebra'"):
+        evaluate.main([str(run_folder), "--data.name", str(photos)])
+
+
+def test_evaluate_needs_to_know_the_data_of_a_bare_model(tmp_path):
+    with pytest.raises(UserError, match=r"--data\.name"):
+        evaluate.main([str(tmp_path)])
+
+
+def test_predict_agrees_with_the_pipeline(run_folder, photos, capsys):
+    import hf_accel.cifar_nets  # noqa: F401
+
+    files = sorted((photos / "test" / "red").iterdir())
+    predict.main([str(run_folder), *map(str, files), "--format", "json"])
+    rows = json.loads(capsys.readouterr().out)
+    expected = pipeline("image-classification", model=str(run_folder / "model"))([str(file) for file in files])
+    assert [row["file"] for row in rows] == [str(file) for file in files]
+    for row, scores in zip(rows, expected, strict=True):
+        assert [x["label"] for x in row["labels"]] == [x["label"] for x in scores]
+        assert [x["score"] for x in row["labels"]] == pytest.approx([x["score"] for x in scores], abs=1e-5)
+
+
+def test_predict_takes_folders_and_globs_and_prints_tables_and_csv(run_folder, photos, capsys):
+    predict.main([str(run_folder), str(photos / "test"), "--top_k", "1"])
+    assert len(capsys.readouterr().out.splitlines()) == 8
+    predict.main([str(run_folder), str(photos / "test" / "*" / "0[01].png"), "--format", "csv", "--batch_size", "3"])
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 4 * 2
+    assert {row["rank"] for row in rows} == {"1", "2"}
+
+
+def test_predict_names_a_broken_file_or_leaves_it_out(run_folder, photos, capsys):
+    (photos / "test" / "red" / "bad.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"bad\.png"):
+        predict.main([str(run_folder), str(photos / "test")])
+    predict.main([str(run_folder), str(photos / "test"), "--on_bad_image", "skip"])
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 8
+    assert "bad.png" in shown.err
+
+
+@pytest.mark.parametrize("argv", [["nothing.png"], ["--top_k", "0", "x.png"]])
+def test_predict_refuses_what_matches_nothing(run_folder, argv):
+    with pytest.raises(UserError):
+        predict.main([str(run_folder), *argv])
+
+
+def launch(module, *argv):
+    """Two ranks on the CPU; without --multi_gpu accelerate would silently start one."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+               "--main_process_port", "0", "-m", module, *map(str, argv)]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_two_processes_give_the_figures_of_one(run_folder, photos, capsys):
+    """An odd number of images, so that a sampler that pads would count one twice."""
+    (photos / "test" / "red" / "00.png").unlink()
+    for module, main, argv in (
+        ("hf_accel.evaluate", evaluate.main, [run_folder, "--data.name", photos, "--format", "json"]),
+        ("hf_accel.predict", predict.main, [run_folder, photos / "test", "--format", "json"]),
+    ):
+        main(list(map(str, argv)))
+        one = json.loads(capsys.readouterr().out)
+        two = json.loads(launch(module, *argv))
+        if module == "hf_accel.evaluate":
+            assert one["rows"] == two["rows"] == 7
+            assert {k: v for k, v in one.items() if k != "loss"} == {k: v for k, v in two.items() if k != "loss"}
+            assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        else:
+            assert len(one) == len(two) == 7
+            assert [row["file"] for row in one] == [row["file"] for row in two]
+            for a, b in zip(one, two, strict=True):
+                assert [x["score"] for x in a["labels"]] == pytest.approx([x["score"] for x in b["labels"]], abs=1e-5)
+
+
+def test_training_in_two_processes_says_so_and_matches_one(tiny_recipe, tmp_path):
+    def recipe(folder, batch):
+        training = {"per_device_train_batch_size": batch, "output_dir": str(tmp_path / folder), "optim": "sgd",
+                    "label_smoothing_factor": 0}  # fmt: skip
+        # 24 images less 8 held out are two whole batches: a last, smaller one would be padded on the second rank
+        return tiny_recipe({"training": training, "model": {"freeze_batch_norm": True}, "data": {"validation": 0.33}})
+
+    one = RunReport.load(train(recipe("one", 8)))
+    recipe("two", 4).write(tmp_path / "two.yaml")
+    launch("hf_accel.train", "--recipe", tmp_path / "two.yaml")
+    two = RunReport.load(tmp_path / "two")
+    assert (one.train.world_size, two.train.world_size) == (1, 2)
+    assert (one.settings.get("ddp_find_unused_parameters"), two.settings["ddp_find_unused_parameters"]) == (None, False)
+    assert one.train.effective_batch_size == two.train.effective_batch_size == 8
+    assert sum(map(sum, two.test.confusion)) == 8
+    assert two.train.final_loss == pytest.approx(one.train.final_loss, rel=1e-3)
+    assert two.test.loss == pytest.approx(one.test.loss, rel=1e-3)

@@ -1,0 +1,514 @@
+"""The straight line, from recipe to a folder that others load."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+import hf_accel.train
+from hf_accel.cli import run
+from hf_accel.config.recipe import load_recipe, variant_names
+from hf_accel.errors import UserError
+from hf_accel.report.run_report import RunReport
+from hf_accel.runs.folder import claim_folder
+from hf_accel.train import main, train
+from hf_accel.training.arguments import choose_precision, training_arguments
+from hf_accel.training.build import build_trainer
+
+CONTRACT = {
+    "schema", "recipe", "variant", "settings", "notes", "environment", "data", "model", "train", "history", "phases",
+    "sparsity", "validation", "test",
+}  # fmt: skip
+
+
+@pytest.fixture
+def finished(tiny_recipe):
+    recipe = tiny_recipe({"training": {"num_train_epochs": 2, "logging_steps": 1}})
+    return recipe, train(recipe)
+
+
+def test_a_run_leaves_what_the_design_promises(finished):
+    _, folder = finished
+    names = {path.name for path in folder.iterdir()}
+    assert {"recipe.yaml", "report.json", "report.html", "history.csv", "predictions.csv", "log.txt", "model"} <= names
+    values = json.loads((folder / "report.json").read_text())
+    assert set(values) == CONTRACT
+    assert values["train"]["steps"] == 6
+    assert values["train"]["world_size"] == 1
+    assert values["train"]["images_per_second"] > 0
+    assert values["train"]["final_loss"] > 0
+    assert 0 <= values["train"]["accuracy"] <= 1
+    assert 0 <= values["train"]["data_wait_fraction"] < 1
+    assert 0 < values["train"]["transform_fraction"] < 1
+    assert values["train"]["peak_memory_gib"] is None
+    assert values["train"]["peak_rss_gib"] > values["train"]["peak_anonymous_gib"] > 0
+    assert values["data"]["labels"] == ["blue", "red"]
+    assert [values["data"][f"{part}_rows"] for part in ("train", "validation", "test")] == [19, 5, 8]
+    assert values["validation"]["accuracy"] in [row["validation_accuracy"] for row in values["history"]]
+    assert np.array(values["test"]["confusion"]).sum() == 8
+    assert {row["label"] for row in values["test"]["per_class"]} == {"blue", "red"}
+    assert [row["step"] for row in values["history"]] == [1, 2, 3, 4, 5, 6]
+    files = {path.name for path in (folder / "model").iterdir()}
+    assert {"config.json", "model.safetensors", "README.md"} <= files
+    assert not list(folder.glob("model/*.bin"))
+
+
+def test_training_lowers_the_loss_and_changes_every_parameter(tiny_recipe):
+    trainer = build_trainer(tiny_recipe({"training": {"num_train_epochs": 8, "logging_steps": 1}}))
+    before = {name: parameter.clone() for name, parameter in trainer.model.named_parameters()}
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
+    for name, parameter in trainer.model.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+
+
+RELOAD = """
+import json, sys
+import numpy as np, PIL.Image, torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+if {own}: import hf_accel.cifar_nets
+else: assert "hf_accel" not in sys.modules
+folder, photo = sys.argv[1:]
+model = AutoModelForImageClassification.from_pretrained(folder).eval()
+processor = AutoImageProcessor.from_pretrained(folder)
+image = PIL.Image.open(photo)
+pixels = processor(image, return_tensors="pt")["pixel_values"]
+scores = pipeline("image-classification", model=folder)(photo)
+print(json.dumps({{"logits": model(pixels).logits.tolist(), "labels": model.config.id2label, "pixels": pixels.tolist(),
+                   "best": scores[0]["label"]}}))
+"""
+
+
+@pytest.mark.parametrize("kind", ["hub", "timm", "cifar_nets"])
+def test_a_saved_model_is_the_same_in_a_fresh_process(kind, tiny_recipe, tmp_path, photos):
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    models = {
+        "timm": {"name": "timm/resnet10t", "pretrained": False, "args": {"channels": [8, 8, 16, 16]}},
+        "cifar_nets": {},
+    }
+    if kind == "hub":
+        config = ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+                           image_size=16, patch_size=4)  # fmt: skip
+        ViTForImageClassification(config).save_pretrained(tmp_path / "hub")
+        ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "hub")
+        models["hub"] = {"name": str(tmp_path / "hub"), "pretrained": True, "args": {}}
+    trainer = build_trainer(tiny_recipe({"model": models[kind]}))
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    photo = photos / "test" / "red" / "00.png"
+    done = subprocess.run(
+        [sys.executable, "-c", RELOAD.format(own=kind == "cifar_nets"), str(tmp_path / "saved"), str(photo)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    other = json.loads(done.stdout)
+    with PIL.Image.open(photo) as image:
+        pixels = trainer.loaded.processor(image, return_tensors="pt")["pixel_values"]
+    trainer.model.eval()
+    logits = trainer.model(pixels).logits
+    torch.testing.assert_close(torch.tensor(other["pixels"]), pixels, rtol=0, atol=0)
+    torch.testing.assert_close(torch.tensor(other["logits"]), logits, rtol=0, atol=1e-5)
+    assert other["labels"] == {"0": "blue", "1": "red"}
+    assert other["best"] == ["blue", "red"][int(logits.argmax())]
+
+
+def test_the_resolved_recipe_gives_the_same_result(finished, tmp_path):
+    _, folder = finished
+    again = load_recipe(folder / "recipe.yaml", overrides={"training": {"output_dir": str(tmp_path / "again")}})
+    train(again)
+    first, second = RunReport.load(folder), RunReport.load(tmp_path / "again")
+    assert first.test == second.test
+    assert first.validation == second.validation
+    assert first.train.final_loss == second.train.final_loss
+
+
+def test_a_finished_run_is_kept_unless_told_otherwise(finished):
+    recipe, folder = finished
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(UserError, match="finished run"):
+        train(recipe)
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    (folder / "mine.txt").write_text("kept")
+    train(recipe, overwrite=True)
+    assert (folder / "mine.txt").read_text() == "kept"
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(tiny_recipe, tmp_path):
+    def recipe(name):
+        return tiny_recipe({"training": {"num_train_epochs": 3, "output_dir": str(tmp_path / name)}})
+
+    whole = train(recipe("whole"))
+    cut = recipe("cut")
+    trainer = build_trainer(cut)
+    stop = _StopAfter(4)
+    trainer.add_callback(stop)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    cut.write(tmp_path / "cut" / "recipe.yaml")
+    assert claim_folder(tmp_path / "cut", cut, overwrite=False).name == "checkpoint-3"
+    train(cut)
+    first, second = RunReport.load(whole), RunReport.load(tmp_path / "cut")
+    assert second.train.resumes == 1
+    assert first.test == second.test
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (whole, tmp_path / "cut")]
+    assert weights[0] == weights[1]
+
+
+class _StopAfter:
+    def __new__(cls, steps):
+        from transformers import TrainerCallback
+
+        class Stop(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                if state.global_step == steps:
+                    raise KeyboardInterrupt
+
+        return Stop()
+
+
+def test_an_unfinished_run_of_another_recipe_is_not_mixed_with_this_one(tiny_recipe):
+    recipe = tiny_recipe()
+    folder = recipe.output_dir
+    (folder / "checkpoint-3").mkdir(parents=True)
+    (folder / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    tiny_recipe({"training": {"seed": 5}}).write(folder / "recipe.yaml")
+    with pytest.raises(UserError, match=r"training\.seed"):
+        claim_folder(folder, recipe, overwrite=False)
+
+
+def test_class_weights_reach_the_loss(tiny_recipe):
+    no_smoothing = {"training": {"label_smoothing_factor": 0}}
+    plain = build_trainer(tiny_recipe(no_smoothing))
+    weighted = build_trainer(tiny_recipe(no_smoothing, {"data": {"class_weights": [0.0, 2.0]}}))
+    batch = next(iter(plain.get_train_dataloader()))
+    inputs = plain._prepare_inputs(batch)
+    outputs = weighted.model(pixel_values=inputs["pixel_values"])
+    only_red = inputs["labels"] == 1
+    expected = torch.nn.functional.cross_entropy(outputs.logits[only_red], inputs["labels"][only_red], reduction="sum")
+    torch.testing.assert_close(weighted.loss(outputs, inputs["labels"]), 2 * expected / len(only_red))
+    with pytest.raises(UserError, match="class_weights has 3 numbers"):
+        build_trainer(tiny_recipe({"data": {"class_weights": [1.0, 1.0, 1.0]}}))
+
+
+def test_early_stopping_is_one_line(tiny_recipe):
+    patience = {"early_stopping_patience": 1, "num_train_epochs": 20, "learning_rate": 0.0}
+    trainer = build_trainer(tiny_recipe({"training": patience}))
+    trainer.train()
+    assert trainer.state.epoch < 20
+    with pytest.raises(UserError, match="needs validation rows"):
+        build_trainer(tiny_recipe({"training": patience, "data": {"validation": 0}}))
+
+
+def test_without_validation_every_row_trains_and_the_last_weights_are_scored(tiny_recipe):
+    report = RunReport.load(train(tiny_recipe({"data": {"validation": 0}})))
+    assert report.data.train_rows == 24
+    assert report.data.validation_rows is None
+    assert report.validation is None
+    assert report.test.accuracy is not None
+
+
+@pytest.mark.parametrize("setting", [{"gradient_accumulation_steps": 3}, {"gradient_checkpointing": True},
+                                     {"bf16": True}, {"label_smoothing_factor": 0.1}, {"dataloader_num_workers": 2},
+                                     {"optim": "sgd", "optim_args": "momentum=0.9,nesterov=true"}])  # fmt: skip
+def test_a_technique_is_one_line_of_training(tiny_recipe, setting):
+    recipe = tiny_recipe(
+        {"training": setting, "model": {"name": "timm/resnet10t", "args": {"channels": [8, 8, 16, 16]}}}
+    )
+    trainer = build_trainer(recipe)
+    trainer.train()
+    assert trainer.state.global_step > 0
+    for name, value in setting.items():
+        assert trainer.arguments.changed[name] == value
+
+
+def test_bf16_is_really_in_force_and_the_weights_stay_float32(tiny_recipe):
+    trainer = build_trainer(tiny_recipe({"training": {"bf16": True}}))
+    seen = set()
+    trainer.model.timm_model.conv1.register_forward_hook(lambda module, args, output: seen.add(output.dtype))
+    trainer.train()
+    assert seen == {torch.bfloat16}
+    assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
+
+
+def test_channels_last_is_really_in_force(tiny_recipe):
+    trainer = build_trainer(tiny_recipe({"model": {"channels_last": True}}))
+    weight = trainer.model.timm_model.layer1[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    seen = []
+    trainer.model.timm_model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    trainer.train()
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch"])
+def test_the_fused_optimizer_is_really_in_force(tiny_recipe, optim):
+    optimizer = build_trainer(tiny_recipe({"training": {"optim": optim}})).create_optimizer()
+    assert {bool(group["fused"]) for group in optimizer.param_groups} == {optim == "adamw_torch_fused"}
+
+
+@pytest.mark.parametrize("kind", ["hub", "timm"])
+def test_gradient_checkpointing_is_really_in_force(tiny_recipe, tmp_path, kind):
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    def passes(checkpointing):
+        training = {"gradient_checkpointing": checkpointing, "output_dir": str(tmp_path / str(checkpointing))}
+        trainer = build_trainer(tiny_recipe({"model": model, "training": training}))
+        inside = trainer.model.timm_model.layer2[0].conv1 if kind == "timm" else trainer.model.vit.layers[0].attention
+        seen = []
+        inside.register_forward_pre_hook(lambda module, args: seen.append(module.training))
+        trainer.train()
+        return seen.count(True)
+
+    model = {"name": "timm/resnet10t", "args": {"channels": [8, 8, 16, 16]}}
+    if kind == "hub":
+        config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                           image_size=16, patch_size=4)  # fmt: skip
+        ViTForImageClassification(config).save_pretrained(tmp_path / "hub")
+        ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "hub")
+        model = {"name": str(tmp_path / "hub"), "pretrained": True, "args": {}}
+    assert passes(False) == 3
+    assert passes(True) == 6  # again in the backward pass of each of the 3 steps
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_weights(tiny_recipe):
+    trainer = build_trainer(tiny_recipe({"model": {"freeze_batch_norm": True}}))
+    layer = trainer.model.timm_model.bn1
+    mean, weight = layer.running_mean.clone(), layer.weight.clone()
+    trainer.train()
+    assert torch.equal(layer.running_mean, mean)
+    assert not torch.equal(layer.weight, weight)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "native", "chosen"),
+    [
+        ({"bf16": "auto"}, "cpu", True, {"fp16": False, "bf16": True}),
+        ({"bf16": "auto"}, "cpu", False, {"fp16": False, "bf16": False}),
+        ({"bf16": "auto"}, "cuda", False, {"fp16": True, "bf16": False}),
+        ({"bf16": "auto"}, "cuda", True, {"fp16": False, "bf16": True}),
+        ({"fp16": True}, "cuda", True, {"fp16": True, "bf16": False}),
+        ({"bf16": True}, "cpu", False, {"fp16": False, "bf16": True}),
+        ({}, "cpu", True, {"fp16": False, "bf16": False}),
+    ],
+)
+def test_precision_follows_what_the_device_multiplies_natively(monkeypatch, asked, device, native, chosen):
+    monkeypatch.setattr("hf_accel.training.arguments.native_bf16", lambda d: (native, "a reason"))
+    precision, why = choose_precision("r", asked, device)
+    assert precision == chosen
+    assert ("warning" in why) == (asked == {"bf16": True})
+    assert why
+
+
+def test_a_precision_that_cannot_run_is_refused_with_the_alternative(tiny_recipe):
+    with pytest.raises(UserError, match=r"fp16 needs a CUDA device.*bf16: auto"):
+        training_arguments(tiny_recipe({"training": {"fp16": True, "bf16": False, "use_cpu": True}}), True)
+
+
+def test_a_value_that_transformers_refuses_is_the_users_mistake(tiny_recipe):
+    with pytest.raises(UserError, match="cosin"):
+        training_arguments(tiny_recipe({"training": {"lr_scheduler_type": "cosin"}}), True)
+    with pytest.raises(UserError, match="eval_strategy"):
+        training_arguments(tiny_recipe({"training": {"eval_strategy": "epoch"}}), False)
+
+
+def test_progress_is_a_line_for_each_evaluation(tiny_recipe, capsys):
+    train(tiny_recipe({"training": {"num_train_epochs": 2}}))
+    shown = capsys.readouterr()
+    lines = [line for line in shown.err.splitlines() if "validation accuracy" in line]
+    assert len(lines) == 2
+    assert "images/s" in lines[1]
+    for word in ("accuracy", "F1", "images/s", "peak memory", "report.json"):
+        assert word in shown.out
+
+
+def test_a_terminal_sees_a_bar_with_loss_and_images_per_second(tiny_recipe, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    train(tiny_recipe({"training": {"num_train_epochs": 4, "logging_steps": 1}}))
+    bar = capsys.readouterr().err
+    assert "12/12" in bar
+    assert "loss " in bar
+    assert " images/s" in bar.split("train: 100%")[1]
+
+
+@pytest.mark.parametrize(("report_to", "message"), [("wandbb", "wandb"), ("neptune", "pip install neptune")])
+def test_a_tracker_that_is_not_there_is_refused(tiny_recipe, report_to, message):
+    with pytest.raises(UserError, match=message):
+        build_trainer(tiny_recipe({"training": {"report_to": report_to}}))
+
+
+def test_the_notes_of_a_run_reach_the_log_under_python_m_too():
+    """Its logger has to be below the one that `start_console` and `start_log` listen to, whatever runs the module."""
+    module = runpy.run_path(hf_accel.train.__file__, run_name="launched")
+    assert module["logger"].name == "hf_accel.train"
+
+
+def test_progress_without_validation_is_a_line_for_each_epoch(tiny_recipe, capsys):
+    train(tiny_recipe({"training": {"num_train_epochs": 3}, "data": {"validation": 0}}))
+    assert len([line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]) == 3
+
+
+BAD_INPUT = {
+    "unknown recipe": (["--recipe", "vit_cifar"], "Did you mean"),
+    "unknown variant": (["--recipe", "digits", "--variant", "fast"], "no variant"),
+    "unknown flag": (["--recipe", "digits", "--epochs", "3"], "--epochs"),
+    "wrong type": (["--recipe", "digits", "--learning_rate", "high"], "expected a number"),
+    "missing folder": (["--recipe", "digits", "--data.name", "./nowhere"], "nowhere"),
+    "empty folder": (["--data.name", "{empty}"], "empty"),
+    "one class": (["--data.name", "{one_class}"], "class"),
+    "no such label column": (["--recipe", "digits", "--data.label_column", "kind"], "kind"),
+    "no classifier": (["--recipe", "digits", "--model.name", "{bert}", "--model.pretrained", "false"],
+                      "bert"),
+    "image size": (["--recipe", "digits", "--model.name", "timm/vit_tiny_patch16_224"],
+                   "data.image_size"),
+    "resizing that grows down": (["--recipe", "digits", "--data.progressive_resizing.start", "64"], "at most 32"),
+    "a model of one size": (["--recipe", "digits", "--model.name", "timm/vit_tiny_patch16_224",
+                             "--model.args", "{img_size: 32, patch_size: 8, depth: 1}",
+                             "--data.progressive_resizing.start", "16"], "dynamic_img_size"),
+    "no Hub": (["--recipe", "vit_cifar10", "--data.name", "digits"], "cannot be fetched"),
+    "unknown timm model": (["--recipe", "digits", "--model.name", "timm/resnet19"], "resnet18"),
+    "output is a file": (["--recipe", "digits", "--output_dir", "{file}"], "is a file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_message_with_nothing_written(case, tmp_path, monkeypatch, photos, capsys):
+    from transformers import BertConfig
+
+    (tmp_path / "empty").mkdir()
+    for row in (photos / "train" / "red").iterdir():
+        (tmp_path / "one_class" / "red").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "one_class" / "red" / row.name).write_bytes(row.read_bytes())
+    BertConfig().save_pretrained(tmp_path / "bert")
+    (tmp_path / "file").write_text("x")
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    argv, expected = BAD_INPUT[case]
+    places = {name: str(tmp_path / name) for name in ("empty", "one_class", "bert", "file")}
+    words = [places.get(word.strip("{}"), word) for word in argv]
+    assert run(main, words) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert "Traceback" not in error
+    assert not any(work.iterdir()), [str(path) for path in work.rglob("*")]
+
+
+def test_overwrite_keeps_the_finished_run_when_the_new_one_is_refused(finished):
+    _, folder = finished
+    assert run(main, ["--recipe", str(folder / "recipe.yaml"), "--overwrite", "--data.name", "./typo"]) == 2
+    assert RunReport.load(folder).test.accuracy is not None
+
+
+def test_a_broken_test_image_is_named_and_nothing_is_written(tiny_recipe, photos):
+    (photos / "test" / "red" / "00.png").write_bytes(b"broken")
+    recipe = tiny_recipe()
+    with pytest.raises(UserError, match=r"red/00\.png"):
+        train(recipe)
+    assert not recipe.output_dir.exists()
+
+
+def test_a_place_that_is_no_folder_is_refused(tiny_recipe, photos):
+    with pytest.raises(UserError, match="no folder that can be written"):
+        train(tiny_recipe({"training": {"output_dir": str(photos / "test" / "red" / "00.png" / "run")}}))
+
+
+def test_the_loader_and_the_device_give_the_same_run_with_mixup_too(tiny_recipe, tmp_path):
+    def losses(place):
+        data = {"transforms": place, "augment": {"crop": "random_resized", "flip": True, "mixup": 1.0}}
+        training = {"logging_steps": 1, "output_dir": str(tmp_path / place)}
+        trainer = build_trainer(tiny_recipe({"data": data, "training": training}))
+        trainer.train()
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+    assert losses("loader") == losses("device")
+
+
+def test_nothing_is_said_of_checkpoints_where_none_is_saved(tiny_recipe):
+    def notes(strategy):
+        chosen = training_arguments(tiny_recipe({"training": {"save_strategy": strategy}}), has_validation=False).notes
+        return [note for note in chosen if note.startswith("save_total_limit")]
+
+    assert notes("epoch") == ["save_total_limit: 2 (the best and the last checkpoint)"]
+    assert notes("no") == []
+
+
+@pytest.mark.parametrize("variant", [v for v in variant_names("finetune") if v != "fp16"])
+def test_every_variant_runs_and_the_result_is_a_classifier(variant, tiny_recipe, tmp_path):
+    tiny = tiny_recipe().to_dict()
+    patch = {"model": {k: tiny["model"][k] for k in ("name", "pretrained", "args")},
+             "data": {k: tiny["data"][k] for k in ("name", "image_size", "validation")},
+             "training": {"max_steps": 8, "per_device_train_batch_size": 4, "output_dir": str(tmp_path / variant)}}  # fmt: skip
+    if variant == "compile":
+        patch["training"]["torch_compile_backend"] = "eager"
+    recipe = load_recipe("finetune", variant, patch)
+    report = RunReport.load(train(recipe))
+    assert report.train.steps == 8
+    assert report.validation.accuracy is not None
+    assert (report.train.compile_seconds is not None) == (variant == "compile")
+    assert (report.train.transform_fraction is None) == (recipe.data.transforms == "loader")
+
+
+def test_dropping_the_last_training_batch_leaves_no_row_unscored(tiny_recipe):
+    training = {"dataloader_drop_last": True, "per_device_eval_batch_size": 3}
+    report = RunReport.load(train(tiny_recipe({"training": training})))
+    assert report.train.steps == 19 // 8
+    assert sum(map(sum, report.test.confusion)) == report.data.test_rows == 8
+
+
+def test_pixels_on_the_device_give_the_same_run(tiny_recipe, tmp_path):
+    def result(cache):
+        training = {"output_dir": str(tmp_path / cache)}
+        return RunReport.load(
+            train(tiny_recipe({"data": {"cache": cache, "augment": {"crop": "none"}}, "training": training}))
+        )
+
+    memory, device = result("memory"), result("device")
+    assert memory.test == device.test
+    assert memory.train.final_loss == device.train.final_loss
+
+
+def test_a_disk_that_cannot_hold_the_checkpoints_is_refused_before_anything_is_written(tiny_recipe, monkeypatch):
+    recipe = tiny_recipe()
+    monkeypatch.setattr("hf_accel.training.build.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(UserError, match="no space left for this run"):
+        train(recipe)
+    assert not recipe.output_dir.exists()
+
+
+def test_the_checkpoints_of_an_unfinished_run_count_as_room_for_the_next_ones(tiny_recipe, monkeypatch):
+    """A full disk ends a run; with some of it freed, the same command goes on, because old checkpoints go as new come."""
+    recipe = tiny_recipe()
+    kept = recipe.output_dir / "checkpoint-1"
+    kept.mkdir(parents=True)
+    (kept / "model.safetensors").write_bytes(bytes(10**6))
+    monkeypatch.setattr("hf_accel.training.build.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    assert build_trainer(recipe).state.global_step == 0
+
+
+def test_a_run_without_a_recipe_says_which_one_it_takes(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--model.name", "hf_accel/cifar_resnet20", "--model.pretrained", "false", "--data.image_size", "16"]
+    assert main(["--data.name", str(photos), "--max_steps", "1", *flags]) == 0
+    assert "using finetune" in capsys.readouterr().err
+    assert Path("outputs/finetune/default/report.json").is_file()
+
+
+@pytest.mark.parametrize("launcher", [(), ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1")])
+def test_a_command_started_by_its_path_finds_the_libraries_that_its_folder_has_namesakes_of(photos, tmp_path, launcher):
+    """evaluate.py in the folder of the started script hid the library `evaluate`."""
+    flags = {"--data.name": photos, "--output_dir": tmp_path / "run", "--max_steps": 1, "--data.image_size": 16}
+    flags |= {"--model.name": "hf_accel/cifar_resnet20", "--model.pretrained": "false"}
+    words = [str(word) for pair in flags.items() for word in pair]
+    command = [sys.executable, *launcher, hf_accel.train.__file__, "--recipe", "finetune", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.json").is_file()

@@ -1,0 +1,270 @@
+"""The model card and the notebook: valid for the Hub, true to the report, and usable as they stand."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hf_accel.config.recipe import load_recipe
+from hf_accel.data.splits import load_splits
+from hf_accel.errors import UserError
+from hf_accel.hub.card import scored_split, write_card
+from hf_accel.hub.card_text import FOLDED_FROM_CLASSES, table
+from hf_accel.hub.examples import write_examples
+from hf_accel.report.run_report import RunReport
+from tests.support.hub_contents import write_run, write_vit_base
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
+def card_of(folder: Path) -> ModelCard:
+    return ModelCard.load(write_card(folder))
+
+
+def change_report(folder: Path, **sections: dict) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    for name, values in sections.items():
+        report[name] = {**report[name], **values} if isinstance(report[name], dict) and values else values
+    (folder / "report.json").write_text(json.dumps(report))
+
+
+def change_recipe(folder: Path, **sections: dict) -> None:
+    load_recipe(folder / "recipe.yaml", overrides=sections).write(folder / "recipe.yaml")
+
+
+def test_the_metadata_is_what_the_hub_reads(tmp_path):
+    data = card_of(write_run(tmp_path / "run")).data
+    assert data.library_name == "transformers"
+    assert data.pipeline_tag == "image-classification"
+    assert data.base_model == "google/vit-tiny"
+    assert data.base_model_relation == "finetune"
+    assert data.datasets == ["uoft-cs/cifar10"]
+    assert data.metrics == ["accuracy", "f1"]
+    assert len(data.widget) == 3
+    accuracy, f1 = data.eval_results
+    assert (accuracy.metric_type, accuracy.metric_value) == ("accuracy", 0.8)
+    assert (f1.metric_type, f1.metric_name, f1.metric_value) == ("f1", "Macro F1", 0.79)
+    assert f1.metric_args == {"average": "macro"}
+    assert (accuracy.dataset_split, accuracy.dataset_args) == ("test", {"num_rows": 300})
+
+
+def test_base_model_and_data_set_carry_the_revisions_that_were_downloaded(hub, tmp_path, monkeypatch):
+    from huggingface_hub import hf_hub_download
+
+    tiny = {"num_hidden_layers": 1, "hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 32}
+    model = hub.add_model("google/vit-tiny", write_vit_base(tmp_path / "base", **tiny))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/README.md").write_text("data")
+    data = hub.add_dataset("uoft-cs/cifar10", tmp_path / "data")
+    hub.use_here(monkeypatch)
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    hf_hub_download("google/vit-tiny", "config.json")
+    hf_hub_download("uoft-cs/cifar10", "README.md", repo_type="dataset")
+    hub.add_model("google/vit-tiny", tmp_path / "base")  # the Hub moves on
+
+    card = card_of(write_run(tmp_path / "run"))
+    assert card.data.base_model_revision == model.oid
+    assert card.data.eval_results[0].dataset_revision == data.oid
+    assert card.data.license == "apache-2.0"
+    assert "Licence: `apache-2.0`, copied from the base model." in card.text
+    assert model.oid in card.text
+
+
+def test_an_unknown_licence_is_left_out_and_the_card_says_so(tmp_path):
+    card = card_of(write_run(tmp_path / "run"))
+    assert card.data.license is None
+    assert "licence was not found, so none is stated" in card.text
+
+
+def test_a_local_base_model_gives_its_licence_and_only_its_folder_name(tmp_path):
+    base = tmp_path / "secret" / "mobilenet"
+    base.mkdir(parents=True)
+    (base / "config.json").write_text(json.dumps({"pretrained_cfg": {"license": "apache-2.0"}}))
+    card = card_of(write_run(tmp_path / "run", model_name=str(base)))
+    assert card.data.license == "apache-2.0"
+    assert card.data.base_model is None
+    assert "`mobilenet`, fine-tuned on" in card.text
+    assert "secret" not in card.content
+
+
+def test_a_model_from_scratch_names_no_base(tmp_path):
+    folder = write_run(tmp_path / "run")
+    change_recipe(folder, model={"pretrained": False})
+    card = card_of(folder)
+    assert card.data.base_model is None
+    assert card.data.license is None
+    assert "trained from scratch, so no licence is inherited" in card.text
+
+
+def test_the_card_of_our_own_network_says_what_to_import(tmp_path):
+    folder = write_run(tmp_path / "run")
+    config = json.loads((folder / "model/config.json").read_text())
+    (folder / "model/config.json").write_text(json.dumps(config | {"architecture": "cifar_resnet20"}))
+    card = card_of(folder)
+    assert "import hf_accel.cifar_nets" in card.text
+    assert card.data.library_name == "hf_accel"
+    assert "import hf_accel.cifar_nets" in (folder / "model/notebook.ipynb").read_text()
+
+
+def test_every_network_of_this_package_is_known_by_its_name():
+    import timm
+
+    import hf_accel.cifar_nets  # noqa: F401
+
+    own = [*timm.list_models(module="cifar_nets"), *timm.list_models(module="cifar_airbench")]
+    assert len(own) == 6
+    assert all(name.startswith("cifar_") for name in own)
+    assert not [name for name in timm.list_models("cifar_*") if name not in own]
+
+
+def test_the_figures_of_the_card_are_those_of_the_report(tmp_path):
+    text = card_of(write_run(tmp_path / "run")).text
+    for line in (
+        "| Accuracy | 0.8000 | 0.8100 |",
+        "| Micro F1 | 0.8000 | - |",
+        "| cat | 0.9000 | 0.8000 | 0.8471 | 100 |",
+        "dog taken for cat (18)",
+        "| Time, optimisation only | 12.5 s |",
+        "| Energy, as the device measured it | 2.00 Wh |",
+        "| learning\\_rate | 0.003 |",
+        "0.7511 to 0.8413",
+    ):
+        assert line in text
+
+
+def test_a_figure_that_was_not_measured_is_absent_and_never_0(tmp_path):
+    folder = write_run(tmp_path / "run")
+    change_report(folder, train={"energy_joules": None, "seconds": None}, validation=None)
+    text = card_of(folder).text
+    assert "Energy" not in text
+    assert "Time, optimisation only" not in text
+    assert "Nothing was selected" in text
+
+
+def test_label_names_cannot_break_the_tables(tmp_path):
+    folder = write_run(tmp_path / "run")
+    report = json.loads((folder / "report.json").read_text())
+    report["test"]["per_class"][0]["label"] = "a|b --- <script>\n`c`"
+    (folder / "report.json").write_text(json.dumps(report))
+    assert "| a\\|b --- \\<script\\> \\`c\\` | 0.9000 |" in card_of(folder).text
+
+
+def with_classes(folder: Path, count: int) -> Path:
+    """The run, as if its data had so many classes; every class is taken for the next one once."""
+    names = [f"class {number}" for number in range(count)]
+    scores = {"precision": 0.9, "recall": 0.8, "f1": 0.8471, "support": 10}
+    confusion = [
+        [9 * (guess == true) + (guess == (true + 1) % count) for guess in range(count)] for true in range(count)
+    ]
+    per_class = [{"label": name, **scores} for name in names]
+    change_report(folder, data={"labels": names}, test={"per_class": per_class, "confusion": confusion})
+    return folder
+
+
+def test_the_table_of_many_classes_is_folded_and_that_of_few_is_not(tmp_path):
+    many = FOLDED_FROM_CLASSES + 1
+    text = card_of(with_classes(write_run(tmp_path / "run"), many)).text
+    fold = text[text.index("<details>") : text.index("</details>")]
+    assert fold.startswith(f"<details><summary>{many} classes</summary>\n\n| class |")
+    assert fold.count("| class ") == many + 1
+    assert f"| class {many - 1} | 0.9000 |" in fold
+    # The confusions stay in sight, below the fold.
+    assert text.index("class 0 taken for class 1 (1)") > text.index("</details>")
+    assert "<details>" not in card_of(with_classes(tmp_path / "run", FOLDED_FROM_CLASSES)).text
+
+
+def test_a_report_without_a_confusion_matrix_names_no_confusions(tmp_path):
+    folder = write_run(tmp_path / "run")
+    change_report(folder, test={"confusion": None})
+    text = card_of(folder).text
+    assert "| cat | 0.9000 |" in text
+    assert "confusions" not in text
+
+
+def test_a_table_aligns_its_figures_right():
+    assert table(["class", "F1"], [["cat", 1]]) == "| class | F1 |\n| --- | ---: |\n| cat | 1 |"
+
+
+def test_a_card_can_be_written_before_report_json_is(tmp_path):
+    folder = write_run(tmp_path / "run")
+    after = write_card(folder).read_text()
+    report = RunReport.load(folder)
+    (folder / "report.json").unlink()
+    assert write_card(folder, report).read_text() == after
+    with pytest.raises(UserError, match=r"report\.json not found"):
+        write_card(folder)
+
+
+def test_model_index_names_the_split_that_was_scored(photos):
+    settings = load_recipe("digits", overrides={"data": {"name": str(photos), "validation": 0.2}}).data
+    assert scored_split(load_splits(settings, seed=0).notes) == "test"
+    (photos / "test").rename(photos / "val")
+    assert scored_split(load_splits(settings, seed=0).notes) == "validation"
+    only_train = load_recipe("digits", overrides={"data": {"name": str(photos / "train")}}).data
+    assert scored_split(load_splits(only_train, seed=0).notes) == "train"
+
+
+class OneAnswer:
+    """Stands for a model: the logits are the mean of each colour."""
+
+    device = "cpu"
+
+    def eval(self) -> None:
+        pass
+
+    def __call__(self, pixel_values):
+        return type("Output", (), {"logits": pixel_values.mean((2, 3))})
+
+
+def test_three_test_images_with_the_models_answers_become_the_widgets_examples(tmp_path):
+    from transformers import ViTImageProcessor
+
+    folder = write_run(tmp_path / "run")
+    settings = load_recipe("digits").data
+    split = load_splits(settings, seed=0).test
+    change_recipe(folder, data={"name": "digits"})
+    report = (folder / "report.json").rename(tmp_path / "report.json")  # the last file of a run, not there yet
+    write_examples(folder, split, OneAnswer(), ViTImageProcessor())
+    report.rename(folder / "report.json")
+    widget = card_of(folder).data.widget
+    titles = [example["example_title"] for example in widget]
+    assert (titles[0], titles[2]) == ("0", "9")
+    assert [example["src"] for example in widget] == ["examples/1.png", "examples/2.png", "examples/3.png"]
+    assert [len(example["output"]) for example in widget] == [3, 3, 3]
+    assert (folder / "model/examples/1.png").is_file()
+
+
+def test_no_picture_of_a_local_folder_is_kept_for_the_card(tmp_path, photos):
+    folder = write_run(tmp_path / "run", data_name=str(photos))
+    split = load_splits(load_recipe("digits", overrides={"data": {"name": str(photos)}}).data, seed=0).test
+    write_examples(folder, split, OneAnswer(), None)
+    assert not (folder / "model" / "examples").exists()
+    assert all(example["src"].startswith("https://") for example in card_of(folder).data.widget)
+
+
+def test_the_notebook_is_valid_and_repeats_the_runs_own_test_rows(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    folder = write_run(tmp_path / "run")
+    change_recipe(folder, data={"max_test_rows": 50, "label_column": "fine_label"})
+    write_card(folder)
+    notebook = nbformat.read(folder / "model/notebook.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    assert '--data.name "{DATA}" --data.label_column fine_label --data.max_test_rows 50' in code
+
+
+def test_writing_a_card_and_help_need_no_torch(tmp_path):
+    folder = write_run(tmp_path / "run")
+    code = (
+        "import sys; from pathlib import Path; from hf_accel import push; from hf_accel.hub.card import write_card\n"
+        "write_card(Path(sys.argv[1])); sys.exit(len({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True)

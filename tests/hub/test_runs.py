@@ -1,0 +1,67 @@
+"""Real runs that are pushed: no secret in anything they leave, and a notebook that works for whoever finds the model."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hf_accel.train import train
+from tests.support.hub_server import TOKEN
+
+
+def test_a_run_leaves_the_token_in_no_file_and_no_folder_of_this_machine_in_an_upload(
+    hub, tiny_recipe, tmp_path, monkeypatch
+):
+    hub.use_here(monkeypatch)
+    push = {"push_to_hub": True, "hub_model_id": "tester/tiny", "hub_token": TOKEN, "hub_private_repo": True}
+    folder = train(tiny_recipe({"training": push}))
+    files = hub.files("tester/tiny")
+    assert {"model.safetensors", "config.json", "README.md", "report.json", "recipe.yaml"} <= set(files)
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pth", ".pkl", ".png"))]
+    sent = b"".join(body for _, body in hub.requests) + b"".join(files.values())
+    assert TOKEN.encode() not in sent
+    assert str(tmp_path).encode() not in sent
+    assert "pushed" in (folder / "log.txt").read_text()
+    files = [path for path in folder.rglob("*") if path.is_file()]  # checkpoints with their pickles included
+    assert any(path.name == "training_args.bin" for path in files)
+    assert [str(path) for path in files if TOKEN.encode() in path.read_bytes()] == []
+
+
+def test_a_hub_that_is_down_costs_a_run_nothing_but_the_push(hub, tiny_recipe, monkeypatch, tmp_path):
+    hub.use_here(monkeypatch)
+    hub.fail(500)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    folder = train(tiny_recipe({"training": {"push_to_hub": True, "hub_model_id": "tester/tiny"}}))
+    log = (folder / "log.txt").read_text()
+    assert "not pushed" in log
+    assert f"hf-accel push {folder} --hub_model_id tester/tiny" in log
+    assert (folder / "report.json").is_file()
+    assert (folder / "model" / "README.md").is_file()
+
+
+@pytest.mark.slow
+def test_the_notebook_of_a_pushed_model_runs_for_a_stranger(hub, tiny_recipe, photos, tmp_path, monkeypatch):
+    """From the Hub, in a fresh kernel: load, predict, evaluate to the card's accuracy, train on."""
+    nbformat = pytest.importorskip("nbformat", reason="needs nbformat, nbclient and ipykernel")
+    nbclient = pytest.importorskip("nbclient", reason="needs nbformat, nbclient and ipykernel")
+    hub.use_here(monkeypatch)
+    train(tiny_recipe({"training": {"push_to_hub": True, "hub_model_id": "tester/tiny"}}))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    os.symlink(photos, elsewhere / "photos")
+    notebook = nbformat.reads(hub.files("tester/tiny")["notebook.ipynb"].decode(), as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(elsewhere)}}
+    )
+    client.execute(env=hub.environment(tmp_path) | {"OMP_NUM_THREADS": "1"})
+
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    output = ["".join(str(part.get("text", part.get("data"))) for part in cell.outputs) for cell in cells]
+    assert "import hf_accel.cifar_nets" in cells[1].source
+    assert "'blue', 'red'" in output[1]
+    assert "score" in output[2]
+    card = hub.files("tester/tiny")["README.md"].decode()
+    accuracy = card.split("| Accuracy | ")[1].split(" ")[0]
+    assert f"accuracy          {accuracy}" in output[3]
+    assert "continued/model" in output[4]
+    assert Path(elsewhere / "continued" / "report.json").is_file()

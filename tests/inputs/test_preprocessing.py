@@ -1,0 +1,159 @@
+"""Reading image processors: what is read must give the processor's own pixels."""
+
+import functools
+import logging
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import transformers
+from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
+
+from hf_accel.config.sections import DataSettings
+from hf_accel.data.splits import ImageSplit, load_splits
+from hf_accel.errors import UserError
+from hf_accel.inputs.batches import ImageBatches
+from hf_accel.inputs.cache import open_evaluation_pixels
+from hf_accel.inputs.preprocessing import Preprocessing, with_image_size
+from hf_accel.transforms.pipeline import EvalTransform
+from tests.support.image_splits import make_split, one_thread  # noqa: F401
+
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+READ = {
+    "vit": lambda: transformers.ViTImageProcessor(),
+    "vit 32 px": lambda: transformers.ViTImageProcessor(size={"height": 32, "width": 32}),
+    "convnext crop": lambda: transformers.ConvNextImageProcessor(size={"shortest_edge": 224}, crop_pct=0.95),
+    "convnext 384": lambda: transformers.ConvNextImageProcessor(),
+    "efficientnet": lambda: transformers.EfficientNetImageProcessor(size={"height": 224, "width": 224}),
+    "efficientnet crop": lambda: transformers.EfficientNetImageProcessor(do_center_crop=True),
+    "bit": lambda: transformers.BitImageProcessor(),
+    "beit": lambda: transformers.BeitImageProcessor(),
+    "deit": lambda: transformers.DeiTImageProcessor(),
+    "mobilenet": lambda: transformers.MobileNetV2ImageProcessor(),
+    "mobilevit": lambda: transformers.MobileViTImageProcessor(size={"shortest_edge": 288}),
+    "siglip": lambda: transformers.SiglipImageProcessor(),
+    "timm": lambda: TimmWrapperImageProcessor({"input_size": (3, 224, 224), "crop_pct": 0.95, **IMAGENET}),
+    "timm bilinear": lambda: TimmWrapperImageProcessor({"input_size": (3, 160, 160), "interpolation": "bilinear"}),
+    "timm squash": lambda: TimmWrapperImageProcessor({"input_size": (3, 192, 192), "crop_mode": "squash"}),
+}
+CALLED = {
+    "levit": lambda: transformers.LevitImageProcessor(),
+    "timm border": lambda: TimmWrapperImageProcessor({"input_size": (3, 128, 128), "crop_mode": "border"}),
+    "mobilevit pads": lambda: transformers.MobileViTImageProcessor(),
+}
+
+
+TWO_LEVELS = 2 + 1e-3  # the promise, and float32
+
+
+@functools.cache
+def real_images(name: str) -> ImageSplit:
+    return load_splits(DataSettings(name=name, max_test_rows=12), seed=0).test
+
+
+def levels_off(processor, name: str) -> float:
+    """Largest difference from the processor, in levels of 255, over some test images of a data set."""
+    split = real_images(name)
+    preprocessing = Preprocessing.of(processor)
+    pixels = open_evaluation_pixels(split, DataSettings(name=name), preprocessing)
+    ours = EvalTransform(preprocessing)(ImageBatches(split, pixels).__getitems__(list(range(len(split)))))
+    originals = [PIL.Image.fromarray(split.read(row)) for row in range(len(split))]
+    theirs = torch.stack([processor([image], return_tensors="pt")["pixel_values"][0] for image in originals])
+    std = torch.tensor(preprocessing.std)[:, None, None]
+    assert ours["pixel_values"].dtype == torch.float32
+    return float(((ours["pixel_values"] - theirs).abs() * std).max() * 255)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_evaluation_equals_the_processor_on_photographs_and_on_small_images(name, data_dir):
+    processor = READ[name]()
+    assert Preprocessing.of(processor).processor is None
+    assert levels_off(processor, str(data_dir / "hymenoptera")) <= TWO_LEVELS
+    assert levels_off(processor, str(data_dir / "cifar10")) <= TWO_LEVELS
+
+
+def test_evaluation_equals_the_processor_of_a_saved_timm_model(data_dir):
+    processor = transformers.AutoImageProcessor.from_pretrained(data_dir / "mobilenetv2_100")
+    assert levels_off(processor, str(data_dir / "hymenoptera")) <= TWO_LEVELS
+
+
+def test_real_weights_decide_the_same_on_photographs_of_either_path(data_dir):
+    """213 photographs, 1,000 classes: the package's pixels and the processor's give the same class."""
+    processor = transformers.AutoImageProcessor.from_pretrained(data_dir / "mobilenetv2_100")
+    model = transformers.AutoModelForImageClassification.from_pretrained(data_dir / "mobilenetv2_100").eval()
+    model.to(memory_format=torch.channels_last)
+    settings = DataSettings(name=str(data_dir / "hymenoptera"), max_train_rows=60)
+    splits = load_splits(settings, seed=0, selection=False)
+    preprocessing = Preprocessing.of(processor)
+    transform = EvalTransform(preprocessing, channels_last=True)
+    std = torch.tensor(preprocessing.std)[:, None, None]
+    same, right, levels = [], [], []
+    for split in (splits.train, splits.test):
+        batches = ImageBatches(split, open_evaluation_pixels(split, settings, preprocessing))
+        for rows in torch.arange(len(split)).split(32):
+            ours = transform(batches.__getitems__(rows.tolist()))["pixel_values"]
+            photographs = [PIL.Image.fromarray(split.read(row)) for row in rows.tolist()]
+            theirs = processor(photographs, return_tensors="pt")["pixel_values"]
+            levels.append(float(((ours - theirs).abs() * std).max() * 255))
+            with torch.inference_mode():
+                logits, expected = model(ours).logits, model(theirs).logits
+            same += (logits.argmax(1) == expected.argmax(1)).tolist()
+            is_bee = logits[:, 309] > logits[:, 310]  # ImageNet's bee and ant; the labels are ants, bees
+            right += (is_bee.long() == torch.from_numpy(split.labels[rows.numpy()])).tolist()
+    assert len(same) == 213
+    assert max(levels) <= TWO_LEVELS
+    assert np.mean(same) >= 0.995
+    assert np.mean(right) > 0.8  # and the pixels are those that the weights were trained for: channels, scale, crop
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_a_processor_that_cannot_be_read_is_called_and_a_warning_says_so(name, data_dir, caplog):
+    processor = CALLED[name]()
+    with caplog.at_level(logging.WARNING):
+        preprocessing = Preprocessing.of(processor)
+    assert preprocessing.processor is processor
+    assert type(processor).__name__ in caplog.text
+    assert levels_off(processor, str(data_dir / "hymenoptera")) <= TWO_LEVELS
+
+
+def test_mean_and_std_are_those_in_force_not_those_declared():
+    twice_divided = Preprocessing.of(transformers.EfficientNetImageProcessor(size={"height": 64, "width": 64}))
+    assert twice_divided.std == pytest.approx((0.25, 0.25, 0.25))
+    unscaled = Preprocessing.of(transformers.ViTImageProcessor(do_normalize=False))
+    assert (unscaled.mean, unscaled.std) == ((0, 0, 0), (1, 1, 1))
+    assert Preprocessing.of(transformers.MobileViTImageProcessor(size={"shortest_edge": 288})).bgr
+
+
+@pytest.mark.parametrize("name", [*READ, "levit"])
+def test_an_image_size_changes_the_output_and_keeps_the_share_of_the_crop(name):
+    processor = (READ | CALLED)[name]()
+    before, after = Preprocessing.of(processor), Preprocessing.of(processor, 160)
+    assert (after.height, after.width) == (160, 160)
+    assert (after.mean, after.std) == (before.mean, before.std)
+    if isinstance(after.resize, int) and isinstance(before.resize, int):
+        assert after.resize / 160 == pytest.approx(before.resize / before.height, abs=0.01)
+
+
+def test_asking_for_the_size_it_has_leaves_a_processor_alone():
+    processor = transformers.BitImageProcessor()
+    assert with_image_size(processor, 224) is processor
+
+
+def test_a_processor_whose_images_differ_in_size_is_refused():
+    processor = transformers.BitImageProcessor(do_center_crop=False)
+    with pytest.raises(UserError, match="differ in size"):
+        Preprocessing.of(processor)
+
+
+def test_resize_and_crop_follow_the_processor_at_every_aspect_ratio():
+    processor = TimmWrapperImageProcessor({"input_size": (3, 50, 50), "crop_pct": 0.875, **IMAGENET})
+    preprocessing = Preprocessing.of(processor)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (57, 57 + spare, 3), dtype=np.uint8) for spare in range(9)]
+    split = make_split(images)
+    pixels = open_evaluation_pixels(split, DataSettings(name="made"), preprocessing)
+    assert pixels.shape == (50, 50)
+    ours = EvalTransform(preprocessing)(ImageBatches(split, pixels).__getitems__(range(9)))["pixel_values"]
+    theirs = processor([PIL.Image.fromarray(image) for image in images], return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)

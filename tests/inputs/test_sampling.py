@@ -1,0 +1,85 @@
+"""The order of rows and the random numbers of images."""
+
+from itertools import islice
+
+import numpy as np
+import torch
+
+from hf_accel.inputs.counter_rng import random_bits, uniform
+from hf_accel.inputs.sampling import EpochSampler, draw_partners
+
+
+def test_an_epoch_visits_every_row_once_and_carries_its_number():
+    sampler = EpochSampler(101, seed=3)
+    sampler.set_epoch(7)
+    epochs, rows = np.divmod(list(sampler), 101)
+    assert set(epochs) == {7}
+    assert sorted(rows) == list(range(101))
+    assert len(sampler) == 101
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    def order(seed, epoch):
+        sampler = EpochSampler(50, seed)
+        sampler.set_epoch(epoch)
+        return [index % 50 for index in sampler]
+
+    assert order(0, 1) == order(0, 1)
+    assert len({tuple(order(seed, epoch)) for seed in range(4) for epoch in range(4)}) == 16
+
+
+def test_numpy_and_torch_draw_the_same_numbers():
+    rows, draws = np.arange(1000)[:, None], np.arange(7)
+    from_numpy = uniform(5, 2, rows, draws)
+    from_torch = uniform(5, torch.tensor(2), torch.from_numpy(rows), torch.from_numpy(draws))
+    assert from_numpy.dtype == np.float32
+    np.testing.assert_array_equal(from_numpy, from_torch.numpy())
+
+
+def test_the_hash_is_splitmix_of_unsigned_numbers_and_never_changes():
+    wrap = (1 << 64) - 1
+
+    def mix(bits: int) -> int:
+        bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & wrap
+        bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & wrap
+        return bits ^ (bits >> 31)
+
+    def reference(seed: int, epoch: int, row: int, draw: int) -> int:
+        bits = mix((row + 0x9E3779B97F4A7C15 * (seed + 1)) & wrap)
+        bits = mix((bits + epoch * 0xD1B54A32D192ED03) & wrap)
+        return mix((bits + draw * 0x8CB92BA72F3D8DD7) & wrap)
+
+    assert reference(0, 0, 0, 0) == 3746585686858627171  # a resumed run continues the stream of an older version
+    for seed, epoch, draw in ((0, 0, 0), (7, 3, 5), (2**32 - 1, 10_000, 1 << 20)):
+        ours = [bits & wrap for bits in random_bits(seed, epoch, np.arange(50), draw).tolist()]
+        assert ours == [reference(seed, epoch, row, draw) for row in range(50)]
+
+
+def test_numbers_are_uniform_and_unrelated_between_rows_epochs_draws_and_seeds():
+    base = uniform(0, 0, np.arange(20_000), 0)
+    assert 0 <= base.min() < 1e-3
+    assert 1 - 1e-3 < base.max() < 1
+    counts = np.histogram(base, bins=20, range=(0, 1))[0]
+    assert ((counts - 1000) ** 2 / 1000).sum() < 43.8  # chi-square, 19 degrees of freedom, p = 0.001
+    others = {
+        "next row": uniform(0, 0, np.arange(20_000) + 1, 0),
+        "next epoch": uniform(0, 1, np.arange(20_000), 0),
+        "next draw": uniform(0, 0, np.arange(20_000), 1),
+        "next seed": uniform(1, 0, np.arange(20_000), 0),
+    }
+    for name, other in others.items():
+        assert abs(np.corrcoef(base, other)[0, 1]) < 0.03, name
+
+
+def test_partners_come_from_the_whole_split_and_change_with_the_epoch():
+    rows = np.arange(3000)
+    partners = draw_partners(0, 3000, np.zeros(3000, dtype=np.int64), rows)
+    assert partners.min() < 30
+    assert 2970 <= partners.max() < 3000
+    assert len(set(partners)) > 1800  # 63 % of the rows are drawn at least once
+    assert (partners != draw_partners(0, 3000, np.ones(3000, dtype=np.int64), rows)).mean() > 0.99
+
+
+def test_neighbouring_batches_of_a_sampler_are_not_sorted():
+    first = np.array(list(islice(EpochSampler(10_000, 0), 200)))
+    assert 4000 < first.mean() < 6000

@@ -1,0 +1,39 @@
+import numpy as np
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch.nn import functional
+
+from hf_accel.methods.losses import balanced_class_weights, cross_entropy_sum
+from hf_accel.training.build import build_trainer
+
+
+def test_the_sum_over_micro_batches_is_the_sum_over_the_batch():
+    logits, labels = torch.randn(7, 4), torch.tensor([0, 1, 2, 3, 0, 1, 2])
+    weights = torch.tensor([1.0, 2.0, 0.5, 1.0])
+    whole = cross_entropy_sum(logits, labels, weights, label_smoothing=0.1)
+    parts = [cross_entropy_sum(logits[rows], labels[rows], weights, 0.1) for rows in (slice(0, 5), slice(5, 7))]
+    torch.testing.assert_close(sum(parts), whole)
+
+
+def test_soft_labels_are_probabilities_of_one_class_each():
+    logits, labels = torch.randn(3, 4), torch.tensor([0, 3, 2])
+    soft = functional.one_hot(labels, 4).float()
+    torch.testing.assert_close(cross_entropy_sum(logits, soft), cross_entropy_sum(logits, labels))
+    mixed = 0.3 * soft + 0.7 * soft.roll(1, 0)
+    expected = -(mixed * logits.log_softmax(-1)).sum()
+    torch.testing.assert_close(cross_entropy_sum(logits, mixed), expected)
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    labels = np.array([0] * 7 + [1] * 2 + [2])
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    weights = balanced_class_weights(torch.from_numpy(labels), 3)
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(weights[torch.from_numpy(labels)].mean().item(), 1, rtol=1e-6)
+
+
+def test_balanced_weights_are_one_line_of_a_recipe(tiny_recipe, photos):
+    for number in range(6):
+        (photos / "train" / "red" / f"{number:02}.png").unlink()
+    trainer = build_trainer(tiny_recipe({"data": {"class_weights": "balanced", "validation": 0}}))
+    torch.testing.assert_close(trainer.class_weights, torch.tensor([18 / 24, 18 / 12]))

@@ -1,0 +1,67 @@
+"""Small data sets written by the tests, and what the tests ask of a split."""
+
+import io
+from pathlib import Path
+
+import datasets
+import numpy as np
+import PIL.Image
+import pytest
+
+from hf_accel.config.sections import DataSettings
+from hf_accel.data.splits import load_splits
+from hf_accel.errors import UserError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tables_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("tables"))
+        yield
+
+
+def png(value: int, size: tuple[int, int] = (6, 4)) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.new("RGB", size, (value % 256, value // 256, 0)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write_folder(root: Path, counts: dict[str, int]) -> Path:
+    """Class folders with so many images each; the red value of an image is its number."""
+    for folder, count in counts.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            (root / folder / f"{number:03}.png").write_bytes(png(number))
+    return root
+
+
+def write_parquet(
+    root: Path, splits: dict[str, list], feature=None, image: str = "image", label: str = "label", **more
+) -> Path:
+    """A split for each list of labels; the pixels of an image hold its row number."""
+    (root / "data").mkdir(parents=True, exist_ok=True)
+    for split, labels in splits.items():
+        rows = {image: [{"bytes": png(n), "path": f"{n}.png"} for n in range(len(labels))], label: labels}
+        table = datasets.Dataset.from_dict(rows | {name: [value] * len(labels) for name, value in more.items()})
+        table = table.cast_column(image, datasets.Image())
+        table = table if feature is None else table.cast_column(label, feature)
+        table.to_parquet(root / "data" / f"{split}-00000-of-00001.parquet")
+    return root
+
+
+def load(name: str | Path, seed: int = 0, selection: bool = True, **settings):
+    return load_splits(DataSettings(name=str(name), **settings), seed, selection)
+
+
+def refusal(name: str | Path, **settings) -> str:
+    with pytest.raises(UserError) as refused:
+        load(name, **settings)
+    return str(refused.value)
+
+
+def counts(split) -> list[int]:
+    return np.bincount(split.labels, minlength=len(split.label_names)).tolist()
+
+
+def origins(split) -> set[int]:
+    return set(range(len(split))) if split.rows is None else set(split.rows.tolist())
