@@ -20,6 +20,9 @@ Serve a small web page to drop an image on.
 
 Only this machine can reach the page. Needs Gradio: pip install "hf_accel[demo]"."""
 
+# With these Gradio would serve the page, or files of this machine, to others.
+OPENING_VARIABLES = ("GRADIO_SHARE", "GRADIO_SERVER_NAME", "GRADIO_ALLOWED_PATHS", "GRADIO_MCP_SERVER")
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = command_parser("demo", DESCRIPTION)
@@ -34,11 +37,14 @@ def main(argv: list[str] | None = None) -> int:
         write_space(model, title, args.space)
         print(f"{args.space}: a Space. Try it with: python {args.space / 'app.py'}")
         return 0
+    for name in OPENING_VARIABLES:
+        os.environ.pop(name, None)
     # Gradio reads it on import; no question to a server of its own on each start.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    from hf_accel.hub.space_app import CSS, build_page
+    from hf_accel.hub.space_app import CSS, LARGEST_UPLOAD, build_page
 
-    build_page(model, title).launch(server_port=args.port, css=CSS)
+    page = build_page(model, title)
+    page.launch(server_name="127.0.0.1", server_port=args.port, share=False, css=CSS, max_file_size=LARGEST_UPLOAD)
     return 0
 
 

@@ -16,16 +16,20 @@ MODEL = "model"  # a folder beside this file, or an id on the Hub
 TITLE = "Image classifier"
 TOP = 5
 CLASSES_NAMED = 12
+LARGEST_UPLOAD = "20mb"
+MOST_PIXELS = 50_000_000  # a PNG of 20 KB can hold 169 megapixels; PIL refuses twice this number
 # An image of 32 pixels fills its frame too.
 CSS = ".image-frame img { width: 100%; height: 100%; object-fit: contain; }"
 
 
 def build_page(model_name: str, title: str) -> gr.Blocks:
     """The page for a model folder or an id on the Hub."""
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS
     config = AutoConfig.from_pretrained(model_name)
     if config.to_dict().get("architecture", "").startswith("cifar_"):
         import hf_accel.cifar_nets  # noqa: F401  registers the network with timm
-    model = AutoModelForImageClassification.from_pretrained(model_name, dtype=torch.float32).eval()
+    model = AutoModelForImageClassification.from_pretrained(model_name, dtype=torch.float32, use_safetensors=True)
+    model.eval()
     processor = AutoImageProcessor.from_pretrained(model_name)
     names = model.config.id2label
 
@@ -59,4 +63,4 @@ def build_page(model_name: str, title: str) -> gr.Blocks:
 
 if __name__ == "__main__":
     beside = Path(__file__).parent / MODEL
-    build_page(str(beside) if beside.is_dir() else MODEL, TITLE).launch(css=CSS)
+    build_page(str(beside) if beside.is_dir() else MODEL, TITLE).launch(css=CSS, max_file_size=LARGEST_UPLOAD)

@@ -6,10 +6,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -34,9 +37,10 @@ def run_folder(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def served(command: list[str]) -> Iterator[str]:
+def served(command: list[str], variables: dict[str, str] | None = None) -> Iterator[str]:
     """Start a page in a process of its own; gives its address."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "GRADIO_ANALYTICS_ENABLED": "False", "OMP_NUM_THREADS": "1"}
+    environment |= variables or {}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as process:
         try:
@@ -92,6 +96,28 @@ def test_an_image_dropped_on_the_page_gets_the_models_answer(run_folder, tmp_pat
     assert hosts == {"http://127.0.0.1"}, "the page asks other machines"
 
 
+def test_only_this_machine_reaches_the_page_whatever_the_environment_says(run_folder):
+    pytest.importorskip("gradio", reason='needs Gradio: pip install "hf_accel[demo]"')
+    command = [sys.executable, "-m", "hf_accel.demo", str(run_folder)]
+    open_to_all = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True", "GRADIO_ALLOWED_PATHS": "/"}
+    with served(command, open_to_all) as address:
+        port = int(address.rsplit(":", 1)[1].strip("/"))
+        listening = {c.laddr for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+        assert {host.ip for host in listening if host.port == port} == {"127.0.0.1"}
+        secret = urllib.request.Request(f"{address}/gradio_api/file=/etc/hostname")
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(secret)
+        body = (
+            b"--x\r\nContent-Disposition: form-data; name=files; filename=a.png\r\n\r\n"
+            + bytes(21 << 20)
+            + b"\r\n--x--"
+        )
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        upload = urllib.request.Request(f"{address}/gradio_api/upload", body, headers)
+        with pytest.raises(urllib.error.HTTPError, match="413"):
+            urllib.request.urlopen(upload)
+
+
 def likeliest_first(model: Path, image: Path) -> list[str]:
     from transformers import pipeline
 
@@ -141,7 +167,7 @@ def test_without_gradio_the_message_says_what_to_install(run_folder, monkeypatch
 
 
 @pytest.mark.parametrize(("name", "problem"), [("no/such/folder", "no such folder"), (".", "has no model/config.json")])
-def test_what_is_no_model_is_refused(tmp_path, monkeypatch, name, problem):
+def test_a_name_that_is_not_a_model_is_refused(tmp_path, monkeypatch, name, problem):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=problem):
         demo.main([name])
