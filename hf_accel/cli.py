@@ -142,12 +142,16 @@ def quick_imports() -> Iterator[None]:
 def main(argv: list[str] | None = None) -> int:
     """`hf-accel VERB ...`."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        if len(argv) > 1 and argv[1] in COMMANDS:  # hf-accel help train
+            return main([argv[1], "--help"])
         width = max(map(len, COMMANDS))
         lines = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in COMMANDS.items())
-        print(f"usage: hf-accel VERB ...\n\n{lines}\n\nhf-accel VERB --help explains a verb.")
+        print(
+            f"usage: hf-accel VERB ...\n\n{lines}\n\nhf-accel VERB --help explains a verb; hf-accel version names this one."
+        )
         return 0 if argv else 2
-    if argv[0] == "--version":
+    if argv[0] in ("--version", "version"):
         print(f"hf_accel {__version__}")
         return 0
     verb = argv[0]

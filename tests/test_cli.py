@@ -37,6 +37,16 @@ def test_the_list_of_verbs_and_a_near_miss(capsys):
     assert "train" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["help"], ["--help"], ["version"], ["--version"], ["help", "push"]])
+def test_the_package_runs_as_a_module_and_answers_the_words_that_people_try(words):
+    done = subprocess.run([sys.executable, "-m", "hf_accel", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = {"version": hf_accel.__version__, "push": "usage: hf-accel push"}.get(
+        words[-1].strip("-"), "usage: hf-accel VERB"
+    )
+    assert expected in done.stdout
+
+
 def test_flags_of_upstream_follow_or_stand_alone():
     parser = command_parser("x", "y")
     parser.add_argument("--recipe")
