@@ -165,7 +165,7 @@ class DataSettings:
         0.0,
         ge=0,
         le=0.9,
-        description="Fraction held out from train where there is no validation split; 0: the last weights are kept.",
+        description="Fraction held out from train where there is no validation split; 0: all rows train, the last weights stay.",
         examples=[0.1],
     )
     image_size: Annotated[StrictInt, Field(ge=4, le=4096), Whole] | None = Field(
