@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import processes
 from hf_accel.cli import parse_with_overrides
-from hf_accel.config.recipe import overrides_from_flags
+from hf_accel.config.flags import overrides_from_flags
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_quantity
 from hf_accel.measure.paired import paired_ratio

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, quick_imports, run_and_exit
-from hf_accel.config.recipe import Recipe, load_recipe, overrides_from_flags
+from hf_accel.config.flags import overrides_from_flags
+from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.formatting import format_count, format_score
 
@@ -52,9 +53,15 @@ def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
     overrides = {**overrides, "model": {**overrides.get("model", {}), "name": str(weights)}}
     if not is_run:
         return load_recipe("finetune", overrides=overrides)
-    if overrides.get("data", {}).get("name"):  # all rows of other data
-        overrides["data"] = {"validation": 0, "max_train_rows": None, "max_test_rows": None, **overrides["data"]}
-    return load_recipe(own, overrides=overrides)
+    data = overrides.get("data", {})
+    if not data.get("name"):
+        return load_recipe(own, overrides=overrides)
+    overrides["data"] = {"max_train_rows": None, "max_test_rows": None, **data}  # all rows of other data
+    recipe = load_recipe(own, overrides=overrides)
+    if "validation" in data:
+        return recipe
+    # not an override: the run's own settings may need validation rows, and evaluation leaves those settings out
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, validation=0))
 
 
 def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:

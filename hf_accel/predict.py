@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_accel.cli import command_parser, is_main_process, quick_imports, run_and_exit
-from hf_accel.config.sections import CHOICES
+from hf_accel.config.sections import choices
 from hf_accel.errors import UserError
 
 DESCRIPTION = """\
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--test_time_augmentation",
-        choices=CHOICES["data.test_time_augmentation"],
+        choices=choices("data.test_time_augmentation"),
         default="none",
         help="views of each image whose logits are averaged",
     )

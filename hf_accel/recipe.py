@@ -1,22 +1,24 @@
-"""`hf-accel recipe`: list, show, validate and copy recipes."""
+"""`hf-accel recipe`: list, show, validate and copy recipes, and say what may be in one."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
 from hf_accel.cli import command_parser, run_and_exit
-from hf_accel.config.recipe import find_recipe, header, load_recipe, shipped_recipes, variant_names
+from hf_accel.config.recipe import RecipeFile, find_recipe, header, load_recipe, shipped_recipes
+from hf_accel.config.reference import recipe_reference
+from hf_accel.config.schema import recipe_schema
+from hf_accel.config.yaml_text import dump_yaml
 from hf_accel.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = command_parser("recipe", "List, show, check and copy recipes.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | show | validate | copy")
+    parser = command_parser("recipe", "List, show, check and copy recipes, and print what may be in one.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | show | validate | copy | schema")
     verbs.add_parser("list", help="every shipped recipe with its purpose")
     show = verbs.add_parser("show", help="the file of a recipe; with --variant, what results")
     show.add_argument("name")
@@ -26,8 +28,11 @@ def main(argv: list[str] | None = None) -> int:
     copy = verbs.add_parser("copy", help="copy a recipe to a file of your own")
     copy.add_argument("name")
     copy.add_argument("path", type=Path)
+    schema = verbs.add_parser("schema", help="what may be in a recipe: a JSON Schema for editors, or docs/recipe.md")
+    schema.add_argument("--format", choices=("json", "markdown"), default="json")
     args = parser.parse_args(argv)
-    return {"list": _list, "show": _show, "validate": _validate, "copy": _copy}[args.verb](args)
+    commands = {"list": _list, "show": _show, "validate": _validate, "copy": _copy, "schema": _schema}
+    return commands[args.verb](args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -42,14 +47,15 @@ def _show(args: argparse.Namespace) -> int:
         print(find_recipe(args.name).read_text("utf-8").rstrip())
     else:
         recipe = load_recipe(args.name, args.variant)
-        print(yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True).rstrip())
+        print(dump_yaml(recipe.to_dict()).rstrip())
     return 0
 
 
 def _validate(args: argparse.Namespace) -> int:
-    variants = variant_names(args.name)
+    file = RecipeFile.read(args.name)
+    variants = file.variants
     for variant in (None, *variants):
-        load_recipe(args.name, variant)
+        file.recipe(variant)
     print(f"{args.name}: valid, {len(variants)} variants{': ' if variants else ''}{' '.join(variants)}")
     return 0
 
@@ -62,6 +68,11 @@ def _copy(args: argparse.Namespace) -> int:
         raise UserError(f"{args.path}: the folder {args.path.parent} does not exist. Make it first.")
     shutil.copyfile(source, args.path)
     print(f"{args.path}: copied from {source.stem}. Train it with: hf-accel train --recipe {args.path}")
+    return 0
+
+
+def _schema(args: argparse.Namespace) -> int:
+    print(json.dumps(recipe_schema(), indent=2) if args.format == "json" else recipe_reference().rstrip())
     return 0
 
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, quick_imports, run_and_exit
-from hf_accel.config.recipe import Recipe, load_recipe, overrides_from_flags
+from hf_accel.config.flags import overrides_from_flags
+from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.runs.folder import claim_folder, remove_run
 from hf_accel.runs.log import start_console, start_log
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hf_accel.cli import COMMANDS, command_parser, parse_with_overrides
-from hf_accel.config.recipe import load_recipe, overrides_from_flags, shipped_recipes
+from hf_accel.config.flags import overrides_from_flags
+from hf_accel.config.recipe import load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

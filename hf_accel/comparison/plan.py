@@ -14,7 +14,8 @@ import numpy as np
 
 from hf_accel.comparison.runs import Machine, PlannedRun, finished_run, plan_run, probe_machine
 from hf_accel.comparison.schema import AS_PUBLISHED, Arm, ArmRun
-from hf_accel.config.recipe import load_recipe, overrides_from_flags, variant_names
+from hf_accel.config.flags import overrides_from_flags
+from hf_accel.config.recipe import load_recipe, variant_names
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.formatting import format_duration
 from hf_accel.measure.paired import MOST_ROUNDS, PILOT_ROUNDS

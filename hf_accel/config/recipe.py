@@ -1,4 +1,4 @@
-"""Recipes: YAML + `extends` + a variant + overrides -> one frozen `Recipe`. The only reader of YAML.
+"""Recipes: YAML + `extends` + a variant + overrides -> one frozen `Recipe`.
 
 A variant is a patch and so is a command-line override; one merge applies them all, and every mistake in the result is
 reported at once, before data or weights are touched. Importing this module does not import torch.
@@ -6,33 +6,30 @@ reported at once, before data or weights are touched. Importing this module does
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
+from pydantic import TypeAdapter
 
-from hf_accel.config.sections import (
-    AugmentSettings,
-    DataSettings,
-    ModelSettings,
-    section_problems,
-    settings_types,
-    training_types,
-    type_problem,
-)
+from hf_accel.config.checks import contradictions, folder_name_problem
+from hf_accel.config.problems import section_problems, shown
+from hf_accel.config.sections import SECTIONS, DataSettings, ModelSettings
+from hf_accel.config.training import training_settings
+from hf_accel.config.yaml_text import dump_yaml, parse_yaml
 from hf_accel.errors import UserError, did_you_mean
 
-SECTIONS = {"model": ModelSettings, "data": DataSettings}
-NAMED = {
+# Settings that mean nothing to another model or data set than the one they were written for.
+OF_ONE_NAME = {
     "model": ("args", "revision"),
     "data": ("config", "revision", "image_column", "label_column", "class_weights"),
 }
-TOP_LEVEL = ("extends", "name", "variant", "model", "data", "training", "variants")
+TOP_LEVEL = ("extends", "name", "variant", *SECTIONS, "training", "variants")
 VARIANT_ALIASES = {"ga": "ga_same_batch"}
 _PACKAGE = Path(__file__).parents[1]
 RECIPES_FOLDER = next(f for f in (_PACKAGE / "recipes", _PACKAGE.parent / "recipes") if f.is_dir())
+_LARGEST_FILE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,12 +52,50 @@ class Recipe:
 
     def write(self, path: Path) -> None:
         """Save as YAML, but for the token: it is read from the usual places again when the file is run."""
-        path.write_text(
-            yaml.safe_dump(self.without_secrets().to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
+        path.write_text(dump_yaml(self.without_secrets().to_dict()), encoding="utf-8")
 
     def without_secrets(self) -> Recipe:
         return replace(self, training={name: value for name, value in self.training.items() if name != "hub_token"})
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe as it stands in its file and in those it extends, read once; no variant is applied."""
+
+    given: str  # the name or path that the user gave
+    path: Path
+    raw: dict[str, Any]
+
+    @classmethod
+    def read(cls, name: str | Path) -> RecipeFile:
+        """Raises UserError: there is no such recipe, or a file of it cannot be read."""
+        path = find_recipe(name)
+        return cls(str(name), path, _read(path, seen=()))
+
+    @property
+    def variants(self) -> list[str]:
+        """Variants that the recipe defines or inherits; null takes an inherited one away."""
+        return list(_variants(self.path, self.raw))
+
+    def recipe(self, variant: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
+        """Apply a variant and then the overrides; see `load_recipe`."""
+        raw = self.raw
+        if variant is not None:
+            variant = VARIANT_ALIASES.get(variant, variant)
+            raw = apply_patch(raw, _variant_patch(self.path, _variants(self.path, raw), variant)) | {"variant": variant}
+        raw = apply_patch(raw, overrides or {})
+        name = self.path.stem if raw.get("name") is None else raw["name"]
+        raw = {**raw, "name": name, "variant": "default" if raw.get("variant") is None else raw["variant"]}
+        problems = _problems(self.given, raw)
+        if problems:
+            raise UserError("\n".join(problems))
+        return Recipe(
+            name=str(raw["name"]),
+            variant=str(raw["variant"]),
+            model=TypeAdapter(ModelSettings).validate_python(raw["model"]),
+            data=TypeAdapter(DataSettings).validate_python(raw["data"]),
+            training=_training(raw.get("training") or {}),
+        )
 
 
 def load_recipe(name: str | Path, variant: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -76,31 +111,19 @@ def load_recipe(name: str | Path, variant: str | None = None, overrides: dict[st
     >>> load_recipe("digits", overrides={"training": {"seed": 1}}).training["seed"]
     1
     """
-    path = find_recipe(name)
-    raw = _read(path, seen=())
-    if variant is not None:
-        raw = apply_patch(raw, _variant_patch(path, raw, VARIANT_ALIASES.get(variant, variant)))
-        raw["variant"] = VARIANT_ALIASES.get(variant, variant)
-    raw = apply_patch(raw, overrides or {})
-    problems = _problems(str(name), raw)
-    if problems:
-        raise UserError("\n".join(problems))
-    data = dict(raw["data"])
-    augment = AugmentSettings(**(data.pop("augment", None) or {}))
-    return Recipe(
-        name=str(raw.get("name") or path.stem),
-        variant=str(raw.get("variant") or "default"),
-        model=ModelSettings(**raw["model"]),
-        data=DataSettings(**data, augment=augment),
-        training=dict(raw.get("training") or {}),
-    )
+    return RecipeFile.read(name).recipe(variant, overrides)
+
+
+def variant_names(name: str | Path) -> list[str]:
+    """Variants that a recipe defines or inherits."""
+    return RecipeFile.read(name).variants
 
 
 def find_recipe(name: str | Path) -> Path:
     """The YAML file of a recipe name, or the path itself."""
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        if not path.is_file():
+    if path.suffix in (".yaml", ".yml") or os.path.isfile(path):  # unlike Path.is_file, also of what no path can be
+        if not os.path.isfile(path):
             raise UserError(
                 f"--recipe {name}: there is no such file. `hf-accel recipe list` shows the shipped recipes."
             )
@@ -117,76 +140,14 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in paths if not path.stem.startswith("_")}
 
 
-def variant_names(name: str | Path) -> list[str]:
-    """Variants that a recipe defines or inherits; null takes an inherited one away."""
-    variants = _read(find_recipe(name), seen=()).get("variants") or {}
-    return [variant for variant, patch in variants.items() if patch is not None]
-
-
-def overrides_from_flags(flags: dict[str, str]) -> dict[str, Any]:
-    """Turn `{"learning_rate": "1e-4", "data.cache": "none"}` into nested overrides, values read as YAML scalars."""
-    overrides: dict[str, Any] = {}
-    for flag, text in flags.items():
-        section, *rest = flag.split(".")
-        if not rest:
-            if flag not in training_types():
-                names = dict.fromkeys(training_types())
-                names |= {f"{s}.{n}": None for s, kind in SECTIONS.items() for n in settings_types(kind)}
-                raise UserError(
-                    f"--{flag}: not an argument of TrainingArguments or a setting. {did_you_mean(flag, names)}"
-                )
-            section, rest = "training", [flag]
-        node = overrides.setdefault(section, {})
-        for key in rest[:-1]:
-            node = node.setdefault(key, {})
-            if not isinstance(node, dict):
-                raise UserError(f"--{flag}: {key} is already given the value {node!r}, which has no {rest[-1]}")
-        node[rest[-1]] = _parse_value(flag, text, _type_of(section, rest))
-    return overrides
-
-
-def _type_of(section: str, keys: list[str]) -> str:
-    """Annotation of a setting; empty where it is unknown."""
-    types = training_types() if section == "training" else settings_types(SECTIONS.get(section, Recipe))
-    if len(keys) == 2 and types.get(keys[0]) == "AugmentSettings":
-        types, keys = settings_types(AugmentSettings), keys[1:]
-    return types.get(keys[0], "") if len(keys) == 1 else ""
-
-
-def _parse_value(flag: str, text: str, annotation: str) -> Any:
-    """A value as YAML reads it, or the text itself where text is wanted: a folder may be called 2024, no or a #1."""
-    if annotation in ("str", "str | None"):
-        return None if text == "null" and annotation.endswith("None") else text
-    try:
-        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)["value"]
-    except yaml.YAMLError:
-        return text
-    except Exception as error:  # OmegaConf's own errors share no base class with these
-        raise UserError(f"--{flag} {text}: cannot be read as a value ({type(error).__name__})") from None
-    text_fits = annotation and type_problem(value, annotation) and not type_problem(text, annotation)
-    return text if text_fits else value
-
-
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in seen:
-        chain = " -> ".join(p.stem for p in (*seen, path))
-        raise UserError(f"{path}: extends goes in a circle ({chain})")
-    try:
-        raw = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: holds {type(raw).__name__}, expected a mapping with model:, data: and training:")
-    base = raw.pop("extends", None)
-    if base is None:
-        return raw
-    if not isinstance(base, str):
-        raise UserError(f"{path}: extends is {base!r}, expected the name or the file of a recipe")
-    beside = path.parent / f"{base}"
-    candidates = (beside, beside.with_name(f"{beside.name}.yaml"), RECIPES_FOLDER / f"{base}.yaml")
-    base_path = next((candidate for candidate in candidates if candidate.is_file()), None) or find_recipe(base)
-    inherited = {k: v for k, v in _read(base_path, (*seen, path.resolve())).items() if k not in ("name", "variant")}
-    return apply_patch(inherited, raw)
+def header(path: Path) -> list[str]:
+    """The comment lines that open a recipe file: what it is, the command, what was measured."""
+    lines = []
+    for line in path.read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# ").rstrip())
+    return lines
 
 
 def merge(base: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
@@ -205,22 +166,86 @@ def apply_patch(raw: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     of the one before mean nothing to it.
     """
     raw = dict(raw)
-    for section, belongs_to_name in NAMED.items():
+    for section, belongs_to_name in OF_ONE_NAME.items():
         old, new = raw.get(section), patch.get(section)
         if isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) != old.get("name"):
             raw[section] = {key: value for key, value in old.items() if key not in belongs_to_name}
     return merge(raw, patch)
 
 
-def _variant_patch(path: Path, raw: dict[str, Any], variant: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    variants = {name: patch for name, patch in (raw.get("variants") or {}).items() if patch is not None}
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        chain = " -> ".join(p.stem for p in (*seen, path))
+        raise UserError(f"{path}: extends goes in a circle ({chain})")
+    raw = _read_yaml(path)
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    inherited = _read(_find_base(path, base), (*seen, path.resolve()))
+    return apply_patch({key: value for key, value in inherited.items() if key not in ("name", "variant")}, raw)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise UserError(f"{path}: holds more than {_LARGEST_FILE >> 20} MiB, expected a recipe")
+        raw = parse_yaml(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: holds {type(raw).__name__}, expected a mapping with model:, data: and training:")
+    return raw
+
+
+def _find_base(path: Path, base: Any) -> Path:
+    """The file that `extends: base` of another file means: next to it, or a shipped recipe."""
+    if not isinstance(base, str):
+        raise UserError(f"{path}: extends is {shown(base)}, expected the name or the file of a recipe")
+    here = path.parent / base
+    for candidate in (here, Path(f"{here}.yaml"), RECIPES_FOLDER / f"{base}.yaml"):
+        if os.path.isfile(candidate):
+            return candidate
+    shipped = shipped_recipes()
+    if base not in shipped:
+        near = did_you_mean(base, shipped)
+        raise UserError(f"{path}: extends is {shown(base)}: there is no such file and no recipe of that name. {near}")
+    return shipped[base]
+
+
+def _variants(where: Path | str, raw: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The patches of a recipe by name, without those that are taken away."""
+    variants = raw.get("variants") or {}
+    if not isinstance(variants, dict):
+        raise UserError(f"{where}: variants is {shown(variants)}, expected a mapping of names to patches")
+    return {name: patch for name, patch in variants.items() if patch is not None}
+
+
+def _variant_patch(
+    path: Path, variants: dict[str, dict[str, Any]], variant: str, seen: tuple[str, ...] = ()
+) -> dict[str, Any]:
     if variant in seen:
         raise UserError(f"{path}: variants.{variant}.extends goes in a circle ({' -> '.join((*seen, variant))})")
     if variant not in variants:
-        raise UserError(f"{path.stem}: no variant {variant!r}. {did_you_mean(variant, variants)}")
+        raise UserError(f"{path.stem}: no variant {variant!r}. {did_you_mean(variant, list(map(str, variants)))}")
+    problem = _form_problem(variants[variant])
+    if problem is not None:
+        raise UserError(f"{path}: variants.{variant}{problem}")
     patch = dict(variants[variant])
     base = patch.pop("extends", None)
-    return patch if base is None else merge(_variant_patch(path, raw, base, (*seen, variant)), patch)
+    return patch if base is None else merge(_variant_patch(path, variants, base, (*seen, variant)), patch)
+
+
+def _form_problem(patch: Any) -> str | None:
+    """What keeps a variant from being applied, to be read after its name."""
+    if not isinstance(patch, dict):
+        return f" is {shown(patch)}, expected a mapping of sections"
+    if not isinstance(patch.get("extends"), str | None):
+        return f".extends is {shown(patch['extends'])}, expected the name of a variant"
+    return None
 
 
 def _problems(where: str, raw: dict[str, Any]) -> list[str]:
@@ -229,45 +254,52 @@ def _problems(where: str, raw: dict[str, Any]) -> list[str]:
         for key in raw
         if key not in TOP_LEVEL
     ]
+    for key in ("name", "variant"):
+        problem = folder_name_problem(raw[key])
+        problems += [f"{where}: {key} is {shown(raw[key])}, {problem}"] if problem else []
     problems += _patch_problems(where, raw)
     for section in SECTIONS:
         if not isinstance(raw.get(section), dict) or not raw[section].get("name"):
             problems.append(f"{where}: {section}.name is missing, expected the name of a {section}")
-    training = raw.get("training")
-    if isinstance(training, dict) and training.get("fp16") is True and training.get("bf16") is True:
-        problems.append(f"{where}: training.fp16 and training.bf16 are both true, expected at most one of them")
-    variants = raw.get("variants") or {}
-    if not isinstance(variants, dict):
-        return [*problems, f"{where}: variants is {variants!r}, expected a mapping of names to patches"]
+    problems += contradictions(where, raw)
+    try:
+        variants = _variants(where, raw)
+    except UserError as error:
+        return [*problems, str(error)]
     for name, patch in variants.items():
-        if not isinstance(patch, dict | None):
-            problems.append(f"{where}: variants.{name} is {patch!r}, expected a mapping of sections")
-            continue
-        inner = {k: v for k, v in (patch or {}).items() if k != "extends"}
-        problems += [
-            f"{where}: variants.{name}.{key} is not a section. {did_you_mean(str(key), [*SECTIONS, 'training'])}"
-            for key in inner
-            if key not in (*SECTIONS, "training")
-        ]
-        problems += _patch_problems(f"{where}: variants.{name}", inner)
+        problems += _variant_problems(where, name, patch)
     return problems
 
 
-def _patch_problems(where: str, raw: dict[str, Any]) -> list[str]:
+def _variant_problems(where: str, name: Any, patch: Any) -> list[str]:
+    problem = folder_name_problem(name)
+    problems = [] if problem is None else [f"{where}: a variant is called {shown(name)}, {problem}"]
+    problem = _form_problem(patch)
+    if problem is not None:
+        problems.append(f"{where}: variants.{name}{problem}")
+    if not isinstance(patch, dict):
+        return problems
+    sections = [*SECTIONS, "training"]
+    problems += [
+        f"{where}: variants.{name}.{key} is not a section. {did_you_mean(str(key), sections)}"
+        for key in patch
+        if key not in (*sections, "extends")
+    ]
+    return problems + _patch_problems(f"{where}: variants.{name}", patch, is_patch=True)
+
+
+def _patch_problems(where: str, raw: dict[str, Any], is_patch: bool = False) -> list[str]:
     problems = []
-    for section, kind in SECTIONS.items():
+    for section in SECTIONS:
         if section in raw:
-            problems += section_problems(where, section, raw[section], settings_types(kind))
+            problems += section_problems(where, section, raw[section], is_patch)
     if raw.get("training") is not None:
-        problems += section_problems(where, "training", raw["training"], training_types())
+        problems += section_problems(where, "training", raw["training"], is_patch)
     return problems
 
 
-def header(path: Path) -> list[str]:
-    """The comment lines that open a recipe file: what it is, the command, what was measured."""
-    lines = []
-    for line in path.read_text("utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("# ").rstrip())
-    return lines
+def _training(values: dict[str, Any]) -> dict[str, Any]:
+    """The values as they were given, but for 64.0 where a whole number is wanted."""
+    checked = training_settings().model_validate(values)
+    whole = {name: number for name in values if type(number := getattr(checked, name)) is int}
+    return {name: whole.get(name, value) for name, value in values.items()}

@@ -1,211 +1,230 @@
-"""What the sections of a recipe may hold, with types, defaults and ranges.
+"""The settings of `model:` and `data:`. Type, choices, range, default and meaning of a setting stand at its field.
 
-`training:` has no dataclass here: it is TrainingArguments, name for name. Its names and types are read from the source
-of the installed transformers without importing it, because importing takes seconds and a typing mistake should be
-answered at once.
+The checks at load, the JSON Schema of `hf-accel recipe schema` and docs/recipe.md are made from these fields.
+`training:` is TrainingArguments, name for name: see config/training.py.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-from dataclasses import dataclass, field, fields
-from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from hf_accel.errors import did_you_mean
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, StrictBool, StrictInt, StrictStr
+from pydantic.dataclasses import dataclass
 
-# Arguments of transformers.EarlyStoppingCallback, under their own names, beside those of TrainingArguments.
-EARLY_STOPPING = {"early_stopping_patience": "int", "early_stopping_threshold": "float"}
-# On a CPU: freed memory stays with the process, which saves the kernel's work at every step.
-KEEP_FREED_MEMORY = "keep_freed_memory"
+# Strict types: true is not a number, and "2" is not one either; 2.0 is a whole number.
+Whole = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_KNOWN_ONLY = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True)
+def _rising(pair: list[float]) -> list[float]:
+    if pair[0] > pair[1]:
+        raise ValueError("expected two rising numbers")
+    return pair
+
+
+def _expected(words: str) -> dict[str, JsonValue]:
+    """Says what a message expects where the type and the range do not say it all."""
+    return {"expected": words}
+
+
+Share = Annotated[Number, Field(gt=0, le=1)]
+Positive = Annotated[Number, Field(gt=0)]
+
+
+@dataclass(frozen=True, config=_KNOWN_ONLY)
 class ModelSettings:
     """Which network, and how it is prepared for training."""
 
-    name: str  # Hub id, timm/<name>, hf_accel/<name> (networks of this package), or a local folder
-    pretrained: bool = True  # False: the architecture with random weights
-    revision: str | None = None  # branch, tag or commit on the Hub
-    task: str = "image-classification"
-    args: dict[str, Any] = field(default_factory=dict)  # timm model_args, or overrides of a transformers config
-    channels_last: bool = False  # NHWC weights: faster convolutions on most devices, no gain for ViT
-    freeze_batch_norm: bool = False  # batch-norm layers keep their pretrained statistics (small data sets)
-    whiten_stem: bool = False  # the first convolution is a fixed whitening of the training images' patches
-    kernels: str = "auto"  # auto: on a CPU, bf16 operations that PyTorch does slowly are replaced | library: none is
+    name: StrictStr = Field(
+        description="A Hub id, timm/NAME, hf_accel/NAME (the networks of this package), or a local folder.",
+        examples=["timm/resnet50.a1_in1k"],
+    )
+    pretrained: StrictBool = Field(True, description="false: the architecture with random weights.")
+    revision: StrictStr | None = Field(
+        None, description="Branch, tag or commit of the model on the Hub.", examples=["main"]
+    )
+    task: Literal["image-classification"] = Field("image-classification", description="What the model is trained for.")
+    args: dict[Any, Any] = Field(
+        default_factory=dict,
+        description="Arguments of the timm model, or settings that replace those of a transformers config.",
+        examples=[{"drop_path_rate": 0.1}],
+    )
+    channels_last: StrictBool = Field(
+        False, description="NHWC weights: faster convolutions on most devices, no gain for ViT."
+    )
+    freeze_batch_norm: StrictBool = Field(
+        False,
+        description="Batch-norm layers keep their pretrained statistics, for small data sets.",
+        examples=[True],
+    )
+    whiten_stem: StrictBool = Field(
+        False, description="The first convolution becomes a fixed whitening of the training images' patches."
+    )
+    kernels: Literal["auto", "library"] = Field(
+        "auto",
+        description="auto: on a CPU, bf16 operations that PyTorch computes slowly are replaced; library: none is.",
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_KNOWN_ONLY)
+class ColorJitter:
+    """Strengths as in torchvision's ColorJitter; 0 is off."""
+
+    brightness: Number = Field(0.0, ge=0, description="The brightness is multiplied by 1 plus or minus at most this.")
+    contrast: Number = Field(0.0, ge=0, description="The contrast is multiplied by 1 plus or minus at most this.")
+    saturation: Number = Field(0.0, ge=0, description="The saturation is multiplied by 1 plus or minus at most this.")
+    hue: Number = Field(0.0, ge=0, le=0.5, description="The colour circle is turned by at most this part of a turn.")
+
+
+@dataclass(frozen=True, config=_KNOWN_ONLY)
+class RandAugment:
+    """RandAugment with torchvision's operations (https://arxiv.org/abs/1909.13719)."""
+
+    num_ops: Annotated[StrictInt, Field(ge=0, le=100), Whole] = Field(2, description="Operations per image.")
+    magnitude: Annotated[StrictInt, Field(ge=0, le=30), Whole] = Field(9, description="Strength of every operation.")
+
+
+@dataclass(frozen=True, config=_KNOWN_ONLY)
 class AugmentSettings:
-    """Random changes to a training image, applied batched on the training device. Absent means off."""
+    """Random changes to a training image, applied to whole batches on the training device. Absent means off."""
 
-    crop: str = "none"  # none | pad | random_resized
-    pad: int = 4  # pixels of the stored image on each side, for crop: pad
-    pad_mode: str = "reflect"  # reflect | zero
-    scale: list[float] = field(default_factory=lambda: [0.08, 1.0])  # area of the crop, for random_resized
-    ratio: list[float] = field(default_factory=lambda: [0.75, 4 / 3])  # width / height of the crop
-    flip: bool | str = False  # horizontal, p = 0.5; "alternating": every image is flipped every other epoch
-    color_jitter: dict[str, float] | None = None  # brightness, contrast, saturation, hue
-    randaugment: dict[str, int] | None = None  # num_ops, magnitude
-    random_erasing: float = 0.0  # probability
-    mixup: float = 0.0  # alpha of the Beta distribution
-    cutmix: float = 0.0  # alpha of the Beta distribution
+    crop: Literal["none", "pad", "random_resized"] = Field(
+        "none", description="pad: a shifted window of the padded image; random_resized: a random part, resized."
+    )
+    pad: Annotated[StrictInt, Field(ge=0, le=512), Whole] = Field(
+        4, description="Pixels of the stored image that are added on each side, for crop: pad."
+    )
+    pad_mode: Literal["reflect", "zero"] = Field("reflect", description="What the added pixels are, for crop: pad.")
+    scale: Annotated[list[Share], Field(min_length=2, max_length=2), AfterValidator(_rising)] = Field(
+        default_factory=lambda: [0.08, 1.0],
+        description="Smallest and largest area of a crop, as a share of the image, for crop: random_resized.",
+        json_schema_extra=_expected("two rising numbers above 0, at most 1"),
+    )
+    ratio: Annotated[list[Positive], Field(min_length=2, max_length=2), AfterValidator(_rising)] = Field(
+        default_factory=lambda: [0.75, 4 / 3],
+        description="Smallest and largest width / height of a crop, for crop: random_resized.",
+        json_schema_extra=_expected("two rising numbers above 0"),
+    )
+    flip: StrictBool | Literal["alternating"] = Field(
+        False,
+        description="Horizontal flips with probability 0.5; alternating: every image is flipped in every other epoch.",
+    )
+    color_jitter: ColorJitter | None = Field(
+        None, description="Random brightness, contrast, saturation and hue.", examples=[{"brightness": 0.4, "hue": 0.1}]
+    )
+    randaugment: RandAugment | None = Field(
+        None, description="RandAugment; {} takes its defaults.", examples=[{"num_ops": 2, "magnitude": 9}]
+    )
+    random_erasing: Number = Field(
+        0.0, ge=0, le=1, description="Probability that a rectangle of an image is erased.", examples=[0.25]
+    )
+    mixup: Number = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="Alpha of the Beta distribution by which two images are blended; 0: off.",
+        examples=[0.2],
+    )
+    cutmix: Number = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="Alpha of the Beta distribution of the part that another image replaces; 0: off.",
+        examples=[1.0],
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_KNOWN_ONLY)
+class ProgressiveResizing:
+    """Training images that grow by epoch from a smaller size to the model's own."""
+
+    start: Annotated[StrictInt, Field(ge=4), Whole] = Field(
+        description="Side of the first epoch's images.",
+        json_schema_extra=_expected("a whole number of pixels, at least 4"),
+    )
+    full_at: Number = Field(0.75, gt=0, le=1, description="Fraction of the epochs after which images have full size.")
+
+
+@dataclass(frozen=True, config=_KNOWN_ONLY)
 class DataSettings:
     """Which images, which rows, and how they reach the model."""
 
-    name: str  # Hub id, local folder (parquet or class folders), or digits
-    config: str | None = None  # configuration of a Hub data set
-    revision: str | None = None
-    image_column: str | None = None  # None: found by name and type
-    label_column: str | None = None
-    validation: float = 0.0  # fraction held out from train when there is no validation split; 0: no selection
-    image_size: int | None = None  # pixels of the model's input; None: the model's own
-    cache: str = "memory"  # memory | disk | device | none
-    transforms: str = "device"  # where images are changed: device (batched) | loader (on the CPU, while loading)
-    cache_size: int | None = None  # short side at which photographs are cached; None: image_size / 0.875
-    cache_dir: str | None = None
-    on_bad_image: str = "error"  # error | skip
-    max_train_rows: int | None = None  # stratified, seeded
-    max_test_rows: int | None = None
-    progressive_resizing: dict[str, float] | None = None  # start (pixels), full_at (fraction of the epochs, 0.75)
-    test_time_augmentation: str = "none"  # none | flip | flip_shift: evaluation takes the mean logits over views
-    class_weights: str | list[float] | None = None  # "balanced", or a weight for each class, in the loss
-    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    name: StrictStr = Field(
+        description="A Hub id, a local folder (parquet files or class folders), or digits.", examples=["./photos"]
+    )
+    config: StrictStr | None = Field(None, description="Configuration of a Hub data set.")
+    revision: StrictStr | None = Field(
+        None, description="Branch, tag or commit of the data set on the Hub.", examples=["main"]
+    )
+    image_column: StrictStr | None = Field(None, description="Column of the images; null: found by name and type.")
+    label_column: StrictStr | None = Field(
+        None, description="Column of the labels; null: found by name and type.", examples=["fine_label"]
+    )
+    validation: Number = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="Fraction held out from train where there is no validation split; 0: all rows train, the last weights stay.",
+        examples=[0.1],
+    )
+    image_size: Annotated[StrictInt, Field(ge=4, le=4096), Whole] | None = Field(
+        None, description="Side of the model's input in pixels; null: the model's own.", examples=[224]
+    )
+    max_pixels: Annotated[StrictInt, Field(ge=1), Whole] | None = Field(
+        178_956_970,  # the limit of PIL itself: twice Image.MAX_IMAGE_PIXELS
+        description="Images with more pixels are refused as unreadable; null: no limit.",
+    )
+    cache: Literal["memory", "disk", "device", "none"] = Field(
+        "memory", description="Where decoded images are kept; none: every epoch decodes them again."
+    )
+    transforms: Literal["device", "loader"] = Field(
+        "device",
+        description="Where images are changed: in batches on the training device, or on the CPU while loading.",
+    )
+    cache_size: Annotated[StrictInt, Field(ge=4, le=8192), Whole] | None = Field(
+        None, description="Short side in pixels at which photographs are cached; null: the model's input / 0.875."
+    )
+    cache_dir: StrictStr | None = Field(
+        None, description="Folder of cache: disk; null: hf_accel in $HF_HOME, or else in the user's folder of caches."
+    )
+    on_bad_image: Literal["error", "skip"] = Field(
+        "error",
+        description="What an unreadable image does: it ends the run, or is left out and counted.",
+        examples=["skip"],
+    )
+    max_train_rows: Annotated[StrictInt, Field(ge=2), Whole] | None = Field(
+        None, description="Train on this many rows at most, drawn by class with the seed.", examples=[1000]
+    )
+    max_test_rows: Annotated[StrictInt, Field(ge=1), Whole] | None = Field(
+        None, description="Score this many test rows at most, drawn by class with the seed."
+    )
+    progressive_resizing: ProgressiveResizing | None = Field(
+        None,
+        description="Training images that grow by epoch from a smaller size to the model's own.",
+        examples=[{"start": 128, "full_at": 0.75}],
+    )
+    test_time_augmentation: Literal["none", "flip", "flip_shift"] = Field(
+        "none", description="Evaluation takes the mean logits over two (flip) or six (flip_shift) views of an image."
+    )
+    class_weights: Literal["balanced"] | list[Annotated[Number, Field(ge=0)]] | None = Field(
+        None,
+        description="Weights of the classes in the training loss: balanced (by their rows), or one number per class.",
+        examples=["balanced"],
+    )
+    augment: AugmentSettings = Field(
+        default_factory=AugmentSettings, description="Random changes to a training image; absent means off."
+    )
 
 
-CHOICES = {
-    "model.task": ("image-classification",),
-    "model.kernels": ("auto", "library"),
-    "data.cache": ("memory", "disk", "device", "none"),
-    "data.transforms": ("device", "loader"),
-    "data.on_bad_image": ("error", "skip"),
-    "data.test_time_augmentation": ("none", "flip", "flip_shift"),
-    "data.augment.crop": ("none", "pad", "random_resized"),
-    "data.augment.pad_mode": ("reflect", "zero"),
-}
-# inclusive lower bound, inclusive upper bound
-RANGES = {
-    "data.validation": (0.0, 0.9),
-    "data.image_size": (4, 4096),
-    "data.cache_size": (4, 8192),
-    "data.max_train_rows": (2, 10**12),
-    "data.max_test_rows": (1, 10**12),
-    "data.augment.pad": (0, 512),
-    "data.augment.random_erasing": (0.0, 1.0),
-    "data.augment.mixup": (0.0, 100.0),
-    "data.augment.cutmix": (0.0, 100.0),
-    "training.num_train_epochs": (1e-6, 1e9),
-    "training.learning_rate": (0.0, 1e6),
-    "training.per_device_train_batch_size": (1, 10**9),
-    "training.per_device_eval_batch_size": (1, 10**9),
-    "training.gradient_accumulation_steps": (1, 10**9),
-    "training.dataloader_num_workers": (0, 4096),
-    "training.label_smoothing_factor": (0.0, 0.999),
-    "training.early_stopping_patience": (1, 10**9),
-    "training.seed": (0, 2**32 - 1),
-}
-ONE_OF_TEXT = {"data.augment.flip": ("alternating",), "data.class_weights": ("balanced",)}
-DICT_KEYS = {
-    "data.progressive_resizing": ("start", "full_at"),
-    "data.augment.color_jitter": ("brightness", "contrast", "saturation", "hue"),
-    "data.augment.randaugment": ("num_ops", "magnitude"),
-}
+SECTIONS: dict[str, type] = {"model": ModelSettings, "data": DataSettings}
 
 
-@cache
-def training_types() -> dict[str, str]:
-    """Names of TrainingArguments of the installed transformers, each with its annotation as text."""
-    package = importlib.util.find_spec("transformers")
-    source = Path(package.submodule_search_locations[0]) / "training_args.py"
-    classes = (node for node in ast.parse(source.read_text("utf-8")).body if isinstance(node, ast.ClassDef))
-    arguments = next(node for node in classes if node.name == "TrainingArguments")
-    names = {n.target.id: ast.unparse(n.annotation) for n in arguments.body if isinstance(n, ast.AnnAssign)}
-    return {**names, **EARLY_STOPPING, KEEP_FREED_MEMORY: "bool"}
+def choices(setting: str) -> tuple[str, ...]:
+    """The values that a setting with choices may have.
 
-
-def settings_types(settings: type) -> dict[str, str]:
-    return {f.name: f.type for f in fields(settings)}
-
-
-def type_problem(value: Any, annotation: str) -> str | None:
-    """What was expected, or None when the value fits an annotation such as `float | None`."""
-    parts = [part.strip().strip("'\"") for part in annotation.split("|")]
-    known = {"bool": bool, "int": int, "float": (int, float), "str": str, "None": type(None)}
-    for part in parts:
-        base = part.split("[")[0]
-        if base in known:
-            is_number = base in ("int", "float")
-            if isinstance(value, known[base]) and not (is_number and isinstance(value, bool)):
-                return None
-            if base == "int" and isinstance(value, float) and value.is_integer():
-                return None
-        elif base == "list":
-            if isinstance(value, (list, tuple)) and _all_fit(value, part):
-                return None
-        elif base == "dict":
-            if isinstance(value, dict) and _all_fit(value.values(), part.split(",")[-1].strip()):
-                return None
-        elif isinstance(value, str):  # an enum of transformers: it names its own choices
-            return None
-    words = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "None": "null"}
-    expected = [words.get(p, "a list" if p.startswith("list") else "a mapping" if p.startswith("dict") else "text")
-                for p in parts]  # fmt: skip
-    return "expected " + " or ".join(dict.fromkeys(expected))
-
-
-def _all_fit(values: Any, annotation: str) -> bool:
-    inner = annotation.split("[")[-1].rstrip("]").strip()
-    if inner in ("int", "float"):
-        return all(type_problem(value, inner) is None for value in values)
-    return True
-
-
-def section_problems(where: str, section: str, values: Any, types: dict[str, str]) -> list[str]:
-    """Unknown keys, wrong types and values out of range in one section, as messages."""
-    if not isinstance(values, dict):
-        return [f"{where}: {section} is {values!r}, expected a mapping of settings"]
-    problems = []
-    for key, value in values.items():
-        name = f"{section}.{key}"
-        if key not in types:
-            what = "an argument of TrainingArguments" if section == "training" else "a setting"
-            problems.append(f"{where}: {name} is not {what}. {did_you_mean(str(key), types)}")
-            continue
-        if types[key] == "AugmentSettings":
-            problems += section_problems(where, name, value, settings_types(AugmentSettings))
-            continue
-        if name == "training.bf16" and value == "auto":
-            continue
-        expected = type_problem(value, types[key])
-        if expected is None:
-            expected = _value_problem(name, value)
-        if expected is not None:
-            problems.append(f"{where}: {name} is {value!r}, {expected}")
-    return problems
-
-
-def _value_problem(name: str, value: Any) -> str | None:
-    if name in CHOICES and value not in CHOICES[name]:
-        return f"expected one of {', '.join(CHOICES[name])}. {did_you_mean(str(value), list(CHOICES[name]))}"
-    if name in ONE_OF_TEXT and isinstance(value, str) and value not in ONE_OF_TEXT[name]:
-        return f"expected {' or '.join(ONE_OF_TEXT[name])}, or another type"
-    if name in RANGES and isinstance(value, (int, float)) and not isinstance(value, bool):
-        low, high = RANGES[name]
-        if not low <= value <= high:
-            return f"expected a number from {low:g} to {high:g}"
-    if name in DICT_KEYS and isinstance(value, dict) and set(value) - set(DICT_KEYS[name]):
-        return f"expected keys among {', '.join(DICT_KEYS[name])}"
-    if name == "data.progressive_resizing" and value is not None:
-        start, full_at = value.get("start", 4), value.get("full_at", 1)
-        if not (start >= 4 and start % 1 == 0 and 0 < full_at <= 1):
-            return "expected a start of a whole number of pixels, at least 4, and a full_at above 0, at most 1"
-    if name in ("data.augment.scale", "data.augment.ratio") and not (
-        len(value) == 2 and 0 < value[0] <= value[1] and (name.endswith("ratio") or value[1] <= 1)
-    ):
-        return "expected two rising numbers above 0" + ("" if name.endswith("ratio") else ", at most 1")
-    return None
+    >>> choices("data.test_time_augmentation")
+    ('none', 'flip', 'flip_shift')
+    """
+    section, name = setting.split(".")
+    return get_args(get_type_hints(SECTIONS[section])[name])

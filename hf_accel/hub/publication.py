@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-import yaml
 
 from hf_accel.config.recipe import Recipe, load_recipe
+from hf_accel.config.yaml_text import dump_yaml
 from hf_accel.errors import UserError
 from hf_accel.privacy import cleaned_text as without_secrets_and_paths
 from hf_accel.report.run_report import RunReport
@@ -66,7 +66,7 @@ def published_files(folder: Path, repo_id: str) -> dict[str, bytes | Path]:
         for name in ("report.json", "history.csv"):
             files[name] = texts.removed_from((Path(scratch) / name).read_text(encoding="utf-8")).encode()
     settings = texts.clean(recipe.to_dict())
-    files["recipe.yaml"] = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()
+    files["recipe.yaml"] = dump_yaml(settings).encode()
     return files
 
 

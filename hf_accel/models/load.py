@@ -69,11 +69,6 @@ def load_model(settings: ModelSettings, label_names: list[str], image_size: int 
         UserError: no such model, no image classifier, weights that cannot be had, or an image size it cannot take.
     """
     labels = {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
-    if settings.name.startswith(OWN_PREFIX) and settings.pretrained:
-        raise UserError(
-            f"model.name: {settings.name} has no pretrained weights. Set model.pretrained to false to train it "
-            "from scratch."
-        )
     is_timm_architecture = not settings.pretrained and settings.name.startswith((OWN_PREFIX, TIMM_PREFIX))
     loaded = (
         _timm_from_scratch(settings, labels, image_size)

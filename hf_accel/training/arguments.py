@@ -13,35 +13,11 @@ from accelerate.utils import DynamoBackend
 from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
+from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import Recipe
-from hf_accel.config.sections import EARLY_STOPPING, KEEP_FREED_MEMORY
+from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY, NO_SELECTION, SELECTION
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.machine.precision import native_bf16
-from hf_accel.methods.muon import MuonSettings
-
-# Set whatever the recipe says: the package does not work otherwise.
-FIXED = {
-    "remove_unused_columns": (False, "batches carry pixels, which the Trainer would delete as unknown columns"),
-    "push_to_hub": (False, "the push comes last, so that a Hub outage cannot stop the run"),
-    "label_names": (["labels"], "the one label column of a batch"),
-}
-# Set unless the recipe says otherwise.
-DEFAULTS = {
-    "logging_nan_inf_filter": (False, "it asks the device for the loss at every micro-batch, a synchronisation"),
-    "logging_steps": (0.02, "50 points on the learning curve, whatever the length of the run"),
-    "report_to": ("none", "trackers are asked for by name"),
-    "save_total_limit": (2, "the best and the last checkpoint"),
-}
-SELECTION = {
-    "eval_strategy": ("epoch", "the validation rows are scored every epoch"),
-    "load_best_model_at_end": (True, "the best epoch is the model that is kept"),
-    "metric_for_best_model": ("accuracy", "accuracy on the validation rows selects"),
-    "greater_is_better": (True, "a higher accuracy is better"),
-}
-NO_SELECTION = {
-    "eval_strategy": ("no", "no validation rows: the test rows are scored once, with the last weights"),
-    "load_best_model_at_end": (False, "no validation rows to select by"),
-}
 
 
 @dataclass(frozen=True)
@@ -72,10 +48,6 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     asked.setdefault("disable_tqdm", False)  # its own default follows the verbosity of transformers' logs
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     keep_freed_memory = asked.pop(KEEP_FREED_MEMORY, True)
-    if early_stopping and not has_validation:
-        raise UserError(
-            f"{recipe.name}: training.early_stopping_patience needs validation rows. Set data.validation, for example 0.1."
-        )
     notes: list[str] = []
     values = asked | {name: value for name, (value, _) in FIXED.items()} | {"output_dir": str(recipe.output_dir)}
     reasons = {name: (value, why) for name, (value, why) in FIXED.items() if asked.get(name, value) != value}
@@ -87,11 +59,6 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
         if name not in asked:
             values[name] = value
             reasons[name] = (value, why)
-    if not has_validation and asked.get("eval_strategy", "no") != "no":
-        raise UserError(
-            f"{recipe.name}: training.eval_strategy is {asked['eval_strategy']!r} but there are no validation rows. Set "
-            "data.validation, for example 0.1, or leave eval_strategy out."
-        )
     if "save_strategy" not in asked:
         values["save_strategy"] = "epoch" if values["eval_strategy"] == "no" else values["eval_strategy"]
         reasons["save_strategy"] = (values["save_strategy"], "as often as the validation rows are scored")

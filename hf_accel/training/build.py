@@ -56,11 +56,6 @@ def build_trainer(
         UserError: anything in the recipe that cannot run here.
     """
     selection = recipe.data.validation > 0
-    if recipe.data.transforms == "loader" and recipe.data.cache == "device":
-        raise UserError(
-            f"{recipe.name}: data.transforms is loader and data.cache is device, but the loader has no pixels that are on "
-            "the device. Set data.transforms: device, or data.cache: memory."
-        )
     arguments = arguments or training_arguments(recipe, has_validation=selection)
     args = arguments.training
     splits = splits or load_splits(recipe.data, seed=args.seed, selection=selection)

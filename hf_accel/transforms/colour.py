@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_accel.config.sections import ColorJitter
 from hf_accel.transforms.geometry import Boxes
 
 _GREY = (0.2989, 0.587, 0.114)  # weights of torchvision and ITU-R 601
@@ -19,21 +20,21 @@ def as_planes(images: Tensor) -> Tensor:
     return images if images.is_floating_point() else images.permute(0, 3, 1, 2).to(torch.float32)
 
 
-def jitter(images: Tensor, draws: Tensor, strengths: dict[str, float]) -> Tensor:
+def jitter(images: Tensor, draws: Tensor, strengths: ColorJitter) -> Tensor:
     """Brightness, contrast, saturation and hue, in this order for every image (torchvision draws the order).
 
     Args:
         images: (B, 3, H, W) float32, levels 0..255.
         draws: (B, 4) in [0, 1).
-        strengths: as torchvision's ColorJitter; a missing key is 0.
+        strengths: as torchvision's ColorJitter.
     """
-    for column, change in enumerate((brightness, contrast, saturation)):
-        strength = strengths.get(change.__name__, 0)
+    changes = ((brightness, strengths.brightness), (contrast, strengths.contrast), (saturation, strengths.saturation))
+    for column, (change, strength) in enumerate(changes):
         if strength:
             low = max(0.0, 1 - strength)
             images = change(images, low + draws[:, column] * (1 + strength - low))
-    if strengths.get("hue"):
-        images = hue(images, (2 * draws[:, 3] - 1) * strengths["hue"])
+    if strengths.hue:
+        images = hue(images, (2 * draws[:, 3] - 1) * strengths.hue)
     return images
 
 

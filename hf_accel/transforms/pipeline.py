@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from hf_accel.config.sections import AugmentSettings
-from hf_accel.errors import UserError
 from hf_accel.inputs.counter_rng import uniform
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.sampling import mixes
@@ -73,12 +72,8 @@ class TrainTransform:
         # interpolations without a matrix or a kernel for tensors are trained with their nearest relative
         smooth = preprocessing.interpolation in ("bicubic", "lanczos")
         self.interpolation = "bicubic" if smooth else "bilinear"
-        self._randaugment = None
-        if augment.randaugment is not None:
-            self._randaugment = {"num_ops": 2, "magnitude": 9} | augment.randaugment
-            if not (self._randaugment["num_ops"] >= 0 and 0 <= self._randaugment["magnitude"] <= 30):
-                raise UserError(f"data.augment.randaugment is {augment.randaugment}, expected a magnitude of 0 to 30")
-        self._changes_colour = bool(augment.color_jitter) or self._randaugment is not None or preprocessing.bgr
+        has_colour = augment.color_jitter is not None or augment.randaugment is not None
+        self._changes_colour = has_colour or preprocessing.bgr
         self._fit = ModelGeometry(preprocessing)
         self._draw_counts = self._needed_draws()
         self._constants = _Constants(preprocessing, self._draw_counts, augment)
@@ -109,7 +104,7 @@ class TrainTransform:
             "flip": _FLIP if augment.flip else None,
             "crop": {"none": None, "pad": (_CROP[0], 2), "random_resized": _CROP}[augment.crop],
             "jitter": _JITTER if augment.color_jitter else None,
-            "randaugment": (_RANDAUGMENT[0], 2 * self._randaugment["num_ops"]) if self._randaugment else None,
+            "randaugment": (_RANDAUGMENT[0], 2 * augment.randaugment.num_ops) if augment.randaugment else None,
             "erase": _ERASE if augment.random_erasing else None,
             "mix": _MIX if mixes(augment) else None,
         }
@@ -132,8 +127,8 @@ class TrainTransform:
                 images = functional.interpolate(as_planes(images), size, mode="bilinear", antialias=True)
         if augment.color_jitter:
             images = jitter(as_planes(images), draws["jitter"], augment.color_jitter)
-        if self._randaugment:
-            images = randaugment(as_planes(images), draws["randaugment"], self._randaugment["magnitude"])
+        if augment.randaugment:
+            images = randaugment(as_planes(images), draws["randaugment"], augment.randaugment.magnitude)
         if not is_normalised:
             images = _finish(images, self.preprocessing, self._constants, self.channels_last)
         if augment.random_erasing:

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hf_accel.config.sections import ProgressiveResizing
 from hf_accel.errors import UserError
 
 if TYPE_CHECKING:  # a spawned DataLoader worker imports this file, and transformers takes seconds
@@ -55,12 +56,12 @@ class TrainingSides:
 
 
 def training_sides(
-    settings: dict[str, float], preprocessing: Preprocessing, args: TrainingArguments, num_rows: int
+    settings: ProgressiveResizing, preprocessing: Preprocessing, args: TrainingArguments, num_rows: int
 ) -> TrainingSides:
     """The schedule of `data.progressive_resizing` for a model and a number of training rows.
 
     Raises:
-        UserError: there is no start, it is above the model's size, or the model's images are not square.
+        UserError: the start is above the model's size, or the model's images are not square.
     """
     full = preprocessing.height
     if preprocessing.width != full:
@@ -68,15 +69,12 @@ def training_sides(
             f"data.progressive_resizing: the model takes {full} x {preprocessing.width} pixels, expected a model with "
             "square images. Leave it out."
         )
-    start = settings.get("start")
-    if start is None:
-        raise UserError("data.progressive_resizing: has no start, expected the side in pixels of the first epoch")
-    if start > full:
+    if settings.start > full:
         raise UserError(
-            f"data.progressive_resizing: start is {start}, expected at most {full}, the side in pixels of the model's "
+            f"data.progressive_resizing: start is {settings.start}, expected at most {full}, the side in pixels of the model's "
             "images. A larger model input is data.image_size."
         )
-    return TrainingSides(int(start), full, settings.get("full_at", 0.75), count_epochs(args, num_rows))
+    return TrainingSides(settings.start, full, settings.full_at, count_epochs(args, num_rows))
 
 
 def count_epochs(args: TrainingArguments, num_rows: int) -> int:

@@ -3,15 +3,15 @@ import sys
 
 import pytest
 
+from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import (
     find_recipe,
     header,
     load_recipe,
-    overrides_from_flags,
     shipped_recipes,
     variant_names,
 )
-from hf_accel.config.sections import training_types
+from hf_accel.config.training import training_types
 from hf_accel.errors import UserError
 from hf_accel.recipe import main
 
@@ -156,7 +156,7 @@ def test_the_resolved_recipe_written_and_read_again_is_the_same(tmp_path):
         (MINIMAL + "traning: {}", ["traning is not a section", "training"]),
         (MINIMAL + "training: {learning_rate: fast}", ["training.learning_rate is 'fast'", "expected a number"]),
         (MINIMAL + "training: {seed: true}", ["training.seed is True", "expected a whole number"]),
-        (MINIMAL + "training: {bf16: maybe}", ["training.bf16 is 'maybe'", "true or false"]),
+        (MINIMAL + "training: {bf16: maybe}", ["training.bf16 is 'maybe'", 'true, false or "auto"']),
         (MINIMAL + "training: {bf16: true, fp16: true}", ["both true"]),
         (MINIMAL.replace("digits", "digits, validation: 1.5"), ["data.validation is 1.5", "from 0 to 0.9"]),
         (MINIMAL.replace("digits", "digits, cache: ram"), ["data.cache is 'ram'", "memory, disk, device, none"]),
@@ -165,7 +165,10 @@ def test_the_resolved_recipe_written_and_read_again_is_the_same(tmp_path):
         (MINIMAL.replace("digits", "digits, augment: {randaugment: {ops: 2}}"), ["num_ops, magnitude"]),
         (MINIMAL.replace("digits", "digits, progressive_resizing: {begin: 8}"), ["start, full_at"]),
         (MINIMAL.replace("digits", "digits, progressive_resizing: {start: 8.5}"), ["whole number of pixels"]),
-        (MINIMAL.replace("digits", "digits, progressive_resizing: {start: 8, full_at: 0}"), ["full_at above 0"]),
+        (
+            MINIMAL.replace("digits", "digits, progressive_resizing: {start: 8, full_at: 0}"),
+            ["full_at is 0, expected a number above 0"],
+        ),
         (MINIMAL.replace("digits", "digits, progressive_resizing: 128"), ["progressive_resizing is 128", "mapping"]),
         (MINIMAL.replace("digits", "digits, test_time_augmentation: flp"), ["none, flip, flip_shift", "mean flip?"]),
         (MINIMAL + "variants: {a: {trainin: {}}}", ["variants.a.trainin", "training"]),

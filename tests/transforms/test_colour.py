@@ -6,6 +6,7 @@ import torch
 from torchvision.transforms.v2 import RandAugment
 from torchvision.transforms.v2 import functional as tvf
 
+from hf_accel.config.sections import ColorJitter
 from hf_accel.transforms import colour
 from hf_accel.transforms.geometry import Boxes
 from tests.support.image_splits import noise, one_thread  # noqa: F401
@@ -39,14 +40,14 @@ def test_colour_changes_equal_torchvision(ours, theirs, factors, images):
 def test_jitter_draws_from_the_interval_of_torchvision(images):
     low, high = torch.zeros(4, 4), torch.ones(4, 4)
     for draws, strengths, change, factor in (
-        (low, {"brightness": 0.4}, colour.brightness, 0.6),
-        (high, {"contrast": 0.4}, colour.contrast, 1.4),
-        (low, {"saturation": 3.0}, colour.saturation, 0.0),
-        (low, {"hue": 0.2}, colour.hue, -0.2),
+        (low, ColorJitter(brightness=0.4), colour.brightness, 0.6),
+        (high, ColorJitter(contrast=0.4), colour.contrast, 1.4),
+        (low, ColorJitter(saturation=3.0), colour.saturation, 0.0),
+        (low, ColorJitter(hue=0.2), colour.hue, -0.2),
     ):
         expected = change(images, torch.full((4,), factor))
         torch.testing.assert_close(colour.jitter(images, draws, strengths), expected, atol=1e-3, rtol=0)
-    assert torch.equal(colour.jitter(images, low, {}), images)
+    assert torch.equal(colour.jitter(images, low, ColorJitter()), images)
 
 
 @pytest.mark.parametrize("magnitude", [0, 9, 30])

@@ -208,7 +208,6 @@ def test_what_cannot_be_trained_so_is_refused_before_anything_is_written(tiny_re
     wide_model = {"model": {"name": str(wide), "pretrained": True, "args": {}}, "data": {"image_size": None}}
     for patch, words in (
         ({"data": {"progressive_resizing": {"start": 20}}}, "start is 20, expected at most 16"),
-        ({"data": {"progressive_resizing": {"full_at": 0.5}}}, "has no start"),
         ({"data": {"progressive_resizing": {"start": 8}}, **vit}, r"progressive_resizing: the model cannot take 8 x 8"),
     ):
         recipe = tiny_recipe({"training": {"num_train_epochs": 4}}, patch)

@@ -1,0 +1,135 @@
+"""docs/recipe.md: every setting of a recipe, from the fields that check it. `hf-accel recipe schema --format markdown`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from hf_accel.config.muon_settings import MuonSettings
+from hf_accel.config.recipe import OF_ONE_NAME
+from hf_accel.config.schema import Schema, expected, known_settings, section_schema
+from hf_accel.config.sections import SECTIONS, AugmentSettings
+from hf_accel.config.training import DEFAULTS, FIXED, NO_SELECTION, SELECTION
+
+INTRODUCTION = """\
+# Recipe reference
+
+Made by `hf-accel recipe schema --format markdown` from the fields that check a recipe; do not edit it by hand.
+
+```yaml
+# yaml-language-server: $schema=recipe.schema.json
+extends: finetune                                    # start from a shipped recipe, or from a file
+model: {name: timm/resnet50.a1_in1k}
+data: {name: ./photos, augment: {mixup: 0.2}}
+training: {learning_rate: 1e-4, num_train_epochs: 5} # TrainingArguments, name for name
+variants:
+  long: {training: {num_train_epochs: 20}}           # hf-accel train --recipe mine.yaml --variant long
+```
+
+`hf-accel recipe schema > recipe.schema.json` writes the schema for the first line, by which an editor completes and checks.
+Everything in a recipe is checked before data or weights are touched, and all mistakes are reported at once.
+
+## How a recipe is put together
+
+- `extends`: a shipped recipe's name, or a file next to this one. Its `name` is not inherited: that is the file's own, and
+  names the folder of the run, `outputs/<recipe>/<variant>`. A name has no slashes and no control characters.
+- `variants`: named patches. `extends` inside a variant names another variant that it starts from, and `null` removes an
+  inherited variant. `ga` is short for `ga_same_batch`.
+- The order is: the recipe that is extended, the recipe, the variant, the command line. Mappings merge; everything else,
+  lists included, is replaced.
+- A patch that names another model or data set starts without what was said of the one before: {of_one_name}.
+- YAML is read as YAML 1.2 reads numbers (`2e-5` is one); dates are text. A key that is there twice is refused.
+
+## On the command line
+
+Arguments of `training` have their own names, the other settings have dots: `--learning_rate 1e-4`, `--data.cache disk`,
+`--data.augment.flip true`. A value is read as YAML, unless the setting takes text: `--data.name 2024` is the folder 2024.
+"""
+
+TRAINING = """\
+## `training`
+
+TrainingArguments of the installed transformers, name for name; its documentation says what each does. Added to it are:
+
+- `bf16: auto`: bf16 where the device multiplies it natively, else fp16 on CUDA, else fp32.
+- `optim: muon`: orthogonalised steps; `optim_args` may hold {muon}.
+- `early_stopping_patience` and `early_stopping_threshold`, the arguments of EarlyStoppingCallback.
+- `keep_freed_memory` (default true): on a CPU, freed memory stays with the process for the next step.
+
+`hub_token` is read, and written into no file.
+"""
+
+DERIVED = """\
+### Set by what else is asked
+
+| argument | value | why |
+|---|---|---|
+| `save_strategy` | that of `eval_strategy`; `epoch` where nothing is evaluated | as often as the validation rows are scored |
+| `save_steps` | that of `eval_steps`, where both strategies are `steps` | the best checkpoint must be a saved one |
+| `dataloader_persistent_workers` | `true` with `dataloader_num_workers` | workers start once, not every epoch |
+| `use_cpu`, `dataloader_pin_memory` | `true`, `false` without an accelerator | memory is pinned for an accelerator |
+| `accelerator_config` | `{non_blocking: true}` with pinned memory | a pinned batch is copied while the device computes |
+"""
+
+
+def recipe_reference() -> str:
+    """The text of docs/recipe.md."""
+    names = [f"`{section}.{name}`" for section, settings in OF_ONE_NAME.items() for name in settings]
+    muon = ", ".join(f"`{field.name}` ({_yaml(field.default)})" for field in dataclasses.fields(MuonSettings))
+    parts = [
+        INTRODUCTION.replace("{of_one_name}", ", ".join(names)),
+        *(f"## `{name}`\n\n{schema['description']}\n\n{_settings_table(name)}" for name, schema in _sections()),
+        TRAINING.replace("{muon}", muon),
+        "### Set, whatever the recipe says\n\n" + _arguments_table(FIXED),
+        "### Set unless the recipe says otherwise\n\n" + _arguments_table(DEFAULTS),
+        "With validation rows (`data.validation` above 0):\n\n" + _arguments_table(SELECTION),
+        "Without:\n\n" + _arguments_table(NO_SELECTION),
+        DERIVED,
+    ]
+    return "\n".join(parts)
+
+
+def _sections() -> Iterator[tuple[str, Schema]]:
+    for section in SECTIONS:
+        yield section, section_schema(section)
+    yield "data.augment", known_settings(section_schema("data"))["augment"]
+
+
+def _settings_table(section: str) -> str:
+    schema = dict(_sections())[section]
+    fields = (AugmentSettings if section == "data.augment" else SECTIONS[section]).__pydantic_fields__
+    rows = ["| setting | takes | default | meaning | example |", "|---|---|---|---|---|"]
+    for name, setting in known_settings(schema).items():
+        if name == "augment":
+            rows.append(
+                "| `augment` | the settings of `data.augment`, below | | Random changes to training images. | |"
+            )
+            continue
+        example = f"`{name}: {_yaml(setting['examples'][0])}`" if "examples" in setting else ""
+        rows.append(
+            f"| `{name}` | {expected(setting)} | {_default(fields[name])} | {setting['description']} | {example} |"
+        )
+        for inner, part in known_settings(setting).items():
+            default = f"`{_yaml(part['default'])}`" if "default" in part else "must be given"
+            rows.append(f"| `{name}.{inner}` | {expected(part)} | {default} | {part['description']} | |")
+    return "\n".join(rows) + "\n"
+
+
+def _arguments_table(arguments: dict[str, tuple[Any, str]]) -> str:
+    rows = [f"| `{name}` | `{_yaml(value)}` | {why} |" for name, (value, why) in arguments.items()]
+    return "\n".join(["| argument | value | why |", "|---|---|---|", *rows]) + "\n"
+
+
+def _default(field: FieldInfo) -> str:
+    return "must be given" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
+
+
+def _yaml(value: Any) -> str:
+    """A value as it stands in a recipe, in one line; numbers to four places."""
+    if isinstance(value, list):
+        value = [round(part, 4) if isinstance(part, float) else part for part in value]
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).removesuffix("\n...\n").strip()

@@ -1,0 +1,110 @@
+"""What `training:` may hold: TrainingArguments, name for name, and what this package adds to it.
+
+Names and types are read from the source of the installed transformers without importing it, because importing takes
+seconds and a typing mistake should be answered at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, create_model
+
+from hf_accel.config.sections import Whole
+
+# Arguments of transformers.EarlyStoppingCallback, under their own names, next to those of TrainingArguments.
+EARLY_STOPPING = {"early_stopping_patience": "int", "early_stopping_threshold": "float"}
+# On a CPU: freed memory stays with the process, which saves the kernel's work at every step.
+KEEP_FREED_MEMORY = "keep_freed_memory"
+
+# Set whatever the recipe says: the package does not work otherwise.
+FIXED = {
+    "remove_unused_columns": (False, "batches carry pixels, which the Trainer would delete as unknown columns"),
+    "push_to_hub": (False, "the push comes last, so that a Hub outage cannot stop the run"),
+    "label_names": (["labels"], "the one label column of a batch"),
+}
+# Set unless the recipe says otherwise.
+DEFAULTS = {
+    "logging_nan_inf_filter": (False, "it asks the device for the loss at every micro-batch, a synchronisation"),
+    "logging_steps": (0.02, "50 points on the learning curve, whatever the length of the run"),
+    "report_to": ("none", "trackers are asked for by name"),
+    "save_total_limit": (2, "the best and the last checkpoint"),
+}
+SELECTION = {
+    "eval_strategy": ("epoch", "the validation rows are scored every epoch"),
+    "load_best_model_at_end": (True, "the best epoch is the model that is kept"),
+    "metric_for_best_model": ("accuracy", "accuracy on the validation rows selects"),
+    "greater_is_better": (True, "a higher accuracy is better"),
+}
+NO_SELECTION = {
+    "eval_strategy": ("no", "no validation rows: the test rows are scored once, with the last weights"),
+    "load_best_model_at_end": (False, "no validation rows to select by"),
+}
+
+_RANGES = {
+    "num_train_epochs": Field(ge=1e-6, le=1e9),
+    "learning_rate": Field(ge=0, le=1e6),
+    "per_device_train_batch_size": Field(ge=1, le=10**9),
+    "per_device_eval_batch_size": Field(ge=1, le=10**9),
+    "gradient_accumulation_steps": Field(ge=1, le=10**9),
+    "dataloader_num_workers": Field(ge=0, le=4096),
+    "label_smoothing_factor": Field(ge=0, le=0.999),
+    "early_stopping_patience": Field(ge=1, le=10**9),
+    "seed": Field(ge=0, le=2**32 - 1),
+}
+_PLAIN_TYPES = {
+    "bool": StrictBool,
+    "int": Annotated[StrictInt, Whole],
+    "float": Annotated[float, Field(strict=True)],
+    "list": list,
+    "dict": dict,
+    "Any": Any,
+    "Literal": Literal,
+}
+
+
+class _Names(dict[str, Any]):
+    """Names in annotations -> types that YAML can hold; an enum of transformers is text, and names its own choices."""
+
+    def __missing__(self, name: str) -> Any:
+        return StrictStr
+
+
+@cache
+def training_types() -> dict[str, str]:
+    """Names of TrainingArguments of the installed transformers, each with its annotation as text."""
+    package = importlib.util.find_spec("transformers")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    source = Path(package.submodule_search_locations[0]) / "training_args.py"
+    classes = (node for node in ast.parse(source.read_text("utf-8")).body if isinstance(node, ast.ClassDef))
+    arguments = next(node for node in classes if node.name == "TrainingArguments")
+    names = {
+        n.target.id: ast.unparse(n.annotation).strip("'\"")
+        for n in arguments.body
+        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+    }
+    return {**names, **EARLY_STOPPING, KEEP_FREED_MEMORY: "bool"}
+
+
+@cache
+def training_settings() -> type[BaseModel]:
+    """A model of `training:`, made to check the values that are given; what is left out is upstream's to say."""
+    settings: Any = {name: (_field_type(name, annotation), None) for name, annotation in training_types().items()}
+    return create_model("TrainingSettings", __config__=ConfigDict(extra="forbid"), **settings)
+
+
+def _field_type(name: str, annotation: str) -> Any:
+    if name == "bf16":
+        return StrictBool | Literal["auto"]
+    found = eval(annotation, {"__builtins__": {}}, _Names(_PLAIN_TYPES))
+    # the range belongs inside, next to the type, so that the JSON Schema has it as well
+    if name not in _RANGES:
+        return found
+    if annotation == "int":
+        return Annotated[StrictInt, _RANGES[name], Whole]
+    return Annotated[found, _RANGES[name]]

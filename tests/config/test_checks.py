@@ -1,0 +1,102 @@
+import dataclasses
+
+import pytest
+
+from hf_accel.config.recipe import load_recipe
+from hf_accel.config.sections import AugmentSettings, ColorJitter, DataSettings, ProgressiveResizing, RandAugment
+from hf_accel.errors import UserError
+from hf_accel.evaluate import evaluation_recipe
+
+NO_SELECTION = {"data": {"validation": 0}}
+
+
+def refusal(overrides, recipe="digits", variant=None) -> str:
+    with pytest.raises(UserError) as caught:
+        load_recipe(recipe, variant, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"data": {"cache": "device", "transforms": "loader"}}, "data.transforms is loader and data.cache is device"),
+        ({"training": {"fp16": True, "bf16": True}}, "training.fp16 and training.bf16 are both true"),
+        (NO_SELECTION | {"training": {"early_stopping_patience": 2}}, "early_stopping_patience needs validation rows"),
+        (NO_SELECTION | {"training": {"eval_strategy": "steps"}}, "training.eval_strategy is 'steps' but there are no"),
+        (
+            {"training": {"optim": "muon", "optim_args": "momentun=1"}},
+            "muon takes no 'momentun'. Did you mean momentum",
+        ),
+        (
+            {"training": {"optim": "muon", "optim_args": "momentum=1"}},
+            "momentum is '1', expected a number from 0 to below",
+        ),
+        ({"model": {"name": "hf_accel/cifar_resnet20", "pretrained": True}}, "has no pretrained weights"),
+        (
+            {"data": {"augment": {"randaugment": {"magnitude": 31}}}},
+            "data.augment.randaugment.magnitude is 31, expected a whole number from 0 to 30",
+        ),
+        (
+            {"data": {"augment": {"color_jitter": {"hue": 0.6}}}},
+            "data.augment.color_jitter.hue is 0.6, expected a number from 0 to 0.5",
+        ),
+        (
+            {"data": {"progressive_resizing": {"full_at": 0.5}}},
+            "data.progressive_resizing: has no start, expected a whole number of pixels, at least 4",
+        ),
+        (
+            {"data": {"class_weights": [1, -1]}},
+            'data.class_weights is [1, -1], expected "balanced", a list of numbers from 0 or null',
+        ),
+        ({"data": {"max_pixels": 0}}, "data.max_pixels is 0, expected a whole number from 1 or null"),
+        ({"data": {"augment": {"flip": "sometimes"}}}, "is 'sometimes', expected true, false or \"alternating\""),
+        ({"data": {"augment": {"scale": [0.5]}}}, "data.augment.scale is [0.5], expected two rising numbers above 0"),
+        ({"training": {"report_to": [1]}}, "training.report_to is [1], expected text, a list of values or null"),
+    ],
+)
+def test_what_the_recipe_alone_can_refuse_is_refused_at_load(overrides, message):
+    assert message in refusal(overrides)
+
+
+def test_contradictions_and_wrong_values_are_reported_together():
+    training = {"fp16": True, "bf16": True, "seed": -1, "optim": "muon", "optim_args": "x=1"}
+    assert len(refusal({"training": training, "data": {"cache": "ram"}}).splitlines()) == 4
+
+
+def test_a_setting_may_contradict_one_that_a_variant_replaces():
+    patch = {"data": {"validation": 0, "transforms": "loader", "cache": "device"}}
+    assert "loader" in refusal(patch)
+    assert load_recipe("digits", "baseline", {"data": {"validation": 0}}).data.cache == "none"
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "a\\b", "..", ".", " ", "a\nb", "\x1b[2J", "x" * 300, True, [1]])
+def test_a_name_that_no_folder_can_have_is_refused(name):
+    assert "name is" in refusal({"name": name})
+    assert "variant is" in refusal({"variant": name})
+    assert "a variant is called" in refusal({"variants": {name: {}}}) if isinstance(name, str) else True
+
+
+def test_a_name_outside_ascii_is_one():
+    assert load_recipe("digits", overrides={"name": "Blüte 2"}).output_dir.parts == ("outputs", "Blüte 2", "default")
+
+
+def test_evaluating_other_data_does_not_ask_for_the_validation_rows_of_training(tmp_path):
+    training = {"early_stopping_patience": 2, "eval_strategy": "epoch"}
+    (tmp_path / "model").mkdir()
+    load_recipe("digits", overrides={"training": training}).write(tmp_path / "recipe.yaml")
+    assert evaluation_recipe(str(tmp_path), {"data": {"name": "other"}}).data.validation == 0
+    assert evaluation_recipe(str(tmp_path), {}).data.validation == 0.1
+
+
+def test_settings_that_are_mappings_have_their_defaults_in_one_place():
+    augment = AugmentSettings(randaugment={}, color_jitter={"hue": 0.1})
+    assert augment.randaugment == RandAugment(num_ops=2, magnitude=9)
+    assert augment.color_jitter == ColorJitter(hue=0.1)
+    resizing = DataSettings("digits", progressive_resizing={"start": 8.0}).progressive_resizing
+    assert resizing == ProgressiveResizing(start=8, full_at=0.75)
+    assert isinstance(resizing.start, int)
+
+
+def test_settings_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        AugmentSettings().crop = "pad"
