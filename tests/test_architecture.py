@@ -53,7 +53,9 @@ def imported_modules(tree: ast.Module) -> Iterator[str]:
 
 
 def test_the_contract_names_every_package_and_module():
-    children = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    children = {path.stem for path in PACKAGE.glob("*.py")} | {
+        path.parent.name for path in PACKAGE.glob("*/__init__.py")
+    }
     assert set(contract_floors()) == children - {"__init__"}
 
 
