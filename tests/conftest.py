@@ -38,7 +38,9 @@ def fresh_logger() -> Iterator[None]:
 
 def _reset_logger() -> None:
     logger = logging.getLogger("hf_accel")
-    logger.handlers.clear()
+    for handler in [*logger.handlers]:
+        logger.removeHandler(handler)
+        handler.close()
     logger.propagate = True
     logger.setLevel(logging.NOTSET)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,14 @@ def test_a_notebook_is_kept_without_outputs(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_badge_opens_this_very_notebook_from_the_repository_that_is_installed(name):
-    title, install = sources(name)[:2]
-    repository = re.search(r'^REPOSITORY = "https://github\.com/([^"]+)"$', install, re.MULTILINE)[1]
-    assert f"(https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name})" in title
-    assert "%pip install -q git+{REPOSITORY}" in install
+def test_a_badge_opens_this_very_notebook_from_the_address_of_the_project_if_that_is_known(name):
+    project = tomllib.loads((NOTEBOOKS.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    address, text = project["urls"].get("Repository"), "\n".join(sources(name))
+    if address is None:
+        assert not re.search(r"colab\.research|github\.com", text)
+    else:
+        repository = address.removeprefix("https://github.com/")
+        assert f"(https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name})" in text
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,8 +54,8 @@ def test_the_quickstart_runs_from_the_first_cell_to_the_last(tmp_path):
     pytest.importorskip("ipykernel", reason='needs ipykernel: pip install "hf_accel[test]"')
     notebook = nbformat.read(NOTEBOOKS / "quickstart.ipynb", as_version=4)
     nbformat.validate(notebook)
-    # What runs here is the commands: 160 digits, a network of a tenth of the size, and each arm once, because it is the
-    # starts of processes that take the time. Repeats are test_compare.py's.
+    # What runs here is the commands: 160 digits, a network of a tenth of the size, and one run per variant, because the
+    # starts of processes take most of the time. test_compare.py tests repeats.
     (tmp_path / "small.yaml").write_text(SMALL, encoding="utf-8")
     shorter = {
         'RECIPE = "digits"': 'RECIPE = "small.yaml"',

@@ -44,12 +44,9 @@ def build_comparison(arms: Sequence[Arm], runs: dict[str, list[ArmRun]], baselin
     on_device = any(report.train.peak_memory_gib is not None for report in reports)
     memory_kind = "peak_memory_gib" if on_device else "peak_anonymous_gib"
     rows = [_row(arm, runs.get(arm.name, []), finished[arm.name]) for arm in arms]
-    notes: list[str] = []
     by_name = {arm.name: arm for arm in arms}
     base_runs, base_row = finished[baseline], rows[[arm.name for arm in arms].index(baseline)]
     others = [row for row in rows if row.name != baseline]
-    if not base_runs:
-        notes.append(f"The baseline `{baseline}` has no finished run, so there are no ratios.")
     pairs = {row.name: timing_pairs(finished, row.name, baseline) for row in others}
     speeds = {name: _figures(pairs[name], "images_per_second") for name in pairs}
     memories = {name: _figures(pairs[name], memory_kind) for name in pairs}
@@ -62,23 +59,6 @@ def build_comparison(arms: Sequence[Arm], runs: dict[str, list[ArmRun]], baselin
         row.num_pairs = len(pairs[row.name])
         row.accuracy_difference = _accuracy_difference(finished[row.name], base_runs)
         row.differs = work_differences(by_name[baseline].recipe, by_name[row.name].recipe, base_row, row)
-        apart = len(finished[row.name].keys() & base_runs.keys()) - row.num_pairs
-        if apart:
-            notes.append(
-                f"`{row.name}`: {apart} of its rounds ran too far in time from `{baseline}` to be timing pairs; they count "
-                "for accuracy only. --overwrite measures all arms together again."
-            )
-        if row.variant in AS_PUBLISHED:
-            notes.append(f"`{row.name}` repeats a published, confounded setting: it does not judge a single technique.")
-    shortest = min((report.train.seconds for report in reports if report.train.seconds is not None), default=None)
-    if shortest is not None and shortest < SHORT_SECONDS:
-        notes.append(
-            f"The shortest run trained for only {format_duration(shortest)}: longer runs give steadier ratios."
-        )
-    augmented = [arm.name for arm in arms if arm.recipe.data.test_time_augmentation != "none"]
-    if augmented:
-        which = "all arms" if len(augmented) == len(arms) else ", ".join(f"`{name}`" for name in augmented)
-        notes.append(f"Accuracy of {which}: by the mean of the logits over several views of each image.")
     tables = [table for table in speeds.values() if len(table[0]) > 1]
     noise = paired_noise(tables) if tables else None
     fewest = min((len(table[0]) for table in tables), default=0)
@@ -92,8 +72,38 @@ def build_comparison(arms: Sequence[Arm], runs: dict[str, list[ArmRun]], baselin
         environment=first.environment if first else {},
         data=dataclasses.asdict(first.data) if first else {},
         arms=rows,
-        notes=notes,
+        notes=_notes(arms, others, finished, baseline),
     )
+
+
+def _notes(
+    arms: Sequence[Arm], others: Sequence[ArmRow], finished: dict[str, dict[int, ArmRun]], baseline: str
+) -> list[str]:
+    """Sentences below the table: in what its figures are weaker than they look."""
+    notes = []
+    base_runs = finished[baseline]
+    if not base_runs:
+        notes.append(f"The baseline `{baseline}` has no finished run, so there are no ratios.")
+    for row in others:
+        apart = len(finished[row.name].keys() & base_runs.keys()) - row.num_pairs
+        if apart:
+            notes.append(
+                f"`{row.name}`: {apart} of its rounds ran too far in time from `{baseline}` to be timing pairs; they count "
+                "for accuracy only. --overwrite measures all arms together again."
+            )
+        if row.variant in AS_PUBLISHED:
+            notes.append(f"`{row.name}` repeats a published, confounded setting: it does not judge a single technique.")
+    seconds = [run.report.train.seconds for of_arm in finished.values() for run in of_arm.values()]
+    shortest = min((value for value in seconds if value is not None), default=None)
+    if shortest is not None and shortest < SHORT_SECONDS:
+        notes.append(
+            f"The shortest run trained for only {format_duration(shortest)}: longer runs give steadier ratios."
+        )
+    augmented = [arm.name for arm in arms if arm.recipe.data.test_time_augmentation != "none"]
+    if augmented:
+        which = "all arms" if len(augmented) == len(arms) else ", ".join(f"`{name}`" for name in augmented)
+        notes.append(f"Accuracy of {which}: by the mean of the logits over several views of each image.")
+    return notes
 
 
 def timing_pairs(finished: dict[str, dict[int, ArmRun]], name: str, baseline: str) -> list[tuple[RunReport, RunReport]]:

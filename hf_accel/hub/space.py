@@ -13,7 +13,7 @@ from hf_accel.errors import UserError
 ABOUT = """
 Drop an image, see its class. Made with `hf-accel demo --space`; upload this folder with
 
-    hf upload OWNER/NAME . --repo-type space
+    hf upload YOUR_NAME/SPACE_NAME . --repo-type space
 """
 
 

@@ -12,7 +12,9 @@ def start_console(is_main: bool) -> None:
     """Send what this package says to stderr; of the other ranks, warnings only."""
     root = logging.getLogger("hf_accel")
     root.setLevel(logging.INFO if is_main else logging.WARNING)
-    root.handlers.clear()
+    for handler in [*root.handlers]:  # a second run in this process: the first one's log.txt is complete
+        root.removeHandler(handler)
+        handler.close()
     root.propagate = False
     console = logging.StreamHandler(sys.stderr)
     console.setFormatter(logging.Formatter("%(message)s"))

@@ -19,6 +19,8 @@ from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.machine.precision import native_bf16
 
+Reasons = dict[str, tuple[Any, str]]  # argument -> its value, and why this package chose it
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -27,7 +29,7 @@ class Arguments:
     training: TrainingArguments
     early_stopping: dict[str, Any]
     changed: dict[str, Any]  # every argument that differs from TrainingArguments' own default
-    keep_freed_memory: bool  # see methods/allocator.py
+    keep_freed_memory: bool  # see machine/allocator.py
     muon: MuonSettings | None  # of `optim: muon`, in place of the optimizer that TrainingArguments names
     notes: list[str] = field(default_factory=list)
 
@@ -49,36 +51,12 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     keep_freed_memory = asked.pop(KEEP_FREED_MEMORY, True)
     notes: list[str] = []
-    values = asked | {name: value for name, (value, _) in FIXED.items()} | {"output_dir": str(recipe.output_dir)}
-    reasons = {name: (value, why) for name, (value, why) in FIXED.items() if asked.get(name, value) != value}
-    reasons.pop("push_to_hub", None)  # the push does come, only later
-    defaults = DEFAULTS | (SELECTION if has_validation else NO_SELECTION)
-    if asked.get("save_strategy") == "no":
-        defaults.pop("save_total_limit")
-    for name, (value, why) in defaults.items():
-        if name not in asked:
-            values[name] = value
-            reasons[name] = (value, why)
-    if "save_strategy" not in asked:
-        values["save_strategy"] = "epoch" if values["eval_strategy"] == "no" else values["eval_strategy"]
-        reasons["save_strategy"] = (values["save_strategy"], "as often as the validation rows are scored")
-    if values["save_strategy"] == "steps" and "save_steps" not in asked and "eval_steps" in asked:
-        values["save_steps"] = asked["eval_steps"]
-    if values["eval_strategy"] == "no":
-        values["load_best_model_at_end"] = False
-    if asked.get("dataloader_num_workers", 0) and "dataloader_persistent_workers" not in asked:
-        values["dataloader_persistent_workers"] = True
-        reasons["dataloader_persistent_workers"] = (True, "workers start once, not every epoch")
+    values, reasons = _own_values(asked, has_validation)
+    values["output_dir"] = str(recipe.output_dir)
     device = accelerator_type() if not asked.get("use_cpu") else "cpu"
-    if device == "cpu":
-        values["use_cpu"] = True
-        reasons["use_cpu"] = (True, "no accelerator on this machine, or not asked for")
-        values["dataloader_pin_memory"] = False
-        if asked.get("dataloader_pin_memory"):
-            reasons["dataloader_pin_memory"] = (False, "memory is pinned for an accelerator, and this run has none")
-    elif values.get("dataloader_pin_memory", True) and "accelerator_config" not in asked:
-        values["accelerator_config"] = {"non_blocking": True}
-        reasons["accelerator_config"] = ({"non_blocking": True}, "a pinned batch is copied while the device computes")
+    on_device, why_on_device = _values_for_device(asked, device)
+    values |= on_device
+    reasons |= why_on_device
     precision, why = choose_precision(recipe.name, asked, device)
     values |= precision
     notes.append(f"precision: {why}")
@@ -98,6 +76,47 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     notes += [f"{name}: {value!r} ({why})" for name, (value, why) in reasons.items()]
     keeps = keep_freed_memory and device == "cpu"
     return Arguments(arguments, early_stopping, changed_arguments(values), keeps, muon, notes)
+
+
+def _own_values(asked: dict[str, Any], has_validation: bool) -> tuple[dict[str, Any], Reasons]:
+    """The arguments that were asked for, completed by those of this package, and the reasons of the latter."""
+    values = asked | {name: value for name, (value, _) in FIXED.items()}
+    reasons = {name: (value, why) for name, (value, why) in FIXED.items() if asked.get(name, value) != value}
+    reasons.pop("push_to_hub", None)  # the push does come, only later
+    defaults = DEFAULTS | (SELECTION if has_validation else NO_SELECTION)
+    if asked.get("save_strategy") == "no":
+        defaults.pop("save_total_limit")
+    for name, (value, why) in defaults.items():
+        if name not in asked:
+            values[name] = value
+            reasons[name] = (value, why)
+    if "save_strategy" not in asked:
+        values["save_strategy"] = "epoch" if values["eval_strategy"] == "no" else values["eval_strategy"]
+        reasons["save_strategy"] = (values["save_strategy"], "as often as the validation rows are scored")
+    if values["save_strategy"] == "steps" and "save_steps" not in asked and "eval_steps" in asked:
+        values["save_steps"] = asked["eval_steps"]
+    if values["eval_strategy"] == "no":
+        values["load_best_model_at_end"] = False
+    if asked.get("dataloader_num_workers", 0) and "dataloader_persistent_workers" not in asked:
+        values["dataloader_persistent_workers"] = True
+        reasons["dataloader_persistent_workers"] = (True, "workers start once, not every epoch")
+    return values, reasons
+
+
+def _values_for_device(asked: dict[str, Any], device: str) -> tuple[dict[str, Any], Reasons]:
+    """The arguments that depend on the device, which is "cpu" or an accelerator, and the reasons."""
+    values: dict[str, Any] = {}
+    reasons: Reasons = {}
+    if device == "cpu":
+        values["use_cpu"] = True
+        reasons["use_cpu"] = (True, "no accelerator on this machine, or not asked for")
+        values["dataloader_pin_memory"] = False
+        if asked.get("dataloader_pin_memory"):
+            reasons["dataloader_pin_memory"] = (False, "memory is pinned for an accelerator, and this run has none")
+    elif asked.get("dataloader_pin_memory", True) and "accelerator_config" not in asked:
+        values["accelerator_config"] = {"non_blocking": True}
+        reasons["accelerator_config"] = ({"non_blocking": True}, "a pinned batch is copied while the device computes")
+    return values, reasons
 
 
 def refuse_missing_trackers(where: str, report_to: str | list[str] | None) -> None:

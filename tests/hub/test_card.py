@@ -119,7 +119,7 @@ def test_every_network_of_this_package_is_known_by_its_name():
 
     import hf_accel.cifar_nets  # noqa: F401
 
-    own = [*timm.list_models(module="cifar_nets"), *timm.list_models(module="cifar_airbench")]
+    own = [*timm.list_models(module="cifar_resnet"), *timm.list_models(module="airbench")]
     assert len(own) == 6
     assert all(name.startswith("cifar_") for name in own)
     assert not [name for name in timm.list_models("cifar_*") if name not in own]
