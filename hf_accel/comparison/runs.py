@@ -19,6 +19,7 @@ from typing import Any
 
 from hf_accel.comparison.schema import Arm, ArmRun
 from hf_accel.errors import UserError
+from hf_accel.files import write_whole
 from hf_accel.report.run_report import NOT_COMPILED, RunReport
 from hf_accel.runs.process import failure_reason, last_words, run_process
 
@@ -142,9 +143,7 @@ def do_run(planned: PlannedRun, tick: Callable[[], None]) -> ArmRun:
     for path in (planned.folder / "model", *planned.folder.glob("checkpoint-*")):
         shutil.rmtree(path, ignore_errors=True)
     record = {"key": planned.key, "started": started, "wall_seconds": wall_seconds, "error": error}
-    temporary = planned.folder / f"{RECORD}.part"
-    temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
-    temporary.replace(planned.folder / RECORD)
+    write_whole(planned.folder / RECORD, json.dumps(record, indent=2))
     if error is None:
         shutil.rmtree(planned.replaced, ignore_errors=True)
     return ArmRun(planned.round, planned.seed, started, wall_seconds, None if error else report, error)

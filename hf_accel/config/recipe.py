@@ -23,6 +23,7 @@ from hf_accel.config.sections import (
     type_problem,
 )
 from hf_accel.errors import UserError, did_you_mean
+from hf_accel.files import write_whole
 
 SECTIONS = {"model": ModelSettings, "data": DataSettings}
 NAMED = {
@@ -55,9 +56,7 @@ class Recipe:
 
     def write(self, path: Path) -> None:
         """Save as YAML, but for the token: it is read from the usual places again when the file is run."""
-        path.write_text(
-            yaml.safe_dump(self.without_secrets().to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
+        write_whole(path, yaml.safe_dump(self.without_secrets().to_dict(), sort_keys=False, allow_unicode=True))
 
     def without_secrets(self) -> Recipe:
         return replace(self, training={name: value for name, value in self.training.items() if name != "hub_token"})

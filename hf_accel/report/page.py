@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 import hf_accel
+from hf_accel.files import write_whole
 from hf_accel.formatting import (
     MISSING,
     device_text,
@@ -127,10 +128,7 @@ def render(template: str, path: Path, **values: Any) -> Path:
         "device": device_text,
     }
     text = environment.get_template(template).render(version=hf_accel.__version__, **values)
-    temporary = path.with_suffix(".html.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-    return path
+    return write_whole(path, text)
 
 
 def data_uri(image: np.ndarray) -> str:

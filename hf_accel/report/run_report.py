@@ -9,14 +9,14 @@ import dataclasses
 import json
 import math
 import numbers
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from hf_accel.errors import UserError
-from hf_accel.report.history import _history_csv
+from hf_accel.files import write_whole
+from hf_accel.report.history import history_csv
 from hf_accel.report.table import render_table
 
 SCHEMA = 1
@@ -135,8 +135,8 @@ class RunReport:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         values = self.to_dict()
-        _write_whole(folder / "history.csv", _history_csv(values["history"]))
-        _write_whole(folder / "report.json", _readable_json(values))
+        write_whole(folder / "history.csv", history_csv(values["history"]))
+        write_whole(folder / "report.json", _readable_json(values))
         return folder / "report.json"
 
     @classmethod
@@ -240,16 +240,3 @@ def _readable_json(values: dict[str, Any]) -> str:
     return (
         numbers_only.sub(lambda row: " ".join(row.group().split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
     )
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that a reader, and a crash, finds either as it was or complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
