@@ -25,6 +25,7 @@ COMMANDS = {
     "predict": "classify files, folders or globs of images",
     "compare": "run variants or recipes side by side: which technique pays here",
     "recipe": "list, show, validate and copy recipes",
+    "page": "write the page, plots and card of a finished run again",
     "push": "upload a finished run to the Hub",
     "demo": "a page to drop an image on",
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from hf_accel.cli import command_parser, run_and_exit
 from hf_accel.errors import UserError
 from hf_accel.hub.space import write_space
+from hf_accel.runs.folder import RunFolder
 
 DESCRIPTION = """\
 Serve a small web page to drop an image on.
@@ -50,11 +51,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _find_model(name: str) -> tuple[str, str]:
     """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub, and the page's title."""
-    folder = Path(name)
-    if (folder / "model" / "config.json").is_file():
+    folder, run = Path(name), RunFolder(name)
+    if run.model_config.is_file():
         from hf_accel.report.run_report import RunReport
 
-        return str(folder / "model"), RunReport.load(folder).recipe
+        return str(run.model), RunReport.load(folder).recipe
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"{name}: has no model/config.json, expected the folder of a finished run or of a model")
     if not folder.is_dir() and name.count("/") != 1:

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, quick_imports, run_and_exit
@@ -15,6 +14,7 @@ from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.formatting import format_count, format_score
+from hf_accel.runs.folder import RunFolder, model_place
 
 DESCRIPTION = """\
 Score a trained folder or a Hub model on a data set.
@@ -43,21 +43,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
     """The recipe of the model's run where there is one, else `finetune`; the overrides go on top."""
-    folder = Path(model)
-    run_folder = folder if (folder / "model").is_dir() else folder.parent
-    own = run_folder / "recipe.yaml"
-    is_run = folder.is_dir() and own.is_file()
-    if not is_run and not overrides.get("data", {}).get("name"):
+    run = RunFolder.meant_by(model)
+    if run is None and not overrides.get("data", {}).get("name"):
         raise UserError(f"{model}: is no folder of a run, so its data is unknown. Add --data.name FOLDER_OR_ID.")
-    weights = folder / "model" if (folder / "model").is_dir() else model
-    overrides = {**overrides, "model": {**overrides.get("model", {}), "name": str(weights)}}
-    if not is_run:
+    overrides = {**overrides, "model": {**overrides.get("model", {}), "name": model_place(model)}}
+    if run is None:
         return load_recipe("finetune", overrides=overrides)
     data = overrides.get("data", {})
     if not data.get("name"):
-        return load_recipe(own, overrides=overrides)
+        return load_recipe(run.recipe, overrides=overrides)
     overrides["data"] = {"max_train_rows": None, "max_test_rows": None, **data}  # all rows of other data
-    recipe = load_recipe(own, overrides=overrides)
+    recipe = load_recipe(run.recipe, overrides=overrides)
     if "validation" in data:
         return recipe
     # not an override: the run's own settings may need validation rows, and evaluation leaves those settings out
@@ -98,7 +94,8 @@ def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
         trainer, dataset = build_evaluator(recipe, loaded, split, arguments)
         predictions = trainer.predict(dataset, metric_key_prefix="test")
     scores = dataclasses.asdict(detailed_scores(predictions, label_names, "test"))
-    scores.pop("confusion")
+    for name in ("confusion", "views", "test_time_augmentation"):  # of a run; the last is said below
+        scores.pop(name)
     return {
         "model": recipe.model.name,
         "data": recipe.data.name,

@@ -6,12 +6,12 @@ import csv
 import json
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from hf_accel.cli import command_parser, is_main_process, quick_imports, run_and_exit
 from hf_accel.config.sections import choices
 from hf_accel.errors import UserError
+from hf_accel.runs.folder import model_place
 
 DESCRIPTION = """\
 Classify images.
@@ -78,8 +78,7 @@ def predict(
 
     quiet_libraries()
     files = load_images(images)
-    folder = Path(model)
-    loaded = load_trained(folder / "model" if (folder / "model").is_dir() else model)
+    loaded = load_trained(model_place(model))
     state = PartialState(cpu=accelerator_type() == "cpu")
     network = loaded.model.to(state.device)
     names = network.config.id2label

@@ -26,10 +26,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--revision", help="branch; made when it does not exist")
     args = parser.parse_args(argv)
     from hf_accel.hub.push import push_run
+    from hf_accel.report.finished_run import FinishedRun
+    from hf_accel.runs.folder import IN_USE
+    from hf_accel.runs.lock import sole_use
 
     logging.basicConfig(format="%(message)s")  # other libraries: warnings only
     logging.getLogger("hf_accel").setLevel(logging.INFO)
-    result = push_run(args.folder, hub_model_id=args.hub_model_id, private=args.private, revision=args.revision)
+    run = FinishedRun.read(args.folder)
+    with sole_use(args.folder, IN_USE):
+        result = push_run(run, hub_model_id=args.hub_model_id, private=args.private, revision=args.revision)
     print(result)
     return 0 if result.error is None else 1
 

@@ -1,16 +1,20 @@
-"""`hf-accel train`: recipe -> data -> model -> trainer -> report -> hub, one call an arrow."""
+"""`hf-accel train`: recipe -> data -> model -> trainer -> report -> hub, one call per arrow."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, quick_imports, run_and_exit
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe
-from hf_accel.runs.folder import claim_folder, remove_run
-from hf_accel.runs.log import start_console, start_log
+from hf_accel.runs.folder import RunFolder
+from hf_accel.runs.log import start_console
+
+if TYPE_CHECKING:
+    from hf_accel.training.trainer import ImageTrainer
 
 logger = logging.getLogger("hf_accel.train")  # under `python -m`, __name__ is __main__, which nobody listens to
 
@@ -24,7 +28,7 @@ Fine-tune an image classifier by a recipe.
 
 Every argument of TrainingArguments is a flag under its own name, the other settings of a recipe are dotted:
 --model.name, --data.name, --data.cache none, --data.augment.flip true. `hf-accel recipe show NAME` prints a recipe.
-The same command resumes a run that was cut off."""
+The same command resumes a run that was interrupted."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,8 +51,7 @@ def train(recipe: Recipe, overwrite: bool = False) -> Path:
     Raises:
         UserError: something in the recipe cannot run here; nothing was written.
     """
-    folder = recipe.output_dir
-    checkpoint = claim_folder(folder, recipe, overwrite)
+    run = RunFolder.claim(recipe, overwrite)
 
     with quick_imports():
         from hf_accel.hub import push as hub
@@ -59,25 +62,30 @@ def train(recipe: Recipe, overwrite: bool = False) -> Path:
     quiet_libraries()
     start_console(is_main_process())
     trainer = build_trainer(recipe)
-    if trainer.is_world_process_zero():
-        if overwrite:  # only now that nothing in the recipe can be refused any more
-            remove_run(folder)
-        start_log(folder)
-        recipe.write(folder / "recipe.yaml")
-    trainer.accelerator.wait_for_everyone()
+    with run.open(recipe):  # from here on nothing in the recipe can be refused
+        trainer.accelerator.wait_for_everyone()
+        tell_what_was_chosen(trainer)
+        hub.warn_early(recipe)
+        resume(trainer, run.checkpoint)
+        finished = finish(run, recipe, trainer)
+        if trainer.is_world_process_zero():
+            print(finished.report.table(run.path))
+            hub.push_if_asked(finished)
+    return run.path
+
+
+def tell_what_was_chosen(trainer: ImageTrainer) -> None:
     logger.info(trainer.splits.describe())
     for note in trainer.notes:
         logger.info(note)
-    hub.warn_early(recipe)
+
+
+def resume(trainer: ImageTrainer, checkpoint: Path | None) -> None:
+    """Train, from a checkpoint where there is one."""
     if checkpoint is not None:
         logger.info("resuming from %s", checkpoint.name)
         trainer.measurement.load(checkpoint)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    report = finish(trainer, recipe)
-    if trainer.is_world_process_zero():
-        print(report.table(folder))
-        hub.push_if_asked(folder, recipe)
-    return folder
 
 
 if __name__ == "__main__":

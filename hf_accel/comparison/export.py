@@ -11,6 +11,7 @@ from pathlib import Path
 from hf_accel.comparison.paper import PAPER_HEADINGS, paper_cells, paper_table
 from hf_accel.comparison.schema import Comparison
 from hf_accel.comparison.text import FIGURES, VERDICT_HEADINGS, figure_cells, footnotes, verdict_cells
+from hf_accel.files import write_whole
 
 
 def write_comparison(comparison: Comparison, folder: Path, with_paper: bool) -> None:
@@ -29,9 +30,7 @@ def write_comparison(comparison: Comparison, folder: Path, with_paper: bool) -> 
         "tex": latex(comparison),
     }
     for ending, text in contents.items():
-        temporary = folder / f".compare.{ending}.part"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / f"compare.{ending}")
+        write_whole(folder / f"compare.{ending}", text)
 
 
 def csv_table(comparison: Comparison) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_accel.comparison.runs import Machine, PlannedRun, finished_run, plan_run, probe_machine
+from hf_accel.comparison.runs import Machine, PlannedRun, plan_run, probe_machine, reusable_run
 from hf_accel.comparison.schema import AS_PUBLISHED, Arm, ArmRun
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import load_recipe, variant_names
@@ -93,7 +93,7 @@ class Plan:
         """What would run, what is finished already, and how long the rest takes."""
         rounds = self.repeats or PILOT_ROUNDS
         runs = [run for number in range(rounds) for run in self.round(number)]
-        finished = {run.folder: done for run in runs if (done := finished_run(run, self.data_fingerprint))}
+        finished = {run.folder: done for run in runs if (done := reusable_run(run, self.data_fingerprint))}
         more = "" if self.repeats else f", up to {MOST_ROUNDS} if the noise asks for it"
         lines = [f"{len(self.arms)} arms, {rounds} rounds{more}; baseline: {self.baseline}"]
         for arm in self.arms:

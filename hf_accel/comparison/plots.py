@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from hf_accel.comparison.schema import ArmRow, Comparison
 from hf_accel.formatting import format_gib
-from hf_accel.report.plots import BLUE, GREEN, INK, MUTED, STYLE, VERMILION, Plot, new_axes
+from hf_accel.report.plots import BLUE, GREEN, INK, MUTED, STYLE, VERMILION, Plot, new_axes, verbatim
 
 VERDICT_COLOURS = {"faster": GREEN, "less": GREEN, "slower": VERMILION, "more": VERMILION}
 
@@ -40,7 +40,7 @@ def _speed(comparison: Comparison) -> Plot | None:
         fill = colour if ratio.verdict in VERDICT_COLOURS else "none"
         axes.plot(ratio.ratio, place, "o", color=colour, markerfacecolor=fill, markersize=6.5)
     axes.axvline(1, color=INK, linewidth=1)
-    axes.set_yticks(range(len(arms)), [name for name, _ in arms])
+    axes.set_yticks(range(len(arms)), [verbatim(name) for name, _ in arms])
     axes.set_ylim(len(arms) - 0.4, -0.6)
     axes.set_xscale("log")
     _place_ticks(axes, [edge for _, r in arms for edge in (r.low or r.ratio, r.high or r.ratio)])

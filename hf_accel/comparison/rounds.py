@@ -17,7 +17,7 @@ def measure(plan: Any) -> dict[str, list[Any]]:
     Returns:
         Arm name -> its runs, an `ArmRun` each, failed ones included.
     """
-    from hf_accel.comparison.runs import do_run, finished_run
+    from hf_accel.comparison.runs import do_run, reusable_run
     from hf_accel.measure.paired import PILOT_ROUNDS
 
     signal.signal(signal.SIGTERM, _interrupt)  # so that the run in progress is ended, too
@@ -31,7 +31,7 @@ def measure(plan: Any) -> dict[str, list[Any]]:
                 bar.set_postfix_str(f"{planned.arm.name}, round {number + 1} of {rounds}")
                 if not own or any(run.error is None for run in own):  # an arm that always failed is not tried again
                     own.append(
-                        finished_run(planned, plan.data_fingerprint)
+                        reusable_run(planned, plan.data_fingerprint)
                         or do_run(planned, bar.refresh if is_terminal else bool)
                     )
                     if own[-1].error:

@@ -19,7 +19,9 @@ from typing import Any
 
 from hf_accel.comparison.schema import Arm, ArmRun
 from hf_accel.errors import UserError
-from hf_accel.report.run_report import NOT_COMPILED, RunReport
+from hf_accel.files import write_whole
+from hf_accel.report.run_report import RunReport
+from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.process import failure_reason, last_words, run_process
 
 KEY_ENVIRONMENT = ("device", "cpu", "cores", "driver", "cuda", "python", "torch", "transformers", "timm", "accelerate",
@@ -95,7 +97,7 @@ def plan_run(arm: Arm, round_number: int, folder: Path, options: Sequence[str], 
     return PlannedRun(arm, round_number, place, command, hashlib.sha256(text.encode()).hexdigest())
 
 
-def finished_run(planned: PlannedRun, data_fingerprint: Callable[[Arm, int], str]) -> ArmRun | None:
+def reusable_run(planned: PlannedRun, data_fingerprint: Callable[[Arm, int], str]) -> ArmRun | None:
     """The run that an earlier comparison left here, if it is this one."""
     for folder in (planned.folder, planned.replaced):
         values = finished_record(folder)
@@ -110,7 +112,7 @@ def finished_run(planned: PlannedRun, data_fingerprint: Callable[[Arm, int], str
 def finished_record(folder: Path) -> dict[str, Any] | None:
     """What was noted of the run in this folder; None when it was cut off or failed."""
     record = folder / RECORD
-    if not record.is_file() or not (folder / "report.json").is_file():
+    if not record.is_file() or not RunFolder(folder).is_finished:
         return None
     values = json.loads(record.read_text(encoding="utf-8"))
     return None if values["error"] else values
@@ -132,19 +134,16 @@ def do_run(planned: PlannedRun, tick: Callable[[], None]) -> ArmRun:
     code, output = run_process(planned.command, planned.folder / "output.txt", tick)
     wall_seconds = time.perf_counter() - clock
     report, error = None, None
-    if code or not (planned.folder / "report.json").is_file():
+    if code or not RunFolder(planned.folder).is_finished:
         error = failure_reason(code, output)
     else:
         report = RunReport.load(planned.folder)
         # an eager run in the place of a compiled one says nothing about compilation
-        error = next((note for note in report.notes if note.startswith(NOT_COMPILED)), None)
+        error = report.train.compile_failure
     # Weights would fill the disk: twelve arms with eight seeds of ViT-B are 32 GB. The reports are what is compared.
-    for path in (planned.folder / "model", *planned.folder.glob("checkpoint-*")):
-        shutil.rmtree(path, ignore_errors=True)
+    RunFolder(planned.folder).remove_weights()
     record = {"key": planned.key, "started": started, "wall_seconds": wall_seconds, "error": error}
-    temporary = planned.folder / f"{RECORD}.part"
-    temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
-    temporary.replace(planned.folder / RECORD)
+    write_whole(planned.folder / RECORD, json.dumps(record, indent=2))
     if error is None:
         shutil.rmtree(planned.replaced, ignore_errors=True)
     return ArmRun(planned.round, planned.seed, started, wall_seconds, None if error else report, error)

@@ -19,6 +19,7 @@ from hf_accel.config.sections import SECTIONS, DataSettings, ModelSettings
 from hf_accel.config.training import training_settings
 from hf_accel.config.yaml_text import dump_yaml, parse_yaml
 from hf_accel.errors import UserError, did_you_mean
+from hf_accel.files import write_whole
 
 # Settings that mean nothing to another model or data set than the one they were written for.
 OF_ONE_NAME = {
@@ -52,7 +53,7 @@ class Recipe:
 
     def write(self, path: Path) -> None:
         """Save as YAML, but for the token: it is read from the usual places again when the file is run."""
-        path.write_text(dump_yaml(self.without_secrets().to_dict()), encoding="utf-8")
+        write_whole(path, dump_yaml(self.without_secrets().to_dict()))
 
     def without_secrets(self) -> Recipe:
         return replace(self, training={name: value for name, value in self.training.items() if name != "hub_token"})

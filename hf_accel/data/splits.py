@@ -92,6 +92,7 @@ class Splits:
     label_names: list[str]
     name: str
     fingerprint: str
+    test_split: str = "test"  # the data set's own split that the test rows are of: test, validation or train
     skipped: list[str] = field(default_factory=list)  # unreadable images left out, each with the reason
     notes: list[str] = field(default_factory=list)  # where the splits come from, what was not read
 
@@ -139,6 +140,7 @@ def load_splits(settings: DataSettings, seed: int, selection: bool = True) -> Sp
     parts, notes = _label(open_source(settings), settings)
     train, validation, test = (parts.get(role) for role in ("train", "validation", "test"))
     selection = selection and settings.validation > 0
+    test_split = next(role for role in ("test", "validation", "train") if parts.get(role) is not None)
     if test is None and validation is not None:
         validation, test = None, validation
         notes.append("no test split: the validation split is the test")
@@ -163,7 +165,7 @@ def load_splits(settings: DataSettings, seed: int, selection: bool = True) -> Sp
     content = "".join(part.fingerprint for part in chosen.values() if part is not None)
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
     return Splits(**chosen, label_names=train.label_names, name=settings.name, fingerprint=fingerprint,
-                  skipped=skipped, notes=notes)  # fmt: skip
+                  test_split=test_split, skipped=skipped, notes=notes)  # fmt: skip
 
 
 def _label(source: Source, settings: DataSettings) -> tuple[dict[str, ImageSplit], list[str]]:

@@ -5,51 +5,58 @@ It is written into `model/` at the end of every run, pushed or not; what is unkn
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from hf_accel.config.recipe import Recipe, load_recipe
+from hf_accel.config.recipe import Recipe
+from hf_accel.files import write_whole
 from hf_accel.hub.card_text import card_body
 from hf_accel.hub.examples import read_examples
 from hf_accel.hub.notebook import notebook_text
 from hf_accel.hub.provenance import Source, base_model, data_set
-from hf_accel.hub.publication import PLOTS, cleaned_report, finished_run, is_local, model_config
+from hf_accel.hub.publication import PLOTS, cleaned_report, is_local
+from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.run_report import RunReport
-
-if TYPE_CHECKING:
-    pass
+from hf_accel.runs.folder import RunFolder
 
 
-def write_card(folder: Path, report: RunReport | None = None) -> Path:
-    """Write `model/README.md` and `model/notebook.ipynb` of a run; returns the first's path.
+def write_card(run: FinishedRun) -> Path:
+    """Write `model/README.md` of a run; returns its path.
 
     Asks the Hub for the base model's licence, and does without when it does not answer.
-
-    Args:
-        report: of a run that is about to finish, whose `report.json` is its last file; None reads that file.
-    Raises:
-        UserError: no report is given, and the folder is not that of a finished run.
     """
-    recipe = finished_run(folder) if report is None else load_recipe(folder / "recipe.yaml")
-    report, config = cleaned_report(folder, recipe, report), model_config(folder)
+    folder, recipe = run.folder, run.recipe
+    report, config = cleaned_report(run), model_config(folder)
     base, data = base_model(recipe), data_set(recipe)
     metadata = card_metadata(report, recipe, config, base, data, examples=read_examples(folder))
-    plots = [path.relative_to(folder).as_posix() for pattern in PLOTS for path in sorted(folder.glob(pattern))]
+    plots = [
+        path.relative_to(folder.path).as_posix() for pattern in PLOTS for path in sorted(folder.path.glob(pattern))
+    ]
     body = card_body(report, recipe, base, data, needs_package=needs_package(config), plots=plots)
-    card = folder / "model" / "README.md"
-    card.write_text(f"---\n{metadata.to_yaml()}\n---\n\n{body}", encoding="utf-8")
-    if recipe.model.task == "image-classification":
-        text = notebook_text(
-            recipe,
-            data.name,
-            needs_package(config),
-            local_data=is_local(recipe.data.name),
-            has_examples=(folder / "model" / "examples" / "1.png").is_file(),
-        )
-        (folder / "model" / "notebook.ipynb").write_text(text, encoding="utf-8")
-    return card
+    return write_whole(folder.card, f"---\n{metadata.to_yaml()}\n---\n\n{body}")
+
+
+def write_notebook(run: FinishedRun) -> Path | None:
+    """Write `model/notebook.ipynb` of a run; returns its path, None where the task has none."""
+    folder, recipe = run.folder, run.recipe
+    if recipe.model.task != "image-classification":
+        return None
+    text = notebook_text(
+        recipe,
+        data_set(recipe).name,
+        needs_package(model_config(folder)),
+        local_data=is_local(recipe.data.name),
+        has_examples=(folder.examples / "1.png").is_file(),
+    )
+    return write_whole(folder.notebook, text)
+
+
+def model_config(folder: RunFolder) -> dict[str, Any]:
+    """`model/config.json` of a run."""
+    return json.loads(folder.model_config.read_text(encoding="utf-8"))
 
 
 def card_metadata(
@@ -95,7 +102,7 @@ def _results(report: RunReport, recipe: Recipe, data: Source) -> list[EvalResult
         "dataset_type": data.name if data.on_hub else "imagefolder" if is_local(recipe.data.name) else data.name,
         "dataset_name": data.name,
         "dataset_config": recipe.data.config,
-        "dataset_split": scored_split(report.notes),
+        "dataset_split": report.data.test_split,
         "dataset_revision": data.revision,
         "dataset_args": {"num_rows": report.data.test_rows},
     }
@@ -110,13 +117,6 @@ def _results(report: RunReport, recipe: Recipe, data: Source) -> list[EvalResult
         for kind, name, value, args in scores
         if value is not None
     ]
-
-
-def scored_split(notes: list[str]) -> str:
-    """The data set's own name of the rows that were scored; `load_splits` notes when it is not "test"."""
-    if any("the validation split is the test" in note for note in notes):
-        return "validation"
-    return "train" if any("of train is the test" in note for note in notes) else "test"
 
 
 def needs_package(config: dict[str, Any]) -> bool:

@@ -76,9 +76,10 @@ def _summary(report: RunReport, recipe: Recipe, base: Source | None, data: Sourc
     what = f"{_link(base)}, fine-tuned" if base else f"`{recipe.model.name}`, trained from random weights"
     text = f"# {name}\n\n{what} on {_link(data, 'datasets/')}, {format_count(len(report.data.labels))} classes."
     if report.test is not None:
+        how = ", with test-time augmentation" if report.has_several_views else ""
         text += (
             f" **Accuracy {format_score(report.test.accuracy)}, macro F1 {format_score(report.test.f1_macro)}** on "
-            f"{format_count(report.data.test_rows)} test images{', with test-time augmentation' if report.score_notes else ''}."
+            f"{format_count(report.data.test_rows)} test images{how}."
         )
     return text
 

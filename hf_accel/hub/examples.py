@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_accel.config.recipe import load_recipe
+from hf_accel.config.recipe import Recipe
+from hf_accel.files import write_whole
 from hf_accel.hub.publication import is_local
+from hf_accel.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from hf_accel.data.splits import ImageSplit
 
-
+ANSWERS = "examples.json"
 EXAMPLE_SIDE = 512  # pixels of an example's longer side, at most
 
 
@@ -25,18 +26,19 @@ EXAMPLE_SIDE = 512  # pixels of an example's longer side, at most
 PUBLIC_PICTURES = "https://huggingface.co/datasets/mishig/sample_images/resolve/main/{}.jpg"
 
 
-def write_examples(folder: Path, split: ImageSplit, model: PreTrainedModel, processor: BaseImageProcessor) -> None:
+def write_examples(
+    folder: RunFolder, recipe: Recipe, split: ImageSplit, model: PreTrainedModel, processor: BaseImageProcessor
+) -> None:
     """Keep three test images with the model's answers in `model/examples/`, for the card and the demo page.
 
     Of a local folder nothing is kept: its pictures may be private, and a push would publish them.
     """
-    if is_local(load_recipe(folder / "recipe.yaml").data.name):
+    if is_local(recipe.data.name):
         return
     import torch
     from PIL import Image
 
-    examples = folder / "model" / "examples"
-    examples.mkdir(exist_ok=True)
+    folder.examples.mkdir(exist_ok=True)
     by_class = np.argsort(split.labels, kind="stable")
     rows = [by_class[position] for position in (0, len(by_class) // 2, len(by_class) - 1)]
     entries = []
@@ -47,19 +49,19 @@ def write_examples(folder: Path, split: ImageSplit, model: PreTrainedModel, proc
             pixels = processor(image, return_tensors="pt")["pixel_values"].to(model.device, torch.float32)
             likely = model(pixel_values=pixels).logits[0].float().softmax(-1).topk(min(3, len(split.label_names)))
         image.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE))
-        image.save(examples / f"{number}.png")
+        image.save(folder.examples / f"{number}.png")
         answers = [
             {"label": split.label_names[label], "score": round(score, 4)}
             for score, label in zip(likely.values.tolist(), likely.indices.tolist(), strict=True)
         ]
         title = split.label_names[split.labels[row]]
         entries.append({"src": f"examples/{number}.png", "example_title": title, "output": answers})
-    (examples / "examples.json").write_text(json.dumps(entries, indent=2), encoding="utf-8")
+    write_whole(folder.examples / ANSWERS, json.dumps(entries, indent=2))
 
 
-def read_examples(folder: Path) -> list[dict[str, Any]]:
+def read_examples(folder: RunFolder) -> list[dict[str, Any]]:
     """Entries of the card's `widget` list: the run's own examples, else public pictures."""
-    kept = folder / "model" / "examples" / "examples.json"
+    kept = folder.examples / ANSWERS
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
     return [

@@ -7,7 +7,6 @@ like paths ("/m/01yrx").
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
@@ -17,11 +16,12 @@ from typing import Any
 
 import huggingface_hub
 
-from hf_accel.config.recipe import Recipe, load_recipe
+from hf_accel.config.recipe import Recipe
 from hf_accel.config.yaml_text import dump_yaml
-from hf_accel.errors import UserError
 from hf_accel.privacy import cleaned_text as without_secrets_and_paths
+from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.run_report import RunReport
+from hf_accel.runs.folder import RunFolder
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 MODEL_FILES = (
@@ -41,58 +41,34 @@ CARD_PLACEHOLDER = "path/to/this/folder"
 NOTEBOOK_PLACEHOLDER = 'MODEL = \\".\\"'
 
 
-def published_files(folder: Path, repo_id: str) -> dict[str, bytes | Path]:
-    """Everything of a run that is uploaded: path in the repository -> the cleaned text, or the file to read.
-
-    Raises:
-        UserError: the folder is not that of a finished run.
-    """
-    recipe = finished_run(folder)
-    texts = PrivateTexts(folder, recipe)
+def published_files(run: FinishedRun, repo_id: str) -> dict[str, bytes | Path]:
+    """Everything of a run that is uploaded: path in the repository -> the cleaned text, or the file to read."""
+    folder, texts = run.folder, PrivateTexts(run.folder.path, run.recipe)
     files: dict[str, bytes | Path] = {}
-    for root, patterns in ((folder / "model", MODEL_FILES), (folder, PLOTS)):
+    for root, patterns in ((folder.model, MODEL_FILES), (folder.path, PLOTS)):
         for pattern in patterns:
             files |= {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern))}
     for name, path in files.items():
         if path.suffix in TEXT_SUFFIXES:
             text = path.read_text(encoding="utf-8")
-            if name == "README.md":
+            if name == folder.card.name:
                 text = text.replace(CARD_PLACEHOLDER, repo_id)
-            if name == "notebook.ipynb":
+            if name == folder.notebook.name:
                 text = text.replace(NOTEBOOK_PLACEHOLDER, f'MODEL = \\"{repo_id}\\"')
             files[name] = texts.removed_from(text).encode()
     with tempfile.TemporaryDirectory() as scratch:
-        cleaned_report(folder, recipe).save(scratch)
-        for name in ("report.json", "history.csv"):
-            files[name] = texts.removed_from((Path(scratch) / name).read_text(encoding="utf-8")).encode()
-    settings = texts.clean(recipe.to_dict())
-    files["recipe.yaml"] = dump_yaml(settings).encode()
+        cleaned_report(run).save(scratch)
+        written = RunFolder(scratch)
+        for path in (written.report, written.history):
+            files[path.name] = texts.removed_from(path.read_text(encoding="utf-8")).encode()
+    settings = texts.clean(run.recipe.to_dict())
+    files[folder.recipe.name] = dump_yaml(settings).encode()
     return files
 
 
-def finished_run(folder: Path) -> Recipe:
-    """The recipe of a finished run.
-
-    Raises:
-        UserError: the folder is not that of a finished run; says what is missing.
-    """
-    needed = ("report.json", "recipe.yaml", "model/config.json")
-    missing = [name for name in needed if not (folder / name).is_file()]
-    if missing:
-        raise UserError(
-            f"{folder}: {', '.join(missing)} not found, expected the folder of a finished run, as `hf-accel train` "
-            "leaves it in outputs/<recipe>/<variant>."
-        )
-    return load_recipe(folder / "recipe.yaml")
-
-
-def cleaned_report(folder: Path, recipe: Recipe, report: RunReport | None = None) -> RunReport:
-    """The run's report as it may be shown to anyone.
-
-    Args:
-        report: of a run whose `report.json` is not written yet; None reads that file.
-    """
-    texts, report = PrivateTexts(folder, recipe), report or RunReport.load(folder)
+def cleaned_report(run: FinishedRun) -> RunReport:
+    """The run's report as it may be shown to anyone."""
+    texts, report = PrivateTexts(run.folder.path, run.recipe), run.report
     return replace(
         report,
         settings=texts.clean(report.settings),
@@ -100,6 +76,7 @@ def cleaned_report(folder: Path, recipe: Recipe, report: RunReport | None = None
         environment=texts.clean(report.environment),
         data=replace(report.data, name=texts.clean(report.data.name), skipped=texts.clean(report.data.skipped)),
         model=replace(report.model, name=texts.clean(report.model.name)),
+        train=replace(report.train, compile_failure=texts.clean(report.train.compile_failure)),
     )
 
 
@@ -158,8 +135,3 @@ def _patterns(names: dict[str, str]) -> list[tuple[re.Pattern[str], str]]:
         before = r"(?<!\w)" if text.startswith("/") else r"(?<![\w/])"
         patterns.append((re.compile(rf"{before}{re.escape(text)}(?![\w-])"), name))
     return patterns
-
-
-def model_config(folder: Path) -> dict[str, Any]:
-    """`model/config.json` of a run."""
-    return json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))

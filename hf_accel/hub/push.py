@@ -11,7 +11,6 @@ import shlex
 import time
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
@@ -21,8 +20,9 @@ import hf_accel
 from hf_accel.cli import is_main_process
 from hf_accel.config.recipe import Recipe
 from hf_accel.errors import UserError
-from hf_accel.hub.card import write_card
-from hf_accel.hub.publication import WEIGHTS, finished_run, published_files
+from hf_accel.hub.card import write_card, write_notebook
+from hf_accel.hub.publication import WEIGHTS, published_files
+from hf_accel.report.finished_run import FinishedRun
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +88,13 @@ def hub_problem(hub_model_id: str | None, token: str | None = None) -> str | Non
     return None
 
 
-def push_if_asked(folder: Path, recipe: Recipe) -> PushResult | None:
+def push_if_asked(run: FinishedRun) -> PushResult | None:
     """Push a finished run when its recipe says `push_to_hub`, and log what came of it."""
-    training = recipe.training
+    training = run.recipe.training
     if not training.get("push_to_hub"):
         return None
     result = push_run(
-        folder,
+        run,
         hub_model_id=training.get("hub_model_id"),
         private=training.get("hub_private_repo"),
         revision=training.get("hub_revision"),
@@ -105,7 +105,7 @@ def push_if_asked(folder: Path, recipe: Recipe) -> PushResult | None:
 
 
 def push_run(
-    folder: Path,
+    run: FinishedRun,
     *,
     hub_model_id: str | None = None,
     private: bool | None = None,
@@ -115,24 +115,27 @@ def push_run(
     """Upload a finished run in one commit; a push that fails is a result, not an exception.
 
     Args:
-        folder: what `hf-accel train` left.
+        run: what `hf-accel train` left; a card or a notebook that is missing is made.
         hub_model_id: `name` or `owner/name`; None names it after the recipe and variant.
         private: None leaves it to the account's default.
         revision: branch, made when it does not exist.
         token: None takes HF_TOKEN or the token of `hf auth login`.
-    Raises:
-        UserError: the folder is not that of a finished run.
     """
-    recipe = finished_run(folder)
-    if not (folder / "model" / "README.md").is_file():
-        write_card(folder)
+    recipe, folder = run.recipe, run.folder
+    missing = [
+        write for path, write in ((folder.card, write_card), (folder.notebook, write_notebook)) if not path.is_file()
+    ]
+    if missing:
+        with folder.additions():
+            for write in missing:
+                write(run)
     name = hub_model_id or (recipe.name if recipe.variant == "default" else f"{recipe.name}-{recipe.variant}")
-    command = ["hf-accel", "push", str(folder), "--hub_model_id", name]
+    command = ["hf-accel", "push", str(folder.path), "--hub_model_id", name]
     command += (["--private"] if private else []) + (["--revision", revision] if revision else [])
     done = {"repo_id": name, "url": None, "command": shlex.join(command)}
     for wait in (*WAITS_SECONDS, None):
         try:
-            return _push(folder, name, private, revision, token, done["command"])
+            return _push(run, name, private, revision, token, done["command"])
         except UserError:
             raise
         except Exception as error:  # whatever the Hub or the network does, the run has succeeded
@@ -145,13 +148,13 @@ def push_run(
 
 
 def _push(
-    folder: Path, name: str, private: bool | None, revision: str | None, token: str | None, command: str
+    run: FinishedRun, name: str, private: bool | None, revision: str | None, token: str | None, command: str
 ) -> PushResult:
     api = HfApi(token=token, library_name="hf_accel", library_version=hf_accel.__version__)
     repo = api.create_repo(name, private=private, exist_ok=True)
     if revision is not None:
         api.create_branch(repo.repo_id, branch=revision, exist_ok=True)
-    files = published_files(folder, repo.repo_id)
+    files = published_files(run, repo.repo_id)
     # Weights of an earlier push would be loaded in place of these where the files are split otherwise.
     present = api.list_repo_files(repo.repo_id, revision=revision)
     old = [path for path in present if path not in files and any(fnmatch(path, pattern) for pattern in WEIGHTS)]
@@ -161,7 +164,7 @@ def _push(
             *(CommitOperationDelete(path) for path in old if "/" not in path),
             *(CommitOperationAdd(path, content) for path, content in files.items()),
         ],
-        commit_message=f"{finished_run(folder).name}: model, card and report",
+        commit_message=f"{run.recipe.name}: model, card and report",
         revision=revision,
     )
     return PushResult(repo_id=repo.repo_id, url=str(repo), error=None, command=command, files=sorted(files))

@@ -19,6 +19,7 @@ import numpy as np
 from filelock import FileLock
 
 from hf_accel.errors import UserError
+from hf_accel.files import write_whole
 from hf_accel.formatting import format_bytes
 from hf_accel.inputs.stored import KeptPixels
 
@@ -102,7 +103,7 @@ def _build(kept: KeptPixels, folder: Path, identity: dict) -> None:
         np.save(partial / "index.npy", np.column_stack([np.cumsum(sizes) - sizes, shapes]))
         files = {name: (partial / name).stat().st_size for name in ("pixels.bin", "index.npy")}
         manifest = {**identity, "source": kept.split.source, "files": files, "checksums": _checksums(partial)}
-        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        write_whole(partial / "manifest.json", json.dumps(manifest, indent=1))
         partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

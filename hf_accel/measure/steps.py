@@ -21,6 +21,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_accel.files import write_whole
 from hf_accel.machine.resources import ResourceWatch, join_resources
 
 SAVED = ("step_seconds", "warmup_seconds", "images", "wait_seconds", "transform_seconds", "resumes", "resources")
@@ -219,9 +220,7 @@ class Measurement:
         file = state_file(checkpoint)
         # each rank comes here at its own time, and only rank 0 made the folder on its machine
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".part")
-        temporary.write_text(json.dumps(values))
-        temporary.replace(file)  # the checkpoint counts as complete already: half a file would stop its resume
+        write_whole(file, json.dumps(values))  # the checkpoint counts as complete: half a file would stop its resume
 
     def load(self, checkpoint: Path) -> None:
         """Go on from the sums of a checkpoint; one of another Trainer has none, and counting starts anew."""

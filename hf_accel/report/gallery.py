@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from hf_accel.report.predictions import Predictions
 
 if TYPE_CHECKING:
     from hf_accel.data.splits import ImageSplit
@@ -22,26 +23,31 @@ class GalleryItem:
     where: str = ""  # file or row, so that a reader can find the image again
 
 
-def confident_mistakes(predictions: Path, split: ImageSplit, count: int = 24) -> list[GalleryItem]:
+def confident_mistakes(predictions: Predictions, split: ImageSplit, count: int = 24) -> list[GalleryItem]:
     """The images that the model got wrong and was surest about, surest first.
 
     Args:
-        predictions: a run's `predictions.csv`: row, label, predicted, confidence.
+        predictions: of the rows of `split`.
         split: the rows that were predicted.
         count: at most so many.
     """
-    with predictions.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["label"] != row["predicted"]]
-    rows.sort(key=lambda row: -float(row["confidence"]))
+    wrong = np.flatnonzero(predictions.labels != predictions.predicted)
+    surest = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:count]
     return [
         GalleryItem(
-            image=split.read(int(row["row"])),
-            label=split.label_names[int(row["label"])],
-            predicted=split.label_names[int(row["predicted"])],
-            confidence=float(row["confidence"]),
-            where=_place(split, int(row["row"])),
+            image=split.read(row),
+            label=split.label_names[label],
+            predicted=split.label_names[predicted],
+            confidence=confidence,
+            where=_place(split, row),
         )
-        for row in rows[:count]
+        for row, label, predicted, confidence in zip(
+            *(
+                column[surest].tolist()
+                for column in (predictions.rows, predictions.labels, predictions.predicted, predictions.confidence)
+            ),
+            strict=True,
+        )
     ]
 
 

@@ -48,7 +48,7 @@ def history_from_log(log_history: Iterable[dict[str, Any]]) -> list[dict[str, An
     return [rows[step] for step in sorted(rows)]
 
 
-def _history_csv(rows: list[dict[str, Any]]) -> str:
+def history_csv(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 import hf_accel
+from hf_accel.files import write_whole
 from hf_accel.formatting import (
     MISSING,
     device_text,
@@ -35,10 +37,13 @@ from hf_accel.formatting import (
 )
 from hf_accel.measure.paired import wilson_interval
 from hf_accel.report.plots import Plot, largest_confusions, run_plots
+from hf_accel.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from hf_accel.report.gallery import GalleryItem
     from hf_accel.report.run_report import RunReport
+
+logger = logging.getLogger(__name__)
 
 LONGEST_SIDE = 176  # pixels of an image in the page: sharp on a dense screen at the 88 CSS pixels it is shown at
 MOST_IMAGES = 48  # of each gallery, so that the page stays below 3 MB
@@ -49,35 +54,49 @@ def write_page(
 ) -> Path:
     """Write the page of a run, and its plots as files.
 
+    A plot that cannot be drawn is left out, with a warning.
+
     Args:
         folder: the run's folder; its `recipe.yaml` is shown when there is one.
         report: what is shown.
         gallery: the most confident mistakes, surest first.
         sample: images of the data set.
     Returns:
-        The path of `report.html`; the plots are `plots/*.svg` beside it.
+        The path of `report.html`; the plots are `plots/*.svg` next to it.
     """
-    plots = run_plots(report)
-    save_plots(plots, folder)
-    recipe = folder / "recipe.yaml"
+    run = RunFolder(folder)
+    plots = _drawn_plots(report, run.plots)
     return render(
         "run.html",
-        folder / "report.html",
+        run.page,
         report=report,
         plots=plots,
         tiles=run_tiles(report),
         gallery=[_shown(item) for item in gallery[:MOST_IMAGES]],
         sample=[_shown(item) for item in sample[:MOST_IMAGES]],
         confusions=largest_confusions(report.test.confusion, report.data.labels, 10) if report.test else [],
-        recipe_text=recipe.read_text(encoding="utf-8") if recipe.is_file() else None,
+        recipe_text=run.recipe.read_text(encoding="utf-8") if run.recipe.is_file() else None,
     )
+
+
+def _drawn_plots(report: RunReport, folder: Path) -> dict[str, Plot]:
+    """Save the plots; those that can be drawn, by name."""
+    drawn = {}
+    for name, plot in run_plots(report).items():
+        try:
+            plot.save(folder)
+        except Exception as error:  # whatever matplotlib makes of a label: a picture must not cost the page
+            logger.warning("the plot %s cannot be drawn (%s: %s)", name, type(error).__name__, error)
+        else:
+            drawn[name] = plot
+    return drawn
 
 
 def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
     """(name, figure, remark) of the headline figures; what was not measured is left out."""
     tiles = []
     if report.test is not None:
-        how = "; with test-time augmentation" if report.score_notes else ""
+        how = "; with test-time augmentation" if report.has_several_views else ""
         tiles.append(("Test accuracy", format_accuracy(report.test.accuracy), _sampling_interval(report) + how))
         tiles.append(("F1 (macro)", format_accuracy(report.test.f1_macro), "mean over the classes"))
         if report.test.top5_accuracy is not None:
@@ -127,10 +146,7 @@ def render(template: str, path: Path, **values: Any) -> Path:
         "device": device_text,
     }
     text = environment.get_template(template).render(version=hf_accel.__version__, **values)
-    temporary = path.with_suffix(".html.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-    return path
+    return write_whole(path, text)
 
 
 def data_uri(image: np.ndarray) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from hf_accel.files import write_whole
 from hf_accel.formatting import format_count, format_duration, format_percent, format_score
 
 if TYPE_CHECKING:
@@ -72,8 +73,7 @@ class Plot:
         """Write NAME.svg with its letters as paths: it looks the same in every program."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.svg"
-        path.write_text(self._svg(fonttype="path", facecolor="white"), encoding="utf-8")
-        return path
+        return write_whole(path, self._svg(fonttype="path", facecolor="white"))
 
     def _svg(self, fonttype: str, facecolor: str) -> str:
         buffer = io.StringIO()
@@ -244,4 +244,10 @@ def _step_time(report: RunReport) -> Plot | None:
 
 
 def _short(label: str, most: int = 18) -> str:
-    return label if len(label) <= most else f"{label[: most - 1]}…"
+    label = " ".join(label.split())
+    return verbatim(label if len(label) <= most else f"{label[: most - 1]}…")
+
+
+def verbatim(text: str) -> str:
+    """Text that matplotlib shows as it stands: between two dollar signs it would read a formula, and fail at most names."""
+    return text.replace("$", r"\$")

@@ -9,29 +9,36 @@ import dataclasses
 import json
 import math
 import numbers
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from hf_accel.errors import UserError
-from hf_accel.report.history import _history_csv
+from hf_accel.files import write_whole
+from hf_accel.report.history import history_csv
 from hf_accel.report.table import render_table
+from hf_accel.runs.folder import RunFolder
 
 SCHEMA = 1
-NOT_COMPILED = "torch_compile: "  # begins the note of a run that was to be compiled and was not
 
 
 @dataclass(kw_only=True)
 class DataSummary:
-    """The data of a run; labels in the order of their ids, skipped: the unreadable images that were left out."""
+    """The data of a run.
+
+    Attributes:
+        test_split: the data set's own split that the test rows are of: test, validation or train.
+        labels: in the order of their ids.
+        skipped: the unreadable images that were left out.
+    """
 
     name: str | None = None
     fingerprint: str | None = None
     train_rows: int | None = None
     validation_rows: int | None = None
     test_rows: int | None = None
+    test_split: str | None = None
     labels: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -46,7 +53,12 @@ class ModelSummary:
 
 @dataclass(kw_only=True)
 class TrainSummary:
-    """Optimisation alone: seconds and images_per_second leave out evaluation, saving, compilation and warm-up steps."""
+    """Optimisation alone: seconds and images_per_second leave out evaluation, saving, compilation and warm-up steps.
+
+    Attributes:
+        compiled: True: all steps were; False: they were to be and, from some step on, were not; None: not asked for.
+        compile_failure: why compiled is False, in a sentence.
+    """
 
     steps: int | None = None
     epochs: float | None = None
@@ -58,6 +70,8 @@ class TrainSummary:
     step_seconds_median: float | None = None
     data_wait_fraction: float | None = None
     transform_fraction: float | None = None
+    compiled: bool | None = None
+    compile_failure: str | None = None
     compile_seconds: float | None = None
     peak_memory_gib: float | None = None
     peak_rss_gib: float | None = None
@@ -82,8 +96,17 @@ class Scores:
 
 @dataclass(kw_only=True)
 class DetailedScores(Scores):
-    """The figures of the test split; per_class as `metrics.per_class`, confusion as `metrics.confusion`."""
+    """The figures of the test split.
 
+    Attributes:
+        views: how many views of each image were scored by their mean logits; 1 without test-time augmentation.
+        test_time_augmentation: the setting that made these views.
+        per_class: as `metrics.per_class`.
+        confusion: as `metrics.confusion`.
+    """
+
+    views: int | None = None
+    test_time_augmentation: str | None = None
     per_class: list[dict[str, Any]] | None = None
     confusion: list[list[int]] | None = None
 
@@ -122,9 +145,19 @@ class RunReport:
     test: DetailedScores | None = None
 
     @property
+    def has_several_views(self) -> bool:
+        """Whether the scores are of more than the saved model alone sees of an image."""
+        return self.test is not None and (self.test.views or 1) > 1
+
+    @property
     def score_notes(self) -> list[str]:
-        """Those of the notes without which the scores would be misread: they stand beside them wherever they are shown."""
-        return [f"{note[0].upper()}{note[1:]}." for note in self.notes if note.startswith("test-time augmentation")]
+        """Sentences without which the scores would be misread: they stand next to them wherever they are shown."""
+        if not self.has_several_views:
+            return []
+        return [
+            f"Test-time augmentation: {self.test.test_time_augmentation}, so the validation and test figures are of the mean "
+            f"of the logits over {self.test.views} views of each image; the saved model alone looks at one."
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types: numpy numbers become Python's, figures that are not finite become None."""
@@ -132,12 +165,11 @@ class RunReport:
 
     def save(self, folder: str | Path) -> Path:
         """Write `report.json` and `history.csv` into `folder`, each whole or not at all; returns the first's path."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        run = RunFolder(folder)
+        run.path.mkdir(parents=True, exist_ok=True)
         values = self.to_dict()
-        _write_whole(folder / "history.csv", _history_csv(values["history"]))
-        _write_whole(folder / "report.json", _readable_json(values))
-        return folder / "report.json"
+        write_whole(run.history, history_csv(values["history"]))
+        return write_whole(run.report, _readable_json(values))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -150,7 +182,7 @@ class RunReport:
         """
         path = Path(path)
         if path.is_dir():
-            path = path / "report.json"
+            path = RunFolder(path).report
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -240,16 +272,3 @@ def _readable_json(values: dict[str, Any]) -> str:
     return (
         numbers_only.sub(lambda row: " ".join(row.group().split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
     )
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that a reader, and a crash, finds either as it was or complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

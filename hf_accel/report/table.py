@@ -17,6 +17,7 @@ from hf_accel.formatting import (
     format_quantity,
     format_score,
 )
+from hf_accel.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from hf_accel.report.run_report import RunReport
@@ -105,5 +106,4 @@ def _wrapped(text: str) -> list[str]:
 def _files(folder: Path) -> list[str]:
     if folder.absolute().is_relative_to(Path.cwd()):
         folder = folder.absolute().relative_to(Path.cwd())
-    names = ("model", "report.html", "report.json", "history.csv", "recipe.yaml", "log.txt")
-    return [str(folder / name) for name in names if (folder / name).exists()]
+    return [str(path) for path in RunFolder(folder).left()]

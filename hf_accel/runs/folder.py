@@ -1,46 +1,225 @@
-"""The folder of a run: what lies in it, and what finished means."""
+"""The folder of a run: what lies in it, what finished means, and which of its files a run may delete.
+
+A run marks its folder with `.hf_accel.json`. Files by the names that a run uses are deleted or overwritten only where
+the mark, or a report or recipe that an earlier version wrote, proves that they are a run's.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+import hf_accel
+from hf_accel.cli import is_main_process
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError
+from hf_accel.files import LONGEST_NAME_BYTES, write_whole
+from hf_accel.runs.lock import refuse_folder_in_use, sole_use
+from hf_accel.runs.log import start_log
+
+MARK = ".hf_accel.json"
+# Everything that a run leaves, in the order in which a reader wants it; and checkpoint-<step>, made by the Trainer.
+LEFT = ("model", "report.html", "report.json", "history.csv", "predictions.csv", "plots", "recipe.yaml", "log.txt",
+        "runs")  # fmt: skip
+CHECKPOINT_PREFIX = "checkpoint-"
+IN_USE = "another process trains or pushes there"
+LONGEST_PATH_BYTES = 4096
+LONGEST_BELOW_BYTES = 200  # of what lies in a run's folder, as checkpoint-1000000/model-00001-of-00002.safetensors
 
 
-def claim_folder(folder: Path, recipe: Recipe, overwrite: bool) -> Path | None:
-    """Check that a run may use its output folder; the checkpoint to resume from, if there is one.
+class RunFolder:
+    """The files of one run.
 
-    Raises:
-        UserError: the folder holds a finished run, or an unfinished one of another recipe.
+    Args:
+        path: of the folder, which need not exist.
+
+    Attributes:
+        checkpoint: the one to resume from, set by `claim`; None starts from scratch.
+        overwrite: what an earlier run left is deleted when this one opens the folder.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output_dir {folder}: is a file, expected a folder")
-    if overwrite:
-        return None
-    if (folder / "report.json").is_file():
-        raise UserError(
-            f"{folder}: holds a finished run, which is kept. Add --overwrite to replace it, or choose another --output_dir."
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoint: Path | None = None
+        self.overwrite = False
+        self.mark = self.path / MARK
+        (self.model, self.page, self.report, self.history, self.predictions, self.plots, self.recipe, self.log,
+         self.trackers) = (self.path / name for name in LEFT)  # fmt: skip
+        self.model_config = self.model / "config.json"
+        self.card = self.model / "README.md"
+        self.notebook = self.model / "notebook.ipynb"
+        self.examples = self.model / "examples"
+
+    @classmethod
+    def claim(cls, recipe: Recipe, overwrite: bool = False) -> RunFolder:
+        """Check that a run of this recipe may use its output folder; nothing is written.
+
+        Raises:
+            UserError: the folder cannot be written or is in use, or it holds a finished run, an unfinished one of another
+                recipe, or files of other origin under the names that a run uses.
+        """
+        run = cls(recipe.output_dir)
+        writable_place(run.path)
+        if is_main_process():
+            refuse_folder_in_use(run.path, IN_USE)
+        run.overwrite = overwrite
+        run.checkpoint = run._usable_checkpoint(recipe)
+        return run
+
+    @classmethod
+    def meant_by(cls, name: str | Path) -> RunFolder | None:
+        """The run that a command means by FOLDER: it may name the run's folder, or the model or a checkpoint in it."""
+        folder = Path(name)
+        run = cls(folder if (folder / "model").is_dir() else folder.parent)
+        return run if folder.is_dir() and run.recipe.is_file() else None
+
+    @contextmanager
+    def open(self, recipe: Recipe) -> Iterator[None]:
+        """Hold the folder for as long as the run lasts: mark it, and start its log and recipe.
+
+        Call it when nothing in the recipe can be refused any more. Of several processes, the first one does this.
+
+        Raises:
+            UserError: another process is at work there, or has been since `claim`.
+        """
+        if not is_main_process():
+            yield
+            return
+        with sole_use(self.path, IN_USE):
+            if self._usable_checkpoint(recipe) != self.checkpoint:
+                raise UserError(f"{self.path}: another run has used this folder since this one began. Try again.")
+            if self.overwrite:
+                self._remove()
+            self._write_mark(files=None, others=self._others())
+            start_log(self.log)
+            recipe.write(self.recipe)
+            yield
+            self._write_mark(sorted(self._present() - self._others()), self._others())
+
+    @contextmanager
+    def additions(self) -> Iterator[None]:
+        """What is written within belongs to the run, which is finished."""
+        others = self._others()
+        yield
+        self._write_mark(sorted(self._present() - others), others)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its scores and its model are saved; a page or a card may be missing."""
+        return self.report.is_file()
+
+    def missing(self) -> list[str]:
+        """What a finished run would have and this folder lacks."""
+        needed = (self.report, self.recipe, self.model_config)
+        return [path.relative_to(self.path).as_posix() for path in needed if not path.is_file()]
+
+    def left(self) -> list[Path]:
+        """What the run has left so far, checkpoints and records of trackers aside."""
+        return [self.path / name for name in LEFT if name != self.trackers.name and (self.path / name).exists()]
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint: the Trainer writes trainer_state.json last."""
+        found = [path for path in self.checkpoints() if (path / "trainer_state.json").is_file()]
+        return max(found, key=lambda path: int(path.name.removeprefix(CHECKPOINT_PREFIX)), default=None)
+
+    def checkpoints(self) -> list[Path]:
+        found = self.path.glob(f"{CHECKPOINT_PREFIX}*")
+        return [path for path in found if path.name.removeprefix(CHECKPOINT_PREFIX).isdigit() and path.is_dir()]
+
+    def remove_weights(self) -> None:
+        """Delete the model and the checkpoints of a run that is kept for its figures."""
+        for folder in (self.model, *self.checkpoints()):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def is_ours(self) -> bool:
+        """Whether a run was here: by its mark, or by a report or recipe as earlier versions, which left no mark, wrote."""
+        if self._read_mark() is not None:
+            return True
+        report, recipe = _parsed(self.report, json.loads), _parsed(self.recipe, yaml.safe_load)
+        return {"schema", "recipe", "train", "environment"} <= report.keys() or (
+            recipe.keys() == {"name", "variant", "model", "data", "training"}
         )
-    checkpoint = last_checkpoint(folder)
-    if checkpoint is None:
-        return None
-    ours, own = recipe.without_secrets(), folder / "recipe.yaml"
-    before = load_recipe(own) if own.is_file() else None
-    if before != ours:
-        changed = ", ".join(differences(before, ours)) if before else "its recipe.yaml is gone"
-        raise UserError(
-            f"{folder}: holds an unfinished run with other settings ({changed}). Run it with its own settings to resume "
-            "it, add --overwrite to start anew, or choose another --output_dir."
-        )
-    return checkpoint
+
+    def _usable_checkpoint(self, recipe: Recipe) -> Path | None:
+        """The checkpoint that a run of this recipe resumes from; refuses what `claim` says."""
+        is_ours = self.is_ours()
+        if self.is_finished and is_ours and not self.overwrite:
+            raise UserError(
+                f"{self.path}: holds a finished run, which is kept. Add --overwrite to replace it, or choose another "
+                "--output_dir."
+            )
+        named = [name for name in LEFT if os.path.lexists(self.path / name)]
+        ours = {path.name for path in self.checkpoints()} if is_ours else set()
+        kept = sorted({path.name for path in self.path.glob(f"{CHECKPOINT_PREFIX}*")} - ours)
+        foreign = [*([] if is_ours else named), *kept]
+        if foreign:
+            raise UserError(
+                f"{self.path}: holds {', '.join(foreign)}, and no run left {'it' if len(foreign) == 1 else 'them'} there. "
+                "A run would overwrite or delete files of such names. Move them, or choose another --output_dir."
+            )
+        checkpoint = self.last_checkpoint()
+        if checkpoint is None or self.overwrite:
+            return None
+        before = load_recipe(self.recipe) if self.recipe.is_file() else None
+        ours_now = recipe.without_secrets()
+        if before != ours_now:
+            changed = ", ".join(differences(before, ours_now)) if before else "its recipe.yaml is gone"
+            raise UserError(
+                f"{self.path}: holds an unfinished run with other settings ({changed}). Run it with its own settings to "
+                "resume it, add --overwrite to start from scratch, or choose another --output_dir."
+            )
+        return checkpoint
+
+    def _read_mark(self) -> dict[str, Any] | None:
+        mark = _parsed(self.mark, json.loads)
+        return mark if {"files", "others"} <= mark.keys() else None
+
+    def _write_mark(self, files: list[str] | None, others: set[str]) -> None:
+        """Args: files: None while the run lasts, and all by its names is its own; others: files that are not."""
+        values = {"hf_accel": hf_accel.__version__, "files": files, "others": sorted(others)}
+        write_whole(self.mark, json.dumps(values, indent=1) + "\n")
+
+    def _present(self) -> set[str]:
+        """Every file by a name that a run uses, checkpoints aside, relative to the folder."""
+        found: list[Path] = []
+        for path in (self.path / name for name in LEFT):
+            if path.is_dir() and not path.is_symlink():
+                found += [inner for inner in path.rglob("*") if inner.is_symlink() or not inner.is_dir()]
+            elif os.path.lexists(path):
+                found.append(path)
+        return {path.relative_to(self.path).as_posix() for path in found}
+
+    def _others(self) -> set[str]:
+        """Those of the files present that the run did not write: somebody put them there after it had finished."""
+        mark = self._read_mark()
+        if mark is None:
+            return set()
+        present = self._present()
+        return present & set(mark["others"]) if mark["files"] is None else present - set(mark["files"])
+
+    def _remove(self) -> None:
+        """Delete what a run left, and nothing else that may lie in the folder."""
+        for name in self._present() - self._others():
+            (self.path / name).unlink(missing_ok=True)
+        for folder in self.checkpoints():
+            shutil.rmtree(folder)
+        for folder in (self.model, self.plots, self.trackers):
+            for inner in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+                _remove_if_empty(inner)
+            _remove_if_empty(folder)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint: the Trainer writes trainer_state.json last."""
-    found = [p.parent for p in folder.glob("checkpoint-*/trainer_state.json") if p.parent.name[11:].isdigit()]
-    return max(found, key=lambda path: int(path.name[11:]), default=None)
+def model_place(name: str) -> str:
+    """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub."""
+    model = RunFolder(name).model
+    return str(model) if model.is_dir() else name
 
 
 def differences(before: Recipe, now: Recipe) -> list[str]:
@@ -53,11 +232,43 @@ def differences(before: Recipe, now: Recipe) -> list[str]:
     return names or ["name or variant"]
 
 
-def remove_run(folder: Path) -> None:
-    """Delete what a run leaves, and nothing else that may lie in the folder."""
-    for path in [*folder.glob("checkpoint-*"), *(folder / name for name in ("model", "plots", "runs"))]:
-        if path.is_dir():
-            shutil.rmtree(path)
-    files = ("recipe.yaml", "report.json", "report.html", "history.csv", "log.txt", "predictions.csv")
-    for name in files:
-        (folder / name).unlink(missing_ok=True)
+def writable_place(folder: Path) -> Path:
+    """The folder that exists in which an output folder is or can be made.
+
+    Raises:
+        UserError: it cannot be made there; nothing was tried.
+    """
+    where, whole = f"--output_dir {folder}", folder.absolute()
+    if any(len(os.fsencode(part)) > LONGEST_NAME_BYTES for part in whole.parts) or (
+        len(os.fsencode(whole)) > LONGEST_PATH_BYTES - LONGEST_BELOW_BYTES
+    ):
+        raise UserError(
+            f"{where}: is too long, expected at most {LONGEST_NAME_BYTES} bytes in each name and "
+            f"{LONGEST_PATH_BYTES - LONGEST_BELOW_BYTES} in all. Choose another --output_dir."
+        )
+    for path in (whole, *whole.parents):
+        if os.path.islink(path) and not os.path.exists(path):
+            raise UserError(
+                f"{where}: {path} is a link to {os.readlink(path)}, which does not exist. Make that folder, or choose "
+                "another --output_dir."
+            )
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise UserError(f"{where}: is a file, expected a folder")
+    place = next(path for path in (whole, *whole.parents) if os.path.exists(path))
+    if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{where}: {place} is no folder that can be written. Choose another --output_dir.")
+    return place
+
+
+def _parsed(path: Path, parse: Any) -> dict[str, Any]:
+    """The mapping in a file; empty where there is none."""
+    with suppress(OSError, ValueError, yaml.YAMLError):
+        values = parse(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict):
+            return values
+    return {}
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

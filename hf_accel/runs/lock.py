@@ -1,7 +1,8 @@
-"""A folder is used by one process at a time."""
+"""A folder is used by one process at a time, and a process that is killed lets go of it."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,23 +11,40 @@ from filelock import FileLock, Timeout
 
 from hf_accel.errors import UserError
 
+LOCK_NAME = ".lock"
+
 
 @contextmanager
-def sole_use(folder: Path) -> Iterator[None]:
-    """Keep a second comparison out of the folder: two would overwrite each other's runs, and slow each other down.
+def sole_use(folder: Path, work: str = "another comparison is running there") -> Iterator[None]:
+    """Keep other processes out of a folder: two would overwrite each other's files, and slow each other down.
 
+    Args:
+        folder: made when it does not exist.
+        work: what the other process does, for the message.
     Raises:
         UserError: another process is at work there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK_NAME)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise UserError(
-            f"{folder}: another comparison is running there. Wait for it, or choose another --output_dir."
-        ) from None
-    try:
+        raise UserError(f"{folder}: {work}. Wait for it, or choose another --output_dir.") from None
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+    try:  # without a lock only where nothing can be written, by others neither
         yield
     finally:
         lock.release()
+
+
+def refuse_folder_in_use(folder: Path, work: str) -> None:
+    """Say at once what `sole_use` would say later, and write nothing.
+
+    Raises:
+        UserError: another process is at work there.
+    """
+    if (folder / LOCK_NAME).is_file():
+        with sole_use(folder, work):
+            pass

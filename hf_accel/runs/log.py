@@ -21,10 +21,9 @@ def start_console(is_main: bool) -> None:
     root.addHandler(console)
 
 
-def start_log(folder: Path) -> None:
-    """Send it to log.txt too, with times."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+def start_log(path: Path) -> None:
+    """Send it to a file too, with times."""
+    file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("hf_accel").addHandler(file)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -27,6 +26,7 @@ from hf_accel.methods.losses import balanced_class_weights
 from hf_accel.methods.whitening import whiten_stem
 from hf_accel.models.load import LoadedModel, flops_per_image, load_model
 from hf_accel.models.probe import unused_parameters
+from hf_accel.runs.folder import RunFolder, writable_place
 from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.evaluation import EvaluationMetrics
 from hf_accel.training.progress import BarCallback
@@ -156,14 +156,11 @@ def require_space(folder: Path, args: TrainingArguments, parameters: int) -> Non
     kept = args.save_total_limit + 1 if args.save_total_limit else 2  # the newest is written before the oldest goes
     checkpoints = 0 if args.save_strategy == "no" else kept
     needed = 4 * parameters * (1 + checkpoints * (1 if args.save_only_model else 3))
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise UserError(
-            f"--output_dir {folder}: {place} is no folder that can be written. Choose another --output_dir."
-        )
     # what an unfinished or overwritten run left here makes room as this one writes
-    left = sum(path.stat().st_size for path in folder.glob("checkpoint-*/*") if path.is_file())
-    free = shutil.disk_usage(place).free
+    left = sum(
+        path.stat().st_size for kept in RunFolder(folder).checkpoints() for path in kept.glob("*") if path.is_file()
+    )
+    free = shutil.disk_usage(writable_place(folder)).free
     if free + left < needed:
         raise UserError(
             f"{folder}: no space left for this run: it needs about {format_bytes(needed)} for the model and {checkpoints} "

@@ -1,42 +1,69 @@
-"""After the last step: score the splits, save the model, and gather everything into one `RunReport`."""
+"""After the last step: save the model, score the splits, gather everything into one `RunReport`, and show it."""
 
 from __future__ import annotations
 
-import csv
 import logging
-from pathlib import Path
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from accelerate.utils import gather_object
+from transformers import PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_utils import PredictionOutput
 
 from hf_accel.config.recipe import Recipe
-from hf_accel.hub.card import write_card
+from hf_accel.data.splits import Splits
+from hf_accel.files import write_whole
+from hf_accel.hub.card import write_card, write_notebook
 from hf_accel.hub.examples import write_examples
 from hf_accel.machine.description import describe_environment
+from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.gallery import confident_mistakes, data_sample
 from hf_accel.report.history import history_from_log
 from hf_accel.report.page import write_page
+from hf_accel.report.predictions import Predictions
 from hf_accel.report.run_report import DataSummary, DetailedScores, ModelSummary, RunReport, Scores, TrainSummary
+from hf_accel.runs.folder import RunFolder
 from hf_accel.training.metrics import classification_metrics, confusion, per_class
 from hf_accel.training.trainer import ImageTrainer
+from hf_accel.transforms.views import NUM_VIEWS
 
 logger = logging.getLogger(__name__)
 
 
-def finish(trainer: ImageTrainer, recipe: Recipe) -> RunReport:
-    """Score the test split once, save the model, and write the report; returns the report on every rank."""
-    folder = Path(trainer.args.output_dir)
+def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun:
+    """Save the model, score the test split once, and write the report; then the page and the card.
+
+    From `report.json` on, the run is finished: what fails after it costs a warning, because it can be made again.
+
+    Returns:
+        The finished run, on every rank.
+    """
+    train_summary = summarise_training(trainer, trainer.train_accuracy())
+    trainer.save_model(str(run.model))
+    if trainer.is_world_process_zero():
+        # a pickle with local paths and perhaps a token: nothing in this package reads it
+        (run.model / "training_args.bin").unlink(missing_ok=True)
+    output = trainer.predict(trainer.test_dataset, metric_key_prefix="test")
+    finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output))
+    if trainer.is_world_process_zero():
+        finished.report.save(run.path)
+        write_extras(finished, predictions_of(output), trainer.splits, trainer.model, trainer.loaded.processor)
+    trainer.accelerator.wait_for_everyone()
+    return finished
+
+
+def build_report(trainer: ImageTrainer, recipe: Recipe, train: TrainSummary, output: PredictionOutput) -> RunReport:
     settings, notes = trainer.arguments.changed, trainer.notes
     if trainer.compile_failure is not None:
         settings = {name: value for name, value in settings.items() if not name.startswith("torch_compile")}
         notes = [*notes, trainer.compile_failure]
-    train_accuracy = trainer.train_accuracy()
-    train_summary = summarise_training(trainer, train_accuracy)
-    predictions = trainer.predict(trainer.test_dataset, metric_key_prefix="test")
-    trainer.save_model(str(folder / "model"))
-    report = RunReport(
+    test = detailed_scores(output, trainer.splits.label_names, "test")
+    views = trainer.test_time_augmentation
+    return RunReport(
         recipe=recipe.name,
         variant=recipe.variant,
         settings=settings,
@@ -49,23 +76,65 @@ def finish(trainer: ImageTrainer, recipe: Recipe) -> RunReport:
             flops_per_image=trainer.flops_per_image,
             pretrained=recipe.model.pretrained,
         ),
-        train=train_summary,
+        train=replace(train, compiled=was_compiled(trainer), compile_failure=trainer.compile_failure),
         history=history_from_log(trainer.state.log_history),
         validation=validation_scores(trainer),
-        test=detailed_scores(predictions, trainer.splits.label_names, "test"),
+        test=replace(test, views=NUM_VIEWS.get(views, 1), test_time_augmentation=views),
     )
-    if trainer.is_world_process_zero():
-        # a pickle with local paths and perhaps a token: nothing in this package reads it
-        (folder / "model" / "training_args.bin").unlink(missing_ok=True)
-        predictions_file = folder / "predictions.csv"
-        write_predictions(predictions_file, predictions)
-        test = trainer.splits.test
-        write_page(folder, report, confident_mistakes(predictions_file, test), data_sample(trainer.splits.train))
-        write_examples(folder, test, trainer.model, trainer.loaded.processor)
-        write_card(folder, report)
-        report.save(folder)  # last: it is the sign of a finished run
-    trainer.accelerator.wait_for_everyone()
-    return report
+
+
+def was_compiled(trainer: ImageTrainer) -> bool | None:
+    """As `TrainSummary.compiled`; a Trainer that gave up compiling takes torch_compile back."""
+    if trainer.compile_failure is not None:
+        return False
+    return True if trainer.args.torch_compile else None
+
+
+def write_extras(
+    run: FinishedRun,
+    predictions: Predictions | None,
+    splits: Splits | None,
+    model: PreTrainedModel | None,
+    processor: BaseImageProcessor | None,
+) -> list[str]:
+    """Write what is made from a finished run: predictions, page, plots, examples, card, notebook, each for itself.
+
+    Args:
+        predictions: of the test rows; None: the page shows no mistakes.
+        splits: None, the data cannot be had: the page shows no pictures, and examples stay as they are.
+        model: answers the examples; None keeps those that there are.
+    Returns:
+        What could not be written; each was logged, with the command that makes it later.
+    """
+    folder, failed = run.folder, []
+
+    def attempt(what: str, write: Callable[[], Any]) -> Any:
+        try:
+            return write()
+        except Exception as error:  # of plots, pictures, a library, the disk: none of it may cost the run
+            failed.append(what)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            logger.warning(
+                "%s: not written (%s). Scores and model are saved; `hf-accel page %s` makes it later.",
+                what,
+                reason,
+                shlex.quote(str(folder.path)),
+            )
+            return None
+
+    mistakes = sample = None
+    if predictions is not None:
+        attempt(folder.predictions.name, lambda: write_whole(folder.predictions, predictions.to_csv()))
+    if splits is not None:
+        if predictions is not None:
+            mistakes = attempt("gallery of mistakes", lambda: confident_mistakes(predictions, splits.test))
+        sample = attempt("sample of the data", lambda: data_sample(splits.train))
+    attempt(folder.page.name, lambda: write_page(folder.path, run.report, mistakes or (), sample or ()))
+    if splits is not None and model is not None:
+        attempt("examples", lambda: write_examples(folder, run.recipe, splits.test, model, processor))
+    attempt("model card", lambda: write_card(run))
+    attempt(folder.notebook.name, lambda: write_notebook(run))
+    return failed
 
 
 def summarise_data(trainer: ImageTrainer, recipe: Recipe) -> DataSummary:
@@ -76,6 +145,7 @@ def summarise_data(trainer: ImageTrainer, recipe: Recipe) -> DataSummary:
         train_rows=len(splits.train),
         validation_rows=None if splits.validation is None else len(splits.validation),
         test_rows=len(splits.test),
+        test_split=splits.test_split,
         labels=list(splits.label_names),
         skipped=list(splits.skipped),
     )
@@ -131,13 +201,8 @@ def detailed_scores(predictions: PredictionOutput, label_names: list[str], prefi
     )
 
 
-def write_predictions(path: Path, predictions: PredictionOutput) -> None:
-    """row, label, predicted, confidence of every evaluated image, in the order of rows."""
-    top_ids, confidence, _, rows = predictions.predictions
+def predictions_of(output: PredictionOutput) -> Predictions:
+    """What the Trainer predicted, in the order of rows; several ranks give it in another one."""
+    top_ids, confidence, _, rows = output.predictions
     order = np.argsort(rows)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "label", "predicted", "confidence"])
-        for index in order:
-            label, predicted = predictions.label_ids[index], top_ids[index, 0]
-            writer.writerow([rows[index], label, predicted, f"{confidence[index]:.6f}"])
+    return Predictions(rows[order], output.label_ids[order], top_ids[order, 0], confidence[order])

@@ -38,7 +38,6 @@ from hf_accel.measure.steps import Measurement, Stopwatch
 from hf_accel.methods.batch_norm import UpdatedOnce
 from hf_accel.methods.losses import cross_entropy_sum
 from hf_accel.methods.muon import MuonSettings, build_muon
-from hf_accel.report.run_report import NOT_COMPILED
 from hf_accel.training.evaluation import _mean_over_views
 
 logger = logging.getLogger(__name__)
@@ -118,7 +117,7 @@ class ImageTrainer(Trainer):
     def _stop_compiling(self, error: Exception) -> None:
         reason = " ".join(str(error).split("\n\n")[0].split())
         self.compile_failure = (
-            f"{NOT_COMPILED}warning: the network cannot be compiled here ({reason}), so this run is eager from step "
+            f"torch_compile: warning: the network cannot be compiled here ({reason}), so this run is eager from step "
             f"{self.state.global_step + 1} on"
         )
         logger.warning(self.compile_failure)

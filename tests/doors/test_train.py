@@ -16,7 +16,7 @@ from hf_accel.cli import run
 from hf_accel.config.recipe import load_recipe, variant_names
 from hf_accel.errors import UserError
 from hf_accel.report.run_report import RunReport
-from hf_accel.runs.folder import claim_folder
+from hf_accel.runs.folder import RunFolder
 from hf_accel.train import main, train
 from hf_accel.training.arguments import choose_precision, training_arguments
 from hf_accel.training.build import build_trainer
@@ -154,7 +154,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(tiny_recipe, 
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     cut.write(tmp_path / "cut" / "recipe.yaml")
-    assert claim_folder(tmp_path / "cut", cut, overwrite=False).name == "checkpoint-3"
+    assert RunFolder.claim(cut).checkpoint.name == "checkpoint-3"
     train(cut)
     first, second = RunReport.load(whole), RunReport.load(tmp_path / "cut")
     assert second.train.resumes == 1
@@ -182,7 +182,7 @@ def test_an_unfinished_run_of_another_recipe_is_not_mixed_with_this_one(tiny_rec
     (folder / "checkpoint-3" / "trainer_state.json").write_text("{}")
     tiny_recipe({"training": {"seed": 5}}).write(folder / "recipe.yaml")
     with pytest.raises(UserError, match=r"training\.seed"):
-        claim_folder(folder, recipe, overwrite=False)
+        RunFolder.claim(recipe)
 
 
 def test_class_weights_reach_the_loss(tiny_recipe):

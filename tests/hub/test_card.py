@@ -10,11 +10,10 @@ from huggingface_hub import ModelCard
 
 from hf_accel.config.recipe import load_recipe
 from hf_accel.data.splits import load_splits
-from hf_accel.errors import UserError
-from hf_accel.hub.card import scored_split, write_card
+from hf_accel.hub.card import write_card, write_notebook
 from hf_accel.hub.card_text import FOLDED_FROM_CLASSES, table
 from hf_accel.hub.examples import write_examples
-from hf_accel.report.run_report import RunReport
+from hf_accel.report.finished_run import FinishedRun
 from tests.support.hub_contents import write_run, write_vit_base
 
 
@@ -24,7 +23,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def card_of(folder: Path) -> ModelCard:
-    return ModelCard.load(write_card(folder))
+    return ModelCard.load(write_card(FinishedRun.read(folder)))
 
 
 def change_report(folder: Path, **sections: dict) -> None:
@@ -111,7 +110,7 @@ def test_the_card_of_our_own_network_says_what_to_import(tmp_path):
     card = card_of(folder)
     assert "import hf_accel.cifar_nets" in card.text
     assert card.data.library_name == "hf_accel"
-    assert "import hf_accel.cifar_nets" in (folder / "model/notebook.ipynb").read_text()
+    assert "import hf_accel.cifar_nets" in write_notebook(FinishedRun.read(folder)).read_text()
 
 
 def test_every_network_of_this_package_is_known_by_its_name():
@@ -193,23 +192,26 @@ def test_a_table_aligns_its_figures_right():
     assert table(["class", "F1"], [["cat", 1]]) == "| class | F1 |\n| --- | ---: |\n| cat | 1 |"
 
 
-def test_a_card_can_be_written_before_report_json_is(tmp_path):
+def test_model_index_names_the_split_that_was_scored(tmp_path, photos):
     folder = write_run(tmp_path / "run")
-    after = write_card(folder).read_text()
-    report = RunReport.load(folder)
-    (folder / "report.json").unlink()
-    assert write_card(folder, report).read_text() == after
-    with pytest.raises(UserError, match=r"report\.json not found"):
-        write_card(folder)
 
+    def scored(**settings) -> tuple[str, str]:
+        found = load_splits(load_recipe("digits", overrides={"data": settings}).data, seed=0).test_split
+        change_report(folder, data={"test_split": found})
+        return found, card_of(folder).data.eval_results[0].dataset_split
 
-def test_model_index_names_the_split_that_was_scored(photos):
-    settings = load_recipe("digits", overrides={"data": {"name": str(photos), "validation": 0.2}}).data
-    assert scored_split(load_splits(settings, seed=0).notes) == "test"
+    assert scored(name=str(photos), validation=0.2) == ("test", "test")
     (photos / "test").rename(photos / "val")
-    assert scored_split(load_splits(settings, seed=0).notes) == "validation"
-    only_train = load_recipe("digits", overrides={"data": {"name": str(photos / "train")}}).data
-    assert scored_split(load_splits(only_train, seed=0).notes) == "train"
+    assert scored(name=str(photos), validation=0.2) == ("validation", "validation")
+    assert scored(name=str(photos / "train")) == ("train", "train")
+
+
+def test_the_card_of_a_report_that_does_not_know_its_split_names_none(tmp_path):
+    folder = write_run(tmp_path / "run")
+    report = json.loads((folder / "report.json").read_text())
+    del report["data"]["test_split"]
+    (folder / "report.json").write_text(json.dumps(report))
+    assert card_of(folder).data.eval_results[0].dataset_split is None
 
 
 class OneAnswer:
@@ -231,9 +233,8 @@ def test_three_test_images_with_the_models_answers_become_the_widgets_examples(t
     settings = load_recipe("digits").data
     split = load_splits(settings, seed=0).test
     change_recipe(folder, data={"name": "digits"})
-    report = (folder / "report.json").rename(tmp_path / "report.json")  # the last file of a run, not there yet
-    write_examples(folder, split, OneAnswer(), ViTImageProcessor())
-    report.rename(folder / "report.json")
+    run = FinishedRun.read(folder)
+    write_examples(run.folder, run.recipe, split, OneAnswer(), ViTImageProcessor())
     widget = card_of(folder).data.widget
     titles = [example["example_title"] for example in widget]
     assert (titles[0], titles[2]) == ("0", "9")
@@ -245,7 +246,8 @@ def test_three_test_images_with_the_models_answers_become_the_widgets_examples(t
 def test_no_picture_of_a_local_folder_is_kept_for_the_card(tmp_path, photos):
     folder = write_run(tmp_path / "run", data_name=str(photos))
     split = load_splits(load_recipe("digits", overrides={"data": {"name": str(photos)}}).data, seed=0).test
-    write_examples(folder, split, OneAnswer(), None)
+    run = FinishedRun.read(folder)
+    write_examples(run.folder, run.recipe, split, OneAnswer(), None)
     assert not (folder / "model" / "examples").exists()
     assert all(example["src"].startswith("https://") for example in card_of(folder).data.widget)
 
@@ -254,7 +256,7 @@ def test_the_notebook_is_valid_and_repeats_the_runs_own_test_rows(tmp_path):
     nbformat = pytest.importorskip("nbformat")
     folder = write_run(tmp_path / "run")
     change_recipe(folder, data={"max_test_rows": 50, "label_column": "fine_label"})
-    write_card(folder)
+    write_notebook(FinishedRun.read(folder))
     notebook = nbformat.read(folder / "model/notebook.ipynb", as_version=4)
     nbformat.validate(notebook)
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
@@ -264,7 +266,8 @@ def test_the_notebook_is_valid_and_repeats_the_runs_own_test_rows(tmp_path):
 def test_writing_a_card_and_help_need_no_torch(tmp_path):
     folder = write_run(tmp_path / "run")
     code = (
-        "import sys; from pathlib import Path; from hf_accel import push; from hf_accel.hub.card import write_card\n"
-        "write_card(Path(sys.argv[1])); sys.exit(len({'torch', 'transformers'} & set(sys.modules)))"
+        "import sys; from hf_accel import push; from hf_accel.hub.card import write_card\n"
+        "from hf_accel.report.finished_run import FinishedRun\n"
+        "write_card(FinishedRun.read(sys.argv[1])); sys.exit(len({'torch', 'transformers'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True)

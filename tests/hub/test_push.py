@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from hf_accel import push
 from hf_accel.errors import UserError
 from hf_accel.hub import push as hf_hub
-from hf_accel.hub.card import write_card
+from hf_accel.hub.card import write_card, write_notebook
+from hf_accel.report.finished_run import FinishedRun
 from tests.support.hub_contents import write_run
 from tests.support.hub_server import TOKEN, HubServer
 
@@ -39,7 +41,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def push_here(hub: HubServer, monkeypatch: pytest.MonkeyPatch, folder: Path, **options: object) -> hf_hub.PushResult:
     hub.use_here(monkeypatch)
-    return hf_hub.push_run(folder, hub_model_id="tester/pushed", **options)
+    return hf_hub.push_run(FinishedRun.read(folder), hub_model_id="tester/pushed", **options)
 
 
 def test_a_push_uploads_what_the_allow_list_names_and_no_pickle(hub, run_folder, monkeypatch):
@@ -120,18 +122,20 @@ def test_a_401_is_not_tried_again(hub, run_folder, monkeypatch, quick):
 
 def test_a_push_that_fails_gives_exit_code_1_and_leaves_the_folder_as_it_was(hub, run_folder, monkeypatch, capsys):
     hub.use_here(monkeypatch)
-    write_card(run_folder)
+    write_card(FinishedRun.read(run_folder))
+    write_notebook(FinishedRun.read(run_folder))
     before = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
     hub.fail(401)
     assert push.main([str(run_folder)]) == 1
     assert "not pushed" in capsys.readouterr().out
-    assert {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()} == before
+    after = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
+    assert {path: content for path, content in after.items() if path.name != ".lock"} == before
 
 
 def test_offline_mode_is_not_asked_and_the_message_says_so(hub, run_folder, monkeypatch, quick):
     hub.use_here(monkeypatch)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    result = hf_hub.push_run(run_folder, hub_model_id="tester/pushed")
+    result = hf_hub.push_run(FinishedRun.read(run_folder), hub_model_id="tester/pushed")
     assert "HF_HUB_OFFLINE is set" in result.error
     assert quick == []
 
@@ -155,7 +159,7 @@ def test_a_push_to_a_revision_makes_the_branch_and_leaves_main_alone(hub, run_fo
 
 def test_without_an_id_the_repository_is_named_after_the_recipe(hub, run_folder, monkeypatch):
     hub.use_here(monkeypatch)
-    assert hf_hub.push_run(run_folder).repo_id == "tester/digits"
+    assert hf_hub.push_run(FinishedRun.read(run_folder)).repo_id == "tester/digits"
     card = hub.files("tester/digits")["README.md"].decode()
     assert 'model="tester/digits"' in card
     assert "path/to/this/folder" not in card
@@ -184,7 +188,7 @@ def test_no_uploaded_byte_holds_the_token_or_a_folder_of_this_machine(hub, tmp_p
     config = json.loads((folder / "model/config.json").read_text())
     (folder / "model/config.json").write_text(json.dumps(config | {"_name_or_path": str(model)}))
 
-    assert hf_hub.push_run(folder, hub_model_id="tester/pushed", token=TOKEN).error is None
+    assert hf_hub.push_run(FinishedRun.read(folder), hub_model_id="tester/pushed", token=TOKEN).error is None
     sent = b"".join(body for _, body in hub.requests) + b"".join(hub.files("tester/pushed").values())
     for canary in (TOKEN, "canary_work", "canary home", "canary_disk", str(tmp_path)):
         assert canary.encode() not in sent
@@ -199,12 +203,12 @@ def test_an_error_message_of_the_hub_never_shows_the_token(hub, run_folder, monk
     hub.use_here(monkeypatch)
     monkeypatch.setattr(hf_hub.HfApi, "create_repo", lambda *a, **k: (_ for _ in ()).throw(ValueError(f"bad {TOKEN}")))
     monkeypatch.setattr(hf_hub, "WAITS_SECONDS", ())
-    assert TOKEN not in str(hf_hub.push_run(run_folder, hub_model_id="tester/pushed"))
+    assert TOKEN not in str(hf_hub.push_run(FinishedRun.read(run_folder), hub_model_id="tester/pushed"))
 
 
 def test_a_folder_that_is_no_finished_run_is_refused_with_what_is_missing(tmp_path):
     with pytest.raises(UserError, match=r"report\.json, recipe\.yaml, model/config\.json not found"):
-        hf_hub.push_run(tmp_path)
+        FinishedRun.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -247,11 +251,11 @@ def test_an_unreachable_hub_is_a_warning_before_training(run_folder, monkeypatch
 
 
 def test_a_run_that_did_not_ask_is_not_pushed(hub, run_folder, monkeypatch):
-    from hf_accel.config.recipe import load_recipe
-
     hub.use_here(monkeypatch)
-    assert hf_hub.push_if_asked(run_folder, load_recipe("digits")) is None
+    run = FinishedRun.read(run_folder)
+    assert hf_hub.push_if_asked(run) is None
     assert hub.requests == []
-    asked = load_recipe("digits", overrides={"training": {"push_to_hub": True, "hub_model_id": "tester/asked"}})
-    assert hf_hub.push_if_asked(run_folder, asked).error is None
+    training = run.recipe.training | {"push_to_hub": True, "hub_model_id": "tester/asked"}
+    asked = replace(run, recipe=replace(run.recipe, training=training))
+    assert hf_hub.push_if_asked(asked).error is None
     assert "model.safetensors" in hub.files("tester/asked")

@@ -8,7 +8,7 @@ from transformers import Trainer, ViTConfig, ViTForImageClassification
 from hf_accel.errors import UserError
 from hf_accel.methods.muon import Muon, MuonSettings, build_muon, orthogonalize
 from hf_accel.report.run_report import RunReport
-from hf_accel.runs.folder import claim_folder
+from hf_accel.runs.folder import RunFolder
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
 
@@ -148,7 +148,7 @@ def test_an_interrupted_run_goes_on_with_the_same_momentum_and_the_same_stem(tin
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     cut.write(tmp_path / "cut" / "recipe.yaml")
-    assert claim_folder(tmp_path / "cut", cut, overwrite=False).name == "checkpoint-3"
+    assert RunFolder.claim(cut).checkpoint.name == "checkpoint-3"
     train(cut)
     weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (whole, tmp_path / "cut")]
     assert weights[0] == weights[1]

@@ -103,13 +103,14 @@ Train time, images/s and step leave out evaluation, saving, compilation (12.3 s)
 
 def test_the_keys_are_those_promised():
     promised = {
-        "data": "name fingerprint train_rows validation_rows test_rows labels skipped",
+        "data": "name fingerprint train_rows validation_rows test_rows test_split labels skipped",
         "model": "name parameters flops_per_image pretrained",
         "train": "steps epochs world_size resumes effective_batch_size seconds images_per_second step_seconds_median "
-        "data_wait_fraction transform_fraction compile_seconds peak_memory_gib peak_rss_gib peak_anonymous_gib "
+        "data_wait_fraction transform_fraction compiled compile_failure compile_seconds "
+        "peak_memory_gib peak_rss_gib peak_anonymous_gib "
         "read_bytes energy_joules final_loss accuracy",
         "validation": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted",
-        "test": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted per_class confusion",
+        "test": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted views test_time_augmentation per_class confusion",
     }
     written = full_report().to_dict()
     assert " ".join(written) == (

@@ -121,7 +121,8 @@ def write_run(
         notes=["precision: bf16 (the CPU has avx512_bf16)"],
         environment={"device": "cpu", "cpu": "A CPU", "torch": "2.15.0", "command": "hf-accel train --recipe digits"},
         data=DataSummary(
-            name=data_name, fingerprint="f1f2", train_rows=2700, validation_rows=300, test_rows=300, labels=labels
+            name=data_name, fingerprint="f1f2", train_rows=2700, validation_rows=300, test_rows=300, test_split="test",
+            labels=labels
         ),
         model=ModelSummary(name=model_name, parameters=24_000, pretrained=True),
         train=TrainSummary(

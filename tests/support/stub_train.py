@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_accel.report.run_report import NOT_COMPILED, DataSummary, DetailedScores, ModelSummary, RunReport, TrainSummary
+from hf_accel.report.run_report import DataSummary, DetailedScores, ModelSummary, RunReport, TrainSummary
 
 SPEEDS = {"baseline": 100.0, "all": 150.0, "bf16": 100.0}
 
@@ -35,13 +35,14 @@ def main() -> int:
     RunReport(
         recipe="digits",
         variant=variant,
-        notes=[f"{NOT_COMPILED}no compiler"] if variant == "compile" else [],
         environment={"device": "cpu", "cpu": "Stub CPU", "cores": 2},
         data=DataSummary(
             name="digits", fingerprint=os.environ.get("STUB_DATA", "data"), train_rows=1000, test_rows=100
         ),
         model=ModelSummary(name="stub", parameters=1000),
         train=TrainSummary(
+            compiled=False if variant == "compile" else None,
+            compile_failure="torch_compile: no compiler" if variant == "compile" else None,
             steps=20 if variant == "ga_larger_batch" else 40,
             epochs=2.0,
             effective_batch_size=100 if variant == "ga_larger_batch" else 50,

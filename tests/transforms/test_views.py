@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from hf_accel import evaluate, predict
 from hf_accel.hub.card import write_card
+from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.run_report import RunReport
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
@@ -104,7 +105,7 @@ def test_report_table_page_and_card_say_how_the_figures_were_made(flipped):
     assert (flipped / "report.html").read_text().count(
         "est-time augmentation: flip"
     ) == 2  # by the scores, and in the notes
-    card = write_card(flipped).read_text()
+    card = write_card(FinishedRun.read(flipped)).read_text()
     head, body = card.split("\n---\n", 1)
     summary = next(line for line in body.splitlines() if "**Accuracy" in line)
     assert "with test-time augmentation" in summary

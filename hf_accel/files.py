@@ -1,0 +1,42 @@
+"""Files that are written whole: a reader, or a crash, finds the old content or the new one, never a part of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+LONGEST_NAME_BYTES = 255
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write UTF-8 text as it stands, by way of a temporary file next to it; returns the path.
+
+    The content is on the disk before the file gets its name, and the name is on the disk when this returns.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written, or the disk is full; the file is as it was.
+    """
+    ending = f".{os.getpid()}.part"
+    stem = os.fsencode(f".{path.name}")[: LONGEST_NAME_BYTES - len(ending)]  # the name itself may be the longest one
+    temporary = path.with_name(os.fsdecode(stem) + ending)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _settle_folder(path.parent)
+    return path
+
+
+def _settle_folder(folder: Path) -> None:
+    """Have the system write the names in a folder to the disk, where it can: Windows opens no folder."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

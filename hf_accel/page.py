@@ -1,0 +1,77 @@
+"""`hf-accel page`: write what shows a finished run again, after it failed or to bring it up to date."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_accel.cli import command_parser, run_and_exit
+from hf_accel.errors import UserError
+
+if TYPE_CHECKING:
+    from hf_accel.data.splits import Splits
+    from hf_accel.report.finished_run import FinishedRun
+
+logger = logging.getLogger("hf_accel.page")  # under `python -m`, __name__ is __main__, which nobody listens to
+
+DESCRIPTION = """\
+Write the page, the plots, the model card and the notebook of a finished run again, from its report and its recipe.
+
+  hf-accel page outputs/digits/default
+
+Its figures and its model stay as they are. Pictures are read from the data of the run; where it cannot be had, or has
+changed, the page has none."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = command_parser("page", DESCRIPTION)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a finished run")
+    args = parser.parse_args(argv)
+    from hf_accel.report.finished_run import FinishedRun
+    from hf_accel.runs.folder import IN_USE
+    from hf_accel.runs.lock import sole_use
+    from hf_accel.runs.log import quiet_libraries, start_console
+
+    run = FinishedRun.read(args.folder)
+    quiet_libraries()
+    start_console(is_main=True)
+    with sole_use(args.folder, IN_USE), run.folder.additions():
+        failed = write_again(run)
+    print(run.folder.page if run.folder.page.is_file() else run.folder.path)
+    return 1 if failed else 0
+
+
+def write_again(run: FinishedRun) -> list[str]:
+    """Write everything that is made from a finished run; returns what could not be."""
+    from hf_accel.models.load import load_trained
+    from hf_accel.report.predictions import Predictions
+    from hf_accel.training.finish import write_extras
+
+    predictions = None
+    try:
+        predictions = Predictions.load(run.folder.predictions)
+    except (OSError, ValueError) as error:
+        logger.warning("no gallery of mistakes: %s", error)
+    splits = splits_of(run)
+    loaded = None if splits is None else load_trained(str(run.folder.model))
+    return write_extras(run, predictions, splits, loaded and loaded.model, loaded and loaded.processor)
+
+
+def splits_of(run: FinishedRun) -> Splits | None:
+    """The rows of the run; None, with a warning, where they cannot be had or are others by now."""
+    from hf_accel.data.splits import load_splits
+
+    try:
+        splits = load_splits(run.recipe.data, seed=int(run.recipe.training.get("seed", 42)))
+    except UserError as error:
+        logger.warning("no pictures: %s", error)
+        return None
+    if splits.fingerprint != run.report.data.fingerprint:
+        logger.warning("no pictures: %s has changed since the run", run.recipe.data.name)
+        return None
+    return splits
+
+
+if __name__ == "__main__":
+    run_and_exit(main)

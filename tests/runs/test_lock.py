@@ -1,0 +1,68 @@
+"""Two processes on one folder: the second is refused, and a process that was killed is in nobody's way."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hf_accel import push
+from hf_accel.cli import run
+from hf_accel.errors import UserError
+from hf_accel.runs.folder import IN_USE
+from hf_accel.runs.lock import sole_use
+from hf_accel.train import main
+from tests.support.hub_contents import write_run
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from hf_accel.runs.lock import sole_use\n"
+    "with sole_use(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(600)\n"
+)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that works in tmp_path/run."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_process_is_refused_until_the_first_is_killed(holder, tmp_path):
+    with pytest.raises(UserError, match="another comparison is running there"), sole_use(tmp_path / "run"):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with sole_use(tmp_path / "run"):
+        pass
+
+
+def test_training_in_a_folder_in_use_is_exit_code_2_and_one_message(holder, tmp_path, capsys):
+    start = time.monotonic()
+    assert run(main, ["--recipe", "digits", "--overwrite", "--output_dir", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'run'}: {IN_USE}" in error
+    assert len(error.splitlines()) <= 2  # one more for a default that was taken
+    assert time.monotonic() - start < 5  # before data and model are loaded
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_pushing_a_folder_in_use_is_exit_code_2(tmp_path, holder, capsys):
+    write_run(tmp_path / "run")
+    assert run(push.main, [str(tmp_path / "run")]) == 2
+    assert IN_USE in capsys.readouterr().err
+
+
+def test_a_folder_where_nothing_can_be_written_is_used_without_a_lock(tmp_path, monkeypatch):
+    def refused(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr("hf_accel.runs.lock.FileLock.acquire", refused)
+    used = []
+    with sole_use(Path(tmp_path)):
+        used.append(True)
+    assert used == [True]
