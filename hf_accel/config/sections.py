@@ -69,7 +69,9 @@ class DataSettings:
     transforms: str = "device"  # where images are changed: device (batched) | loader (on the CPU, while loading)
     cache_size: int | None = None  # short side at which photographs are cached; None: image_size / 0.875
     cache_dir: str | None = None
+    layout: str = "auto"  # auto | classes: every folder directly below data.name is a class
     on_bad_image: str = "error"  # error | skip
+    max_pixels: int | None = 178_956_970  # width x height from which an image counts as unreadable; None: any size
     max_train_rows: int | None = None  # stratified, seeded
     max_test_rows: int | None = None
     progressive_resizing: dict[str, float] | None = None  # start (pixels), full_at (fraction of the epochs, 0.75)
@@ -83,6 +85,7 @@ CHOICES = {
     "model.kernels": ("auto", "library"),
     "data.cache": ("memory", "disk", "device", "none"),
     "data.transforms": ("device", "loader"),
+    "data.layout": ("auto", "classes"),
     "data.on_bad_image": ("error", "skip"),
     "data.test_time_augmentation": ("none", "flip", "flip_shift"),
     "data.augment.crop": ("none", "pad", "random_resized"),
@@ -93,6 +96,7 @@ RANGES = {
     "data.validation": (0.0, 0.9),
     "data.image_size": (4, 4096),
     "data.cache_size": (4, 8192),
+    "data.max_pixels": (1, 10**12),
     "data.max_train_rows": (2, 10**12),
     "data.max_test_rows": (1, 10**12),
     "data.augment.pad": (0, 512),
