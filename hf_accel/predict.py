@@ -70,7 +70,8 @@ def predict(
         from accelerate.utils import gather_object
         from PIL import Image
 
-        from hf_accel.data.images import UnreadableImageError, decode_image, load_images
+        from hf_accel.data.images import UnreadableImageError, decode_image
+        from hf_accel.data.listing import load_images
         from hf_accel.models.load import load_trained
         from hf_accel.runs.log import quiet_libraries
         from hf_accel.training.arguments import accelerator_type

@@ -188,6 +188,10 @@ class DataSettings:
     cache_dir: StrictStr | None = Field(
         None, description="Folder of cache: disk; null: hf_accel in $HF_HOME, or else in the user's folder of caches."
     )
+    layout: Literal["auto", "classes"] = Field(
+        "auto",
+        description="classes: every folder directly below data.name is a class, even one that is called test or train.",
+    )
     on_bad_image: Literal["error", "skip"] = Field(
         "error",
         description="What an unreadable image does: it ends the run, or is left out and counted.",

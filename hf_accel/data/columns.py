@@ -1,11 +1,13 @@
 """Which column holds the images, which one the labels, and what number each label gets.
 
 The names come from the train split alone: a label that only another split has is refused, because no model trained on
-this data could ever give it.
+this data could ever give it. Labels of the other splits are matched by name, never by number.
 """
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import datasets
@@ -93,28 +95,67 @@ def _holds_images(feature: object) -> bool:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """From what a label column holds to class numbers 0..n-1."""
+    """From what the label columns of the splits hold to class numbers 0..n-1, matched by name.
+
+    Numbers of a ClassLabel column mean the names of that very column: another split may list them in another order.
+    Names that are equal in Unicode's normal form C look equal, and are one class; blank ones are missing labels.
+    """
 
     names: list[str]
-    values: pa.Array | None  # the value of each class; None: the column holds class numbers already
 
     @classmethod
     def of(cls, train: datasets.Dataset, column: str) -> LabelMap:
         feature = train.features[column]
         if isinstance(feature, datasets.ClassLabel):
-            return cls(list(feature.names), None)
+            return cls(_unique_names(feature.names))
         values = pc.drop_null(pc.unique(read_column(train, column)))
         if pa.types.is_integer(values.type):  # -1 and the like mean "no label", wherever they occur
             values = values.filter(pc.greater_equal(values, pa.scalar(0, values.type)))
         values = values.take(pc.sort_indices(values))
-        return cls([str(value) for value in values.to_pylist()], values)
+        return cls(_unique_names(map(str, _plain_values(values, column))))
 
-    def ids(self, column: pa.ChunkedArray) -> np.ndarray:
+    def ids(self, table: datasets.Dataset, column: str) -> np.ndarray:
         """(N,) int64 class numbers; -1 where the label is missing or not one of the classes."""
-        if self.values is None:
-            numbers = column.fill_null(-1).to_numpy().astype(np.int64)
-            return np.where((numbers >= 0) & (numbers < len(self.names)), numbers, -1)
-        return pc.index_in(column.cast(self.values.type), self.values).fill_null(-1).to_numpy().astype(np.int64)
+        numbers = {name: number for number, name in enumerate(self.names)}
+        feature, cells = table.features[column], read_column(table, column)
+        if isinstance(feature, datasets.ClassLabel):
+            own = np.array([numbers.get(normal_name(name), -1) for name in feature.names] + [-1], dtype=np.int64)
+            cells = cells.fill_null(-1).to_numpy().astype(np.int64)
+            return own[np.where((cells >= 0) & (cells < len(feature.names)), cells, -1)]
+        values = pc.drop_null(pc.unique(cells))
+        of_values = [numbers.get(normal_name(str(value)), -1) for value in _plain_values(values, column)]
+        places = pc.index_in(cells, values).fill_null(-1).to_numpy().astype(np.int64)  # -1 is the last of the next
+        return np.array([*of_values, -1], dtype=np.int64)[places]
+
+
+def normal_name(name: str) -> str:
+    """The form in which names that look equal are equal; blank names have none.
+
+    >>> normal_name("cafe\u0301") == normal_name("caf\u00e9")
+    True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def _unique_names(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(normal_name(name) for name in names if name.strip()))
+
+
+def _plain_values(values: pa.Array, column: str) -> list:
+    try:
+        return values.to_pylist()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"column {column}: the label {error.object!r} is not UTF-8. Expected text: correct it."
+        ) from error
+
+
+def label_text(table: datasets.Dataset, column: str, row: int) -> str:
+    """What a row says about its class, for a message: the name where it has one."""
+    value, feature = read_column(table.select([row]), column)[0].as_py(), table.features[column]
+    if isinstance(feature, datasets.ClassLabel) and value is not None and 0 <= value < len(feature.names):
+        return repr(feature.names[value])
+    return repr(value)
 
 
 def read_column(table: datasets.Dataset, column: str) -> pa.ChunkedArray:
@@ -122,9 +163,11 @@ def read_column(table: datasets.Dataset, column: str) -> pa.ChunkedArray:
 
 
 def is_unlabelled(column: pa.ChunkedArray) -> bool:
-    """Whether it is a test split published without labels: all null, or all -1, as of ImageNet-1k."""
+    """Whether it is a test split published without labels: all null or blank, or all -1, as of ImageNet-1k."""
     if len(column) == column.null_count:
         return True
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return not any(str(value or "").strip() for value in pc.unique(column).to_pylist())
     if not pa.types.is_integer(column.type):
         return False
     return pc.min_max(column).as_py() == {"min": -1, "max": -1}

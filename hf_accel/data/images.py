@@ -1,25 +1,43 @@
-"""Image files and encoded bytes -> RGB pixels, and the files that a person means by a folder or a glob.
+"""Image files and encoded bytes -> RGB pixels.
 
 Transparency is dropped, not blended, because `convert("RGB")` is what `pipeline("image-classification")` does with the
 same file later: the model must be trained on what it will be shown. Only grey levels beyond 8 bits are treated in
-another way: PIL clips them, which turns most of a 16-bit picture white, so they are scaled.
+another way: PIL clips them, which turns most of a 16-bit picture white, so they are scaled, and a note says so.
 """
 
 from __future__ import annotations
 
-import glob
+import functools
+import importlib.util
 import io
+import logging
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
+import PIL.features
 import PIL.Image
 
 from hf_accel.errors import UserError
 
+logger = logging.getLogger(__name__)
+
+MAX_PIXELS = 178_956_970  # width x height; the size from which Pillow, too, refuses an image as a decompression bomb
+HEIC_EXTRA = 'pip install "hf_accel[heic]"'
+HAS_HEIC = importlib.util.find_spec("pillow_heif") is not None
+if HAS_HEIC:  # in every process that decodes: a spawned DataLoader worker imports this file
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
 IMAGE_SUFFIXES = (
-    *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm"),
-    *(".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+    *((".avif",) if PIL.features.check("avif") else ()),
+    *(".bmp", ".gif"),
+    *((".heic", ".heics", ".heif", ".heifs", ".hif") if HAS_HEIC else ()),
+    ".jfif",
+    *((".j2k", ".jp2", ".jpf", ".jpx") if PIL.features.check("jpg_2000") else ()),
+    *(".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 _ORIENTATION = 0x0112  # the EXIF tag; 1 or absent: upright
 _UPRIGHT = {
@@ -33,6 +51,11 @@ _UPRIGHT = {
 }
 
 
+DEEP_GREY_SCALING = (
+    "0..65535 is scaled to 0..255, values that end at 255 (or at 1) are taken as they are (or times 255)"
+)
+
+
 class UnreadableImageError(UserError):
     """An image that cannot be decoded. `reason` is the message without the name of the image."""
 
@@ -41,24 +64,32 @@ class UnreadableImageError(UserError):
         self.reason = reason
 
 
-def decode_image(encoded: dict | bytes | Path | None) -> np.ndarray:
+def decode_image(encoded: dict | bytes | Path | None, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
     """Decode one image of any PIL mode, upright.
 
     Args:
         encoded: the bytes of an image file, its path, or a row of an `Image(decode=False)` column
             ({"bytes", "path"}).
+        max_pixels: width x height from which an image is refused, by its header: a few KB may hold gigabytes of pixels.
+            None: any size. A limit above Pillow's own lifts that one for this process.
     Returns:
         (H, W, 3) uint8, RGB. Of an animation, the first frame.
     Raises:
-        UnreadableImageError: missing, truncated or not an image, or a decompression bomb (by PIL's limit).
+        UnreadableImageError: missing, truncated, not an image, too large, or of grey levels without a known range.
     """
     if isinstance(encoded, dict):
         encoded = Path(encoded["path"]) if encoded["bytes"] is None and encoded["path"] else encoded["bytes"]
     where = str(encoded) if isinstance(encoded, Path) else "image"
     if not encoded:
         raise UnreadableImageError(where, "it is empty")
+    if max_pixels is None or max_pixels > MAX_PIXELS:
+        PIL.Image.MAX_IMAGE_PIXELS = None
     try:
-        with PIL.Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+        with _open(encoded) as image:
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise ValueError(
+                    f"it has {image.width} x {image.height} pixels, more than data.max_pixels ({max_pixels:,}) allows"
+                )
             image.load()
             turn = _UPRIGHT.get(_orientation(image))
             rgb = _to_rgb(image)
@@ -66,7 +97,15 @@ def decode_image(encoded: dict | bytes | Path | None) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # on broken files PIL's decoders raise OSError, SyntaxError, struct.error, ValueError...
-        raise UnreadableImageError(where, _reason(error)) from error
+        raise UnreadableImageError(where, _reason(error, encoded)) from error
+
+
+def _open(encoded: bytes | Path) -> PIL.Image.Image:
+    if isinstance(encoded, bytes):
+        return PIL.Image.open(io.BytesIO(encoded))
+    if not stat.S_ISREG(os.stat(encoded).st_mode):  # a pipe or a device would never end
+        raise ValueError("it is not a regular file")
+    return PIL.Image.open(encoded)
 
 
 def _orientation(image: PIL.Image.Image) -> int:
@@ -77,12 +116,9 @@ def _orientation(image: PIL.Image.Image) -> int:
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    if image.mode.startswith("I"):  # "I;16" and its byte orders; "I" is what PIL makes of a 16-bit PGM
-        return _grey(np.asarray(image) / 257)
-    if image.mode == "F":  # the range is not written in the file: 0..1, 0..255 or 0..65535
-        values = np.nan_to_num(np.asarray(image))
-        peak = values.max()
-        return _grey(values * (255 if peak <= 1 else 1 if peak <= 255 else 1 / 257))
+    if is_deep_grey(image):
+        _warn_once(image.mode)
+        return _grey(_eight_bits(image))
     if image.mode == "La":  # grey with premultiplied alpha: PIL has no direct way to RGB
         image = image.convert("LA")
     # A palette with several transparent entries makes `convert` warn for each file.
@@ -90,68 +126,76 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     return image.convert("RGB")
 
 
+def is_deep_grey(image: PIL.Image.Image) -> bool:
+    """Whether an image has grey levels of more than 8 bits, which `pipeline` clips and this package scales."""
+    return image.mode.startswith("I") or image.mode == "F"  # "I;16" and its byte orders; 32 bits are "I"
+
+
+def has_deep_grey(encoded: dict | None) -> bool:
+    """The same of a row of an image column, by its header; False where that cannot be read."""
+    source = encoded and (encoded["bytes"] or (Path(encoded["path"]) if encoded["path"] else None))
+    if not source:
+        return False
+    try:
+        with _open(source) as image:
+            return is_deep_grey(image)
+    except Exception:  # unreadable: said when it is read
+        return False
+
+
+def _eight_bits(image: PIL.Image.Image) -> np.ndarray:
+    """Grey levels on the scale 0..255, float.
+
+    The mode states 16 bits (and Pillow brings a PGM to them, in mode I). The range of 32-bit integers and floats is not
+    written in a file: it is taken to be the smallest of 0..1 (floats), 0..255 and 0..65535 that holds the values.
+
+    Raises:
+        ValueError: there is no such range.
+    """
+    levels = np.asarray(image)
+    if image.mode.startswith("I;16") or image.format == "PPM":
+        return levels / 257
+    if image.mode == "F":
+        levels = np.nan_to_num(levels)
+    least, peak = levels.min(), levels.max()
+    if image.mode == "I" and not 0 <= least <= peak <= 65535:
+        raise ValueError(
+            f"its grey levels reach from {least} to {peak}, expected 0..255 or 0..65535: convert it to 8 or 16 bits"
+        )
+    if image.mode == "F" and peak <= 1:
+        return levels * 255
+    return levels if peak <= 255 else levels / 257
+
+
+@functools.cache
+def _warn_once(mode: str) -> None:
+    logger.warning(
+        "Images with grey levels of more than 8 bits (Pillow's mode %s): %s. `pipeline` would clip the levels at 255: "
+        "give it 8-bit images",
+        mode,
+        DEEP_GREY_SCALING,
+    )
+
+
 def _grey(levels: np.ndarray) -> PIL.Image.Image:
     return PIL.Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8)).convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, encoded: bytes | Path) -> str:
     if isinstance(error, PIL.UnidentifiedImageError):
-        return "its content is in no image format that Pillow knows"
+        return _unidentified(encoded)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
 
 
-def is_image_file(path: str | Path) -> bool:
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
-
-
-def visible_files(folder: Path) -> list[str]:
-    """All files below a folder, as sorted paths relative to it, with "/" between their parts.
-
-    Hidden files and folders (`.ipynb_checkpoints`, `._photo.jpg`, `__MACOSX`) are left out. Text, not Path: a folder of
-    a million images is listed several times faster.
-
-    Raises:
-        UserError: a folder may not be listed.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: the folder cannot be listed: {error.strerror}")
-
-    found = []
-    for path, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        prefix = os.path.relpath(path, folder).replace(os.sep, "/")
-        found += [name if prefix == "." else f"{prefix}/{name}" for name in names if not is_hidden(name)]
-    return sorted(found)
-
-
-def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def load_images(paths: list[str]) -> list[Path]:
-    """The image files that files, folders (searched to their depth) and globs stand for, each once, in order.
-
-    A file named outright is taken whatever its ending.
-
-    Raises:
-        UserError: an argument stands for no image file.
-    """
-    found: dict[Path, None] = {}
-    for text in paths:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            matches = [path / name for name in visible_files(path) if is_image_file(name)]
-            problem = f"the folder holds no image file ({', '.join(IMAGE_SUFFIXES)})"
-        elif path.exists():
-            matches, problem = [path], ""
-        else:
-            names = sorted(glob.glob(str(path), recursive=True))
-            matches = [Path(name) for name in names if is_image_file(name)]
-            problem = "no image file matches this pattern" if glob.has_magic(text) else "no such file or folder"
-        if not matches:
-            raise UserError(f"{text}: {problem}. Expected an image, a folder of images, or a glob such as '*.jpg'.")
-        found.update(dict.fromkeys(matches))
-    return list(found)
+def _unidentified(encoded: bytes | Path) -> str:
+    if isinstance(encoded, bytes):
+        start = encoded[:12]
+    else:
+        with open(encoded, "rb") as file:
+            start = file.read(12)
+    is_heic = start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+    if is_heic and not HAS_HEIC:
+        return f"its content is HEIC, whatever its name: {HEIC_EXTRA}"
+    return "its content is in no image format that Pillow knows"

@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,18 +18,24 @@ import datasets
 import huggingface_hub
 import numpy as np
 import PIL.Image
+import pyarrow as pa
 
 from hf_accel.config.sections import DataSettings
-from hf_accel.data.images import is_hidden, is_image_file, visible_files
+from hf_accel.data.folders import read_image_folder
+from hf_accel.data.listing import (
+    Listing,
+    files_fingerprint,
+    is_hidden,
+    is_image_file,
+    is_unread_picture,
+    list_files,
+    require_utf8,
+)
+from hf_accel.data.parquet import read_parquet_tables
+from hf_accel.data.split_names import SPLIT_WORDS, split_role
 from hf_accel.errors import UserError, did_you_mean
 
 DIGITS = "digits"
-_HASHED_BYTES = 4 << 30  # files up to this size in all are told apart by their content: seconds to read
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
 
 
 @dataclass(frozen=True)
@@ -37,18 +44,22 @@ class Source:
 
     parts: dict[str, datasets.Dataset]
     fingerprints: dict[str, str]  # by role; the same in every process that opens the same data
+    names: dict[str, str]  # by role: what the data set calls the split
     notes: list[str] = field(default_factory=list)  # what a person should know about how it was read
+    content: dict[str, np.ndarray | None] = field(default_factory=dict)  # by role: (N,) uint64, of equal files equal
+    folders: tuple[Path, ...] | None = None  # from which files that rows name may be read; None: the names are our own
 
 
 def open_source(settings: DataSettings) -> Source:
     """Find and open what `data.name` stands for. A local folder comes before a data set of the Hub.
 
     Raises:
-        UserError: there is no such thing, it holds no images, or it cannot be read.
+        UserError: there is no such thing, it holds no images, its structure is ambiguous, or it cannot be read.
     """
-    if settings.name == DIGITS:
-        return _open_digits()
     path = Path(settings.name).expanduser()
+    if settings.name == DIGITS:
+        _refuse_clash(path)
+        return _open_digits()
     if path.is_dir():
         return _open_folder(settings, path)
     if path.exists():
@@ -56,6 +67,15 @@ def open_source(settings: DataSettings) -> Source:
     if _is_path(settings.name):
         raise UserError(f"data.name {settings.name}: no such folder. {_neighbours(path)}")
     return _open_hub(settings)
+
+
+def _refuse_clash(folder: Path) -> None:
+    """The built-in data set has the name of a folder here. A run's own folder, which has a recipe, is not data."""
+    if folder.is_dir() and not (folder / "recipe.yaml").exists():
+        raise UserError(
+            f"data.name {DIGITS}: is the built-in data set, and there is a folder {folder.resolve()}. Write ./{DIGITS} for "
+            "the folder; for the built-in one rename the folder, or start from another one."
+        )
 
 
 def _is_path(name: str) -> bool:
@@ -83,7 +103,9 @@ def _open_digits() -> Source:
     )
     rows = {"image": [{"bytes": _png(image), "path": None} for image in pixels], "label": digits.target.tolist()}
     fingerprint = hashlib.sha256(pixels.tobytes() + digits.target.tobytes()).hexdigest()
-    return Source({"train": datasets.Dataset.from_dict(rows, features=features)}, {"train": fingerprint})
+    return Source(
+        {"train": datasets.Dataset.from_dict(rows, features=features)}, {"train": fingerprint}, {"train": DIGITS}
+    )
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -94,80 +116,42 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _open_folder(settings: DataSettings, folder: Path) -> Source:
     where = f"data.name {settings.name}"
-    files = visible_files(folder)
-    if any(name.endswith(".parquet") for name in files):
-        tables = _load(where, str(folder.resolve()), settings.config)
-        # The library's own fingerprint follows the path and the date of the files.
-        names = [name for name in files if name.endswith(".parquet")]
-        content = _files_fingerprint(names, [str(folder / name) for name in names])
-        fingerprints = {
-            split: hashlib.sha256(f"{content} {settings.config} {split} {len(table)}".encode()).hexdigest()
-            for split, table in tables.items()
-        }
-        return _by_role(where, tables, fingerprints)
-    if any(is_image_file(name) for name in files):
-        return _open_image_folder(where, folder, files)
+    listing = list_files(folder)
+    tables = [name for name in listing.files if name.endswith(".parquet") and Path(name).name != "metadata.parquet"]
+    pictures = [name for name in listing.files if is_image_file(name) or is_unread_picture(name)]
+    if tables:
+        return _open_parquet_folder(settings, folder, listing, tables, len(pictures))
+    if pictures:
+        parts, notes = read_image_folder(settings, where, folder, listing)
+        return Source(
+            parts={role: part.table for role, part in parts.items()},
+            fingerprints={role: part.fingerprint for role, part in parts.items()},
+            names={role: part.name for role, part in parts.items()},
+            notes=listing.notes() + notes,
+            content={role: part.content for role, part in parts.items()},
+        )
+    files = listing.files
     content = f"none of its {len(files)} files is parquet or an image" if files else "the folder is empty"
     raise UserError(f"{where}: {content}. Expected parquet files, or a folder of images for each class.")
 
 
-def _open_image_folder(where: str, folder: Path, files: list[str]) -> Source:
-    """Read `class/…/image` or `split/class/…/image`."""
-    images = [name for name in files if is_image_file(name)]
-    tops = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
-    # A folder named train that holds images itself is a class (vehicles), not a split.
-    with_classes = {name.split("/")[0] for name in images if name.count("/") >= 2}
-    splits = [name for name in tops if name in with_classes and _role(name)]
-    roots = {split: f"{split}/" for split in splits} or {"train": ""}
-    tables, fingerprints, used = {}, {}, 0
-    notes = [f"folder {name} is no split and is not read" for name in tops if splits and name not in splits]
-    for split, prefix in roots.items():
-        rows = [name for name in images if name.startswith(prefix) and "/" in name[len(prefix) :]]
-        labels = [name[len(prefix) :].split("/")[0] for name in rows]
-        classes = {path.name for path in (folder / prefix).iterdir() if path.is_dir() and not is_hidden(path.name)}
-        empty = sorted(classes - set(labels))
-        if empty:
-            notes.append(f"no image in {', '.join(prefix + name for name in empty)}: not a class")
-        if len(set(labels)) < 2 and _role(split) == "train":
-            _refuse_single_class(where, prefix, rows, labels)
-        root = os.path.abspath(folder)
-        paths = [f"{root}/{name}" for name in rows]
-        table = datasets.Dataset.from_dict({"image": paths, "label": labels})
-        tables[split] = table.cast_column("image", datasets.Image(decode=False))
-        fingerprints[split] = _files_fingerprint(rows, paths)
-        used += len(rows)
-    if used < len(files):
-        notes.append(f"{len(files) - used} files are no images, or lie outside the class folders: not read")
-    return _by_role(where, tables, fingerprints, notes)
-
-
-def _refuse_single_class(where: str, prefix: str, rows: list[str], labels: list[str]) -> None:
-    expected = "Expected a folder of images for each of two or more classes"
-    if not labels:
-        raise UserError(f"{where}: its images lie in no class folder. {expected}: cats/1.jpg, dogs/2.jpg.")
-    below = sorted({parts[1] for name in rows if len(parts := name[len(prefix) :].split("/")) > 2})
-    hint = f" Are the classes the folders in it ({', '.join(below[:5])})? Then name that folder." if below else ""
-    raise UserError(f"{where}: has one class only, {labels[0]}. {expected}.{hint}")
-
-
-def _files_fingerprint(names: list[str], paths: list[str]) -> str:
-    """Of what files hold, wherever and since whenever they are there; of their size and date where they are too large."""
-    digest = hashlib.sha256()
-    # A link to nowhere is an unreadable image, to be treated as any other when it is read.
-    stats = [os.stat(path) if os.path.exists(path) else os.lstat(path) for path in paths]
-    by_content = sum(stat.st_size for stat in stats) <= _HASHED_BYTES
-    for name, path, stat in zip(names, paths, stats, strict=True):
-        digest.update(f"{name}\0{stat.st_size}\0".encode())
-        digest.update(_content_digest(path) if by_content else f"{stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
-def _content_digest(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:  # unreadable as an image, too
-        return str(error.errno).encode()
+def _open_parquet_folder(
+    settings: DataSettings, folder: Path, listing: Listing, names: list[str], num_pictures: int
+) -> Source:
+    where = f"data.name {settings.name}"
+    require_utf8(where, names)
+    with _said_clearly(where):
+        tables = read_parquet_tables(folder.resolve(), names, settings)
+    # The library's own fingerprint follows the path and the date of the files.
+    content, _ = files_fingerprint(names, [str(folder / name) for name in names])
+    fingerprints = {
+        split: hashlib.sha256(f"{content} {settings.config} {split} {len(table)}".encode()).hexdigest()
+        for split, table in tables.items()
+    }
+    notes = listing.notes()
+    if num_pictures:
+        notes.append(f"the folder holds parquet files: its {num_pictures:,} picture files are not read as rows")
+    return _by_role(where, tables, fingerprints, notes, (folder,))
 
 
 def _open_hub(settings: DataSettings) -> Source:
@@ -178,7 +162,8 @@ def _open_hub(settings: DataSettings) -> Source:
         raise UserError(f"{where}: is neither a local folder nor a name the Hub can have. {error}") from error
     local = "For a data set on this machine give its folder: --data.name ./FOLDER (parquet files or class folders)."
     try:
-        return _by_role(where, _load(where, name, settings.config, settings.revision))
+        with _said_clearly(where):
+            tables = datasets.load_dataset(name, settings.config, revision=settings.revision)
     except ConnectionError as error:
         url = f"{huggingface_hub.constants.ENDPOINT}/datasets/{name}"
         raise UserError(
@@ -187,14 +172,18 @@ def _open_hub(settings: DataSettings) -> Source:
         ) from error
     except datasets.exceptions.DatasetNotFoundError as error:
         raise UserError(f"{where}: there is no such local folder, and the Hub says: {error} {local}") from error
+    downloads = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}"
+    return _by_role(where, tables, folders=(downloads, Path(datasets.config.DOWNLOADED_DATASETS_PATH)))
 
 
-def _load(where: str, name: str, config: str | None, revision: str | None = None) -> dict[str, datasets.Dataset]:
+@contextmanager
+def _said_clearly(where: str) -> Iterator[None]:
+    """Errors of opening tables, as one message with the cause."""
     try:
-        return datasets.load_dataset(name, config, revision=revision)
+        yield
     except (ConnectionError, datasets.exceptions.DatasetNotFoundError):
         raise
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -206,25 +195,27 @@ def _load(where: str, name: str, config: str | None, revision: str | None = None
         raise UserError(f"{where}: cannot be opened: {cause}") from error
 
 
-def _role(name: str) -> str | None:
-    return next((role for role, names in SPLIT_NAMES.items() if name.lower() in names), None)
-
-
 def _by_role(
     where: str,
     tables: dict[str, datasets.Dataset],
     fingerprints: dict[str, str] | None = None,
     notes: list[str] | None = None,
+    folders: tuple[Path, ...] | None = None,
 ) -> Source:
     """Give each split its role; a split that has none is not read, and a note says so."""
-    source = Source({}, {}, notes or [])
-    for name, table in tables.items():
-        role = "train" if len(tables) == 1 and _role(name) is None else _role(name)
+    source = Source({}, {}, {}, notes or [], folders=folders)
+    rank = {word: place for words in SPLIT_WORDS.values() for place, word in enumerate(words)}
+    for name in sorted(tables, key=lambda name: rank.get(name.casefold(), len(rank))):  # stable
+        role = "train" if len(tables) == 1 and split_role(name) is None else split_role(name)
         if role is None or role in source.parts:
-            source.notes.append(f"split {name} is neither train, validation nor test: not read")
+            why = f"the {role} split is {source.names[role]}" if role else "it is neither train, validation nor test"
+            source.notes.append(f"split {name} is not read: {why}")
             continue
-        source.parts[role] = table
-        source.fingerprints[role] = fingerprints[name] if fingerprints else table._fingerprint
-    if "train" not in source.parts:
-        raise UserError(f"{where}: has no train split, only {', '.join(tables)}. Expected a split named train.")
+        source.parts[role] = tables[name]
+        source.names[role] = name
+        source.fingerprints[role] = fingerprints[name] if fingerprints else tables[name]._fingerprint
+    if not source.parts:
+        raise UserError(
+            f"{where}: its splits are {', '.join(tables)}. Expected splits named train, validation or test."
+        )
     return source

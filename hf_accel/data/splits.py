@@ -8,8 +8,10 @@ an image that it was trained on with another seed.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -17,69 +19,34 @@ import datasets
 import numpy as np
 
 from hf_accel.config.sections import DataSettings
-from hf_accel.data.columns import LabelMap, find_columns, is_unlabelled, read_column
-from hf_accel.data.images import UnreadableImageError, decode_image, load_images
+from hf_accel.data.columns import LabelMap, find_columns, is_unlabelled, label_text, read_column
+from hf_accel.data.duplicates import duplicate_notes
+from hf_accel.data.encoded import content_numbers, with_own_files
+from hf_accel.data.image_split import ImageSplit
+from hf_accel.data.images import DEEP_GREY_SCALING, UnreadableImageError, decode_image, has_deep_grey
+from hf_accel.data.listing import load_images
 from hf_accel.data.sources import Source, open_source
 from hf_accel.errors import UserError
 
-__all__ = ["ImageSplit", "Splits", "decode_image", "load_images", "load_splits", "stratified_rows"]
+__all__ = [
+    "ImageSplit",
+    "ScoredRows",
+    "Splits",
+    "decode_image",
+    "load_images",
+    "load_split",
+    "load_splits",
+    "stratified_rows",
+]
 
 logger = logging.getLogger(__name__)
 
 TEST_FRACTION = 0.2  # of train, where a data set has neither a validation nor a test split
 TEST_SEED = 0
 CLASSES_SHOWN = 20  # more classes than this are folded, so that `describe` fits one screen
-
-
-@dataclass(frozen=True)
-class ImageSplit:
-    """The rows of one split, nothing decoded."""
-
-    dataset: datasets.Dataset  # its image column is Image(decode=False): {"bytes", "path"}
-    image_column: str
-    labels: np.ndarray  # (N,) int64
-    label_names: list[str]
-    source: str  # for messages: "data/cifar10, train split"
-    fingerprint: str  # changes with the content and with the rows selected
-    rows: np.ndarray | None = None  # (N,) the row of each image in `source`; None: 0..N-1
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def read(self, row: int) -> np.ndarray:
-        """Pixels of one row, (H, W, 3) uint8 RGB, upright.
-
-        Raises:
-            UserError: the image is unreadable; names its file or row.
-        """
-        try:
-            return decode_image(self.dataset[int(row)][self.image_column])
-        except UnreadableImageError as error:
-            raise UserError(
-                f"{self.where(row)}: cannot be read as an image: {error.reason}. Mend or remove it, or set "
-                "data.on_bad_image: skip to leave out such images."
-            ) from error
-
-    def where(self, row: int) -> str:
-        """The file of an image if it has one, else its row in the data set."""
-        encoded = self.dataset[int(row)][self.image_column] or {"bytes": None, "path": None}
-        if encoded["bytes"] is None and encoded["path"]:
-            return encoded["path"]
-        original = int(row) if self.rows is None else int(self.rows[row])
-        name = f" ({encoded['path']})" if encoded["path"] else ""
-        return f"row {original}{name} of {self.source}"
-
-    def select(self, rows: np.ndarray) -> ImageSplit:
-        """The split that has only these rows, in this order."""
-        rows = np.asarray(rows, dtype=np.int64)
-        digest = hashlib.sha256(self.fingerprint.encode() + rows.tobytes())
-        return replace(
-            self,
-            dataset=self.dataset.select(rows),
-            labels=self.labels[rows],
-            rows=rows if self.rows is None else self.rows[rows],
-            fingerprint=digest.hexdigest(),
-        )
+_NAMES_SHOWN = 5
+_NAME_LENGTH = 32
+_HEADERS_READ = 32  # per split, to find images of more than 8 bits
 
 
 @dataclass(frozen=True)
@@ -93,6 +60,7 @@ class Splits:
     name: str
     fingerprint: str
     test_split: str = "test"  # the data set's own split that the test rows are of: test, validation or train
+    fingerprints: dict[str, str] = field(default_factory=dict)  # of each split by role, its class names included
     skipped: list[str] = field(default_factory=list)  # unreadable images left out, each with the reason
     notes: list[str] = field(default_factory=list)  # where the splits come from, what was not read
 
@@ -103,7 +71,7 @@ class Splits:
         counts = np.stack([np.bincount(p.labels, minlength=len(self.label_names)) for p in parts.values()])  # (P, C)
         totals = ", ".join(f"{len(part):,} {role}" for role, part in parts.items())
         lines = [f"{self.name}: {len(self.label_names):,} classes, {totals} images", ""]
-        names = [name if len(name) <= 32 else name[:31] + "…" for name in self.label_names]
+        names = [_short(name) for name in self.label_names]
         shown, folded = list(range(len(names))), 0
         if len(names) > CLASSES_SHOWN:
             half = CLASSES_SHOWN // 2
@@ -116,7 +84,9 @@ class Splits:
             if folded and position == CLASSES_SHOWN // 2:
                 lines.append(f"  … {folded:,} more classes, between these two groups in number of train images …")
             lines.append("  " + names[label].ljust(width) + "".join(f"{count:12,}" for count in counts[:, label]))
-        lines += ["", *(f"  {note}" for note in self.notes)] if self.notes else []
+        lines += [""] if self.notes else []
+        for note in self.notes:
+            lines += textwrap.wrap(note, 80, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
         if self.skipped:
             lines += ["", f"  {len(self.skipped):,} unreadable images are left out:"]
             lines += [f"    {text}" for text in self.skipped[:5]]
@@ -137,10 +107,46 @@ def load_splits(settings: DataSettings, seed: int, selection: bool = True) -> Sp
     Raises:
         UserError: the data cannot be found, understood or divided, or has one class only.
     """
-    parts, notes = _label(open_source(settings), settings)
+    source = open_source(settings)
+    if "train" not in source.parts:
+        raise UserError(
+            f"data.name {settings.name}: has no train split, only {', '.join(sorted(source.names.values()))}. Expected a "
+            "split named train."
+        )
+    train = source.parts["train"]
+    label_map = LabelMap.of(train, find_columns(train, settings)[1])
+    if len(label_map.names) < 2:
+        raise _single_class(settings, label_map.names)
+    parts, notes = _label(source, settings, label_map)
+    _refuse_single_class(parts["train"], settings)
+    chosen = _choose_rows(parts, settings, seed, selection, notes)
+    skipped: list[str] = []
+    if settings.on_bad_image == "skip":
+        chosen = {role: part and _readable(part, skipped, role == "train") for role, part in chosen.items()}
+        chosen["train"] = replace(chosen["train"], has_stand_ins=True)
+    _refuse_single_class(chosen["train"], settings)
+    present = {role: part for role, part in chosen.items() if part is not None}
+    notes += _coverage_notes(present) + _deep_grey_notes(present) + duplicate_notes(present, settings.name)
+    chosen = {role: part and replace(part, content=None) for role, part in chosen.items()}
+    content = "".join(part.fingerprint for part in present.values())
+    return Splits(
+        **chosen,
+        label_names=present["train"].label_names,
+        name=settings.name,
+        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
+        fingerprints={role: _fingerprint(part) for role, part in present.items()},
+        test_split=next(role for role in ("test", "validation", "train") if role in parts),
+        skipped=skipped,
+        notes=notes,
+    )
+
+
+def _choose_rows(
+    parts: dict[str, ImageSplit], settings: DataSettings, seed: int, selection: bool, notes: list[str]
+) -> dict[str, ImageSplit | None]:
+    """train, validation and test as `load_splits` describes them; what was decided is added to the notes."""
     train, validation, test = (parts.get(role) for role in ("train", "validation", "test"))
     selection = selection and settings.validation > 0
-    test_split = next(role for role in ("test", "validation", "train") if parts.get(role) is not None)
     if test is None and validation is not None:
         validation, test = None, validation
         notes.append("no test split: the validation split is the test")
@@ -156,55 +162,150 @@ def load_splits(settings: DataSettings, seed: int, selection: bool = True) -> Sp
     else:
         train, validation = _hold_out(train, settings.validation, seed, "validation")
         notes.append(f"validation: {settings.validation:.3g} of train held out, stratified, seed {seed}")
+    return {"train": train, "validation": validation, "test": test}
 
-    chosen = {"train": train, "validation": validation, "test": test}
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """One split, to be scored by a model that was trained elsewhere."""
+
+    split: ImageSplit  # its label_names are the classes that have images, one or more
+    fingerprint: str  # comparable with those in `Splits.fingerprints`
+    skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def load_split(settings: DataSettings, role: str = "test") -> ScoredRows:
+    """Everything that data holds of one split, for evaluation alone: nothing is held out, one class is enough.
+
+    Data without splits (a folder of class folders, a table without a test split) is scored as a whole when its test or
+    train rows are asked for; without a test split the validation split is the test. `max_test_rows`, for train
+    `max_train_rows`, and `on_bad_image` hold.
+
+    Args:
+        role: train, validation or test.
+    Raises:
+        UserError: the data cannot be found or understood, or has no such split with labels.
+    """
+    source = open_source(settings)
+    taken = next((name for name in (role, *_STAND_FOR.get(role, ())) if name in source.parts), None)
+    if taken is None and role == "train" and len(source.parts) == 1:
+        taken = next(iter(source.parts))
+    if taken is None:
+        raise UserError(
+            f"data.name {settings.name}: has no {role} split, only {', '.join(source.names.values())}. Ask for another "
+            "split, or name a folder of class folders."
+        )
+    table = source.parts[taken]
+    labels = LabelMap.of(table, find_columns(table, settings)[1])
+    parts, notes = _label(replace(source, parts={taken: table}), settings, labels)
+    if taken not in parts or not len(parts[taken]):
+        raise UserError(
+            f"data.name {settings.name}: {'; '.join(notes) or 'it is empty'}. Expected labelled images to score."
+        )
+    part = _subset(parts[taken], settings.max_train_rows if role == "train" else settings.max_test_rows, TEST_SEED)
     skipped: list[str] = []
     if settings.on_bad_image == "skip":
-        chosen = {role: part and _readable(part, skipped) for role, part in chosen.items()}
-    _refuse_single_class(chosen["train"], settings)
-    content = "".join(part.fingerprint for part in chosen.values() if part is not None)
-    fingerprint = hashlib.sha256(content.encode()).hexdigest()
-    return Splits(**chosen, label_names=train.label_names, name=settings.name, fingerprint=fingerprint,
-                  test_split=test_split, skipped=skipped, notes=notes)  # fmt: skip
+        part = _readable(part, skipped, refuse_gone=False)
+    if taken != role:
+        notes.append(f"no {role} split: all its rows ({source.names[taken]}) are scored")
+    notes += _deep_grey_notes({taken: part}) + duplicate_notes({taken: part}, settings.name)
+    present = np.unique(part.labels)
+    names = [part.label_names[number] for number in present]
+    part = replace(part, labels=np.searchsorted(present, part.labels), label_names=names, content=None)
+    return ScoredRows(part, _fingerprint(part), skipped, notes)
 
 
-def _label(source: Source, settings: DataSettings) -> tuple[dict[str, ImageSplit], list[str]]:
+_STAND_FOR = {"test": ("validation", "train")}  # role -> the splits that are scored where there is none of that role
+
+
+def _fingerprint(part: ImageSplit) -> str:
+    return hashlib.sha256(json.dumps([part.fingerprint, part.label_names]).encode()).hexdigest()
+
+
+def _label(source: Source, settings: DataSettings, label_map: LabelMap) -> tuple[dict[str, ImageSplit], list[str]]:
     """Every part with its class numbers; empty and unlabelled ones are left out, and a note says so."""
-    image_column, label_column = find_columns(source.parts["train"], settings)
-    label_map = LabelMap.of(source.parts["train"], label_column)
     parts, notes = {}, list(source.notes)
     for role, table in source.parts.items():
+        image_column, label_column = find_columns(table, settings)
         column = read_column(table, label_column)
         if role != "train" and is_unlabelled(column):
             notes.append(f"its {role} split {'has no labels' if len(table) else 'is empty'}: not used")
             continue
-        content = f"{source.fingerprints[role]} {image_column} {label_column}"
+        where = f"{settings.name}, {role} split"
+        images = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+        of_files = ""
+        if source.folders is not None:
+            images, of_files = with_own_files(images, image_column, source.folders, where)
+        content = f"{source.fingerprints[role]} {image_column} {label_column}{of_files}"
+        numbers = source.content[role] if role in source.content else content_numbers(images, image_column)
         part = ImageSplit(
-            dataset=table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False)),
+            dataset=images,
             image_column=image_column,
-            labels=label_map.ids(column),
+            labels=label_map.ids(table, label_column),
             label_names=label_map.names,
-            source=f"{settings.name}, {role} split",
+            source=where,
             fingerprint=hashlib.sha256(content.encode()).hexdigest(),
+            max_pixels=settings.max_pixels,
+            content=numbers,
         )
-        outside = np.flatnonzero(part.labels < 0)
-        if len(outside):
-            names = ", ".join(label_map.names[:10]) + (", …" if len(label_map.names) > 10 else "")
-            raise UserError(
-                f"{part.where(outside[0])}: {label_column} is {column[int(outside[0])].as_py()!r}, expected one of the "
-                f"{len(label_map.names)} classes of the train split ({names}). {len(outside)} of its {len(part)} rows "
-                "have such a label: correct or remove them."
-            )
+        _refuse_unknown_labels(part, table, label_column)
         parts[role] = part
-    _refuse_single_class(parts["train"], settings)
     return parts, notes
+
+
+def _refuse_unknown_labels(part: ImageSplit, table: datasets.Dataset, label_column: str) -> None:
+    outside = np.flatnonzero(part.labels < 0)
+    if len(outside):
+        names = ", ".join(part.label_names[:10]) + (", …" if len(part.label_names) > 10 else "")
+        raise UserError(
+            f"{part.where(outside[0])}: {label_column} is {label_text(table, label_column, int(outside[0]))}, expected one of "
+            f"the {len(part.label_names)} classes of the train split ({names}). {len(outside)} of its {len(part)} rows have "
+            "such a label: correct or remove them."
+        )
 
 
 def _refuse_single_class(train: ImageSplit, settings: DataSettings) -> None:
     present = np.unique(train.labels)
     if len(present) < 2:
-        got = f"images of one class only, {train.label_names[present[0]]}" if len(present) else "no images"
-        raise UserError(f"data.name {settings.name}: has {got} to train on, expected two or more classes")
+        raise _single_class(settings, [train.label_names[number] for number in present])
+
+
+def _single_class(settings: DataSettings, names: list[str]) -> UserError:
+    got = f"images of one class only, {names[0]}" if names else "no labelled images"
+    return UserError(f"data.name {settings.name}: has {got} to train on, expected two or more classes")
+
+
+def _coverage_notes(parts: dict[str, ImageSplit]) -> list[str]:
+    """Which classes a split has no image of, by name."""
+    notes = []
+    for role, part in parts.items():
+        counts = np.bincount(part.labels, minlength=len(part.label_names))
+        absent = [part.label_names[number] for number in np.flatnonzero(counts == 0)]
+        if absent:
+            notes.append(f"{role} has no image of {len(absent):,} of the {len(counts):,} classes: {_some(absent)}")
+    return notes
+
+
+def _some(names: list[str]) -> str:
+    shown = [repr(_short(name)) for name in names[:_NAMES_SHOWN]]
+    return ", ".join(shown) + (", …" if len(names) > _NAMES_SHOWN else "")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
+
+
+def _deep_grey_notes(parts: dict[str, ImageSplit]) -> list[str]:
+    """Whether images have more than 8 bits, by the headers of a few: all of them would take minutes to open."""
+    for part in parts.values():
+        for row in np.unique(np.linspace(0, len(part) - 1, min(len(part), _HEADERS_READ)).astype(int)).tolist():
+            if has_deep_grey(part.dataset[row][part.image_column]):
+                return [
+                    f"grey images have more than 8 bits ({part.where(row)}): {DEEP_GREY_SCALING}; `pipeline` clips such levels "
+                    "at 255, so give it 8-bit images"
+                ]
+    return []
 
 
 def stratified_rows(labels: np.ndarray, number: int, seed: int, leave: int = 0) -> np.ndarray:
@@ -247,12 +348,16 @@ def _subset(part: ImageSplit, number: int | None, seed: int) -> ImageSplit:
     return part.select(stratified_rows(part.labels, number, seed))
 
 
-def _readable(part: ImageSplit, skipped: list[str]) -> ImageSplit:
-    """The rows whose images decode. The others are added to `skipped`."""
+def _readable(part: ImageSplit, skipped: list[str], refuse_gone: bool) -> ImageSplit:
+    """The rows whose images decode. The others are added to `skipped`.
+
+    Raises:
+        UserError: no image can be read, or, if `refuse_gone`, none of one of its classes.
+    """
 
     def problem(row: int) -> str | None:
         try:
-            decode_image(part.dataset[row][part.image_column])
+            part.decode(part.dataset[row][part.image_column])
         except UnreadableImageError as error:
             return f"{part.where(row)}: {error.reason}"
         return None
@@ -266,4 +371,11 @@ def _readable(part: ImageSplit, skipped: list[str]) -> ImageSplit:
     readable = np.array([row for row, text in enumerate(problems) if text is None], dtype=np.int64)
     if not len(readable):
         raise UserError(f"{part.source}: none of its {len(part)} images can be read. The first one: {problems[0]}")
-    return part if len(readable) == len(part) else part.select(readable)
+    gone = np.setdiff1d(part.labels, part.labels[readable])
+    if len(gone) and refuse_gone:
+        first = int(np.flatnonzero(part.labels == gone[0])[0])
+        raise UserError(
+            f"{part.source}: no image of {len(gone)} classes can be read: {_some([part.label_names[n] for n in gone])}. "
+            f"The first one: {problems[first]}. Fix these images, or remove the classes."
+        )
+    return replace(part if len(readable) == len(part) else part.select(readable), were_readable=True)

@@ -15,7 +15,6 @@ import numpy as np
 import PIL.Image
 from tqdm import tqdm
 
-from hf_accel.data.images import decode_image
 from hf_accel.data.splits import ImageSplit
 from hf_accel.errors import UserError
 from hf_accel.inputs.preprocessing import Preprocessing, resize_image
@@ -56,7 +55,7 @@ class KeptPixels:
         """The same for neighbouring rows, read from the table at once."""
         for row, encoded in zip(rows, self._encoded(rows), strict=True):
             try:
-                image = decode_image(encoded)
+                image = self.split.decode(encoded)
             except UserError:
                 image = self.split.read(row)  # raises again, naming the image
             yield self._keep(image)

@@ -88,8 +88,12 @@ def test_the_three_levels_of_an_image_folder_are_found_under_their_usual_names(n
     assert [counts(part) for part in (splits.train, splits.validation, splits.test)] == [[6, 6], [2, 1], [3, 2]]
 
 
-def test_a_class_may_be_called_train(tmp_path):
-    assert load(write_folder(tmp_path, {"bus": 5, "train": 5})).label_names == ["bus", "train"]
+def test_a_class_may_be_called_train_when_the_user_says_so(tmp_path):
+    write_folder(tmp_path, {"bus": 5, "train": 5})
+    message = refusal(tmp_path)
+    assert "train look like splits, next to bus" in message
+    assert "--data.layout classes" in message
+    assert load(tmp_path, layout="classes").label_names == ["bus", "train"]
 
 
 def test_a_missing_folder_is_refused_with_its_neighbours_and_without_the_hub(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import sys
 import datasets
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import pytest
 
 from hf_accel.data.splits import stratified_rows
@@ -130,7 +131,7 @@ def test_a_later_copy_of_the_data_is_the_same_data(kind, tmp_path):
 
 def test_files_too_large_to_be_read_beforehand_are_told_apart_by_their_dates(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "photos", {"a": 10, "b": 10})
-    monkeypatch.setattr("hf_accel.data.sources._HASHED_BYTES", 0)
+    monkeypatch.setattr("hf_accel.data.listing.HASHED_BYTES", 0)
     first = load(folder, validation=0.1).fingerprint
     assert load(folder, validation=0.1).fingerprint == first
     os.utime(folder / "a" / "000.png", (1, 1))
@@ -200,7 +201,7 @@ def test_a_bad_row_of_a_table_is_named_by_its_number(tmp_path):
 
 
 def test_loading_decodes_nothing_unless_bad_images_are_to_be_skipped(with_bad_images, monkeypatch):
-    monkeypatch.setattr(PIL.Image, "open", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(PIL.ImageFile.ImageFile, "load", lambda *_: pytest.fail("decoded"))
     load(with_bad_images, validation=0.1)
 
 

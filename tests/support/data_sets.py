@@ -1,6 +1,7 @@
 """Small data sets written by the tests, and what the tests ask of a split."""
 
 import io
+import zlib
 from pathlib import Path
 
 import datasets
@@ -20,28 +21,29 @@ def tables_cache(tmp_path_factory):
         yield
 
 
-def png(value: int, size: tuple[int, int] = (6, 4)) -> bytes:
+def png(value: int, size: tuple[int, int] = (6, 4), blue: int = 0) -> bytes:
     buffer = io.BytesIO()
-    PIL.Image.new("RGB", size, (value % 256, value // 256, 0)).save(buffer, format="PNG")
+    PIL.Image.new("RGB", size, (value % 256, value // 256, blue)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def write_folder(root: Path, counts: dict[str, int]) -> Path:
-    """Class folders with so many images each; the red value of an image is its number."""
+    """Class folders with so many images each; the red value of an image is its number, the blue one that of its folder."""
     for folder, count in counts.items():
+        blue = zlib.crc32(folder.encode("utf-8", "surrogateescape")) % 256
         (root / folder).mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            (root / folder / f"{number:03}.png").write_bytes(png(number))
+            (root / folder / f"{number:03}.png").write_bytes(png(number, blue=blue))
     return root
 
 
 def write_parquet(
     root: Path, splits: dict[str, list], feature=None, image: str = "image", label: str = "label", **more
 ) -> Path:
-    """A split for each list of labels; the pixels of an image hold its row number."""
+    """A split for each list of labels; red and green of an image hold its row number, blue that of the split."""
     (root / "data").mkdir(parents=True, exist_ok=True)
-    for split, labels in splits.items():
-        rows = {image: [{"bytes": png(n), "path": f"{n}.png"} for n in range(len(labels))], label: labels}
+    for blue, (split, labels) in enumerate(splits.items()):
+        rows = {image: [{"bytes": png(n, blue=blue), "path": f"{n}.png"} for n in range(len(labels))], label: labels}
         table = datasets.Dataset.from_dict(rows | {name: [value] * len(labels) for name, value in more.items()})
         table = table.cast_column(image, datasets.Image())
         table = table if feature is None else table.cast_column(label, feature)

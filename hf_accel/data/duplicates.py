@@ -1,0 +1,78 @@
+"""Pictures that occur twice: in two splits, where a score counts what was learnt by heart, or under two labels."""
+
+from __future__ import annotations
+
+import os
+from itertools import combinations
+
+import numpy as np
+
+from hf_accel.data.image_split import ImageSplit
+
+_EXAMPLES = 3
+
+
+def duplicate_notes(parts: dict[str, ImageSplit], folder: str) -> list[str]:
+    """Notes about images that are byte for byte the same.
+
+    Args:
+        parts: role -> split, in the order train, validation, test. Those without `content` are not looked at.
+        folder: of the data; files in it are named relative to it.
+    """
+    parts = {role: part for role, part in parts.items() if part.content is not None}
+    notes = []
+    for (first, one), (second, other) in combinations(parts.items(), 2):
+        shared = np.intersect1d(one.content, other.content)
+        rows = np.flatnonzero(np.isin(other.content, shared[shared != 0]))
+        if len(rows):
+            pairs = [
+                f"{_name(other, row, folder)} = {_name(one, np.flatnonzero(one.content == other.content[row])[0], folder)}"
+                for row in rows[:_EXAMPLES]
+            ]
+            notes.append(
+                f"{len(rows):,} of the {len(other):,} {second} images are also {first} images, byte for byte "
+                f"({_listed(pairs, len(rows))})"
+            )
+    return notes + _conflicts(parts, folder)
+
+
+def _conflicts(parts: dict[str, ImageSplit], folder: str) -> list[str]:
+    """Equal images with different labels, within a split or across."""
+    if not parts:
+        return []
+    splits = list(parts.values())
+    content = np.concatenate([part.content for part in splits])
+    labels = np.concatenate([part.labels for part in splits])
+    rows = np.lexsort((labels, content))
+    content, labels = content[rows], labels[rows]
+    starts = np.r_[True, content[1:] != content[:-1]] if len(content) else np.zeros(0, bool)
+    group = np.cumsum(starts) - 1
+    differs = np.zeros(int(group[-1]) + 1 if len(group) else 0, bool)
+    differs[group[1:][(content[1:] == content[:-1]) & (labels[1:] != labels[:-1])]] = True
+    differs &= content[starts] != 0
+    if not differs.any():
+        return []
+    ends = np.cumsum([len(part) for part in splits])
+    examples = []
+    for number in np.flatnonzero(differs)[:_EXAMPLES]:
+        members = np.flatnonzero(group == number)
+        places = members[[0, np.flatnonzero(labels[members] != labels[members[0]])[0]]]
+        examples.append(" and ".join(_labelled(splits, ends, rows[place], folder) for place in places))
+    count = int(differs.sum())
+    return [f"{count:,} images occur with different labels, byte for byte the same ({_listed(examples, count)})"]
+
+
+def _labelled(splits: list[ImageSplit], ends: np.ndarray, row: int, folder: str) -> str:
+    place = int(np.searchsorted(ends, row, side="right"))
+    part = splits[place]
+    row = int(row) - (int(ends[place]) - len(part))
+    return f"{_name(part, row, folder)} as {part.label_names[part.labels[row]]!r}"
+
+
+def _name(part: ImageSplit, row: int, folder: str) -> str:
+    where, root = part.where(int(row)), os.path.abspath(folder) + os.sep
+    return where.removeprefix(root)
+
+
+def _listed(examples: list[str], count: int) -> str:
+    return "; ".join(examples) + ("; …" if count > len(examples) else "")

@@ -1,0 +1,100 @@
+"""The rows of one split: labels at hand, images decoded when they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass, replace
+
+import datasets
+import numpy as np
+
+from hf_accel.data.images import MAX_PIXELS, UnreadableImageError, decode_image
+from hf_accel.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_MOST_TRIED = 20  # images of the same class, in place of one that became unreadable
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """The rows of one split, nothing decoded."""
+
+    dataset: datasets.Dataset  # its image column is Image(decode=False): {"bytes", "path"}
+    image_column: str
+    labels: np.ndarray  # (N,) int64
+    label_names: list[str]
+    source: str  # for messages: "data/cifar10, train split"
+    fingerprint: str  # changes with the content and with the rows selected
+    rows: np.ndarray | None = None  # (N,) the row of each image in `source`; None: 0..N-1
+    max_pixels: int | None = MAX_PIXELS  # width x height from which an image counts as unreadable
+    were_readable: bool = False  # the unreadable images were left out when the split was loaded
+    has_stand_ins: bool = False  # an image that became unreadable since then is replaced by one of its class
+    content: np.ndarray | None = None  # (N,) uint64, equal for equal files; kept only while splits are made
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, row: int) -> np.ndarray:
+        """Pixels of one row, (H, W, 3) uint8 RGB, upright.
+
+        Raises:
+            UserError: the image is unreadable; names its file or row.
+        """
+        try:
+            return self.decode(self.dataset[int(row)][self.image_column])
+        except UnreadableImageError as error:
+            if self.has_stand_ins:
+                return self._stand_in(int(row), error)
+            advice = "It could be read when the run began: is the file being changed, or the disk failing?"
+            if not self.were_readable:
+                advice = "Fix or remove it, or set data.on_bad_image: skip to leave out such images."
+            raise self._unreadable(row, error, advice) from error
+
+    def decode(self, encoded: dict | None) -> np.ndarray:
+        """Pixels of a cell of the image column. Raises UnreadableImageError."""
+        return decode_image(encoded, self.max_pixels)
+
+    def where(self, row: int) -> str:
+        """The file of an image if it has one, else its row in the data set."""
+        encoded = self.dataset[int(row)][self.image_column] or {"bytes": None, "path": None}
+        if encoded["bytes"] is None and encoded["path"]:
+            return encoded["path"]
+        original = int(row) if self.rows is None else int(self.rows[row])
+        name = f" ({encoded['path']})" if encoded["path"] else ""
+        return f"row {original}{name} of {self.source}"
+
+    def select(self, rows: np.ndarray) -> ImageSplit:
+        """The split that has only these rows, in this order."""
+        rows = np.asarray(rows, dtype=np.int64)
+        digest = hashlib.sha256(self.fingerprint.encode() + rows.tobytes())
+        return replace(
+            self,
+            dataset=self.dataset.select(rows),
+            labels=self.labels[rows],
+            rows=rows if self.rows is None else self.rows[rows],
+            fingerprint=digest.hexdigest(),
+            content=None if self.content is None else self.content[rows],
+        )
+
+    def _stand_in(self, row: int, error: UnreadableImageError) -> np.ndarray:
+        """The next readable image of the same class: a batch has a fixed number of rows, and its label stays right."""
+        same = np.flatnonzero(self.labels == self.labels[row])
+        after = np.searchsorted(same, row, side="right")
+        for other in np.roll(same, -after)[:_MOST_TRIED].tolist():
+            if other == row:
+                continue
+            try:
+                pixels = self.decode(self.dataset[other][self.image_column])
+            except UnreadableImageError:
+                continue
+            logger.warning(
+                "%s became unreadable during the run: %s. %s is taken in its place", self.where(row), error.reason,
+                self.where(other),
+            )  # fmt: skip
+            return pixels
+        raise self._unreadable(row, error, "So are the next images of its class.") from error
+
+    def _unreadable(self, row: int, error: UnreadableImageError, advice: str) -> UserError:
+        return UserError(f"{self.where(row)}: cannot be read as an image: {error.reason}. {advice}")
