@@ -38,6 +38,7 @@ import hf_accel.models.cifar_resnet  # noqa: F401  both register this package's 
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.inputs.preprocessing import with_image_size
+from hf_accel.models.layout import use_channels_last
 
 OWN_PREFIX = "hf_accel/"
 TIMM_PREFIX = "timm/"
@@ -69,12 +70,10 @@ def load_model(settings: ModelSettings, label_names: list[str], image_size: int 
         UserError: no such model, no image classifier, weights that cannot be had, or an image size it cannot take.
     """
     labels = {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
-    if settings.name.startswith(OWN_PREFIX):
-        if settings.pretrained:
-            raise UserError(
-                f"model.name: {settings.name} has no pretrained weights. Set model.pretrained to false to train it "
-                "from scratch."
-            )
+    if settings.name.startswith(OWN_PREFIX) and settings.pretrained:
+        raise UserError(
+            f"model.name: {settings.name} has no pretrained weights. Set model.pretrained to false to train it from scratch."
+        )
     is_timm_architecture = not settings.pretrained and settings.name.startswith((OWN_PREFIX, TIMM_PREFIX))
     loaded = (
         _timm_from_scratch(settings, labels, image_size)
@@ -82,7 +81,7 @@ def load_model(settings: ModelSettings, label_names: list[str], image_size: int 
         else _from_repository(settings, labels, image_size)
     )
     if settings.channels_last:
-        loaded.model.to(memory_format=torch.channels_last)
+        use_channels_last(loaded.model)
     if settings.freeze_batch_norm:
         frozen = freeze_batch_norm(loaded.model)
         loaded.notes.append(f"{frozen} batch-norm layers keep their statistics")
