@@ -38,6 +38,7 @@ import hf_accel.models.cifar_resnet  # noqa: F401  both register this package's 
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.inputs.preprocessing import with_image_size
+from hf_accel.models.layout import use_channels_last
 
 OWN_PREFIX = "hf_accel/"
 TIMM_PREFIX = "timm/"
@@ -76,7 +77,7 @@ def load_model(settings: ModelSettings, label_names: list[str], image_size: int 
         else _from_repository(settings, labels, image_size)
     )
     if settings.channels_last:
-        loaded.model.to(memory_format=torch.channels_last)
+        use_channels_last(loaded.model)
     if settings.freeze_batch_norm:
         frozen = freeze_batch_norm(loaded.model)
         loaded.notes.append(f"{frozen} batch-norm layers keep their statistics")

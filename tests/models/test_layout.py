@@ -1,0 +1,57 @@
+"""channels_last, and the convolution that oneDNN cannot differentiate in it."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from hf_accel.models.layout import use_channels_last
+
+UPSTREAM = """
+import torch
+x = torch.randn(8, 4, 16, 16).to(memory_format=torch.channels_last)
+convolution = torch.nn.Conv2d(4, 8, 1, stride=2)
+for _ in range(50):
+    convolution(x).sum().backward()
+expected = torch.einsum("bkhw,bchw->kc", torch.ones(8, 8, 8, 8), x[:, :, ::2, ::2])
+torch.testing.assert_close(convolution.weight.grad[:, :, 0, 0] / 50, expected, rtol=1e-4, atol=1e-3)
+"""
+PROTECTED = """
+import torch
+from hf_accel.models.layout import use_channels_last
+x = torch.randn(8, {channels}, 16, 16).to(memory_format=torch.channels_last)
+convolution = torch.nn.Conv2d({channels}, 8, 1, stride=2)
+use_channels_last(convolution)
+for _ in range(50):
+    convolution(x).sum().backward()
+expected = torch.einsum("bkhw,bchw->kc", torch.ones(8, 8, 8, 8), x[:, :, ::2, ::2])
+torch.testing.assert_close(convolution.weight.grad[:, :, 0, 0] / 50, expected, rtol=1e-4, atol=1e-3)
+"""
+
+
+def has_avx2_only() -> bool:
+    names = {name for name, present in torch.cpu.get_capabilities().items() if present}
+    return "avx2" in names and not any("avx512" in name or "amx" in name for name in names)
+
+
+@pytest.mark.skipif(not has_avx2_only(), reason="where AVX-512 or AMX is present oneDNN may choose another kernel")
+def test_upstream_still_crashes_on_a_strided_1x1_convolution_of_few_channels():
+    """When this fails, oneDNN is fixed in this torch: delete the exception in hf_accel/models/layout.py."""
+    assert subprocess.run([sys.executable, "-c", UPSTREAM], capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 15, 16])
+def test_the_weight_gradient_of_a_strided_1x1_convolution_is_right(channels):
+    done = subprocess.run([sys.executable, "-c", PROTECTED.format(channels=channels)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_other_layer_is_stored_in_channels_last():
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 8, 1), nn.Conv2d(8, 8, 1, stride=2))
+    use_channels_last(model)
+    layouts = [layer.weight.stride() for layer in model]
+    assert layouts[0] == (27, 1, 9, 3)
+    assert layouts[1] == (32, 1, 32, 32)
+    assert layouts[2] == (8, 1, 1, 1)
