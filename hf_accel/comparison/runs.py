@@ -88,7 +88,7 @@ def plan_run(arm: Arm, round_number: int, folder: Path, options: Sequence[str], 
         options: `--recipe` and what follows it, for `hf_accel.train`.
     """
     seed = seed_of(arm, round_number)
-    described = arm.recipe.to_dict()
+    described = {name: value for name, value in arm.recipe.to_dict().items() if name != "output_name"}
     described["training"] = {k: v for k, v in described["training"].items() if k not in ("seed", "output_dir")}
     environment = {name: machine.environment.get(name) for name in KEY_ENVIRONMENT}
     text = json.dumps([described, seed, environment], sort_keys=True, default=str)

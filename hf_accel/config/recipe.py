@@ -6,7 +6,9 @@ reported at once, before data or weights are touched. Importing this module does
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import os
+import re
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ NAMED = {
     "model": ("args", "revision"),
     "data": ("config", "revision", "image_column", "label_column", "class_weights"),
 }
-TOP_LEVEL = ("extends", "name", "variant", "model", "data", "training", "variants")
+TOP_LEVEL = ("extends", "name", "variant", "output_name", "model", "data", "training", "variants")
+NAMES_OF_ONE_RUN = ("name", "variant", "output_name")  # not inherited
 VARIANT_ALIASES = {"ga": "ga_same_batch"}
 _PACKAGE = Path(__file__).parents[1]
 RECIPES_FOLDER = next(f for f in (_PACKAGE / "recipes", _PACKAGE.parent / "recipes") if f.is_dir())
@@ -45,14 +48,23 @@ class Recipe:
     model: ModelSettings
     data: DataSettings
     training: dict[str, Any]  # TrainingArguments, name for name
+    # the name, and the model or data set that an override put into the recipe: their runs share no folder and no repository
+    output_name: str | None = field(default=None, compare=False)
 
     @property
     def output_dir(self) -> Path:
-        return Path(self.training.get("output_dir") or Path("outputs") / self.name / self.variant)
+        """Where a run of this recipe goes: `training.output_dir`, else below outputs/ whatever the names are."""
+        return Path(
+            self.training.get("output_dir")
+            or Path("outputs") / _folder_name(self.output_name or self.name) / _folder_name(self.variant)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `load_recipe` of the same content as YAML gives an equal Recipe."""
-        return asdict(self)
+        values = asdict(self)
+        if self.output_name is None:
+            del values["output_name"]
+        return values
 
     def write(self, path: Path) -> None:
         """Save as YAML, but for the token: it is read from the usual places again when the file is run."""
@@ -80,6 +92,7 @@ def load_recipe(name: str | Path, variant: str | None = None, overrides: dict[st
     if variant is not None:
         raw = apply_patch(raw, _variant_patch(path, raw, VARIANT_ALIASES.get(variant, variant)))
         raw["variant"] = VARIANT_ALIASES.get(variant, variant)
+    before = raw
     raw = apply_patch(raw, overrides or {})
     problems = _problems(str(name), raw)
     if problems:
@@ -92,7 +105,22 @@ def load_recipe(name: str | Path, variant: str | None = None, overrides: dict[st
         model=ModelSettings(**raw["model"]),
         data=DataSettings(**data, augment=augment),
         training=dict(raw.get("training") or {}),
+        output_name=_output_name(str(before.get("name") or path.stem), before, overrides or {}),
     )
+
+
+def _output_name(name: str, before: dict[str, Any], overrides: dict[str, Any]) -> str | None:
+    """The recipe's name, joined by the last part of each model or data set that the overrides name."""
+    kept = before.get("output_name")
+    named = [(overrides.get(section, {}).get("name"), (before.get(section) or {}).get("name")) for section in SECTIONS]
+    joining = [str(new) for new, old in named if new and (new != old or not kept)]
+    parts = [os.path.basename(os.path.abspath(os.path.expanduser(new))) for new in joining]
+    return "-".join([str(kept or name), *parts]) if parts else kept
+
+
+def _folder_name(text: str) -> str:
+    """A name as one part of a path, which leads nowhere else."""
+    return re.sub(r"[\\/\0]+", "-", text).strip("-. ") or "unnamed"
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -184,7 +212,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     beside = path.parent / f"{base}"
     candidates = (beside, beside.with_name(f"{beside.name}.yaml"), RECIPES_FOLDER / f"{base}.yaml")
     base_path = next((candidate for candidate in candidates if candidate.is_file()), None) or find_recipe(base)
-    inherited = {k: v for k, v in _read(base_path, (*seen, path.resolve())).items() if k not in ("name", "variant")}
+    inherited = {k: v for k, v in _read(base_path, (*seen, path.resolve())).items() if k not in NAMES_OF_ONE_RUN}
     return apply_patch(inherited, raw)
 
 
