@@ -6,7 +6,6 @@ neighbour that comes and goes meets all arms alike.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from hf_accel.cli import command_parser, parse_with_overrides, run_and_exit
@@ -49,12 +48,14 @@ def main(argv: list[str] | None = None) -> int:
 
     from hf_accel.comparison.export import write_comparison
     from hf_accel.comparison.page import write_comparison_page
+    from hf_accel.comparison.runs import claim_folder, remove_runs
     from hf_accel.comparison.table import build_comparison
     from hf_accel.comparison.text import text_table
 
+    claim_folder(plan.folder)
     with sole_use(plan.folder):
         if args.overwrite:
-            shutil.rmtree(plan.folder / "runs", ignore_errors=True)
+            remove_runs(plan.folder)
         comparison = build_comparison(plan.arms, measure(plan), plan.baseline)
         write_comparison(comparison, plan.folder, with_paper=args.paper)
         page = write_comparison_page(plan.folder)

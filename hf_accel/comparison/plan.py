@@ -60,7 +60,8 @@ class Plan:
         if self.baseline not in names:
             raise UserError(f"--baseline {self.baseline}: is no arm. {did_you_mean(self.baseline, names)}")
         self.recipe_names = list(dict.fromkeys(arm.recipe.name for arm in self.arms))
-        self.folder = args.output_dir or Path("outputs") / "compare" / "+".join(self.recipe_names)[:100]
+        output_names = dict.fromkeys(arm.recipe.output_name or arm.recipe.name for arm in self.arms)
+        self.folder = args.output_dir or Path("outputs") / "compare" / "+".join(output_names)[:100]
         self.repeats = args.repeats
         self._fingerprints: dict[tuple[str, int], str] = {}
         self.machine: Machine = probe_machine()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,12 +23,15 @@ from hf_accel.comparison.schema import Arm, ArmRun
 from hf_accel.errors import UserError
 from hf_accel.files import write_whole
 from hf_accel.report.run_report import RunReport
-from hf_accel.runs.folder import RunFolder
+from hf_accel.runs.folder import RunFolder, writable_place
 from hf_accel.runs.process import failure_reason, last_words, run_process
 
 KEY_ENVIRONMENT = ("device", "cpu", "cores", "driver", "cuda", "python", "torch", "transformers", "timm", "accelerate",
                    "datasets", "hf_accel", "commit")  # fmt: skip
 RECORD = "compare_run.json"
+RUNS = "runs"
+ROUND = re.compile(r"round-\d+(-replaced)?")
+WRITTEN = ("report.html", "plots", "compare.csv", "compare.md", "compare.tex")  # after compare.json
 # Asked in a process of its own: a CUDA context in this one would stay on the device during every run.
 _PROBE = """
 import json
@@ -68,6 +73,32 @@ class PlannedRun:
         return self.folder.with_name(f"{self.folder.name}-replaced")
 
 
+def claim_folder(folder: Path) -> None:
+    """Check that a comparison may use its output folder; nothing is written.
+
+    Raises:
+        UserError: it cannot be written, holds a run, or files of other origin under the names that a comparison uses.
+    """
+    writable_place(folder)
+    if RunFolder(folder).is_ours():
+        raise UserError(f"{folder}: holds a run, and a comparison would replace its page. Choose another --output_dir.")
+    kept = [] if (folder / "compare.json").is_file() else [name for name in WRITTEN if os.path.lexists(folder / name)]
+    if os.path.lexists(folder / RUNS) and not (folder / RUNS).is_dir():
+        kept.append(RUNS)
+    if kept:
+        raise UserError(
+            f"{folder}: holds {', '.join(kept)}, and no comparison left {'it' if len(kept) == 1 else 'them'} there. Move "
+            "such files, or choose another --output_dir."
+        )
+
+
+def remove_runs(folder: Path) -> None:
+    """Delete the runs of a comparison, and nothing else that may lie next to them."""
+    for path in folder.glob(f"{RUNS}/*/round-*"):
+        if path.is_dir() and ROUND.fullmatch(path.name):
+            shutil.rmtree(path)
+
+
 def probe_machine() -> Machine:
     done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
     if done.returncode:
@@ -88,11 +119,11 @@ def plan_run(arm: Arm, round_number: int, folder: Path, options: Sequence[str], 
         options: `--recipe` and what follows it, for `hf_accel.train`.
     """
     seed = seed_of(arm, round_number)
-    described = arm.recipe.to_dict()
+    described = {name: value for name, value in arm.recipe.to_dict().items() if name != "output_name"}
     described["training"] = {k: v for k, v in described["training"].items() if k not in ("seed", "output_dir")}
     environment = {name: machine.environment.get(name) for name in KEY_ENVIRONMENT}
     text = json.dumps([described, seed, environment], sort_keys=True, default=str)
-    place = folder / "runs" / arm.name.replace("/", "_") / f"round-{round_number}"
+    place = folder / RUNS / arm.name.replace("/", "_") / f"round-{round_number}"
     command = (*options, "--seed", str(seed), "--output_dir", str(place))
     return PlannedRun(arm, round_number, place, command, hashlib.sha256(text.encode()).hexdigest())
 

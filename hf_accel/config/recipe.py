@@ -7,7 +7,8 @@ reported at once, before data or weights are touched. Importing this module does
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, replace
+import re
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ OF_ONE_NAME = {
     "model": ("args", "revision"),
     "data": ("config", "revision", "image_column", "label_column", "class_weights"),
 }
-TOP_LEVEL = ("extends", "name", "variant", *SECTIONS, "training", "variants")
+TOP_LEVEL = ("extends", "name", "variant", "output_name", *SECTIONS, "training", "variants")
+NAMES_OF_ONE_RUN = ("name", "variant", "output_name")  # not inherited
 VARIANT_ALIASES = {"ga": "ga_same_batch"}
 _PACKAGE = Path(__file__).parents[1]
 RECIPES_FOLDER = next(f for f in (_PACKAGE / "recipes", _PACKAGE.parent / "recipes") if f.is_dir())
@@ -42,14 +44,20 @@ class Recipe:
     model: ModelSettings
     data: DataSettings
     training: dict[str, Any]  # TrainingArguments, name for name
+    # the name joined by the model or data set that an override names: runs of two data sets need two folders
+    output_name: str | None = field(default=None, compare=False)
 
     @property
     def output_dir(self) -> Path:
-        return Path(self.training.get("output_dir") or Path("outputs") / self.name / self.variant)
+        """Where a run of this recipe goes: `training.output_dir`, else a folder below outputs/."""
+        return Path(self.training.get("output_dir") or Path("outputs") / (self.output_name or self.name) / self.variant)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `load_recipe` of the same content as YAML gives an equal Recipe."""
-        return asdict(self)
+        values = asdict(self)
+        if self.output_name is None:
+            del values["output_name"]
+        return values
 
     def write(self, path: Path) -> None:
         """Save as YAML, but for the token: it is read from the usual places again when the file is run."""
@@ -84,6 +92,7 @@ class RecipeFile:
         if variant is not None:
             variant = VARIANT_ALIASES.get(variant, variant)
             raw = apply_patch(raw, _variant_patch(self.path, _variants(self.path, raw), variant)) | {"variant": variant}
+        before = raw
         raw = apply_patch(raw, overrides or {})
         name = self.path.stem if raw.get("name") is None else raw["name"]
         raw = {**raw, "name": name, "variant": "default" if raw.get("variant") is None else raw["variant"]}
@@ -96,6 +105,7 @@ class RecipeFile:
             model=TypeAdapter(ModelSettings).validate_python(raw["model"]),
             data=TypeAdapter(DataSettings).validate_python(raw["data"]),
             training=_training(raw.get("training") or {}),
+            output_name=_output_name(str(raw["name"]), before, overrides or {}),
         )
 
 
@@ -118,6 +128,16 @@ def load_recipe(name: str | Path, variant: str | None = None, overrides: dict[st
 def variant_names(name: str | Path) -> list[str]:
     """Variants that a recipe defines or inherits."""
     return RecipeFile.read(name).variants
+
+
+def _output_name(name: str, before: dict[str, Any], overrides: dict[str, Any]) -> str | None:
+    """The recipe's name, joined by the last part of each model or data set that the overrides name."""
+    kept = before.get("output_name")
+    named = [(overrides.get(section, {}).get("name"), (before.get(section) or {}).get("name")) for section in SECTIONS]
+    joining = [str(new) for new, old in named if new and (new != old or not kept)]
+    parts = [os.path.basename(os.path.abspath(os.path.expanduser(new))) for new in joining]
+    parts = [re.sub(r"[^\w.-]+", "-", part).strip("-. ") or "unnamed" for part in parts]
+    return "-".join([str(kept or name), *parts]) if parts else kept
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -183,7 +203,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if base is None:
         return raw
     inherited = _read(_find_base(path, base), (*seen, path.resolve()))
-    return apply_patch({key: value for key, value in inherited.items() if key not in ("name", "variant")}, raw)
+    return apply_patch({key: value for key, value in inherited.items() if key not in NAMES_OF_ONE_RUN}, raw)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -255,8 +275,8 @@ def _problems(where: str, raw: dict[str, Any]) -> list[str]:
         for key in raw
         if key not in TOP_LEVEL
     ]
-    for key in ("name", "variant"):
-        problem = folder_name_problem(raw[key])
+    for key in NAMES_OF_ONE_RUN:
+        problem = folder_name_problem(raw[key]) if raw.get(key) is not None else None
         problems += [f"{where}: {key} is {shown(raw[key])}, {problem}"] if problem else []
     problems += _patch_problems(where, raw)
     for section in SECTIONS:

@@ -77,6 +77,10 @@ def recipe_schema() -> Schema:
         },
         "name": {**name, "description": "Default: the name of the file."},
         "variant": {**name, "description": "In the recipe.yaml of a run: the variant that it was."},
+        "output_name": {
+            **name,
+            "description": "In the recipe.yaml of a run: its name, joined by the model or data that was named.",
+        },
         **sections,
         "variants": {
             **_or_null(variants),

@@ -7,6 +7,7 @@ at the end with the command that pushes later; the Trainer's own push would stop
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import time
 from dataclasses import dataclass, field
@@ -116,7 +117,7 @@ def push_run(
 
     Args:
         run: what `hf-accel train` left; a card or a notebook that is missing is made.
-        hub_model_id: `name` or `owner/name`; None names it after the recipe and variant.
+        hub_model_id: `name` or `owner/name`; None names it as the run's default folder is named.
         private: None leaves it to the account's default.
         revision: branch, made when it does not exist.
         token: None takes HF_TOKEN or the token of `hf auth login`.
@@ -129,7 +130,7 @@ def push_run(
         with folder.additions():
             for write in missing:
                 write(run)
-    name = hub_model_id or (recipe.name if recipe.variant == "default" else f"{recipe.name}-{recipe.variant}")
+    name = hub_model_id or repository_name(recipe)
     command = ["hf-accel", "push", str(folder.path), "--hub_model_id", name]
     command += (["--private"] if private else []) + (["--revision", revision] if revision else [])
     done = {"repo_id": name, "url": None, "command": shlex.join(command)}
@@ -145,6 +146,13 @@ def push_run(
             logger.info("push: %s; trying again in %d s", _why(error, token), pause)
             time.sleep(pause)
     raise AssertionError("the last attempt returns")
+
+
+def repository_name(recipe: Recipe) -> str:
+    """The name of a run's folder as the Hub takes names: ASCII letters, digits, single - and ., at most 96 of them."""
+    name = recipe.output_name or recipe.name
+    text = name if recipe.variant == "default" else f"{name}-{recipe.variant}"
+    return re.sub(r"([-.])[-.]+", r"\1", re.sub(r"[^A-Za-z0-9._-]+", "-", text))[:96].strip("-.") or "model"
 
 
 def _push(

@@ -144,7 +144,7 @@ class RunFolder:
             return True
         report, recipe = _parsed(self.report, json.loads), _parsed(self.recipe, yaml.safe_load)
         return {"schema", "recipe", "train", "environment"} <= report.keys() or (
-            recipe.keys() == {"name", "variant", "model", "data", "training"}
+            recipe.keys() - {"output_name"} == {"name", "variant", "model", "data", "training"}
         )
 
     def _usable_checkpoint(self, recipe: Recipe) -> Path | None:

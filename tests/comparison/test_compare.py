@@ -131,6 +131,44 @@ def test_an_arm_that_was_not_compiled_is_no_measurement_of_compilation(recipe_fi
     assert [variant for variant, _ in done()].count("compile") == 1
 
 
+def test_overwrite_deletes_the_runs_of_a_comparison_and_nothing_next_to_them(recipe_file, stubbed):
+    folder, done = stubbed
+    words = ["--variants", "baseline", "--repeats", "1"]
+    compared(recipe_file, folder, *words)
+    for name in ("runs/2024/notes.md", "runs/mine.txt", "model/mine.bin"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("kept")
+    compared(recipe_file, folder, *words, "--overwrite")
+    assert len(done()) == 2
+    assert [(folder / name).read_text() for name in ("runs/2024/notes.md", "runs/mine.txt", "model/mine.bin")] == [
+        "kept"
+    ] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("plots/mine.svg", "holds plots"), ("report.html", "holds report.html"), ("runs", "holds runs"),
+     (".hf_accel.json", "holds a run")],
+)  # fmt: skip
+def test_a_folder_with_files_of_other_origin_is_refused(recipe_file, stubbed, capsys, name, told):
+    folder, done = stubbed
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text('{"files": [], "others": []}')
+    words = ["--recipe", str(recipe_file), "--variants", "baseline", "--repeats", "1", "--overwrite"]
+    assert run(compare.main, [*words, "--output_dir", str(folder)]) == 2
+    assert told in capsys.readouterr().err
+    assert done() == []
+    assert [path for path in folder.rglob("*") if path.is_file()] == [folder / name]
+
+
+def test_a_dangling_link_as_the_folder_of_a_comparison_is_refused(recipe_file, stubbed, capsys):
+    folder, _ = stubbed
+    folder.symlink_to(folder.parent / "gone")
+    words = ["--recipe", str(recipe_file), "--variants", "baseline", "--repeats", "1", "--output_dir", str(folder)]
+    assert run(compare.main, words) == 2
+    assert "which does not exist" in capsys.readouterr().err
+
+
 def test_when_every_arm_fails_the_command_fails(recipe_file, stubbed):
     folder, _ = stubbed
     words = ["--recipe", str(recipe_file), "--variants", "fp16", "--repeats", "1", "--output_dir", str(folder)]

@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -258,3 +260,46 @@ def test_list_names_every_recipe_with_its_purpose(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(shipped_recipes())
     assert all(len(line.split()) > 3 for line in lines)
+
+
+# Where a run goes
+
+
+@pytest.mark.parametrize(
+    ("overrides", "folder"),
+    [
+        ({}, "digits/default"),
+        ({"training": {"learning_rate": 0.1}, "data": {"cache": "none"}}, "digits/default"),
+        ({"data": {"name": "digits"}}, "digits-digits/default"),
+        ({"data": {"name": "./my photos/"}}, "digits-my photos/default"),
+        ({"data": {"name": "a/b/../photos"}}, "digits-photos/default"),
+        ({"data": {"name": "uoft-cs/cifar10"}, "model": {"name": "timm/efficientnet_lite0"}},
+         "digits-efficientnet_lite0-cifar10/default"),
+        ({"data": {"name": "photos"}, "training": {"output_dir": "mine"}}, "../mine"),
+    ],
+)  # fmt: skip
+def test_a_model_or_data_set_of_the_command_line_joins_the_name_of_the_folder(overrides, folder):
+    recipe = load_recipe("digits", overrides=overrides)
+    assert Path(os.path.normpath(recipe.output_dir)) == Path(os.path.normpath(Path("outputs") / folder))
+    assert recipe.name == "digits"
+
+
+def test_the_joined_name_is_kept_with_the_recipe_and_no_setting(tmp_path):
+    recipe = load_recipe("finetune", "baseline", {"data": {"name": "./photos"}})
+    assert recipe.output_dir == Path("outputs/finetune-photos/baseline")
+    recipe.write(tmp_path / "recipe.yaml")
+    again = load_recipe(tmp_path / "recipe.yaml")
+    assert again == recipe
+    assert again.output_dir == recipe.output_dir
+    same = load_recipe(tmp_path / "recipe.yaml", overrides={"data": {"name": "./photos"}})
+    assert same.output_dir == recipe.output_dir
+    (tmp_path / "mine.yaml").write_text("extends: recipe.yaml\n")
+    assert load_recipe(tmp_path / "mine.yaml").output_dir == Path("outputs/mine/default")
+    assert "output_name" not in load_recipe("digits").to_dict()
+
+
+@pytest.mark.parametrize(("name", "variant"), [("../../x", "../y"), ("..", "."), ("/etc/x", "a/../../y")])
+def test_no_name_of_a_recipe_or_variant_leads_out_of_outputs(tmp_path, name, variant):
+    (tmp_path / "mine.yaml").write_text(f"extends: digits\nname: {name}\nvariant: {variant}\n")
+    folder = load_recipe(tmp_path / "mine.yaml").output_dir
+    assert folder.resolve().parent.parent == Path("outputs").resolve()

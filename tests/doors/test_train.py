@@ -495,7 +495,7 @@ def test_a_run_without_a_recipe_says_which_one_it_takes(photos, tmp_path, monkey
     flags = ["--model.name", "hf_accel/cifar_resnet20", "--model.pretrained", "false", "--data.image_size", "16"]
     assert main(["--data.name", str(photos), "--max_steps", "1", *flags]) == 0
     assert "using finetune" in capsys.readouterr().err
-    assert Path("outputs/finetune/default/report.json").is_file()
+    assert Path("outputs/finetune-cifar_resnet20-photos/default/report.json").is_file()
 
 
 @pytest.mark.parametrize("launcher", [(), ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1")])

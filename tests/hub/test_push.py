@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import validate_repo_id
 
 from hf_accel import push
+from hf_accel.config.recipe import load_recipe
 from hf_accel.errors import UserError
 from hf_accel.hub import push as hf_hub
 from hf_accel.hub.card import write_card, write_notebook
@@ -159,12 +161,28 @@ def test_a_push_to_a_revision_makes_the_branch_and_leaves_main_alone(hub, run_fo
 
 def test_without_an_id_the_repository_is_named_after_the_recipe(hub, run_folder, monkeypatch):
     hub.use_here(monkeypatch)
-    assert hf_hub.push_run(FinishedRun.read(run_folder)).repo_id == "tester/digits"
-    card = hub.files("tester/digits")["README.md"].decode()
-    assert 'model="tester/digits"' in card
+    name = "tester/digits-vit-tiny-cifar10"  # the run was told model and data
+    assert hf_hub.push_run(FinishedRun.read(run_folder)).repo_id == name
+    card = hub.files(name)["README.md"].decode()
+    assert f'model="{name}"' in card
     assert "path/to/this/folder" not in card
-    notebook = hub.files("tester/digits")["notebook.ipynb"].decode()
-    assert '"MODEL = \\"tester/digits\\"\\n"' in notebook
+    notebook = hub.files(name)["notebook.ipynb"].decode()
+    assert f'"MODEL = \\"{name}\\"\\n"' in notebook
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ({}, "digits"),
+        ({"data": {"name": "./mes photos d'été"}}, "digits-mes-photos-d-t"),
+        ({"data": {"name": "a" * 200}}, f"digits-{'a' * 89}"),
+        ({"model": {"name": "timm/resnet50..a1--in1k"}}, "digits-resnet50.a1-in1k"),
+    ],
+)
+def test_a_default_name_is_one_that_the_hub_takes(overrides, name):
+    found = hf_hub.repository_name(load_recipe("digits", overrides=overrides))
+    assert found == name
+    validate_repo_id(found)
 
 
 def test_no_uploaded_byte_holds_the_token_or_a_folder_of_this_machine(hub, tmp_path, monkeypatch):
@@ -237,8 +255,6 @@ def test_what_would_stop_a_push_is_known_before_training(
 
 
 def test_an_unreachable_hub_is_a_warning_before_training(run_folder, monkeypatch, caplog, hub):
-    from hf_accel.config.recipe import load_recipe
-
     hub.use_here(monkeypatch)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     recipe = load_recipe("digits", overrides={"training": {"push_to_hub": True, "hub_strategy": "checkpoint"}})
