@@ -26,7 +26,7 @@ from hf_accel.errors import UserError, did_you_mean
 
 SECTIONS = {"model": ModelSettings, "data": DataSettings}
 NAMED = {
-    "model": ("args", "revision"),
+    "model": ("args", "revision", "pretrained"),
     "data": ("config", "revision", "image_column", "label_column", "class_weights"),
 }
 TOP_LEVEL = ("extends", "name", "variant", "model", "data", "training", "variants")
@@ -208,7 +208,8 @@ def apply_patch(raw: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     for section, belongs_to_name in NAMED.items():
         old, new = raw.get(section), patch.get(section)
         if isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) != old.get("name"):
-            raw[section] = {key: value for key, value in old.items() if key not in belongs_to_name}
+            kept = {"pretrained"} if str(new["name"]).startswith("hf_accel/") else set()  # these have no weights
+            raw[section] = {key: value for key, value in old.items() if key not in belongs_to_name or key in kept}
     return merge(raw, patch)
 
 

@@ -15,6 +15,7 @@ from hf_accel.config.recipe import Recipe
 from hf_accel.hub.card import write_card
 from hf_accel.hub.examples import write_examples
 from hf_accel.machine.description import describe_environment
+from hf_accel.models.saved import IMAGES_COMPARED, check_saved
 from hf_accel.report.gallery import confident_mistakes, data_sample
 from hf_accel.report.history import history_from_log
 from hf_accel.report.page import write_page
@@ -36,6 +37,7 @@ def finish(trainer: ImageTrainer, recipe: Recipe) -> RunReport:
     train_summary = summarise_training(trainer, train_accuracy)
     predictions = trainer.predict(trainer.test_dataset, metric_key_prefix="test")
     trainer.save_model(str(folder / "model"))
+    check_saved_model(trainer, folder / "model")
     report = RunReport(
         recipe=recipe.name,
         variant=recipe.variant,
@@ -66,6 +68,16 @@ def finish(trainer: ImageTrainer, recipe: Recipe) -> RunReport:
         report.save(folder)  # last: it is the sign of a finished run
     trainer.accelerator.wait_for_everyone()
     return report
+
+
+def check_saved_model(trainer: ImageTrainer, folder: Path) -> None:
+    """Compare the saved model with the trained one on the first test images, on the rank that saved it."""
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # no rank holds the whole model
+    if trainer.is_world_process_zero() and not sharded:
+        test = trainer.test_dataset
+        trainer.model.eval()
+        batch = trainer._prepare_inputs(test.__getitems__(range(min(IMAGES_COMPARED, len(test)))))
+        check_saved(folder, trainer.model, trainer.splits.label_names, batch["pixel_values"])
 
 
 def summarise_data(trainer: ImageTrainer, recipe: Recipe) -> DataSummary:
