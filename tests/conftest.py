@@ -104,6 +104,7 @@ def tiny_recipe(photos: Path, tmp_path: Path):
         )
         for patch in patches:
             overrides = apply_patch(overrides, patch)
+        overrides["model"].setdefault("pretrained", False)  # dropped with the name of another model
         return load_recipe("finetune", overrides=overrides)
 
     return make

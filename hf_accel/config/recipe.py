@@ -24,7 +24,7 @@ from hf_accel.files import write_whole
 
 # Settings that mean nothing to another model or data set than the one they were written for.
 OF_ONE_NAME = {
-    "model": ("args", "revision"),
+    "model": ("args", "revision", "pretrained"),
     "data": ("config", "revision", "image_column", "label_column", "class_weights"),
 }
 TOP_LEVEL = ("extends", "name", "variant", "output_name", *SECTIONS, "training", "variants")
@@ -190,7 +190,8 @@ def apply_patch(raw: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     for section, belongs_to_name in OF_ONE_NAME.items():
         old, new = raw.get(section), patch.get(section)
         if isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) != old.get("name"):
-            raw[section] = {key: value for key, value in old.items() if key not in belongs_to_name}
+            kept = {"pretrained"} if str(new["name"]).startswith("hf_accel/") else set()  # these have no weights
+            raw[section] = {key: value for key, value in old.items() if key not in belongs_to_name or key in kept}
     return merge(raw, patch)
 
 

@@ -79,7 +79,7 @@ def recipe_schema() -> Schema:
         "variant": {**name, "description": "In the recipe.yaml of a run: the variant that it was."},
         "output_name": {
             **name,
-            "description": "In the recipe.yaml of a run: its name, joined by the model or data that was named.",
+            "description": "In the recipe.yaml of a run: the name of its folder.",
         },
         **sections,
         "variants": {

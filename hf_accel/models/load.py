@@ -2,15 +2,16 @@
 
 What upstream leaves to the user is done here once: a new head (said which layers), fp32 master weights whatever the
 file holds, label names, a processor that can be saved, and for timm the `pretrained_cfg` without which a fine-tuned
-folder has no processor. Code from a repository is never run.
+folder has no processor. A classifier is kept only where the file was trained for the same class names in the same order;
+otherwise it starts anew, and a note says so. Code from a repository is never run, and no pickle is opened.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,13 @@ from typing import Any
 import timm
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModelForImageClassification,
     PreTrainedConfig,
     PreTrainedModel,
     TimmWrapperConfig,
     TimmWrapperForImageClassification,
-    ViTImageProcessor,
 )
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
@@ -37,12 +35,15 @@ import hf_accel.models.airbench
 import hf_accel.models.cifar_resnet  # noqa: F401  both register this package's networks with timm
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError, did_you_mean
-from hf_accel.inputs.preprocessing import with_image_size
+from hf_accel.models.head import head_tensors, known_labels, renew_head, set_labels
 from hf_accel.models.layout import use_channels_last
+from hf_accel.models.positions import resized_copy
+from hf_accel.models.processors import PREPROCESSING_KEYS, load_processor, plain, processor_size
 
 OWN_PREFIX = "hf_accel/"
 TIMM_PREFIX = "timm/"
-PREPROCESSING_KEYS = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -64,17 +65,16 @@ def load_model(settings: ModelSettings, label_names: list[str], image_size: int 
 
     Args:
         settings: the `model:` section of a recipe.
-        label_names: one name a class, in the order of the label numbers.
+        label_names: one name per class, in the order of the label numbers.
         image_size: side of the square input in pixels; None is the model's own.
     Raises:
-        UserError: no such model, no image classifier, weights that cannot be had, or an image size it cannot take.
+        UserError: no such model, no image classifier, weights that cannot be had, or arguments that do not fit them.
     """
-    labels = {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
     is_timm_architecture = not settings.pretrained and settings.name.startswith((OWN_PREFIX, TIMM_PREFIX))
     loaded = (
-        _timm_from_scratch(settings, labels, image_size)
+        _timm_from_scratch(settings, label_names, image_size)
         if is_timm_architecture
-        else _from_repository(settings, labels, image_size)
+        else _from_repository(settings, label_names, image_size)
     )
     if settings.channels_last:
         use_channels_last(loaded.model)
@@ -89,11 +89,14 @@ def load_trained(folder: str | Path, revision: str | None = None) -> LoadedModel
     """Load a fine-tuned folder or Hub model as it is, head and labels included."""
     name = str(folder)
     with _hub_errors("model", name):
-        config = AutoConfig.from_pretrained(name, revision=revision)
-        _require_classifier(name, config)
-        model = AutoModelForImageClassification.from_pretrained(name, revision=revision, dtype=torch.float32)
-        processor = AutoImageProcessor.from_pretrained(name, revision=revision)
-    return LoadedModel(model.eval(), processor, processor_size(processor))
+        config = _load_config(name, revision)
+        processor, notes = load_processor(name, revision, config)
+        model = AutoModelForImageClassification.from_pretrained(
+            name, revision=revision, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    for note in notes:
+        logger.warning(note)
+    return LoadedModel(model.eval(), processor, processor_size(processor), notes)
 
 
 def freeze_batch_norm(model: nn.Module) -> int:
@@ -112,49 +115,15 @@ def freeze_batch_norm(model: nn.Module) -> int:
     return len(layers)
 
 
-def processor_size(processor: BaseImageProcessor) -> int:
-    """Side in pixels of the square image that a processor makes."""
-    if isinstance(processor, TimmWrapperImageProcessor):
-        return processor.data_config["input_size"][-1]
-    size = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
-    return size["height"] if size.get("height") else size["shortest_edge"]
-
-
-def flops_per_image(model: nn.Module, image_size: int, setting: str = "data.image_size") -> int:
-    """Floating-point operations of one forward pass of one image, a multiply-add counted as two.
-
-    Args:
-        setting: that asked for this size, for the message.
-    Raises:
-        UserError: the model cannot take an image of this size.
-    """
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            logits = model(pixel_values=torch.zeros(1, 3, image_size, image_size, device=device)).logits
-    except (RuntimeError, ValueError, AssertionError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{setting}: the model cannot take {image_size} x {image_size} pixels ({first}). Leave it out to use the "
-            "model's own size, or give the architecture its size through model.args (timm ViT: img_size; for several "
-            "sizes dynamic_img_size: true)."
-        ) from None
-    finally:
-        model.train(was_training)
-    assert logits.ndim == 2
-    return counter.get_total_flops()
-
-
-def _timm_from_scratch(settings: ModelSettings, labels: dict[str, Any], image_size: int | None) -> LoadedModel:
+def _timm_from_scratch(settings: ModelSettings, label_names: list[str], image_size: int | None) -> LoadedModel:
     architecture = settings.name.split("/", 1)[1]
     base = architecture.split(".")[0]
     if not timm.is_model(base):
         known = timm.list_models()
         raise UserError(f"model.name: timm has no model {base!r}. {did_you_mean(base, known)}")
+    _refuse_loading_arguments(settings.name, settings.args)
     try:
-        network = timm.create_model(base, pretrained=False, num_classes=len(labels["id2label"]), **settings.args)
+        network = timm.create_model(base, pretrained=False, num_classes=len(label_names), **settings.args)
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"model.args: {base} does not take {settings.args}: {error}") from None
     tagged = timm.models.get_pretrained_cfg(architecture, allow_unregistered=True)
@@ -165,11 +134,9 @@ def _timm_from_scratch(settings: ModelSettings, labels: dict[str, Any], image_si
         if image_size <= 64:
             cfg["crop_pct"] = 1.0  # small images are resized whole: cropping would cut their content
     config = TimmWrapperConfig(
-        architecture=base,
-        model_args=_without_num_classes(settings.args) or None,
-        pretrained_cfg=_plain(cfg),
-        **labels,
+        architecture=base, model_args=_without_num_classes(settings.args) or None, pretrained_cfg=plain(cfg)
     )
+    set_labels(config, label_names)
     model = TimmWrapperForImageClassification(config)
     # the wrapper's post_init is meant for a head on loaded weights: timm's own initialisation is the right one here
     model.timm_model.load_state_dict(network.state_dict())
@@ -177,66 +144,115 @@ def _timm_from_scratch(settings: ModelSettings, labels: dict[str, Any], image_si
     return LoadedModel(model, processor, processor_size(processor), [f"{base} from random weights"])
 
 
-def _from_repository(settings: ModelSettings, labels: dict[str, Any], image_size: int | None) -> LoadedModel:
+def _from_repository(settings: ModelSettings, label_names: list[str], image_size: int | None) -> LoadedModel:
     name, revision = settings.name, settings.revision
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise UserError(f"model.name: there is no folder {name}. Give a Hub id, timm/<name>, or an existing folder.")
     name = str(Path(name).expanduser()) if name.startswith("~") else name
     with _hub_errors("model", name):
-        config = AutoConfig.from_pretrained(name, revision=revision)
-        _require_classifier(name, config)
+        own = _load_config(name, revision)
+        known = known_labels(own)
         # not as arguments of from_pretrained: a timm config would keep its own number of classes
-        config.id2label, config.label2id = labels["id2label"], labels["label2id"]
-        if isinstance(config, TimmWrapperConfig):
-            config.model_args = _without_num_classes({**(config.model_args or {}), **settings.args}) or None
+        set_labels(own, label_names)
+        config = _with_arguments(own, settings.args)
+        processor, notes = load_processor(name, revision, config, image_size)
+        if settings.pretrained:
+            model, weights_notes = _with_weights(name, revision, own, config, known)
         else:
-            unknown = [key for key in settings.args if not hasattr(config, key)]
-            if unknown:
-                raise UserError(
-                    f"model.args: {type(config).__name__} has no {unknown[0]}. Known: {sorted(vars(config))}"
-                )
-            config.update(settings.args)
-        processor = _processor(name, revision, config, image_size)
-        if not settings.pretrained:
-            model = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
-            return LoadedModel(
-                model, processor, processor_size(processor), [f"{config.model_type} from random weights"]
-            )
-        with _quiet_loading_report():
-            model, info = AutoModelForImageClassification.from_pretrained(
-                name,
-                revision=revision,
-                config=config,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    return LoadedModel(model, processor, processor_size(processor), _loading_notes(name, model, info))
+            model = AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
+            weights_notes = [f"{config.model_type} from random weights"]
+    return LoadedModel(model, processor, processor_size(processor), [*weights_notes, *notes])
 
 
-def _processor(name: str, revision: str | None, config: PreTrainedConfig, image_size: int | None) -> BaseImageProcessor:
+def _load_config(name: str, revision: str | None) -> PreTrainedConfig:
+    config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    _require_classifier(name, config)
     if isinstance(config, TimmWrapperConfig):
-        cfg = dict(getattr(config, "pretrained_cfg", None) or {})
-        if not cfg:
+        config.model_args = _without_num_classes(config.model_args or {}) or None
+        _refuse_loading_arguments(name, config.model_args or {})
+    return config
+
+
+def _with_arguments(own: PreTrainedConfig, arguments: dict[str, Any]) -> PreTrainedConfig:
+    config = copy.deepcopy(own)
+    if isinstance(config, TimmWrapperConfig):
+        _refuse_loading_arguments(config.architecture, arguments)
+        config.model_args = _without_num_classes({**(config.model_args or {}), **arguments}) or None
+        return config
+    unknown = [key for key in arguments if not hasattr(config, key)]
+    if unknown:
+        raise UserError(f"model.args: {type(config).__name__} has no {unknown[0]}. Known: {sorted(vars(config))}")
+    config.update(arguments)
+    return config
+
+
+def _with_weights(
+    name: str, revision: str | None, own: PreTrainedConfig, config: PreTrainedConfig, known: list[str]
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model of `config` with the weights of the file, and what was done, in words.
+
+    Args:
+        own: the file's own config, but for the labels.
+        config: the same with the arguments of the recipe.
+        known: class names that the file's classifier was trained for.
+    """
+    model, fresh, mismatched = _load_weights(name, revision, config)
+    head = head_tensors(model)
+    notes = [f"weights of {name}, trained in float32"]
+    if mismatched - head:
+        model, fresh, mismatched = _load_weights(name, revision, own)
+        if mismatched - head:
+            broken = min(mismatched - head)
             raise UserError(
-                f"model.name: {name} has no pretrained_cfg in its config.json, so its preprocessing is unknown. Add "
-                "input_size, mean, std, interpolation and crop_pct there, as timm's Hub folders have them."
+                f"model.name: {broken} has another shape in the weights of {name} than its config.json says. Only the "
+                "classifier may differ: the folder is damaged, or its two files do not belong together."
             )
-        cfg.pop("num_classes", None)
-        if image_size is not None:
-            cfg["input_size"] = [3, image_size, image_size]
-        config.pretrained_cfg = _plain(cfg)
-        return TimmWrapperImageProcessor(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
-    try:
-        processor = AutoImageProcessor.from_pretrained(name, revision=revision)
-    except OSError:
-        if not Path(name).is_dir():
-            raise
-        side = getattr(config, "image_size", 224)
-        height, width = side if isinstance(side, (list, tuple)) else (side, side)
-        processor = ViTImageProcessor(size={"height": height, "width": width})
-    return processor if image_size is None else with_image_size(processor, image_size)
+        model, resampled = resized_copy(model, config)
+        notes.append(f"position tensors of another image size, resampled: {_listed(model, resampled)}")
+    label_names = known_labels(config)
+    if fresh:
+        notes.append("new layers, from random weights: " + _listed(model, fresh))
+    elif known == label_names:
+        notes.append(f"the classifier is kept: {name} was trained for the same classes")
+    if not fresh & head and known != label_names:
+        renew_head(model, head)
+        notes.append(
+            f"new classifier, from random weights: {_listed(model, head)}. {name} was trained for other classes "
+            f"({_difference(known, label_names)})"
+        )
+    count = len(model.state_dict())
+    if len(fresh) > max(8, count // 4):
+        notes.append(f"warning: {len(fresh)} of {count} tensors are not in the file: is it the right architecture?")
+    return model, notes
+
+
+def _load_weights(
+    name: str, revision: str | None, config: PreTrainedConfig
+) -> tuple[PreTrainedModel, set[str], set[str]]:
+    """The model, the names of its tensors that are not from the file, and those of them that have another shape there."""
+    with _quiet_loading_report():
+        model, info = AutoModelForImageClassification.from_pretrained(
+            name,
+            revision=revision,
+            config=copy.deepcopy(config),
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
+    return model, mismatched | set(info["missing_keys"]), mismatched
+
+
+def _listed(model: PreTrainedModel, names: Iterable[str]) -> str:
+    shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    return ", ".join(f"{name} {shapes.get(name, [])}" for name in sorted(names))
+
+
+def _difference(known: list[str], label_names: list[str]) -> str:
+    position = next(i for i, pair in enumerate(zip(known, label_names, strict=True)) if pair[0] != pair[1])
+    return f"class {position} was {known[position]!r} and is {label_names[position]!r}"
 
 
 def _require_classifier(name: str, config: PreTrainedConfig) -> None:
@@ -247,28 +263,21 @@ def _require_classifier(name: str, config: PreTrainedConfig) -> None:
         )
 
 
-def _loading_notes(name: str, model: PreTrainedModel, info: dict[str, Any]) -> list[str]:
-    notes = [f"weights of {name}, trained in float32"]
-    mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
-    fresh = sorted(mismatched | set(info["missing_keys"]))
-    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    if fresh:
-        notes.append("new layers, from random weights: " + ", ".join(f"{k} {list(shapes.get(k, ()))}" for k in fresh))
-    if len(fresh) > max(8, len(shapes) // 4):
-        notes.append(
-            f"warning: {len(fresh)} of {len(shapes)} tensors are not in the file: is it the right architecture?"
-        )
-    return notes
-
-
 def _without_num_classes(args: dict[str, Any]) -> dict[str, Any]:
     # a timm Hub config may hold it; the wrapper passes num_classes itself and the call fails on the second one
     return {key: value for key, value in args.items() if key != "num_classes"}
 
 
-def _plain(cfg: dict[str, Any]) -> dict[str, Any]:
-    """The same content as JSON has it: tuples become lists, so that a saved and a loaded config are equal."""
-    return json.loads(json.dumps(cfg))
+def _refuse_loading_arguments(name: str, arguments: dict[str, Any]) -> None:
+    """timm's factory reads these itself: they fetch files, pickles among them, in place of the weights at hand."""
+    found = sorted(
+        {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"} & set(arguments)
+    )
+    if found:
+        raise UserError(
+            f"model.args: {name} asks for {found[0]}, which makes timm load a file of its own. Expected arguments of the "
+            "architecture only; weights come from model.safetensors."
+        )
 
 
 @contextlib.contextmanager
@@ -292,6 +301,17 @@ def _hub_errors(what: str, name: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, ImportError, KeyError) as error:
         text = " ".join(str(error).split())
+        if "trust_remote_code" in text:
+            raise UserError(
+                f"{what}.name: {name} needs code of its own, and code from a repository is never run here. Choose a model "
+                "whose architecture is part of transformers or timm."
+            ) from error
+        if "safetensors" in text:
+            raise UserError(
+                f"{what}.name: {name} has no model.safetensors. Weights in pytorch_model.bin are a pickle, which can run "
+                "code when it is opened, so they are never loaded. Expected the same weights as safetensors: "
+                "https://huggingface.co/spaces/safetensors/convert."
+            ) from error
         if Path(name).is_dir():
             raise UserError(
                 f"{what}.name: the folder {name} holds no model that can be loaded: {text[:400]}"

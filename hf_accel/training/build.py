@@ -24,8 +24,9 @@ from hf_accel.measure.steps import MeasureCallback
 from hf_accel.methods.cpu_kernels import CpuKernels
 from hf_accel.methods.losses import balanced_class_weights
 from hf_accel.methods.whitening import whiten_stem
-from hf_accel.models.load import LoadedModel, flops_per_image, load_model
+from hf_accel.models.load import LoadedModel, load_model
 from hf_accel.models.probe import unused_parameters
+from hf_accel.models.trial import flops_per_image
 from hf_accel.runs.folder import RunFolder, writable_place
 from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.evaluation import EvaluationMetrics
@@ -72,8 +73,8 @@ def build_trainer(
         )
     require_space(recipe.output_dir, args, loaded.parameters)
     num_labels = len(splits.label_names)
-    flops = flops_per_image(loaded.model, loaded.image_size)
     preprocessing = Preprocessing.of(loaded.processor)
+    flops = flops_per_image(loaded.model, (preprocessing.height, preprocessing.width))
     stem_notes = [whiten_stem(loaded.model, splits.train, preprocessing)] if recipe.model.whiten_stem else []
     sides, flops_by_side = None, {}
     if recipe.data.progressive_resizing is not None:

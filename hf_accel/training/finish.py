@@ -6,6 +6,7 @@ import logging
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from hf_accel.files import write_whole
 from hf_accel.hub.card import write_card, write_notebook
 from hf_accel.hub.examples import write_examples
 from hf_accel.machine.description import describe_environment
+from hf_accel.models.saved import IMAGES_COMPARED, check_saved
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.gallery import confident_mistakes, data_sample
 from hf_accel.report.history import history_from_log
@@ -48,6 +50,7 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
         # a pickle with local paths and perhaps a token: nothing in this package reads it
         (run.model / "training_args.bin").unlink(missing_ok=True)
     output = trainer.predict(trainer.test_dataset, metric_key_prefix="test")
+    check_saved_model(trainer, run.model)
     finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output))
     if trainer.is_world_process_zero():
         finished.report.save(run.path)
@@ -135,6 +138,16 @@ def write_extras(
     attempt("model card", lambda: write_card(run))
     attempt(folder.notebook.name, lambda: write_notebook(run))
     return failed
+
+
+def check_saved_model(trainer: ImageTrainer, folder: Path) -> None:
+    """Compare the saved model with the trained one on the first test images, on the rank that saved it."""
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # no rank holds the whole model
+    if trainer.is_world_process_zero() and not sharded:
+        test = trainer.test_dataset
+        trainer.model.eval()
+        batch = trainer._prepare_inputs(test.__getitems__(range(min(IMAGES_COMPARED, len(test)))))
+        check_saved(folder, trainer.model, trainer.splits.label_names, batch["pixel_values"])
 
 
 def summarise_data(trainer: ImageTrainer, recipe: Recipe) -> DataSummary:

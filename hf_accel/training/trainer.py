@@ -259,7 +259,7 @@ class ImageTrainer(Trainer):
 
 def load_weights(model: nn.Module, folder: str | Path) -> None:
     """Load a saved folder into a model of the same class, every tensor or an error."""
-    saved = type(model).from_pretrained(folder, dtype=torch.float32)
+    saved = type(model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     model.load_state_dict(saved.state_dict(), strict=True)
 
 

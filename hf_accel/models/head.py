@@ -1,0 +1,63 @@
+"""The classifier of a model: which tensors it is, and how it is made new.
+
+Which they are is asked of the architecture, not of names: two models of the meta device that differ in nothing but the
+number of classes differ in the shapes of the classifier alone.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel, TimmWrapperConfig
+
+from hf_accel.errors import UserError
+
+
+def set_labels(config: PreTrainedConfig, label_names: list[str]) -> None:
+    """Make a config describe these classes, whatever it described before."""
+    config.num_labels = len(label_names)  # PVT's config does not count its labels
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: number for number, name in enumerate(label_names)}
+    if isinstance(config, TimmWrapperConfig):
+        config.label_names = list(label_names)  # saved as it is, so it would keep the names of the classes before
+
+
+def known_labels(config: PreTrainedConfig) -> list[str]:
+    """Class names of a loaded config, in the order of the logits."""
+    return [config.id2label[number] for number in sorted(config.id2label)]
+
+
+def head_tensors(model: PreTrainedModel) -> set[str]:
+    """Names of the tensors whose shape follows the number of classes.
+
+    Raises:
+        UserError: there is none, so the model cannot be given other classes.
+    """
+    few, more = ({k: v.shape for k, v in _on_meta(model, count).state_dict().items()} for count in (2, 3))
+    head = {name for name, shape in few.items() if more[name] != shape}
+    if not head:
+        raise UserError(
+            f"model.name: the classifier of {type(model).__name__} does not follow the number of classes, so it cannot be "
+            "trained for other classes. Choose another model."
+        )
+    return head
+
+
+def renew_head(model: PreTrainedModel, names: set[str]) -> None:
+    """Give the tensors `names` the values with which transformers starts a new classifier, in place."""
+    fresh = _on_meta(model, model.config.num_labels)
+    for parent in sorted({name.rpartition(".")[0] for name in names}):
+        module = fresh.get_submodule(parent).to_empty(device="cpu", recurse=False)
+        fresh._init_weights(module)
+    with torch.no_grad():
+        for name in names:
+            model.get_parameter(name).copy_(fresh.get_parameter(name))
+
+
+def _on_meta(model: PreTrainedModel, num_labels: int) -> nn.Module:
+    config = copy.deepcopy(model.config)
+    config.num_labels = num_labels
+    with torch.device("meta"):
+        return type(model)(config)

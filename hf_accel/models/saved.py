@@ -1,0 +1,84 @@
+"""A saved model is loaded again and compared with the one that was trained, before anybody relies on it.
+
+What is compared is what a user of the folder gets: the class names of its config, its tensors, and its logits on a few
+images. On a CPU in float32 the logits are equal bit by bit; elsewhere kernels are chosen anew, and the tensors decide.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForImageClassification, PreTrainedModel
+
+from hf_accel.models.head import known_labels
+from hf_accel.models.layout import use_channels_last
+
+IMAGES_COMPARED = 4
+ACCELERATOR_TOLERANCE = 1e-2  # of the largest logit: TF32 rounds to 10 bits
+
+
+class SavedModelError(RuntimeError):
+    """The folder that was just saved does not give the model that was trained."""
+
+
+def check_saved(folder: str | Path, model: PreTrainedModel, label_names: list[str], pixel_values: Tensor) -> None:
+    """Load a folder as its users will and compare it with the model in memory.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        model: the trained model, unwrapped; its mode is left as it was.
+        label_names: the classes it was trained for, in the order of its logits.
+        pixel_values: (B, 3, H, W) a few images as the model takes them, on its device.
+    Raises:
+        SavedModelError: other class names, tensors or logits.
+    """
+    device = next(model.parameters()).device
+    saved = AutoModelForImageClassification.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    ).to(device)
+    names = known_labels(saved.config)
+    if names != list(label_names):
+        position = next((i for i, pair in enumerate(zip(names, label_names, strict=False)) if pair[0] != pair[1]), None)
+        what = (
+            f"{len(names)} classes instead of {len(label_names)}"
+            if position is None
+            else f"class {position} is {names[position]!r} instead of {label_names[position]!r}"
+        )
+        raise SavedModelError(f"{folder}: the saved model does not name the classes it was trained for: {what}")
+    trained, again = model.state_dict(), saved.state_dict()
+    for name, tensor in trained.items():
+        if name not in again or not _close(again[name], tensor, 0.0):
+            raise SavedModelError(f"{folder}: the saved model differs from the trained one in {name}")
+    if _is_channels_last(model):
+        use_channels_last(saved)
+    expected, got = _logits(model, pixel_values), _logits(saved, pixel_values)
+    tolerance = 0.0 if device.type == "cpu" else ACCELERATOR_TOLERANCE * float(expected.abs().max())
+    if not _close(got, expected, tolerance):
+        difference = float((got - expected).abs().max())
+        raise SavedModelError(
+            f"{folder}: the logits of the saved model differ from those of the trained one by up to {difference:.3g} on "
+            f"{len(pixel_values)} images, expected at most {tolerance:.3g}"
+        )
+
+
+def _close(got: Tensor, expected: Tensor, tolerance: float) -> bool:
+    same_shape = got.shape == expected.shape
+    return same_shape and torch.allclose(got, expected.to(got.dtype), rtol=0.0, atol=tolerance, equal_nan=True)
+
+
+def _logits(model: nn.Module, pixel_values: Tensor) -> Tensor:
+    """(B, num_labels) float32, in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            return model(pixel_values=pixel_values).logits.float()
+    finally:
+        model.train(was_training)
+
+
+def _is_channels_last(model: nn.Module) -> bool:
+    kernels = [p for p in model.parameters() if p.ndim == 4 and max(p.shape[2:]) > 1 and p.shape[1] > 1]
+    return any(p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous() for p in kernels)

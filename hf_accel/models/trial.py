@@ -1,0 +1,83 @@
+"""One forward pass before training: what it costs, and whether the model can do at all what training will ask of it."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+from hf_accel.errors import UserError
+
+
+def flops_per_image(model: PreTrainedModel, image_size: int | tuple[int, int], setting: str = "data.image_size") -> int:
+    """Floating-point operations of one forward pass of one image, a multiply-add counted as two.
+
+    Args:
+        image_size: height and width in pixels, one number for a square.
+        setting: that asked for this size, for the message.
+    Raises:
+        UserError: the model cannot process such an image, or does not answer with one logit per class.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    try:
+        with FlopCounterMode(display=False) as counter:
+            logits = _trial(model, size)
+    except Exception as error:  # whatever it is, training would meet it too
+        raise UserError(_why_no_answer(model, size, setting, error)) from error
+    if logits.shape != (1, model.config.num_labels):
+        raise UserError(
+            f"model.name: {type(model).__name__} answers an image with {list(logits.shape[1:])} numbers, expected one for "
+            f"each of the {model.config.num_labels} classes. Choose another model."
+        )
+    return counter.get_total_flops()
+
+
+def _trial(model: PreTrainedModel, size: tuple[int, int]) -> torch.Tensor:
+    """Logits of one black image in the shape in which training gives images, (1, 3, H, W)."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()
+    for parameter in learned:  # FlopCounterMode fails where a module's input is a parameter (CaiT's class token)
+        parameter.requires_grad_(False)
+    try:
+        with torch.no_grad():
+            return model(pixel_values=torch.zeros(1, 3, *size, device=device)).logits
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_(True)
+        model.train(was_training)
+
+
+def _why_no_answer(model: PreTrainedModel, size: tuple[int, int], setting: str, error: Exception) -> str:
+    """The message for a model that cannot process an image: it is the size only if another size works."""
+    lines = str(error).strip().splitlines()
+    reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    pixels = f"{size[0]} x {size[1]} pixels"
+    for other in _own_sizes(model) - {size}:
+        try:
+            _trial(model, other)
+        except Exception:
+            continue
+        return (
+            f"{setting}: the model cannot take {pixels} ({reason}), but it takes {other[0]} x {other[1]}. Leave the "
+            "setting out to use the model's own size, or give the architecture its size through model.args (timm ViT: "
+            "img_size, for several sizes dynamic_img_size: true; Hub ViT: image_size)."
+        )
+    return (
+        f"model.name: {type(model).__name__} cannot process a colour image of {pixels}, which is what training gives it "
+        f"({reason}). Expected a model that takes pixel_values of the shape (batch, 3, height, width)."
+    )
+
+
+def _own_sizes(model: PreTrainedModel) -> set[tuple[int, int]]:
+    """Sizes for which a model may be made: those that its config states, and the commonest."""
+    config = model.config.to_dict()
+    arguments = config.get("model_args") or {}
+    stated = [
+        config.get("image_size"),
+        arguments.get("img_size"),
+        (config.get("pretrained_cfg") or {}).get("input_size"),
+    ]
+    pairs = [(side, side) if isinstance(side, int) else tuple(side)[-2:] for side in stated if side]
+    return {*pairs, (224, 224)}

@@ -1,0 +1,39 @@
+"""Tiny models with random weights, saved as the Hub's folders are."""
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForImageClassification,
+    PreTrainedConfig,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+)
+
+from hf_accel.models.head import set_labels
+
+CFG = {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear", "crop_pct": 1.0}
+
+
+def save_timm(folder: Path, architecture: str, labels: list[str], **model_args: object) -> Path:
+    """A timm model that differs from zero in every tensor, the classifier included."""
+    config = TimmWrapperConfig(architecture=architecture, model_args=model_args, pretrained_cfg=dict(CFG))
+    set_labels(config, labels)
+    return _save(TimmWrapperForImageClassification(config), folder)
+
+
+def save_hub(folder: Path, config: PreTrainedConfig, labels: list[str]) -> Path:
+    """A model of transformers, without a preprocessor_config.json."""
+    set_labels(config, labels)
+    model_type = AutoModelForImageClassification._model_mapping[type(config)]
+    model = (model_type[0] if isinstance(model_type, tuple) else model_type)(config)
+    return _save(model, folder)
+
+
+def _save(model: torch.nn.Module, folder: Path) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+    model.save_pretrained(folder)
+    return folder
