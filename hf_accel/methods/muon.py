@@ -1,10 +1,15 @@
 """`training.optim: muon`: orthogonalised steps for the weights of the inner layers, SGD for everything else.
 
-The method is that of Keller Jordan's airbench94_muon.py (https://github.com/KellerJordan/cifar10-airbench, MIT
-licence). Both kinds of step live in one optimizer, as parameter groups, so that the Trainer's one scheduler multiplies
-all learning rates alike and a checkpoint holds one state. torch.optim.Muon is not its base: that refuses every
-parameter that is not a matrix (so it needs a second optimizer beside it, and has no convolutions), always computes in
-bfloat16, and has no place for the normalisation of weights.
+Both kinds of step live in one optimizer, as parameter groups, so that the Trainer's one scheduler multiplies all learning
+rates alike and a checkpoint holds one state. torch.optim.Muon is not its base: that refuses every parameter that is not a
+matrix (so it needs a second optimizer next to it, and has no convolutions), always computes in bfloat16, and has no place
+for the normalisation of weights.
+
+Source: Keller Jordan's airbench94_muon.py (https://github.com/KellerJordan/cifar10-airbench, MIT licence).
+Recipe: `training: {optim: muon, learning_rate: 0.24, optim_args: "head_lr=..., bias_lr=..."}`, see `MuonSettings`. It is
+refused under FSDP and DeepSpeed.
+Measured: ResNet-20, one epoch of CIFAR-10, two seeds: +10.61 points of test accuracy (+6.93 to +14.29) at 1,169 instead of
+1,277 images/s on 2 CPU cores (benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 
 @dataclass(frozen=True)
 class MuonSettings:
-    """What `training.optim_args` may hold beside `optim: muon`.
+    """What `training.optim_args` may hold with `optim: muon`.
 
     `training.learning_rate` is that of the orthogonalised steps, which have the same size whatever the size of the
     gradient. The rates of SGD are for a loss that is the mean over the rows of a step: a rate published for a sum
@@ -49,7 +54,7 @@ class MuonSettings:
         """Read "momentum=0.6,head_lr=0.5", the Trainer's own format.
 
         Raises:
-            UserError: an unknown name, or a value that is no number in its range.
+            UserError: an unknown name, or a value that is not in its range.
         """
         types = {f.name: f.type for f in fields(cls)}
         values: dict[str, Any] = {}
@@ -159,7 +164,7 @@ def build_muon(model: PreTrainedModel, settings: MuonSettings, learning_rate: fl
     """The optimizer of a classifier: its parameters that learn, in three groups.
 
     Weights of linear layers and convolutions are orthogonalised, but for the classifier's. Embeddings and tables that
-    happen to have two or more dimensions (position embeddings, class tokens) are no maps, and take SGD with the biases.
+    happen to have two or more dimensions (position embeddings, class tokens) are not maps, and take SGD with the biases.
     """
     head = {id(p) for p in head_parameters(model)}
     layers = (nn.Linear, nn.modules.conv._ConvNd)
