@@ -134,7 +134,7 @@ def training_step(trainer: ImageTrainer) -> Any:
         raise UserError("the step on a resident batch has no loss scaling: use --bf16 auto or --bf16 false")
 
     def step(inputs: dict[str, torch.Tensor]) -> None:
-        with trainer.kernels:
+        with trainer.step_methods():
             with torch.autocast(args.device.type, dtype=dtype, enabled=dtype is not None):
                 logits = forward(pixel_values=inputs["pixel_values"]).logits
             loss = torch.nn.functional.cross_entropy(

@@ -125,7 +125,7 @@ def rates(place: str, source: str, one_core: bool, seconds: float) -> dict[str, 
     for cache in caches:
         data = DataSettings(**settings, cache=cache, augment=augment)
         pixels = open_training_pixels(split, data, preprocessing, device)
-        transform = TrainTransform(augment, preprocessing, 2, seed=0, channels_last=True, resident=pixels.resident)
+        transform = TrainTransform(augment, preprocessing, 2, seed=0, channels_last=True)
         batches = ImageBatches(split, pixels)
         use = workers if cache == "none" else 0
         path = f"hf_accel, cache {cache}"
@@ -209,7 +209,7 @@ def _ours(
             yield read["pixel_values"]
         else:
             moved = {name: value.to(device, non_blocking=True) for name, value in read.items()}
-            yield transform(moved)["pixel_values"]
+            yield transform(batches.complete(moved))["pixel_values"]
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -116,7 +116,7 @@ def bare_loop(trainer: ImageTrainer, batch_size: int) -> Callable[[int], None]:
     def run_steps(steps: int) -> None:
         for batch in islice(batches, steps):
             inputs = {name: value.to(args.device, non_blocking=True) for name, value in batch.items()}
-            step(trainer.train_transform(inputs))
+            step(trainer.train_transform(trainer.train_dataset.complete(inputs)))
 
     return run_steps
 

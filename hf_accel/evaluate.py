@@ -70,9 +70,8 @@ def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
         UserError: there is no such split, or the model does not know the data's labels.
     """
     with quick_imports():
-        from hf_accel.data.splits import load_splits
-        from hf_accel.models.load import load_trained
         from hf_accel.runs.log import quiet_libraries
+        from hf_accel.tasks import TASKS
         from hf_accel.training.arguments import training_arguments
         from hf_accel.training.build import build_evaluator
         from hf_accel.training.finish import detailed_scores
@@ -82,17 +81,18 @@ def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
         training = {k: v for k, v in recipe.training.items() if not k.startswith(("early_stopping", "eval_", "save_"))}
         recipe = dataclasses.replace(recipe, training={**training, "output_dir": scratch})
         arguments = training_arguments(recipe, has_validation=False)
-        splits = load_splits(recipe.data, seed=arguments.training.seed)
+        task = TASKS[recipe.model.task]
+        splits = task.open_splits(recipe.data, arguments.training.seed)
         split = getattr(splits, split_name)
         if split is None:
             raise UserError(
                 f"--split validation: {recipe.data.name} has none, and data.validation is 0. Use --split test or train."
             )
-        loaded = load_trained(recipe.model.name, recipe.model.revision)
+        loaded = task.load_trained(recipe.model.name, recipe.model.revision)
         label_names = [loaded.model.config.id2label[i] for i in range(loaded.model.config.num_labels)]
         split = dataclasses.replace(split, labels=model_labels(split, label_names), label_names=label_names)
-        trainer, dataset = build_evaluator(recipe, loaded, split, arguments)
-        predictions = trainer.predict(dataset, metric_key_prefix="test")
+        trainer = build_evaluator(recipe, loaded, split, arguments)
+        predictions = trainer.predict(trainer.test_dataset, metric_key_prefix="test")
     scores = dataclasses.asdict(detailed_scores(predictions, label_names, "test"))
     for name in ("confusion", "views", "test_time_augmentation"):  # of a run; the last is said below
         scores.pop(name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from functools import partial
 from typing import Any
 
 from hf_accel.cli import command_parser, is_main_process, quick_imports, run_and_exit
@@ -62,55 +61,40 @@ def predict(
     Returns:
         One `{"file", "labels": [{"label", "score"}, ...]}` for each image, likeliest class first, in the order of files.
     Raises:
-        UserError: nothing matches, or a file is no image (unless `skip_bad`: those are named on stderr).
+        UserError: nothing matches, or a file is not an image (unless `skip_bad`: those are named on stderr).
     """
     with quick_imports():
-        import torch
         from accelerate import PartialState
         from accelerate.utils import gather_object
-        from PIL import Image
 
-        from hf_accel.data.images import UnreadableImageError, decode_image
-        from hf_accel.data.listing import load_images
-        from hf_accel.models.load import load_trained
+        from hf_accel.data.images import UnreadableImageError
         from hf_accel.runs.log import quiet_libraries
+        from hf_accel.tasks import TASKS
         from hf_accel.training.arguments import accelerator_type
-        from hf_accel.transforms.views import mean_logits
 
     quiet_libraries()
-    files = load_images(images)
-    loaded = load_trained(model_place(model))
+    task = TASKS["image-classification"]
+    files = task.find_files(images)
+    loaded = task.load_trained(model_place(model))
     state = PartialState(cpu=accelerator_type() == "cpu")
-    network = loaded.model.to(state.device)
-    names = network.config.id2label
+    loaded.model.to(state.device)
+    names = loaded.model.config.id2label
     results: list[dict[str, Any]] = []
     refused: list[str] = []
     with state.split_between_processes(list(enumerate(files))) as share:
-        for start in range(0, len(share), batch_size):
-            pixels, kept = [], []
-            for position, path in share[start : start + batch_size]:
-                try:
-                    pixels.append(Image.fromarray(decode_image(path)))
-                except UnreadableImageError as error:
-                    if not skip_bad:
-                        refused.append(str(error))
-                        break
-                    print(f"left out: {error}", file=sys.stderr)
-                    continue
-                kept.append((position, path))
-            if refused:
-                break
-            if not kept:
-                continue
-            inputs = loaded.processor(images=pixels, return_tensors="pt").to(state.device)
-            images = inputs.pop("pixel_values")
-            forward = partial(_logits, network, inputs)
-            with torch.inference_mode():
-                scores = mean_logits(forward, images, test_time_augmentation).softmax(-1)  # (B, num_labels)
-            best = scores.topk(min(top_k, scores.shape[1]))
-            for (position, path), values, ids in zip(kept, best.values.tolist(), best.indices.tolist(), strict=True):
-                labels = [{"label": names[i], "score": score} for i, score in zip(ids, values, strict=True)]
+        share_files = [file for _, file in share]
+        try:
+            scored = task.score_files(
+                loaded, share_files, batch_size, test_time_augmentation, _say_left_out if skip_bad else None
+            )
+            for number, probabilities in scored:
+                position, path = share[number]
+                best = probabilities.topk(min(top_k, len(probabilities)))
+                pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+                labels = [{"label": names[i], "score": score} for score, i in pairs]
                 results.append({"position": position, "file": str(path), "labels": labels})
+        except UnreadableImageError as error:
+            refused.append(str(error))
     refused = gather_object(refused)
     if refused:  # said by every rank, since any may have met it
         raise UserError(f"{refused[0]} Mend or remove it, or add --on_bad_image skip.")
@@ -118,8 +102,8 @@ def predict(
     return [{"file": row["file"], "labels": row["labels"]} for row in gathered]
 
 
-def _logits(network: Any, inputs: dict[str, Any], images: Any) -> Any:
-    return network(pixel_values=images, **inputs).logits
+def _say_left_out(error: UserError) -> None:
+    print(f"left out: {error}", file=sys.stderr)
 
 
 def render(rows: list[dict[str, Any]], form: str) -> None:

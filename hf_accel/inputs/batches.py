@@ -6,6 +6,7 @@ Indices carry the epoch (`EpochSampler`), so that a batch knows its random numbe
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +65,10 @@ class ImageBatches(Dataset):
         """One image, as a batch of one."""
         return self.__getitems__([index])
 
+    def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with its pixels, once it is on the training device: what the transforms take."""
+        return self.pixels.complete(batch)
+
     def _read(self, rows: np.ndarray, prefix: str) -> dict[str, Tensor]:
         batch = {f"{prefix}rows": torch.from_numpy(rows), f"{prefix}labels": torch.from_numpy(self.labels[rows])}
         if self.pixels.mode != "device":
@@ -92,3 +97,7 @@ class TransformedBatches(Dataset):
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
         batch = self.batches.__getitems__(indices)
         return {key: batch[key] for key in ("rows", "side") if key in batch} | self.transform(batch)
+
+    def complete(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """What the model takes of such a batch."""
+        return {key: batch[key] for key in ("pixel_values", "labels")}

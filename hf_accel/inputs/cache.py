@@ -23,7 +23,7 @@ from hf_accel.errors import UserError
 from hf_accel.formatting import format_bytes
 from hf_accel.inputs.disk_cache import map_pixels, open_disk_cache, read_index
 from hf_accel.inputs.preprocessing import Preprocessing
-from hf_accel.inputs.stored import KeptPixels, kept_for_model, kept_for_training
+from hf_accel.inputs.stored import StoredImages, stored_for_model, stored_for_training
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +36,10 @@ class PixelStore:
     Attributes:
         mode: memory, disk, device or none.
         nbytes: of the pixels stored; 0 when nothing is.
-        resident: (N, H, W, 3) uint8 on the training device, for mode device, else None. The transforms take it.
     """
 
     mode: str
     nbytes: int
-    resident: Tensor | None = None
 
     def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
         """Read rows.
@@ -50,9 +48,13 @@ class PixelStore:
             pixels (B, H, W, 3) uint8, images of different sizes at the top left of the largest frame, zeros around;
             sizes (B, 2) int64, height and width of each, or None where all images of the batch have one size.
         Raises:
-            NotImplementedError: mode device, whose rows the transforms take from `resident`.
+            NotImplementedError: mode device, whose pixels `complete` adds.
         """
-        raise NotImplementedError(f"pixels of mode {self.mode} are not read by the batch")
+        raise NotImplementedError(f"pixels of mode {self.mode} are not read by the loader")
+
+    def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch on the training device, with its pixels; the loader has put them there, unless the mode is device."""
+        return batch
 
 
 class CachedPixels(PixelStore):
@@ -105,11 +107,15 @@ class DevicePixels(PixelStore):
     mode = "device"
 
     def __init__(self, images: Tensor) -> None:
-        self.resident = images
+        self.images = images  # (N, H, W, 3) uint8
         self.nbytes = images.numel()
 
+    def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
+        prefixes = [prefix for prefix in ("", "partner_") if f"{prefix}rows" in batch]
+        return batch | {f"{prefix}pixels": self.images.index_select(0, batch[f"{prefix}rows"]) for prefix in prefixes}
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"nbytes": self.nbytes, "resident": torch.empty(0)}  # workers send row numbers and need no pixels
+        return {"nbytes": self.nbytes, "images": torch.empty(0)}  # workers send row numbers and need no pixels
 
 
 class DecodedPixels(PixelStore):
@@ -118,11 +124,11 @@ class DecodedPixels(PixelStore):
     mode = "none"
     nbytes = 0
 
-    def __init__(self, kept: KeptPixels) -> None:
-        self.kept = kept
+    def __init__(self, stored: StoredImages) -> None:
+        self.stored = stored
 
     def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        return frame([torch.from_numpy(np.ascontiguousarray(self.kept.read(row))) for row in rows.tolist()])
+        return frame([torch.from_numpy(np.ascontiguousarray(self.stored.read(row))) for row in rows.tolist()])
 
 
 def frame(images: list[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -150,19 +156,19 @@ def open_pixels(
     Args:
         short_side: keep photographs at this short side (smaller ones as they are), for random-resized crops.
         preprocessing: keep what this model sees of each image, for evaluation and for training without such crops;
-            small images of one size are kept as they are. Exactly one of the two is given.
+            small images of one size are stored as they are. Exactly one of the two is given.
         device: the training device, for `data.cache: device`.
     Raises:
         UserError: an image is unreadable, or memory, disk or device cannot hold the pixels.
     """
     assert (short_side is None) != (preprocessing is None)
-    kept = kept_for_training(split, short_side) if preprocessing is None else kept_for_model(split, preprocessing)
+    stored = stored_for_training(split, short_side) if preprocessing is None else stored_for_model(split, preprocessing)
     if settings.cache == "none":
-        return DecodedPixels(kept)
+        return DecodedPixels(stored)
     if settings.cache == "disk":
-        return CachedPixels(None, None, open_disk_cache(kept, settings.cache_dir))
-    cached = _read_into_memory(kept)
-    return cached if settings.cache == "memory" else _move_to_device(kept, cached, torch.device(device))
+        return CachedPixels(None, None, open_disk_cache(stored, settings.cache_dir))
+    cached = _read_into_memory(stored)
+    return cached if settings.cache == "memory" else _move_to_device(stored, cached, torch.device(device))
 
 
 def open_training_pixels(
@@ -183,31 +189,31 @@ def open_evaluation_pixels(
     return open_pixels(split, settings, short_side=None, preprocessing=preprocessing, device=device)
 
 
-def _read_into_memory(kept: KeptPixels) -> CachedPixels:
-    shapes = kept.shapes()
+def _read_into_memory(stored: StoredImages) -> CachedPixels:
+    shapes = stored.shapes()
     sizes = shapes.prod(1) * 3
     nbytes, available = int(sizes.sum()), psutil.virtual_memory().available
-    logger.info("%s: decoded images take %s of memory", kept.split.source, format_bytes(nbytes))
+    logger.info("%s: decoded images take %s of memory", stored.split.source, format_bytes(nbytes))
     if nbytes > 0.9 * available:
         raise UserError(
-            f"data.cache: memory needs {format_bytes(nbytes)} for {kept.split.source}, and {format_bytes(available)} are "
+            f"data.cache: memory needs {format_bytes(nbytes)} for {stored.split.source}, and {format_bytes(available)} are "
             "available. Set data.cache: disk, or lower data.cache_size."
         )
     flat = torch.empty(nbytes, dtype=torch.uint8)
-    kept.fill(flat.numpy(), shapes, f"decode {kept.split.source}")
+    stored.fill(flat.numpy(), shapes, f"decode {stored.split.source}")
     return CachedPixels(flat, np.column_stack([np.cumsum(sizes) - sizes, shapes]))
 
 
-def _move_to_device(kept: KeptPixels, cached: CachedPixels, device: torch.device) -> DevicePixels:
+def _move_to_device(stored: StoredImages, cached: CachedPixels, device: torch.device) -> DevicePixels:
     if cached.shape is None:
         raise UserError(
-            f"data.cache: device keeps images of one size, and those of {kept.split.source} differ. Set data.cache: "
+            f"data.cache: device keeps images of one size, and those of {stored.split.source} differ. Set data.cache: "
             "memory or disk, or train without random_resized crops."
         )
     try:
         return DevicePixels(cached.images().to(device))
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"data.cache: device needs {format_bytes(cached.nbytes)} for {kept.split.source}, which {device} does not have free. "
-            "Set data.cache: memory."
+            f"data.cache: device needs {format_bytes(cached.nbytes)} for {stored.split.source}, which {device} does not have "
+            "free. Set data.cache: memory."
         ) from error

@@ -21,7 +21,7 @@ from filelock import FileLock
 from hf_accel.errors import UserError
 from hf_accel.files import write_whole
 from hf_accel.formatting import format_bytes
-from hf_accel.inputs.stored import KeptPixels
+from hf_accel.inputs.stored import StoredImages
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +38,13 @@ def cache_folder(cache_dir: str | None) -> Path:
     return Path(home).expanduser() / "hf_accel"
 
 
-def open_disk_cache(kept: KeptPixels, cache_dir: str | None) -> Path:
+def open_disk_cache(stored: StoredImages, cache_dir: str | None) -> Path:
     """The folder of a whole, fresh cache of these pixels; built when there is none.
 
     Raises:
         UserError: it cannot be written, or the disk cannot hold it.
     """
-    identity = {"format": _FORMAT, "split": kept.split.fingerprint, "pixels": kept.key, "rows": len(kept)}
+    identity = {"format": _FORMAT, "split": stored.split.fingerprint, "pixels": stored.key, "rows": len(stored)}
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
     parent = cache_folder(cache_dir)
     folder = parent / name
@@ -53,12 +53,12 @@ def open_disk_cache(kept: KeptPixels, cache_dir: str | None) -> Path:
         with FileLock(parent / f"{name}.lock"):
             problem = _problem(folder, identity)
             if problem is None:
-                logger.info("%s: decoded images are read from %s", kept.split.source, folder)
+                logger.info("%s: decoded images are read from %s", stored.split.source, folder)
             else:
                 if folder.exists():
                     logger.warning("%s: %s; it is built again", folder, problem)
                     shutil.rmtree(folder)
-                _build(kept, folder, identity)
+                _build(stored, folder, identity)
     except OSError as error:
         raise UserError(
             f"data.cache_dir {parent}: {error.strerror or error}. Expected a folder that can be written; name another "
@@ -77,15 +77,15 @@ def map_pixels(folder: Path) -> np.ndarray:
     return np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="c")
 
 
-def _build(kept: KeptPixels, folder: Path, identity: dict) -> None:
-    shapes = kept.shapes()
+def _build(stored: StoredImages, folder: Path, identity: dict) -> None:
+    shapes = stored.shapes()
     sizes = shapes.prod(1) * 3
     nbytes = int(sizes.sum())
     free = shutil.disk_usage(folder.parent).free
-    logger.info("%s: decoded images take %s in %s", kept.split.source, format_bytes(nbytes), folder)
+    logger.info("%s: decoded images take %s in %s", stored.split.source, format_bytes(nbytes), folder)
     if nbytes + _SPARE_BYTES > free:
         raise UserError(
-            f"data.cache: disk needs {format_bytes(nbytes)} for {kept.split.source} in {folder.parent}, and "
+            f"data.cache: disk needs {format_bytes(nbytes)} for {stored.split.source} in {folder.parent}, and "
             f"{format_bytes(_SPARE_BYTES)} more to stay free; {format_bytes(free)} are free. "
             "Name a larger disk with data.cache_dir, lower data.cache_size, or set data.cache: none."
         )
@@ -98,11 +98,11 @@ def _build(kept: KeptPixels, folder: Path, identity: dict) -> None:
                 os.posix_fallocate(file.fileno(), 0, nbytes)  # a disk that fills up later would kill the process
             file.truncate(nbytes)
             pixels = np.memmap(file, dtype=np.uint8, mode="r+", shape=(nbytes,))
-            kept.fill(pixels, shapes, f"cache of {kept.split.source}")
+            stored.fill(pixels, shapes, f"cache of {stored.split.source}")
             pixels.flush()
         np.save(partial / "index.npy", np.column_stack([np.cumsum(sizes) - sizes, shapes]))
         files = {name: (partial / name).stat().st_size for name in ("pixels.bin", "index.npy")}
-        manifest = {**identity, "source": kept.split.source, "files": files, "checksums": _checksums(partial)}
+        manifest = {**identity, "source": stored.split.source, "files": files, "checksums": _checksums(partial)}
         write_whole(partial / "manifest.json", json.dumps(manifest, indent=1))
         partial.rename(folder)
     except BaseException:

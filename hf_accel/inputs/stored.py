@@ -26,7 +26,7 @@ _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: these orientations swap he
 
 
 @dataclass(frozen=True)
-class KeptPixels:
+class StoredImages:
     """What is kept of each image of a split: one of three geometries.
 
     `short_side` set: shrunk to that short side, never enlarged (random crops follow). `preprocessing` set: exactly what
@@ -49,7 +49,7 @@ class KeptPixels:
 
     def read(self, row: int) -> np.ndarray:
         """(H, W, 3) uint8 of one row. Raises UserError naming an unreadable image."""
-        return self._keep(self.split.read(row))
+        return self._as_stored(self.split.read(row))
 
     def read_many(self, rows: range) -> Iterator[np.ndarray]:
         """The same for neighbouring rows, read from the table at once."""
@@ -58,16 +58,16 @@ class KeptPixels:
                 image = self.split.decode(encoded)
             except UserError:
                 image = self.split.read(row)  # raises again, naming the image
-            yield self._keep(image)
+            yield self._as_stored(image)
 
     def shapes(self) -> np.ndarray:
         """(N, 2) int64: height and width of what `read` will give, from the headers of the files."""
         if self.preprocessing is not None:
             return np.tile(np.int64([self.preprocessing.height, self.preprocessing.width]), (len(self), 1))
         if self.original_shape is not None:
-            return np.tile(np.int64(self._kept_shape(*self.original_shape)), (len(self), 1))
+            return np.tile(np.int64(self._stored_shape(*self.original_shape)), (len(self), 1))
         sizes = self.original_shapes()
-        return np.array([self._kept_shape(h, w) for h, w in sizes], dtype=np.int64).reshape(-1, 2)
+        return np.array([self._stored_shape(h, w) for h, w in sizes], dtype=np.int64).reshape(-1, 2)
 
     def original_shapes(self) -> Iterator[tuple[int, int]]:
         """Height and width of each image as decoded, lazily."""
@@ -101,12 +101,12 @@ class KeptPixels:
             for count in pool.map(fill_chunk, starts):
                 bar.update(count)
 
-    def _keep(self, image: np.ndarray) -> np.ndarray:
+    def _as_stored(self, image: np.ndarray) -> np.ndarray:
         if self.preprocessing is not None:
             return self.preprocessing.apply(image)
-        return resize_image(image, *self._kept_shape(*image.shape[:2]), "bicubic")
+        return resize_image(image, *self._stored_shape(*image.shape[:2]), "bicubic")
 
-    def _kept_shape(self, height: int, width: int) -> tuple[int, int]:
+    def _stored_shape(self, height: int, width: int) -> tuple[int, int]:
         short = min(height, width)
         if self.short_side is None or short <= self.short_side:
             return height, width
@@ -128,22 +128,22 @@ class KeptPixels:
         return (width, height) if turned else (height, width)
 
 
-def kept_for_training(split: ImageSplit, short_side: int) -> KeptPixels:
+def stored_for_training(split: ImageSplit, short_side: int) -> StoredImages:
     """Images for random-resized crops."""
-    return KeptPixels(split, short_side=short_side)
+    return StoredImages(split, short_side=short_side)
 
 
-def kept_for_model(split: ImageSplit, preprocessing: Preprocessing) -> KeptPixels:
+def stored_for_model(split: ImageSplit, preprocessing: Preprocessing) -> StoredImages:
     """Images in the model's own geometry; small ones of one size as they are, to be enlarged on the device.
 
     Originals of the model's size are never kept as they are: pixels of that size always mean "finished".
     """
-    sizes = KeptPixels(split).original_shapes()
+    sizes = StoredImages(split).original_shapes()
     height, width = next(sizes)
     resized = preprocessing.resized(height, width) if preprocessing.processor is None else (0, 0)
     enlarges = resized[0] >= height and resized[1] >= width
     is_small = max(height, width) <= SMALL_SIDE and (height, width) != (preprocessing.height, preprocessing.width)
     resizable = is_small and enlarges and preprocessing.interpolation in ("bilinear", "bicubic")
     if resizable and all(size == (height, width) for size in sizes):
-        return KeptPixels(split, original_shape=(height, width))
-    return KeptPixels(split, preprocessing=preprocessing)
+        return StoredImages(split, original_shape=(height, width))
+    return StoredImages(split, preprocessing=preprocessing)

@@ -33,3 +33,11 @@ def keep_freed_memory() -> str | None:
         return "this is not glibc"
     done = [libc.mallopt(_M_MMAP_MAX, 0), libc.mallopt(_M_TRIM_THRESHOLD, -1), libc.mallopt(_M_TOP_PAD, _GROWTH)]
     return None if all(done) else "glibc refused"
+
+
+def apply_keep_freed_memory(asked: bool) -> list[str]:
+    """`training.keep_freed_memory` for this process; returns what a report says of it."""
+    if not asked:
+        return []
+    refusal = keep_freed_memory()
+    return [f"freed memory {'stays for the next step' if refusal is None else f'is given back: {refusal}'}"]

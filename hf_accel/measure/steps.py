@@ -61,7 +61,7 @@ class Step(NamedTuple):
     images: int
     waits: list[tuple[Any, Any]]
     transforms: list[tuple[Any, Any]]
-    side: int | None
+    size: int | None
 
 
 class Measurement:
@@ -106,7 +106,7 @@ class Measurement:
 
     def _forget_step(self) -> None:
         self._images = 0
-        self._side: int | None = None
+        self._size: int | None = None
         self._waits: list[tuple[Any, Any]] = []
         self._transforms: list[tuple[Any, Any]] = []
 
@@ -119,14 +119,14 @@ class Measurement:
     def step(self) -> None:
         """An optimizer step ended."""
         now = self.stopwatch.mark()
-        self._pending.append(Step(self._last, now, self._images, self._waits, self._transforms, self._side))
+        self._pending.append(Step(self._last, now, self._images, self._waits, self._transforms, self._size))
         self._last = now
         self._forget_step()
 
-    def count_images(self, rows: int, side: int | None = None) -> None:
-        """A batch comes, of images of this side in pixels where they are not always of one size."""
+    def count_images(self, rows: int, size: int | None = None) -> None:
+        """A batch comes, of rows of this size (any number that tells sizes apart; None: they are always of one)."""
         self._images += rows
-        self._side = side
+        self._size = size
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -150,8 +150,8 @@ class Measurement:
         for step in self._pending:
             seconds = self.stopwatch.seconds(step.start, step.end)
             self._steps_here += 1
-            is_new_size = self.compiled and (step.images, step.side) not in self._sizes_here
-            self._sizes_here.add((step.images, step.side))
+            is_new_size = self.compiled and (step.images, step.size) not in self._sizes_here
+            self._sizes_here.add((step.images, step.size))
             if self._steps_here <= self.warmup_steps or is_new_size:
                 self.warmup_seconds.append(seconds)
                 continue

@@ -1,0 +1,26 @@
+"""Techniques and corrections that change how a run trains, one module each.
+
+A method is pure functions, and then at most one class that applies them to a run: a `TrainerCallback`, or a context
+manager around each step (of training and of evaluation). `training/build.py` lists the methods of a recipe in the order
+in which they act, one line each, and hands the objects of these classes to the Trainer. Beyond that a class may have
+
+- `after_forward()`: called between the forward and the backward pass of each training step (`AfterForward`);
+- `state_dict()` and `load_state_dict(state)`, if it remembers something from step to step: each rank's state is saved in
+  every checkpoint and loaded by a resume, before the first step.
+
+Where a method acts, in the order of a run: on the model before training (`whitening`); on the batch (`transforms/`:
+mixup, progressive resizing, alternating flip); around the step (`cpu_kernels`, `batch_norm`); in the loss (`losses`);
+in the optimizer (`muon`); in evaluation (`transforms/views.py`).
+
+The docstring of a module says what the method does, its source, its line in a recipe and its measured effect.
+`tests/methods/test_matrix.py` takes every method through the same tests; what a method cannot do is refused by name.
+"""
+
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class AfterForward(Protocol):
+    """A method with something to do between the forward and the backward pass of a training step."""
+
+    def after_forward(self) -> None: ...

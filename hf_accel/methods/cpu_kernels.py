@@ -2,9 +2,13 @@
 
 Measured with torch 2.15 on 2 cores with AVX512-bf16, batch 16: the backward pass of a strided depthwise convolution takes
 10 to 100 times as long as its parts below, that of a 5x5 one 3 to 5 times, and fused attention over 197 tokens twice as
-long as matrix products and a softmax. In fp32 none of this holds. `python -m benchmarks.ceiling` shows the whole step with
-`--model.kernels auto` and `library`: when the second is no slower, this file can go. Upstream:
-https://github.com/pytorch/pytorch/issues/13716 (depthwise convolutions), 183815 (bf16 convolutions since 2.13).
+long as matrix products and a softmax. In fp32 none of this holds. Over a whole epoch of MobileNetV2 the technique alone
+made no measurable difference to bf16 (1.15x and 1.17x of stock; 12 rounds), see benchmarks/README.md.
+
+Source: ours; upstream https://github.com/pytorch/pytorch/issues/13716 (depthwise convolutions), 183815 (bf16 convolutions
+since 2.13). `python -m benchmarks.ceiling` shows the whole step with `--model.kernels auto` and `library`: when the second is
+not slower, this file can go.
+Recipe: `model: {kernels: auto}`, the default; it acts in bf16 on a CPU, without a compiler.
 """
 
 from __future__ import annotations
@@ -15,11 +19,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from transformers import TrainingArguments
 
 # Above this the score matrix no longer fits the cache, and fused attention wins: even at 577 tokens, ahead at 1,025.
 LONGEST_PLAIN_ATTENTION = 512
 # The weight gradient of 3x3 kernels is fast in bf16.
 SMALLEST_FP32_KERNEL = 5
+
+
+def chosen_kernels(setting: str, args: TrainingArguments) -> CpuKernels | None:
+    """The context of each step by `model.kernels`; None keeps PyTorch's own, as a compiler finds kernels by itself."""
+    replaces = setting == "auto" and args.device.type == "cpu" and args.bf16 and not args.torch_compile
+    return CpuKernels() if replaces else None
 
 
 class CpuKernels(TorchFunctionMode):
@@ -28,6 +39,8 @@ class CpuKernels(TorchFunctionMode):
     It must span forward and backward, because activation checkpointing repeats the forward in the backward. The
     gradients are those of the replaced operations, up to rounding.
     """
+
+    note = "kernels: those of PyTorch that are slow in bf16 on a CPU are replaced"
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,10 +1,15 @@
 """`training.optim: muon`: orthogonalised steps for the weights of the inner layers, SGD for everything else.
 
-The method is that of Keller Jordan's airbench94_muon.py (https://github.com/KellerJordan/cifar10-airbench, MIT
-licence). Both kinds of step live in one optimizer, as parameter groups, so that the Trainer's one scheduler multiplies
-all learning rates alike and a checkpoint holds one state. torch.optim.Muon is not its base: that refuses every
-parameter that is not a matrix (so it needs a second optimizer beside it, and has no convolutions), always computes in
-bfloat16, and has no place for the normalisation of weights.
+Both kinds of step live in one optimizer, as parameter groups, so that the Trainer's one scheduler multiplies all learning
+rates alike and a checkpoint holds one state. torch.optim.Muon is not its base: that refuses every parameter that is not a
+matrix (so it needs a second optimizer next to it, and has no convolutions), always computes in bfloat16, and has no place
+for the normalisation of weights.
+
+Source: Keller Jordan's airbench94_muon.py (https://github.com/KellerJordan/cifar10-airbench, MIT licence).
+Recipe: `training: {optim: muon, learning_rate: 0.24, optim_args: "head_lr=..., bias_lr=..."}`, see `MuonSettings`. It is
+refused under FSDP and DeepSpeed.
+Measured: ResNet-20, one epoch of CIFAR-10, two seeds: +10.61 points of test accuracy (+6.93 to +14.29) at 1,169 instead of
+1,277 images/s on 2 CPU cores (benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -104,7 +109,7 @@ def build_muon(model: PreTrainedModel, settings: MuonSettings, learning_rate: fl
     """The optimizer of a classifier: its parameters that learn, in three groups.
 
     Weights of linear layers and convolutions are orthogonalised, but for the classifier's. Embeddings and tables that
-    happen to have two or more dimensions (position embeddings, class tokens) are no maps, and take SGD with the biases.
+    happen to have two or more dimensions (position embeddings, class tokens) are not maps, and take SGD with the biases.
     """
     head = {id(p) for p in head_parameters(model)}
     layers = (nn.Linear, nn.modules.conv._ConvNd)

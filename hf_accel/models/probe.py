@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
-def unused_parameters(model: nn.Module, image_size: int) -> list[str]:
-    """Names of the trainable parameters on which the logits of an image do not depend.
+def unused_parameters(model: nn.Module, inputs: dict[str, Tensor]) -> list[str]:
+    """Names of the trainable parameters on which the logits do not depend.
 
-    The graph that autograd records of one image in evaluation mode is walked, so nothing is computed backwards and no
-    gradient is left behind.
+    The graph that autograd records of one forward pass in evaluation mode is walked, so nothing is computed backwards and
+    no gradient is left behind.
 
     Args:
-        model: an image classifier; takes `pixel_values` (1, 3, S, S).
-        image_size: S, in pixels.
+        model: a classifier, whose output has `logits`.
+        inputs: arguments of the forward pass, on the model's device.
     """
-    parameter = next(model.parameters())
     was_training = model.training
     model.eval()
     try:
         with torch.enable_grad():
-            images = torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
-            logits = model(pixel_values=images).logits
+            logits = model(**inputs).logits
     finally:
         model.train(was_training)
     used, seen, nodes = set(), set(), [logits.grad_fn]

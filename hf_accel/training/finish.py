@@ -65,7 +65,7 @@ def build_report(trainer: ImageTrainer, recipe: Recipe, train: TrainSummary, out
         settings = {name: value for name, value in settings.items() if not name.startswith("torch_compile")}
         notes = [*notes, trainer.compile_failure]
     test = detailed_scores(output, trainer.splits.label_names, "test")
-    views = trainer.test_time_augmentation
+    views = recipe.data.test_time_augmentation
     return RunReport(
         recipe=recipe.name,
         variant=recipe.variant,

@@ -1,107 +1,128 @@
-"""The Trainer whose batches are images.
+"""The Trainer of a classifier.
 
-It is thin, and changes six things that upstream gets wrong or leaves out for images: batches arrive as uint8 and are
-transformed on the training device, the loss is exact under gradient accumulation, batch norm counts a batch once under
-activation checkpointing, evaluation keeps five class numbers a row instead of all logits, a checkpoint is loaded whole,
-and what cannot be compiled is trained eagerly. Its optimizer may be Muon.
+It is thin, and changes what upstream gets wrong or leaves out: batches are transformed on the training device, the loss is
+exact under gradient accumulation, evaluation keeps five classes per row instead of all logits, no row goes unscored, a
+checkpoint is loaded whole, a resumed run continues the state of its methods, and a network that cannot be compiled is
+trained eagerly. What is particular to images is in `tasks/`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.data import DataLoader
-from transformers import (
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
-from transformers.modeling_outputs import ImageClassifierOutput
+from torch.distributed.checkpoint.stateful import Stateful
+from torch.utils.data import DataLoader, Dataset
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_utils import EvalLoopOutput
 
+from hf_accel.data.splits import Splits
 from hf_accel.errors import UserError
-from hf_accel.inputs.batches import ImageBatches
 from hf_accel.inputs.sampling import EpochSampler
-from hf_accel.measure.steps import Measurement, Stopwatch
-from hf_accel.methods.batch_norm import UpdatedOnce
+from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
+from hf_accel.methods import AfterForward
 from hf_accel.methods.losses import cross_entropy_sum
 from hf_accel.methods.muon import MuonSettings, build_muon
-from hf_accel.training.evaluation import _mean_over_views
+from hf_accel.models.load import LoadedModel
+from hf_accel.training.arguments import Arguments
+from hf_accel.training.evaluation import TrainAccuracyCallback, kept_of_rows
 
 logger = logging.getLogger(__name__)
 
-TOP_K = 5
+Batch = dict[str, Any]
 
 
 class ImageTrainer(Trainer):
-    """A Trainer whose batches are uint8 images, transformed on the training device.
+    """A Trainer whose datasets make whole batches (`ImageBatches`), which are transformed on the training device.
 
     Args:
-        train_transform: batch dictionary on the device -> `pixel_values` (B, 3, S, S) float32 and `labels`.
-        eval_transform: the same without randomness.
+        model: the classifier.
+        args: TrainingArguments.
+        eval_transform: batch on the device, completed by its dataset -> arguments of the model, `labels` included.
+        train_transform: the same for training; None where the batches of `train_dataset` are transformed already.
+        test_dataset: the batches that are scored at the end.
+        scoring_model: model -> what an evaluation calls in its place; None: the model itself.
+        methods: callbacks, and contexts of each step in the order in which they are entered; see `hf_accel.methods`.
         class_weights: (C,) float32 weights in the training loss, or None.
-        num_labels: C.
-        flops_per_image: of one forward pass.
-        kernels: context in which every step computes.
         muon: settings of the optimizer Muon; None for the one that `args.optim` names.
-        flops_by_side: the same for training images of other sizes, by their side in pixels.
-        test_time_augmentation: the views whose mean logits an evaluation scores, see `inputs.views`.
-        kwargs: what Trainer takes.
+        flops_of_row: batch -> floating-point operations of a forward pass of one of its rows; those of {} are of a row
+            of the model's own size. None where nothing is trained.
+        callbacks: further callbacks.
+        splits, loaded, arguments, notes: what the run was built from, and what was chosen for the user and why.
+        kwargs: what else Trainer takes.
     Raises:
-        UserError: Muon under FSDP or DeepSpeed, which cut up the matrices that it needs whole.
+        UserError: Muon under FSDP or DeepSpeed, which shard the matrices that it needs whole.
     """
 
     def __init__(
         self,
         *,
-        train_transform: Callable[[dict[str, Tensor]], dict[str, Tensor]],
-        eval_transform: Callable[[dict[str, Tensor]], dict[str, Tensor]],
-        class_weights: Tensor | None,
-        num_labels: int,
-        flops_per_image: int,
-        kernels: AbstractContextManager,
+        model: nn.Module,
+        args: TrainingArguments,
+        eval_transform: Callable[[Batch], Batch],
+        train_transform: Callable[[Batch], Batch] | None = None,
+        test_dataset: Dataset | None = None,
+        scoring_model: Callable[[nn.Module], Callable[..., ModelOutput]] | None = None,
+        methods: Sequence[TrainerCallback | AbstractContextManager] = (),
+        class_weights: Tensor | None = None,
         muon: MuonSettings | None = None,
-        flops_by_side: dict[int, int] | None = None,
-        test_time_augmentation: str = "none",
+        flops_of_row: Callable[[Batch], int] | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        splits: Splits | None = None,
+        loaded: LoadedModel | None = None,
+        arguments: Arguments | None = None,
+        notes: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
-        model: nn.Module = kwargs["model"]
         # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
         model.accepts_loss_kwargs = False
-        super().__init__(compute_loss_func=self.loss, data_collator=_already_batched, **kwargs)
-        for stock in (ProgressCallback, PrinterCallback):  # our own bar is in progress.py
-            self.remove_callback(stock)
-        self.train_transform = train_transform
-        self.eval_transform = eval_transform
-        self.class_weights = None if class_weights is None else class_weights.to(self.args.device)
-        self.num_labels = num_labels
-        self.flops_per_image = flops_per_image
-        self.kernels = kernels
-        self.statistics = UpdatedOnce(model if self.args.gradient_checkpointing else None)
-        self.muon = muon
+        super().__init__(model=model, args=args, compute_loss_func=self.loss, **kwargs)
         if muon is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise UserError(
-                "training.optim: muon needs whole weights, and FSDP and DeepSpeed cut them up. Launch without them, or "
+                "training.optim: muon needs whole weights, and FSDP and DeepSpeed shard them. Launch without them, or "
                 "choose another training.optim."
             )
-        self.flops_by_side = flops_by_side or {}
-        self.test_time_augmentation = test_time_augmentation
-        self.measurement = Measurement(Stopwatch(self.args.device))
-        self.train_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
-        self.train_seen = 0
+        self.train_transform = train_transform
+        self.eval_transform = eval_transform
+        self.test_dataset = test_dataset
+        self.scoring_model = scoring_model
+        self.methods = list(methods)
+        self.class_weights = None if class_weights is None else class_weights.to(args.device)
+        self.muon = muon
+        self.flops_of_row = flops_of_row
+        self.splits = splits
+        self.loaded = loaded
+        self.arguments = arguments
+        self.notes = list(notes)
+        self.measurement = Measurement(Stopwatch(args.device))
+        self.train_accuracy_counts = TrainAccuracyCallback(args.device)
         self.compile_failure: str | None = None  # why a run that was to be compiled is eager
+        self._scored_dataset = test_dataset
+        for stock in (ProgressCallback, PrinterCallback):  # our own bar is in progress.py
+            self.remove_callback(stock)
+        own = [MeasureCallback(self.measurement, args.device), *callbacks, self.train_accuracy_counts]
+        for callback in [*own, *(method for method in self.methods if isinstance(method, TrainerCallback))]:
+            self.add_callback(callback)
+
+    @property
+    def flops_per_image(self) -> int:
+        """Floating-point operations of a forward pass of one row of the model's own size."""
+        return self.flops_of_row({})
+
+    @contextmanager
+    def step_methods(self) -> Iterator[None]:
+        """The methods that are contexts of a step, entered in their order."""
+        with ExitStack() as stack:
+            for method in self.methods:
+                if isinstance(method, AbstractContextManager):
+                    stack.enter_context(method)
+            yield
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As upstream; from the first graph that cannot be compiled on, without compilation."""
@@ -131,9 +152,7 @@ class ImageTrainer(Trainer):
             self.optimizer = build_muon(self.model, self.muon, self.args.learning_rate, self.args.weight_decay)
         return self.optimizer
 
-    def loss(
-        self, outputs: ImageClassifierOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
+    def loss(self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Mean cross-entropy over all rows of an accumulation window; smoothing and weights in training only."""
         logits = outputs["logits"]
         training = self.model.training
@@ -144,24 +163,18 @@ class ImageTrainer(Trainer):
             self.args.label_smoothing_factor if training else 0.0,
         )
         if training:
-            with torch.no_grad():
-                hard = labels.argmax(-1) if labels.is_floating_point() else labels
-                self.train_correct += (logits.argmax(-1) == hard).sum()
-                self.train_seen += len(labels)
-            self.statistics.hold()
+            self.train_accuracy_counts.count(logits, labels)
+            for method in self.methods:
+                if isinstance(method, AfterForward):
+                    method.after_forward()
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
     def train_accuracy(self) -> float | None:
         """Accuracy over the training batches of the last epoch, as trained on: augmented, dropout on."""
-        if not self.train_seen:
+        if not self.train_accuracy_counts.seen:
             return None
-        counts = torch.stack([self.train_correct, torch.full_like(self.train_correct, self.train_seen)])
-        correct, seen = self.accelerator.reduce(counts).tolist()
+        correct, seen = self.accelerator.reduce(self.train_accuracy_counts.counts()).tolist()
         return correct / seen
-
-    def forget_train_accuracy(self) -> None:
-        self.train_correct.zero_()
-        self.train_seen = 0
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -169,7 +182,7 @@ class ImageTrainer(Trainer):
         with self.measurement.waiting():
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches:
-            self.measurement.count_images(len(batch["labels"]), batch.get("side"))
+            self.measurement.count_images(len(batch["labels"]), self.flops_of_row(batch))
         return batches, num_items
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | int | None:
@@ -178,17 +191,17 @@ class ImageTrainer(Trainer):
         return super()._get_num_items_in_batch(rows, device)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        with self.kernels, self.statistics:
+        with self.step_methods():
             return super().training_step(*args, **kwargs)
 
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _prepare_inputs(self, inputs: Batch) -> Batch:
         inputs = super()._prepare_inputs(inputs)
-        if "pixel_values" in inputs:  # transformed by the loader
-            return {name: inputs[name] for name in ("pixel_values", "labels")}
         if not self.model.training:
-            return self.eval_transform(inputs)
+            return self.eval_transform(self._scored_dataset.complete(inputs))
+        if self.train_transform is None:
+            return self.train_dataset.complete(inputs)
         with self.measurement.transforming():
-            return self.train_transform(inputs)
+            return self.train_transform(self.train_dataset.complete(inputs))
 
     def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
         # upstream drops the last, shorter batch of an evaluation too, and its rows silently go unscored
@@ -200,10 +213,10 @@ class ImageTrainer(Trainer):
             self.args.dataloader_drop_last = asked
 
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        self.eval_transform.resident = dataloader.dataset.pixels.resident
+        self._scored_dataset = dataloader.dataset
         return super().evaluation_loop(dataloader, *args, **kwargs)
 
-    def _get_train_sampler(self, train_dataset: ImageBatches | None = None) -> EpochSampler:
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return EpochSampler(len(dataset), seed=seed)
@@ -215,20 +228,17 @@ class ImageTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, tuple[Tensor, ...] | None, Tensor | None]:
-        """Keep of each row the five likeliest classes, the confidence of the first, the loss, and the row number."""
+        """Keep of each row what `kept_of_rows` says, and the row's number."""
         rows = inputs["rows"].to(self.args.device)
-        if self.test_time_augmentation != "none":
-            model = partial(_mean_over_views, model, self.test_time_augmentation)
-        with self.kernels:
+        if self.scoring_model is not None:
+            model = self.scoring_model(model)
+        with self.step_methods():
             loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         if logits is None:
             return loss, None, labels
-        if isinstance(logits, tuple):  # outputs beside the logits, as DeiT with teacher has
+        if isinstance(logits, tuple):  # outputs next to the logits, as DeiT with teacher has
             logits = logits[0]
-        logits = logits.float()
-        confidence, top_ids = logits.softmax(-1).topk(min(TOP_K, self.num_labels))
-        losses = functional.cross_entropy(logits, labels, reduction="none")
-        return loss, (top_ids, confidence[:, 0], losses, rows), labels
+        return loss, (*kept_of_rows(logits, labels), rows), labels
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -239,8 +249,30 @@ class ImageTrainer(Trainer):
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        forward = self.flops_by_side.get(inputs.get("side"), self.flops_per_image)
-        return 3 * forward * len(inputs["labels"])  # a backward pass costs two forward passes
+        return 3 * self.flops_of_row(inputs) * len(inputs["labels"])  # a backward pass costs two forward passes
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """The state of the methods goes where that of the random numbers goes: a file of each rank in the checkpoint."""
+        super()._save_rng_state(output_dir)
+        state = {name: method.state_dict() for name, method in self._stateful_methods().items()}
+        torch.save(state, self._method_file(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        file = None if checkpoint is None else self._method_file(checkpoint)
+        if file is None or not file.is_file():  # a checkpoint without a training state
+            return
+        state = torch.load(file, map_location=self.args.device, weights_only=True)
+        for name, method in self._stateful_methods().items():
+            if name in state:
+                method.load_state_dict(state[name])
+
+    def _stateful_methods(self) -> dict[str, Stateful]:
+        methods = (self.train_accuracy_counts, *self.methods)
+        return {type(method).__name__: method for method in methods if isinstance(method, Stateful)}
+
+    def _method_file(self, checkpoint: str) -> Path:
+        return Path(checkpoint) / f"method_state_{self.args.process_index}.pth"
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         # Upstream loads Hub-format keys into other module names with strict=False and drops the encoder of ViT, Swin,
@@ -261,20 +293,3 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
     """Load a saved folder into a model of the same class, every tensor or an error."""
     saved = type(model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     model.load_state_dict(saved.state_dict(), strict=True)
-
-
-class LastEpochCallback(TrainerCallback):
-    """Starts the training accuracy anew with each epoch."""
-
-    def __init__(self, trainer: ImageTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer.forget_train_accuracy()
-
-
-def _already_batched(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`ImageBatches.__getitems__` returns whole batches, so there is nothing to collate."""
-    return batch

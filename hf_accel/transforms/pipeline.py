@@ -1,8 +1,12 @@
 """The transforms of whole batches on the training device: uint8 pixels in, normalised float32 out.
 
 The order is torchvision's and timm's: crop, flip and resize; colour; RandAugment; normalisation; erasing; mixup or
-cutmix. Every random number comes from the counter hash of sampling.py, computed on the device, so nothing here depends
+cutmix. Every random number comes from the counter hash of counter_rng.py, computed on the device, so nothing here depends
 on how rows were put into batches, and nothing but RandAugment waits for the device.
+
+`flip: alternating` is that of https://github.com/KellerJordan/cifar10-airbench: half of the images are mirrored in the first
+epoch, the other half in the next. Measured: ResNet-20, two epochs of CIFAR-10, two seeds: -0.42 points of test accuracy
+(-1.31 to +0.47), no measurable effect (benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -46,11 +50,10 @@ class TrainTransform:
 
     Args:
         augment: the `data.augment:` section of a recipe.
-        preprocessing: of the model.
+        preprocessing: the model's.
         num_labels: C, for the soft labels of mixup and cutmix.
         seed: of all random numbers.
         channels_last: memory format of the output.
-        resident: `PixelStore.resident`, for `data.cache: device`.
     """
 
     def __init__(
@@ -60,14 +63,12 @@ class TrainTransform:
         num_labels: int,
         seed: int,
         channels_last: bool = False,
-        resident: Tensor | None = None,
     ) -> None:
         self.augment = augment
         self.preprocessing = preprocessing
         self.num_labels = num_labels
         self.seed = seed
         self.channels_last = channels_last
-        self.resident = resident
         self.size = (preprocessing.height, preprocessing.width)
         # interpolations without a matrix or a kernel for tensors are trained with their nearest relative
         smooth = preprocessing.interpolation in ("bicubic", "lanczos")
@@ -79,7 +80,7 @@ class TrainTransform:
         self._constants = _Constants(preprocessing, self._draw_counts, augment)
 
     def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Augment a batch of `ImageBatches` on the device it is on.
+        """Augment a batch of `ImageBatches`, its pixels included, on the device it is on.
 
         Returns:
             pixel_values: (B, 3, S, S) float32, normalised; S is the batch's `side`, without one the model's.
@@ -88,11 +89,12 @@ class TrainTransform:
         self._constants.move_to(batch["rows"].device)
         epochs = batch["epochs"]
         size = (batch["side"], batch["side"]) if "side" in batch else self.size
-        images, draws = self._augment(_pixels(batch, self.resident), batch.get("sizes"), epochs, batch["rows"], size)
+        images, draws = self._augment(batch["pixels"], batch.get("sizes"), epochs, batch["rows"], size)
         if not mixes(self.augment):
             return {"pixel_values": images, "labels": batch["labels"]}
-        partner_pixels = _pixels(batch, self.resident, "partner_")
-        partners, _ = self._augment(partner_pixels, batch.get("partner_sizes"), epochs, batch["partner_rows"], size)
+        partners, _ = self._augment(
+            batch["partner_pixels"], batch.get("partner_sizes"), epochs, batch["partner_rows"], size
+        )
         images, share = mix(images, partners, draws["mix"], self._constants.mixup, self._constants.cutmix)
         labels = functional.one_hot(batch["labels"], self.num_labels) * share[:, None]
         labels = labels + functional.one_hot(batch["partner_labels"], self.num_labels) * (1 - share[:, None])
@@ -142,7 +144,6 @@ class TrainTransform:
         if draws is None:
             return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         if self.augment.flip == "alternating":
-            # https://github.com/KellerJordan/cifar10-airbench: half of the images first, the other half next
             half = uniform(self.seed, 0, rows, _FLIP[0]) < 0.5
             return half ^ (epochs % 2).bool()
         return draws[:, 0] < 0.5
@@ -189,23 +190,19 @@ class EvalTransform:
     """What the model's own processor does, for whole batches on the device.
 
     Args:
-        preprocessing: of the model.
+        preprocessing: the model's.
         channels_last: memory format of the output.
-        resident: `PixelStore.resident`, for `data.cache: device`.
     """
 
-    def __init__(
-        self, preprocessing: Preprocessing, channels_last: bool = False, resident: Tensor | None = None
-    ) -> None:
+    def __init__(self, preprocessing: Preprocessing, channels_last: bool = False) -> None:
         self.preprocessing = preprocessing
         self.channels_last = channels_last
-        self.resident = resident
         self._fit = ModelGeometry(preprocessing)
         self._constants = _Constants(preprocessing, {}, AugmentSettings())
 
     def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """A batch of `ImageBatches` -> pixel_values (B, 3, S, S) float32, and labels where the batch has them."""
-        pixels = _pixels(batch, self.resident)
+        pixels = batch["pixels"]
         self._constants.move_to(pixels.device)
         images = self._fit(pixels, self.channels_last)
         images = _finish(images, self.preprocessing, self._constants, self.channels_last)
@@ -234,12 +231,6 @@ class _Constants:
                 if isinstance(value, Tensor):
                     setattr(self, name, value.to(device))
             self.device = device
-
-
-def _pixels(batch: dict[str, Tensor], resident: Tensor | None, prefix: str = "") -> Tensor:
-    if resident is None:
-        return batch[f"{prefix}pixels"]
-    return resident.index_select(0, batch[f"{prefix}rows"])
 
 
 def _finish(images: Tensor, preprocessing: Preprocessing, constants: _Constants, channels_last: bool) -> Tensor:

@@ -1,8 +1,12 @@
 """Progressive resizing: small training images in the first epochs, which cost less, and full size at the end.
 
-As in EfficientNetV2 (https://arxiv.org/abs/2104.00298), without its change of regularisation. The size is a function of
-the epoch and travels with each batch as a number of the host: a loader may be an epoch ahead of the training, and to ask
-a GPU for the epochs of a batch would make the host wait.
+The size is a function of the epoch and travels with each batch as a number of the host: a loader may be an epoch ahead of
+the training, and to ask a GPU for the epochs of a batch would make the host wait.
+
+Source: EfficientNetV2 (https://arxiv.org/abs/2104.00298), without its change of regularisation.
+Recipe: `data: {progressive_resizing: {start: 128, full_at: 0.75}}`.
+Measured: MobileNetV2, the recipe mobilenetv2_imagefolder, seeds 0 to 2, from 160 px: the whole command took a quarter less time,
+and on average less than one of 153 photographs fewer was right (benchmarks/README.md).
 """
 
 from __future__ import annotations

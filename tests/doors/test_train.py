@@ -413,7 +413,7 @@ def test_a_broken_test_image_is_named_and_nothing_is_written(tiny_recipe, photos
 
 
 def test_a_place_that_is_no_folder_is_refused(tiny_recipe, photos):
-    with pytest.raises(UserError, match="no folder that can be written"):
+    with pytest.raises(UserError, match="not a folder that can be written"):
         train(tiny_recipe({"training": {"output_dir": str(photos / "test" / "red" / "00.png" / "run")}}))
 
 
@@ -474,7 +474,7 @@ def test_pixels_on_the_device_give_the_same_run(tiny_recipe, tmp_path):
 
 def test_a_disk_that_cannot_hold_the_checkpoints_is_refused_before_anything_is_written(tiny_recipe, monkeypatch):
     recipe = tiny_recipe()
-    monkeypatch.setattr("hf_accel.training.build.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr("hf_accel.training.checks.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(UserError, match="no space left for this run"):
         train(recipe)
     assert not recipe.output_dir.exists()
@@ -486,7 +486,7 @@ def test_the_checkpoints_of_an_unfinished_run_count_as_room_for_the_next_ones(ti
     kept = recipe.output_dir / "checkpoint-1"
     kept.mkdir(parents=True)
     (kept / "model.safetensors").write_bytes(bytes(10**6))
-    monkeypatch.setattr("hf_accel.training.build.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr("hf_accel.training.checks.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     assert build_trainer(recipe).state.global_step == 0
 
 

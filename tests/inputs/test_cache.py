@@ -25,7 +25,7 @@ from hf_accel.inputs.batches import ImageBatches
 from hf_accel.inputs.cache import open_evaluation_pixels, open_pixels, open_training_pixels
 from hf_accel.inputs.disk_cache import cache_folder
 from hf_accel.inputs.preprocessing import Preprocessing
-from hf_accel.inputs.stored import KeptPixels
+from hf_accel.inputs.stored import StoredImages
 from tests.support.image_splits import SMALL, VARIED, make_split, noise, one_thread, open_in_process  # noqa: F401
 
 RANDOM_CROPS = AugmentSettings(crop="random_resized")
@@ -62,7 +62,7 @@ def test_device_pixels_are_the_same_and_only_row_numbers_travel(vit48):
     in_memory = open_evaluation_pixels(split, settings("memory"), vit48)
     on_device = open_evaluation_pixels(split, settings("device"), vit48, "cpu")
     rows = np.array([3, 1])
-    assert torch.equal(on_device.resident[torch.from_numpy(rows)], in_memory.batch(rows)[0])
+    assert torch.equal(on_device.complete({"rows": torch.from_numpy(rows)})["pixels"], in_memory.batch(rows)[0])
     assert set(ImageBatches(split, on_device).__getitems__([3, 1])) == {"epochs", "rows", "labels"}
 
 
@@ -123,7 +123,7 @@ def test_sizes_from_headers_are_those_of_decoded_images(tmp_path):
             for suffix in ("jpg", "png", "webp"):
                 image.save(tmp_path / label / f"{orientation}.{suffix}", exif=exif)
     split = load_splits(DataSettings(name=str(tmp_path)), seed=0, selection=False).train
-    shapes = list(KeptPixels(split).original_shapes())
+    shapes = list(StoredImages(split).original_shapes())
     assert shapes == [split.read(row).shape[:2] for row in range(len(split))]
     assert set(shapes) == {(20, 30), (30, 20)}
 

@@ -9,6 +9,7 @@ from torchvision.transforms.v2 import functional as tvf
 from hf_accel.config.sections import ColorJitter
 from hf_accel.transforms import colour
 from hf_accel.transforms.geometry import Boxes
+from hf_accel.transforms.policies import randaugment
 from tests.support.image_splits import noise, one_thread  # noqa: F401
 
 FACTORS = torch.tensor([0.3, 1.0, 1.7, 0.0])
@@ -63,15 +64,15 @@ def test_randaugment_operations_equal_torchvision(number, magnitude, images):
             pixels, name, strength, reference.interpolation, reference._fill
         )
         draws = torch.tensor([[(number + 0.5) / 14, 0.75 if sign > 0 else 0.25]]).expand(4, 2)
-        off = (colour.randaugment(images, draws, magnitude) - theirs).abs()
+        off = (randaugment(images, draws, magnitude) - theirs).abs()
         assert off.max() <= 1, (name, sign)  # torchvision keeps strengths as float32
         assert (off > 0).float().mean() < 0.01, (name, sign)
 
 
 def test_randaugment_treats_an_image_alike_in_any_company(images):
     draws = torch.rand(4, 4, generator=torch.Generator().manual_seed(0))
-    together = colour.randaugment(images, draws, 9)
-    alone = torch.cat([colour.randaugment(images[n : n + 1], draws[n : n + 1], 9) for n in range(4)])
+    together = randaugment(images, draws, 9)
+    alone = torch.cat([randaugment(images[n : n + 1], draws[n : n + 1], 9) for n in range(4)])
     assert torch.equal(together, alone)
 
 

@@ -47,7 +47,7 @@ def build(
     split = make_split(noise(*shapes))
     pixels = open_training_pixels(split, DataSettings(name="made", cache=mode, augment=augment), preprocessing)
     partners = partial(draw_partners, seed, len(split)) if mixes(augment) else None
-    transform = TrainTransform(augment, preprocessing, 3, seed, resident=pixels.resident, **kwargs)
+    transform = TrainTransform(augment, preprocessing, 3, seed, **kwargs)
     return ImageBatches(split, pixels, partners), transform
 
 
@@ -101,7 +101,7 @@ def test_device_cache_trains_on_the_same_images(vit48):
     results = []
     for mode in ("memory", "device"):
         batches, transform = build(shapes, augment, vit48, mode=mode)
-        results.append(transform(batches.__getitems__(range(24)))["pixel_values"])
+        results.append(transform(batches.complete(batches.__getitems__(range(24))))["pixel_values"])
     assert torch.equal(*results)
 
 

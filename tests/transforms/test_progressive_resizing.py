@@ -181,9 +181,9 @@ def test_operations_are_counted_at_the_size_of_each_batch(tiny_recipe):
     trainer.train()
     per_row = 19 * 3  # forward and backward
     sides = (8, 12, 16, 16)
-    assert trainer.state.total_flos == per_row * sum(trainer.flops_by_side[side] for side in sides)
-    assert trainer.flops_by_side[16] == trainer.flops_per_image
-    assert trainer.flops_by_side[8] == pytest.approx(trainer.flops_per_image / 4, rel=0.01)
+    assert trainer.state.total_flos == per_row * sum(trainer.flops_of_row({"side": side}) for side in sides)
+    assert trainer.flops_of_row({"side": 16}) == trainer.flops_per_image
+    assert trainer.flops_of_row({"side": 8}) == pytest.approx(trainer.flops_per_image / 4, rel=0.01)
 
 
 def test_the_report_says_which_sizes_were_trained_on(tiny_recipe):

@@ -1,6 +1,7 @@
 """Test-time augmentation: the views, their mean, and where it is applied and said."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hf_accel import evaluate, predict
 from hf_accel.hub.card import write_card
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.run_report import RunReport
+from hf_accel.tasks.image_classification import over_views
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
 from hf_accel.transforms.views import mean_logits, views
@@ -80,7 +82,7 @@ def test_without_it_the_model_sees_every_image_once(tiny_recipe):
     trainer.evaluate()
     assert len(calls) == 1
     assert not any("test-time" in note for note in trainer.notes)
-    trainer.test_time_augmentation = "flip_shift"
+    trainer.scoring_model = partial(over_views, "flip_shift")
     trainer.evaluate()
     assert len(calls) == 1 + 6
 

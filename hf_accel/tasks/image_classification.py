@@ -1,0 +1,200 @@
+"""Image classification: from a recipe to batches of images, and from image files to the probabilities of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from hf_accel.config.recipe import Recipe
+from hf_accel.config.sections import DataSettings
+from hf_accel.data.images import UnreadableImageError, decode_image
+from hf_accel.data.listing import load_images
+from hf_accel.data.splits import ImageSplit, Splits, load_splits
+from hf_accel.inputs.batches import ImageBatches, TransformedBatches
+from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
+from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.inputs.sampling import draw_partners, mixes
+from hf_accel.models.load import LoadedModel, load_model, load_trained
+from hf_accel.models.trial import flops_per_image
+from hf_accel.transforms.pipeline import EvalTransform, TrainTransform
+from hf_accel.transforms.progressive_resizing import TrainingSides, training_sides
+from hf_accel.transforms.views import mean_logits, views_note
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, TrainingArguments
+
+
+class ImageClassification:
+    """What is particular to images, for code that is not."""
+
+    def open_splits(self, settings: DataSettings, seed: int, selection: bool = True) -> Splits:
+        """The rows that train, select and score; see `load_splits`."""
+        return load_splits(settings, seed, selection)
+
+    def load_model(self, recipe: Recipe, label_names: list[str]) -> LoadedModel:
+        """The recipe's model with a head for these labels; see `models.load.load_model`."""
+        return load_model(recipe.model, label_names, recipe.data.image_size)
+
+    def load_trained(self, name: str | Path, revision: str | None = None) -> LoadedModel:
+        """A fine-tuned folder or Hub model as it is."""
+        return load_trained(name, revision)
+
+    def training_inputs(
+        self, recipe: Recipe, splits: Splits, loaded: LoadedModel, args: TrainingArguments
+    ) -> ImageInputs:
+        """What the batches of a training run are made of; nothing is decoded yet.
+
+        Raises:
+            UserError: the model cannot take images of a size that the recipe asks for.
+        """
+        preprocessing = Preprocessing.of(loaded.processor)
+        flops = {loaded.image_size: flops_per_image(loaded.model, (preprocessing.height, preprocessing.width))}
+        sides = None
+        if recipe.data.progressive_resizing is not None:
+            sides = training_sides(recipe.data.progressive_resizing, preprocessing, args, len(splits.train))
+            setting = "data.progressive_resizing"
+            flops |= {side: flops_per_image(loaded.model, side, setting) for side in sides.first_epochs()}
+        return ImageInputs(recipe, preprocessing, args, len(splits.label_names), loaded.image_size, flops, sides)
+
+    def scoring_inputs(self, recipe: Recipe, loaded: LoadedModel, args: TrainingArguments) -> ImageInputs:
+        """What the batches of an evaluation are made of."""
+        preprocessing = Preprocessing.of(loaded.processor)
+        return ImageInputs(recipe, preprocessing, args, loaded.model.config.num_labels, loaded.image_size)
+
+    def collate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`data_collator`: `ImageBatches.__getitems__` returns whole batches, so there is nothing to collate."""
+        return batch
+
+    def find_files(self, patterns: list[str]) -> list[Path]:
+        """The image files of files, folders and globs; see `load_images`."""
+        return load_images(patterns)
+
+    def score_files(
+        self,
+        loaded: LoadedModel,
+        files: list[Path],
+        batch_size: int = 32,
+        test_time_augmentation: str = "none",
+        skip: Callable[[UnreadableImageError], None] | None = None,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Classify image files with the model's own image processor.
+
+        Args:
+            loaded: the model computes on the device that it is on.
+            skip: is called with each error and the file left out; None raises it.
+        Yields:
+            The position of a file in `files`, and the probabilities of the classes, (C,) float32.
+        Raises:
+            UnreadableImageError: a file is not an image, and `skip` is None.
+        """
+        for start in range(0, len(files), batch_size):
+            images, positions = [], []
+            for position, file in enumerate(files[start : start + batch_size], start):
+                try:
+                    images.append(Image.fromarray(decode_image(file)))
+                except UnreadableImageError as error:
+                    if skip is None:
+                        raise
+                    skip(error)
+                    continue
+                positions.append(position)
+            if images:
+                yield from zip(positions, _probabilities(loaded, images, test_time_augmentation), strict=True)
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """The way of images from a split to the model: datasets of batches, and what is done to a batch on the device."""
+
+    recipe: Recipe
+    preprocessing: Preprocessing
+    args: TrainingArguments
+    num_labels: int
+    image_size: int  # side in pixels of the model's own input
+    flops_by_side: dict[int, int] = field(default_factory=dict)  # of a forward pass of one image; evaluation has none
+    sides: TrainingSides | None = None  # of progressive resizing
+
+    def train_batches(self, split: ImageSplit) -> ImageBatches | TransformedBatches:
+        """The dataset that training reads; opens its pixels.
+
+        Raises:
+            UserError: an image is unreadable, or the pixels do not fit where `data.cache` has them.
+        """
+        data = self.recipe.data
+        pixels = open_training_pixels(split, data, self.preprocessing, self.args.device)
+        partners = partial(draw_partners, self.args.seed, len(split)) if mixes(data.augment) else None
+        batches = ImageBatches(split, pixels, partners, self.sides)
+        return batches if data.transforms == "device" else TransformedBatches(batches, self._augmentation())
+
+    def scored_batches(self, split: ImageSplit | None) -> ImageBatches | None:
+        """The dataset that an evaluation reads; raises as `train_batches` does."""
+        if split is None:
+            return None
+        return ImageBatches(
+            split, open_evaluation_pixels(split, self.recipe.data, self.preprocessing, self.args.device)
+        )
+
+    def train_transform(self) -> TrainTransform | None:
+        """What training does to a batch on the device; None where the loader has done it."""
+        return self._augmentation() if self.recipe.data.transforms == "device" else None
+
+    def eval_transform(self) -> EvalTransform:
+        return EvalTransform(self.preprocessing, channels_last=self.recipe.model.channels_last)
+
+    def scoring_model(self) -> Callable[[nn.Module], Callable[..., ImageClassifierOutput]] | None:
+        """Model -> what is scored in its place, for test-time augmentation; None: the model itself."""
+        kind = self.recipe.data.test_time_augmentation
+        return None if kind == "none" else partial(over_views, kind)
+
+    def flops_of_row(self, batch: dict[str, Any]) -> int:
+        """Floating-point operations of a forward pass of one image of this batch."""
+        return self.flops_by_side[batch.get("side", self.image_size)]
+
+    def example(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """Arguments of a forward pass of one black image, on the model's device: pixel_values (1, 3, H, W)."""
+        parameter = next(model.parameters())
+        shape = (1, 3, self.preprocessing.height, self.preprocessing.width)
+        return {"pixel_values": torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)}
+
+    @property
+    def notes(self) -> list[str]:
+        """What a report says of the images' way."""
+        notes = views_note(self.recipe.data.test_time_augmentation)
+        return notes if self.sides is None else [*notes, self.sides.note]
+
+    def _augmentation(self) -> TrainTransform:
+        return TrainTransform(
+            self.recipe.data.augment,
+            self.preprocessing,
+            num_labels=self.num_labels,
+            seed=self.args.seed,
+            channels_last=self.recipe.model.channels_last,
+        )
+
+
+def over_views(kind: str, model: nn.Module) -> Callable[..., ImageClassifierOutput]:
+    """A forward pass whose logits are the weighted mean over the views of each image; see `transforms.views`."""
+
+    def forward(pixel_values: Tensor) -> ImageClassifierOutput:
+        return ImageClassifierOutput(
+            logits=mean_logits(lambda view: model(pixel_values=view)["logits"], pixel_values, kind)
+        )
+
+    return forward
+
+
+def _probabilities(loaded: LoadedModel, images: list[Image.Image], views: str) -> Tensor:
+    """(B, C) float32"""
+    inputs = loaded.processor(images=images, return_tensors="pt").to(loaded.model.device)
+    pixel_values = inputs.pop("pixel_values")
+    with torch.inference_mode():
+        logits = mean_logits(lambda view: loaded.model(pixel_values=view, **inputs).logits, pixel_values, views)
+        return logits.softmax(-1)

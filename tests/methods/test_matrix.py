@@ -1,0 +1,242 @@
+"""Every method through the same tests: it trains, resumes bit for bit, and composes with accumulation, bf16 and ranks.
+
+A new method is a line of METHODS. What a method cannot do is said there, with the reason, or refused by name.
+"""
+
+import os
+import subprocess
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from transformers import Trainer
+
+from hf_accel.methods.cpu_kernels import CpuKernels
+from hf_accel.report.run_report import RunReport
+from hf_accel.train import train
+from hf_accel.training.build import build_trainer
+from hf_accel.training.evaluation import TrainAccuracyCallback
+
+AIRBENCH = {"name": "hf_accel/cifar_airbench94", "args": {"widths": [8, 8, 8]}}
+VIT_ARGS = {"img_size": 16, "patch_size": 8, "depth": 1, "embed_dim": 24, "num_heads": 2}
+VIT = {"name": "timm/vit_tiny_patch16_224", "args": VIT_ARGS}
+MUON = {"optim": "muon", "learning_rate": 0.05, "optim_args": "head_lr=0.5,bias_lr=0.05"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A patch on the tiny recipe, and what micro-batches of it cannot be compared with."""
+
+    patch: dict
+    not_one_batch: str | None = None  # why k micro-batches are not one batch, beyond rounding
+
+
+METHODS = {
+    "class weights": Method({"data": {"class_weights": [0.5, 2.0]}}),
+    "label smoothing": Method({"training": {"label_smoothing_factor": 0.2}}),
+    "mixup": Method({"data": {"augment": {"mixup": 0.5}}}),
+    "cutmix": Method({"data": {"augment": {"cutmix": 1.0}}}),
+    "muon": Method({"training": MUON}),
+    "whitening": Method({"model": {**AIRBENCH, "whiten_stem": True}}),
+    "checkpointed batch norm": Method(
+        {"model": AIRBENCH, "training": {"gradient_checkpointing": True}},
+        not_one_batch="batch norm takes the statistics of the micro-batch",
+    ),
+    "kernels": Method({"model": {**VIT, "kernels": "auto"}}),
+    "progressive resizing": Method({"data": {"progressive_resizing": {"start": 8, "full_at": 1.0}}}),
+    "test-time augmentation": Method({"data": {"test_time_augmentation": "flip"}}),
+    "alternating flip": Method({"data": {"augment": {"flip": "alternating"}}}),
+}
+STEPS = 6  # of two epochs: 19 rows in batches of 8
+CHECKPOINT = 4  # within the second epoch
+
+
+@pytest.fixture
+def method_recipe(tiny_recipe, tmp_path):
+    def make(method, folder, *patches):
+        # no crop: resizing rounds differently in frames of different size, which is not what is compared here
+        fixed = {"data": {"augment": {"crop": "none"}}, "model": {"pretrained": False, "channels_last": False}}
+        fixed["training"] = {"num_train_epochs": 2, "logging_steps": 1, "eval_strategy": "no", "save_strategy": "no",
+                             "optim": "sgd", "output_dir": str(tmp_path / folder)}  # fmt: skip
+        return tiny_recipe(fixed, METHODS[method].patch, *patches)
+
+    return make
+
+
+SAVED = {"training": {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 9}}
+
+
+def losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def differing(first, second):
+    return [name for name, value in first.items() if not torch.equal(value, second[name])]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_trains_and_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(method, method_recipe, tmp_path):
+    whole = build_trainer(method_recipe(method, "run", SAVED))
+    before = weights(whole)
+    whole.train()
+    assert len(losses(whole)) == whole.state.global_step == STEPS
+    assert np.isfinite(losses(whole)).all()
+    trained = {name for name, parameter in whole.model.named_parameters() if parameter.requires_grad}
+    assert trained <= set(differing(before, whole.model.state_dict()))
+
+    resumed = build_trainer(method_recipe(method, "run", SAVED))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{CHECKPOINT}"))
+    assert not differing(weights(whole), resumed.model.state_dict())
+    assert losses(resumed) == losses(whole)
+    assert resumed.state.total_flos == whole.state.total_flos
+    assert resumed.train_accuracy() == whole.train_accuracy()
+    first, second = (trainer.evaluate(trainer.test_dataset)["eval_loss"] for trainer in (whole, resumed))
+    assert first == second
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.not_one_batch is None])
+def test_micro_batches_are_one_batch(method, method_recipe):
+    def trained(batch, steps):
+        training = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps, "max_grad_norm": 0}
+        patch = {"training": training, "model": {"freeze_batch_norm": True}}
+        trainer = build_trainer(method_recipe(method, f"of {batch}", patch))
+        trainer.train()
+        return trainer
+
+    big, small = trained(8, 1), trained(2, 4)
+    assert big.state.global_step == small.state.global_step == STEPS
+    # the same sums in another order: float32 rounds them differently, and the steps carry that on
+    torch.testing.assert_close(losses(small), losses(big), rtol=1e-4, atol=1e-5)
+    for name, value in weights(big).items():
+        torch.testing.assert_close(small.model.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_checkpointed_batch_norm_composes_with_accumulation_as_batch_norm_does(method_recipe):
+    """Its micro-batches are not one batch, see METHODS; but activations computed again change nothing."""
+
+    def trained(is_checkpointed):
+        training = {"gradient_checkpointing": is_checkpointed, "per_device_train_batch_size": 4,
+                    "gradient_accumulation_steps": 2}  # fmt: skip
+        trainer = build_trainer(method_recipe("checkpointed batch norm", str(is_checkpointed), {"training": training}))
+        trainer.train()
+        return weights(trainer)
+
+    torch.testing.assert_close(trained(True), trained(False))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_composes_with_bf16(method, method_recipe):
+    trainer = build_trainer(method_recipe(method, "run", {"training": {"bf16": True, "max_steps": 2}}))
+    seen = set()
+    head = [module for module in trainer.model.modules() if isinstance(module, torch.nn.Linear)][-1]
+    head.register_forward_hook(lambda module, args, output: seen.add(output.dtype))
+    before = weights(trainer)
+    trainer.train()
+    assert torch.bfloat16 in seen
+    assert np.isfinite(losses(trainer)).all()
+    assert differing(before, trainer.model.state_dict())
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+    assert np.isfinite(trainer.evaluate(trainer.test_dataset)["eval_loss"])
+    if trainer.args.device.type == "cpu":
+        assert any(isinstance(entry, CpuKernels) for entry in trainer.methods)
+
+
+DROPOUT = {"model": {**VIT, "args": {**VIT_ARGS, "proj_drop_rate": 0.5}}}
+
+
+@pytest.mark.parametrize(
+    ("fault", "patch"),
+    [(None, DROPOUT), ("_load_rng_state", DROPOUT), ("_load_optimizer_and_scheduler", {"training": MUON})],
+)
+def test_the_comparison_of_a_resumed_run_finds_a_state_that_was_not_loaded(
+    fault, patch, method_recipe, tmp_path, monkeypatch
+):
+    """Negative controls: with the fault the weights must differ, without it they must not."""
+    whole = build_trainer(method_recipe("mixup", "run", SAVED, patch))
+    whole.train()
+    if fault is not None:
+        monkeypatch.setattr(Trainer, fault, lambda *args: None)
+    resumed = build_trainer(method_recipe("mixup", "run", SAVED, patch))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{CHECKPOINT}"))
+    assert bool(differing(weights(whole), resumed.model.state_dict())) == (fault is not None)
+
+
+class CountedSteps(AbstractContextManager):
+    """A method that remembers something."""
+
+    def __init__(self):
+        self.steps = torch.zeros(())
+        self.forwards = 0
+
+    def __exit__(self, *_):
+        self.steps += 1
+
+    def after_forward(self):
+        self.forwards += 1
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_what_a_method_remembers_travels_with_a_checkpoint(is_loaded, method_recipe, tmp_path, monkeypatch):
+    whole = build_trainer(method_recipe("mixup", "run", SAVED))
+    whole.methods.append(CountedSteps())
+    whole.train()
+    assert (whole.methods[-1].steps, whole.methods[-1].forwards) == (STEPS, STEPS)
+    if not is_loaded:
+        for stateful in (CountedSteps, TrainAccuracyCallback):
+            monkeypatch.setattr(stateful, "load_state_dict", lambda *args: None)
+    resumed = build_trainer(method_recipe("mixup", "run", SAVED))
+    resumed.methods.append(CountedSteps())
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{CHECKPOINT}"))
+    assert resumed.methods[-1].steps == (STEPS if is_loaded else STEPS - CHECKPOINT)
+    assert resumed.methods[-1].forwards == STEPS - CHECKPOINT
+    counted = [trainer.train_accuracy_counts.seen for trainer in (whole, resumed)]
+    assert counted == ([19, 19] if is_loaded else [19, 19 - 8])
+
+
+TOGETHER = [
+    {"model": {**AIRBENCH, "whiten_stem": True, "kernels": "auto", "freeze_batch_norm": True, "pretrained": False},
+     "data": {"class_weights": [0.5, 2.0], "test_time_augmentation": "flip", "validation": 0.33,
+              "progressive_resizing": {"start": 12, "full_at": 1.0},
+              "augment": {"crop": "none", "mixup": 0.5, "flip": "alternating"}},
+     "training": {**MUON, "label_smoothing_factor": 0.2, "gradient_checkpointing": True, "bf16": True,
+                  "num_train_epochs": 2, "logging_steps": 1}},
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_all_of_them_together_give_in_two_processes_what_they_give_in_one(tiny_recipe, tmp_path):
+    def recipe(folder, batch):
+        training = {"per_device_train_batch_size": batch, "output_dir": str(tmp_path / folder)}
+        return tiny_recipe(*TOGETHER, {"training": training})
+
+    one = RunReport.load(train(recipe("one", 8)))
+    recipe("two", 4).write(tmp_path / "two.yaml")
+    # without --multi_gpu accelerate would silently start one process
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+               "--main_process_port", "0", "-m", "hf_accel.train", "--recipe", str(tmp_path / "two.yaml")]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = RunReport.load(tmp_path / "two")
+    assert (one.train.world_size, two.train.world_size) == (1, 2)
+    assert one.train.effective_batch_size == two.train.effective_batch_size == 8
+    assert one.train.steps == two.train.steps == 4
+    # bf16 rounds the gradients of each rank before they are averaged
+    for first, second in zip(one.history, two.history, strict=True):
+        assert second["loss"] == pytest.approx(first["loss"], rel=2e-2)
+    assert two.test.loss == pytest.approx(one.test.loss, rel=2e-2)
+    ranks = sorted(path.name for path in (tmp_path / "two").glob("checkpoint-4/method_state_*"))
+    assert ranks == ["method_state_0.pth", "method_state_1.pth"]
