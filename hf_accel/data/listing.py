@@ -215,7 +215,7 @@ def _matches(pattern: str) -> list[Path]:
     """What a glob matches, in order. `**` is looked up in a list of files: the library would follow links in circles."""
     parts = pattern.replace(os.sep, "/").split("/")
     if "**" not in parts:
-        return [Path(name) for name in sorted(glob.glob(pattern)) if os.path.isfile(name) or os.path.islink(name)]
+        return [Path(name) for name in sorted(glob.glob(pattern)) if os.path.isfile(name) or not os.path.exists(name)]
     start = parts.index("**")
     base = "/".join(parts[:start]) or ("/" if start else ".")
     folders = [name for name in (glob.glob(base) if glob.has_magic(base) else [base]) if os.path.isdir(name)]

@@ -35,7 +35,7 @@ _NOUN = f"(?:(?:{_one_of(NOUNS)}){_SEPARATOR})*"
 _SPLIT = re.compile(f"{_NOUN}({_one_of(_ROLES)}){_SEPARATOR}{_NOUN}(?:(?:19|20)\\d\\d)?{_SEPARATOR}")
 _NUMBERED = re.compile(
     f"{_NOUN}(?:{_one_of((*_ROLES, *UNLABELLED_WORDS, 'hold_out', 'hold-out'))}){_SEPARATOR}{_NOUN}"
-    f"(?:(?:v?\\d+|[a-z]|old|new|all|full|final|small|large|clean|raw|copy){_SEPARATOR})*"
+    f"(?:{_SEPARATOR}v?\\d+|[\\W_]+(?:[a-z]|old|new|all|full|final|small|large|clean|raw|copy))*{_SEPARATOR}"
 )
 
 
