@@ -1,6 +1,7 @@
 """Labels stated next to the pictures come before the names of folders."""
 
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -150,3 +151,14 @@ def test_other_stated_labels_are_another_fingerprint(tmp_path):
     assert load(tmp_path).fingerprint == first
     write_metadata(tmp_path, [rows[0] | {"label": "owl"}, rows[1] | {"label": "fox"}, *rows[2:]])
     assert load(tmp_path).fingerprint != first
+
+
+def test_a_pipe_or_device_that_is_named_is_never_opened(tmp_path):
+    rows = flat(tmp_path, 10)
+    (tmp_path / "3.png").unlink()
+    os.mkfifo(tmp_path / "3.png")
+    write_metadata(tmp_path, rows)
+    assert "3.png: is not a regular file" in refusal(tmp_path)
+    (tmp_path / "3.png").unlink()
+    (tmp_path / "3.png").symlink_to("/dev/zero")
+    assert "3.png: is not a regular file" in refusal(tmp_path)

@@ -45,3 +45,11 @@ def test_other_names_are_not_splits(name):
 )
 def test_names_that_resemble_splits_are_recognised_among_their_neighbours(names, found):
     assert resembling_splits(names) == found
+
+
+@pytest.mark.parametrize(
+    "name", ["dataset" * 36 + "x", "train" + "1" * 250 + "x", "train" + "_a" * 120 + "!x", "img" * 80]
+)
+def test_long_names_take_no_time(name):
+    assert split_role(name) is None
+    assert resembling_splits([name, name + "_"]) == []
