@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_accel.data.image_split import ImageSplit
 
-_EXAMPLES = 3
+_EXAMPLES = 2
 
 
 def duplicate_notes(parts: dict[str, ImageSplit], folder: str) -> list[str]:
@@ -71,7 +71,7 @@ def _labelled(splits: list[ImageSplit], ends: np.ndarray, row: int, folder: str)
 
 def _name(part: ImageSplit, row: int, folder: str) -> str:
     where, root = part.where(int(row)), os.path.abspath(folder) + os.sep
-    return where.removeprefix(root)
+    return where.removeprefix(root).replace(f" of {folder}, ", " of ")
 
 
 def _listed(examples: list[str], count: int) -> str:

@@ -205,8 +205,11 @@ def _without_splits(reader: _Reader, below: dict[str, set[str]]) -> dict[str, st
     if resembling:
         raise _unclear_splits(reader, below, resembling)
     if not below:
-        tables = [name for name in os.listdir(reader.folder) if name.endswith((".csv", ".jsonl", ".json", ".txt"))]
-        hint = f" {_some(sorted(tables))} may say their labels: see metadata.csv below." if tables else ""
+        names = sorted(name for name in os.listdir(reader.folder) if name.endswith((".csv", ".jsonl", ".json", ".txt")))
+        hints = reader.notes or (
+            [f"{_some(names)} may hold their labels, but only a metadata.csv is read"] if names else []
+        )
+        hint = f" {'; '.join(hints)}." if hints else ""
         raise UserError(
             f"{reader.where}: its images lie in no class folder.{hint} {_EXPECTED}: cats/1.jpg, dogs/2.jpg; or a "
             "metadata.csv next to the images, with the columns file_name and label."

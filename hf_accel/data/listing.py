@@ -215,7 +215,7 @@ def _matches(pattern: str) -> list[Path]:
     """What a glob matches, in order. `**` is looked up in a list of files: the library would follow links in circles."""
     parts = pattern.replace(os.sep, "/").split("/")
     if "**" not in parts:
-        return [Path(name) for name in sorted(glob.glob(pattern)) if os.path.isfile(name) or os.path.islink(name)]
+        return [Path(name) for name in sorted(glob.glob(pattern)) if os.path.isfile(name) or not os.path.exists(name)]
     start = parts.index("**")
     base = "/".join(parts[:start]) or ("/" if start else ".")
     folders = [name for name in (glob.glob(base) if glob.has_magic(base) else [base]) if os.path.isdir(name)]
@@ -245,12 +245,17 @@ def files_fingerprint(names: list[str], paths: list[str], salt: Iterable[str] = 
     Returns:
         A digest of the names and of what the files hold (of their size and date, where they are too large to be read),
         and (N,) uint64 content numbers as of `content_number`, None where the files are too large.
+    Raises:
+        UserError: a path leads to a pipe, socket or device.
     """
     digest = hashlib.sha256()
     # A link to nowhere is an unreadable image, to be treated as any other when it is read.
     stats = [
         os.stat(path) if os.path.exists(path) else os.lstat(path) if os.path.islink(path) else None for path in paths
     ]
+    for path, status in zip(paths, stats, strict=True):
+        if status and not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+            raise UserError(f"{path}: is not a regular file. Expected an image file: remove it from the data.")
     by_content = sum(status.st_size for status in stats if status) <= HASHED_BYTES
     numbers = []
     for name, path, status in zip(names, paths, stats, strict=True):

@@ -18,23 +18,39 @@ from hf_accel.config.sections import DataSettings
 ClassNames = dict[str, tuple[str, ...]]  # column -> the names of its classes
 
 
-def read_parquet_tables(folder: Path, names: list[str], settings: DataSettings) -> dict[str, datasets.Dataset]:
-    """Split -> table. A class column whose names differ from file to file within one split holds texts.
+def read_parquet_tables(
+    folder: Path, names: list[str], settings: DataSettings
+) -> tuple[dict[str, datasets.Dataset], list[str]]:
+    """Split -> table, and notes. A class column whose names differ from file to file of one split holds texts.
 
     Args:
         names: of the parquet files below `folder`.
     Raises:
         OSError, ValueError, datasets.exceptions.DatasetsError, pa.ArrowException: a file cannot be read.
     """
-    classes = {str(folder / name): _class_names(folder / name) for name in names}
+    heads = {str(folder / name): pq.ParquetFile(folder / name) for name in names}
+    classes = {path: _class_names(head.schema_arrow) for path, head in heads.items()}
     if _agree(classes):
-        return dict(datasets.load_dataset(str(folder), settings.config))
+        tables = dict(datasets.load_dataset(str(folder), settings.config))
+        if sum(map(len, tables.values())) == sum(head.metadata.num_rows for head in heads.values()):
+            return tables, []
+        files = _files_of_splits(folder, settings)
+    else:
+        files = _files_of_splits(folder, settings)
+        tables = {split: _read_alone(split, paths, classes) for split, paths in files.items()}
+    read = {path for paths in files.values() for path in paths}
+    left = [name for name in names if str(folder / name) not in read]
+    shown = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
+    return tables, [f"{len(left)} parquet files do not belong to the splits found: {shown} not read"] if left else []
+
+
+def _files_of_splits(folder: Path, settings: DataSettings) -> dict[str, list[str]]:
     files = datasets.load_dataset_builder(str(folder), settings.config).config.data_files
-    return {str(split): _read_alone(str(split), paths, classes) for split, paths in files.items()}
+    return {str(split): list(paths) for split, paths in files.items()}
 
 
-def _class_names(path: Path) -> ClassNames:
-    features = datasets.Features.from_arrow_schema(pq.read_schema(path))
+def _class_names(schema: pa.Schema) -> ClassNames:
+    features = datasets.Features.from_arrow_schema(schema)
     return {name: tuple(kind.names) for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
 
 

@@ -141,14 +141,14 @@ def _open_parquet_folder(
     where = f"data.name {settings.name}"
     require_utf8(where, names)
     with _said_clearly(where):
-        tables = read_parquet_tables(folder.resolve(), names, settings)
+        tables, notes = read_parquet_tables(folder.resolve(), names, settings)
     # The library's own fingerprint follows the path and the date of the files.
     content, _ = files_fingerprint(names, [str(folder / name) for name in names])
     fingerprints = {
         split: hashlib.sha256(f"{content} {settings.config} {split} {len(table)}".encode()).hexdigest()
         for split, table in tables.items()
     }
-    notes = listing.notes()
+    notes = listing.notes() + notes
     if num_pictures:
         notes.append(f"the folder holds parquet files: its {num_pictures:,} picture files are not read as rows")
     return _by_role(where, tables, fingerprints, notes, (folder,))

@@ -24,18 +24,18 @@ NOUNS = (
 UNLABELLED_WORDS = ("holdout", "unlabelled", "unlabeled")  # hold rows of no role, and are not classes either
 
 _ROLES = {word: role for role, words in SPLIT_WORDS.items() for word in words}
-_SEPARATOR = r"[\W_]*"
+_SEPARATOR = r"[\W_]*+"  # possessive, as all repetitions here: a long name must not take long
 
 
 def _one_of(words: Iterable[str]) -> str:
     return "|".join(sorted(words, key=len, reverse=True))
 
 
-_NOUN = f"(?:(?:{_one_of(NOUNS)}){_SEPARATOR})*"
+_NOUN = f"(?:(?:{_one_of(NOUNS)}){_SEPARATOR})*+"
 _SPLIT = re.compile(f"{_NOUN}({_one_of(_ROLES)}){_SEPARATOR}{_NOUN}(?:(?:19|20)\\d\\d)?{_SEPARATOR}")
 _NUMBERED = re.compile(
-    f"{_NOUN}(?:{_one_of((*_ROLES, *UNLABELLED_WORDS, 'hold_out', 'hold-out'))}){_SEPARATOR}{_NOUN}"
-    f"(?:(?:v?\\d+|[a-z]|old|new|all|full|final|small|large|clean|raw|copy){_SEPARATOR})*"
+    f"{_NOUN}(?:{_one_of((*_ROLES, *UNLABELLED_WORDS, 'hold_out', 'hold-out'))})(?:{_SEPARATOR}(?:{_one_of(NOUNS)}))*+"
+    f"(?:{_SEPARATOR}v?\\d++|[\\W_]++(?:old|new|all|full|final|small|large|clean|raw|copy|[a-z](?![a-z])))*+{_SEPARATOR}"
 )
 
 

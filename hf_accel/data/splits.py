@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 TEST_FRACTION = 0.2  # of train, where a data set has neither a validation nor a test split
 TEST_SEED = 0
 CLASSES_SHOWN = 20  # more classes than this are folded, so that `describe` fits one screen
-_NAMES_SHOWN = 5
+_NAMES_SHOWN = 3
 _NAME_LENGTH = 32
 _HEADERS_READ = 32  # per split, to find images of more than 8 bits
 
@@ -289,7 +289,9 @@ def _coverage_notes(parts: dict[str, ImageSplit]) -> list[str]:
 
 def _some(names: list[str]) -> str:
     shown = [repr(_short(name)) for name in names[:_NAMES_SHOWN]]
-    return ", ".join(shown) + (", …" if len(names) > _NAMES_SHOWN else "")
+    while len(shown) > 1 and len(", ".join(shown)) > 2 * _NAME_LENGTH:
+        shown.pop()
+    return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
 
 
 def _short(name: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # a spawned DataLoader worker imports this file, and transfor
 logger = logging.getLogger(__name__)
 
 MAX_LEVELS_OFF = 2  # of 255; PIL and torchvision round differently by one
+MOST_ENLARGED = 8  # times the pixels of the crop: a longer strip would take gigabytes, so its crop is made alone
 _RESAMPLING = {r.name.lower(): r for r in PIL.Image.Resampling}
 
 
@@ -99,8 +101,11 @@ class Preprocessing:
         if self.processor is not None:
             return self._undo(_run(self.processor, image))
         height, width = self.resized(*image.shape[:2])
-        image = resize_image(image, height, width, self.interpolation, self.resizer)
         top, left = self.crop_offset(height, width)
+        if height * width > MOST_ENLARGED * self.height * self.width and min(top, left) >= 0:
+            box = (top, left, self.height, self.width)
+            return resize_part(image, (height, width), box, self.interpolation)
+        image = resize_image(image, height, width, self.interpolation, self.resizer)
         return image[top : top + self.height, left : left + self.width]
 
     def _undo(self, pixel_values: np.ndarray) -> np.ndarray:
@@ -159,6 +164,36 @@ def resize_image(image: np.ndarray, height: int, width: int, interpolation: str,
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     resized = tvf.resize(pixels, [height, width], InterpolationMode(interpolation), antialias=True)
     return resized.permute(1, 2, 0).numpy()
+
+
+def resize_part(
+    image: np.ndarray, size: tuple[int, int], box: tuple[int, int, int, int], interpolation: str
+) -> np.ndarray:
+    """A part of what `resize_image` gives, without making the rest: to within two levels, where the filter is smooth.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: height and width of the whole resized image.
+        box: top, left, height and width of the part, in pixels of the resized image.
+    Returns:
+        (height, width, 3) uint8.
+    """
+    (top, bottom), rows = _source_part(image.shape[0], size[0], box[0], box[2])
+    (left, right), columns = _source_part(image.shape[1], size[1], box[1], box[3])
+    pixels = PIL.Image.fromarray(np.ascontiguousarray(image[rows, columns]))
+    filtered = _RESAMPLING[interpolation]
+    # columns first, as Pillow and torchvision do
+    pixels = pixels.resize((box[3], pixels.height), filtered, box=(left, 0, right, pixels.height))
+    return np.array(pixels.resize((box[3], box[2]), filtered, box=(0, top, box[3], bottom)))
+
+
+def _source_part(source: int, target: int, start: int, length: int) -> tuple[tuple[float, float], slice]:
+    """Of one axis, what a part of the resized image is made of: its ends within a slice of the source, and that slice."""
+    scale = source / target
+    first, last = start * scale, (start + length) * scale
+    margin = 4 * max(scale, 1)  # the widest filter reaches 3 pixels of the coarser side
+    cut = max(0, math.floor(first - margin))
+    return (first - cut, last - cut), slice(cut, min(source, math.ceil(last + margin)))
 
 
 def _run(processor: BaseImageProcessor, image: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from hf_accel.errors import UserError
 from hf_accel.inputs.preprocessing import Preprocessing, resize_image
 
 SMALL_SIDE = 64  # pixels; images of one size up to this are kept as they are and resized on the training device
+MAX_ASPECT = 16  # long side / short side; a crop of 8 % of the area does not fit into a longer strip
 _CHUNK = 64  # rows; a slice of the table costs 1 us a row, single rows 60 us
 _THREADED_PIXELS = 128 * 128  # PIL decodes smaller images faster in one thread: they mostly hold the interpreter lock
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: these orientations swap height and width
@@ -104,11 +105,19 @@ class StoredImages:
     def _as_stored(self, image: np.ndarray) -> np.ndarray:
         if self.preprocessing is not None:
             return self.preprocessing.apply(image)
-        return resize_image(image, *self._stored_shape(*image.shape[:2]), "bicubic")
+        if self.short_side is None:
+            return image
+        height, width = _without_ends(*image.shape[:2])
+        top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+        part = image[top : top + height, left : left + width]
+        return resize_image(part, *self._stored_shape(height, width), "bicubic")
 
     def _stored_shape(self, height: int, width: int) -> tuple[int, int]:
+        if self.short_side is None:
+            return height, width
+        height, width = _without_ends(height, width)
         short = min(height, width)
-        if self.short_side is None or short <= self.short_side:
+        if short <= self.short_side:
             return height, width
         return round(height * self.short_side / short), round(width * self.short_side / short)
 
@@ -126,6 +135,15 @@ class StoredImages:
         except Exception:  # broken files raise errors of every kind; decoding gives the message that names the file
             return self.split.read(row).shape[:2]
         return (width, height) if turned else (height, width)
+
+
+def _without_ends(height: int, width: int) -> tuple[int, int]:
+    """Height and width of the middle of a strip, which is what random crops of its area take.
+
+    A batch has a frame as large as its largest image, so one long strip would take gigabytes.
+    """
+    longest = MAX_ASPECT * min(height, width)
+    return min(height, longest), min(width, longest)
 
 
 def stored_for_training(split: ImageSplit, short_side: int) -> StoredImages:

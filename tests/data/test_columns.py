@@ -127,3 +127,91 @@ def test_labels_that_are_neither_classes_text_nor_whole_numbers_are_refused(tmp_
 def test_one_class_in_a_table_is_refused(tmp_path):
     write_parquet(tmp_path, {"train": [1] * 4}, datasets.ClassLabel(names=["a", "b"]))
     assert "images of one class only, b" in refusal(tmp_path)
+
+
+def write_table(folder, name, labels, feature, first=0):
+    """One parquet file; the red value of an image is its number."""
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    rows = {"image": [{"bytes": png(first + n), "path": None} for n in range(len(labels))], "label": labels}
+    features = datasets.Features({"image": datasets.Image(), "label": feature})
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "data" / name)
+
+
+def names_by_red(part) -> dict[int, str]:
+    return {int(part.read(row)[0, 0, 0]): part.label_names[part.labels[row]] for row in range(len(part))}
+
+
+CAT_DOG, DOG_CAT = datasets.ClassLabel(names=["cat", "dog"]), datasets.ClassLabel(names=["dog", "cat"])
+
+
+@pytest.mark.parametrize("other", ["test", "validation"])
+def test_classes_of_every_split_are_matched_by_name(other, tmp_path):
+    write_table(tmp_path, "train.parquet", [0, 1, 0, 1, 1], CAT_DOG)
+    write_table(tmp_path, f"{other}.parquet", [0, 1, 1], DOG_CAT)
+    splits = load(tmp_path)
+    assert splits.label_names == ["cat", "dog"]
+    assert names_by_red(splits.train) == {0: "cat", 1: "dog", 2: "cat", 3: "dog", 4: "dog"}
+    assert names_by_red(splits.test) == {0: "dog", 1: "cat", 2: "cat"}
+
+
+def test_classes_of_every_file_of_a_split_are_matched_by_name(tmp_path):
+    write_table(tmp_path, "train-00000-of-00003.parquet", [0, 1, 0], CAT_DOG)
+    write_table(tmp_path, "train-00001-of-00003.parquet", [0, 1, 0], DOG_CAT, first=3)
+    write_table(
+        tmp_path, "train-00002-of-00003.parquet", [2, 0, 1], datasets.ClassLabel(names=["emu", "cat", "dog"]), 6
+    )
+    write_table(tmp_path, "test-00000-of-00001.parquet", [0, 1, 2], datasets.ClassLabel(names=["dog", "emu", "cat"]))
+    splits = load(tmp_path)
+    assert splits.label_names == ["cat", "dog", "emu"]
+    train = ["cat", "dog", "cat", "dog", "cat", "dog", "dog", "emu", "cat"]
+    assert names_by_red(splits.train) == dict(enumerate(train))
+    assert names_by_red(splits.test) == {0: "dog", 1: "emu", 2: "cat"}
+
+
+def test_a_class_that_only_another_table_has_is_refused_by_name(tmp_path):
+    write_table(tmp_path, "train.parquet", [0, 1, 0, 1], CAT_DOG)
+    write_table(tmp_path, "test.parquet", [0, 2, 1], datasets.ClassLabel(names=["dog", "cat", "emu"]))
+    message = refusal(tmp_path)
+    assert message.startswith(f"row 1 of {tmp_path}, test split: label is 'emu', expected one of the 2 classes")
+
+
+def test_a_named_class_without_rows_in_the_test_table_is_no_trouble(tmp_path):
+    write_table(tmp_path, "train.parquet", [0, 1, 0, 1], CAT_DOG)
+    write_table(tmp_path, "test.parquet", [1, 2], datasets.ClassLabel(names=["emu", "dog", "cat"]))
+    assert names_by_red(load(tmp_path).test) == {0: "dog", 1: "cat"}
+
+
+def test_label_texts_equal_in_unicode_are_one_class(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    write_parquet(tmp_path, {"train": [composed, decomposed, "tea", "tea"], "test": [decomposed, "tea", composed]})
+    splits = load(tmp_path)
+    assert splits.label_names == [composed, "tea"]
+    assert splits.train.labels.tolist() == [0, 0, 1, 1]
+    assert splits.test.labels.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\n"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_blank_text_is_not_a_class(blank, split, tmp_path):
+    parts = {"train": ["a", "b"] * 3, "test": ["a", "b"] * 3}
+    parts[split] = ["a", "b", blank, "a"]
+    write_parquet(tmp_path, parts)
+    message = refusal(tmp_path)
+    assert message.startswith(
+        f"row 2 (2.png) of {tmp_path}, {split} split: label is {blank!r}, expected one of the 2 classes"
+    )
+
+
+def test_a_test_split_of_blank_labels_has_no_labels(tmp_path):
+    write_parquet(tmp_path, {"train": ["a", "b"] * 10, "test": ["", "", ""]})
+    splits = load(tmp_path)
+    assert "its test split has no labels: not used" in splits.notes
+    assert len(splits.test) == 4
+
+
+@pytest.mark.parametrize("names", [["$x^2$", "a\nb"], ["\x1b[31mred", "=cmd()"], ["@sum", "-1+2"], ["a,b", 'q"uote']])
+def test_odd_label_texts_load_unchanged(names, tmp_path):
+    write_parquet(tmp_path, {"train": names * 5, "test": names})
+    splits = load(tmp_path)
+    assert splits.label_names == sorted(names)
+    assert [splits.label_names[number] for number in splits.train.labels] == names * 5

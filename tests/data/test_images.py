@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from hf_accel.data import images
 from hf_accel.data.images import UnreadableImageError, decode_image
 
 
@@ -140,3 +141,42 @@ def test_no_flipped_byte_escapes_as_another_exception():
                 warnings.simplefilter("ignore")
                 with contextlib.suppress(UnreadableImageError):
                     assert decode_image(bytes(broken)).dtype == np.uint8
+
+
+def grey(values: list[int], kind: str, dtype=np.int32) -> np.ndarray:
+    """The red values of a picture of one row with these grey levels."""
+    return decode_image(encode(PIL.Image.fromarray(np.array([values], dtype=dtype)), kind))[0, :, 0]
+
+
+def test_32_bit_grey_of_0_to_255_keeps_its_values():
+    assert grey([0, 1, 128, 255], "TIFF").tolist() == [0, 1, 128, 255]
+    assert grey([0, 257, 25700, 65535], "TIFF").tolist() == [0, 1, 100, 255]
+    assert grey([0, 10, 200, 255], "TIFF", np.float32).tolist() == [0, 10, 200, 255]
+
+
+def test_16_bit_grey_is_scaled_by_the_range_that_its_mode_states_however_dark_it_is():
+    for kind in ("PNG", "TIFF", "PPM"):
+        assert grey([0, 128, 255, 257], kind, np.uint16).tolist() == [0, 0, 1, 1], kind
+
+
+@pytest.mark.parametrize("values", [[0, 70_000], [-1, 255], [-1000, 3000]])
+def test_32_bit_grey_of_no_known_range_is_refused_with_its_levels(values):
+    with pytest.raises(
+        UnreadableImageError, match=f"grey levels reach from {values[0]} to {values[1]}, expected 0..255"
+    ):
+        grey(values, "TIFF")
+
+
+def test_deep_grey_is_said_once_when_it_is_met(caplog):
+    images._warn_once.cache_clear()
+    for _ in range(3):
+        grey([0, 65535], "PNG", np.uint16)
+    (record,) = caplog.records
+    assert "mode I;16" in record.getMessage()
+    assert "`pipeline` would clip the levels at 255" in record.getMessage()
+
+
+def test_the_content_of_a_heic_file_is_recognised_whatever_its_name(monkeypatch):
+    monkeypatch.setattr(images, "HAS_HEIC", False)
+    with pytest.raises(UnreadableImageError, match=r'its content is HEIC.*pip install "hf_accel\[heic\]"'):
+        decode_image(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00broken")

@@ -192,3 +192,39 @@ def test_a_data_set_of_the_hub_is_downloaded_once_and_then_opens_without_a_netwo
         ]
     assert runs[0].stdout.startswith("['ants', 'bees'] 20 row 0 (0.png) of someone/insects, train split")
     assert runs[1].stdout == runs[0].stdout
+
+
+def test_the_name_of_the_built_in_data_set_is_questioned_next_to_a_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "digits", {"one": 5, "two": 5})
+    message = refusal("digits")
+    assert "is the built-in data set, and there is a folder" in message
+    assert "Write ./digits" in message
+    assert load("./digits").label_names == ["one", "two"]
+    (tmp_path / "digits" / "recipe.yaml").write_text("")  # the folder of a run
+    assert len(load("digits").label_names) == 10
+
+
+def test_parquet_files_that_belong_to_no_split_are_said(tmp_path):
+    write_parquet(tmp_path, {"train": ["a", "b"] * 5})
+    table = datasets.Dataset.from_dict({"image": [{"bytes": png(200), "path": None}] * 2, "label": ["a", "b"]})
+    table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "data" / "more.parquet")
+    splits = load(tmp_path)
+    assert "1 parquet files do not belong to the splits found: data/more.parquet not read" in splits.notes
+
+
+def test_pictures_next_to_parquet_files_are_said_not_to_be_rows(tmp_path):
+    write_parquet(tmp_path, {"train": ["a", "b"] * 5})
+    write_folder(tmp_path, {"samples": 3})
+    assert "the folder holds parquet files: its 3 picture files are not read as rows" in load(tmp_path).notes
+
+
+def test_links_and_special_files_of_an_image_folder_are_said(tmp_path):
+    write_folder(tmp_path, {"cat": 10, "dog": 10})
+    (tmp_path / "cat" / "loop").symlink_to("..")
+    (tmp_path / "dog" / "copy").symlink_to("../cat")
+    splits = load(tmp_path)
+    assert (counts(splits.train), counts(splits.test)) == ([8, 8], [2, 2])
+    assert any(
+        note.startswith("2 entries (cat/loop, …) lead to folders above, or to files that") for note in splits.notes
+    )

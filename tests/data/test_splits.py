@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -12,7 +13,8 @@ import PIL.Image
 import PIL.ImageFile
 import pytest
 
-from hf_accel.data.splits import stratified_rows
+from hf_accel.config.sections import DataSettings
+from hf_accel.data.splits import load_split, stratified_rows
 from hf_accel.errors import UserError
 from tests.support.data_sets import (
     counts,
@@ -224,3 +226,143 @@ def test_the_description_shows_classes_and_counts(tmp_path):
         "  a           1,500           1",
         "  b              10           2",
     ]
+
+
+def test_each_split_has_a_fingerprint_of_its_own_with_its_class_names(tmp_path):
+    folder = write_folder(
+        tmp_path / "photos", {f"{split}/{label}": 6 for split in ("train", "val", "test") for label in "ab"}
+    )
+    first = load(folder, validation=0.1)
+    assert list(first.fingerprints) == ["train", "validation", "test"]
+    assert len(set(first.fingerprints.values())) == 3
+    copy = shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert load(copy, validation=0.1).fingerprints == first.fingerprints
+    (folder / "test" / "a" / "000.png").write_bytes(png(99))
+    changed = load(folder, validation=0.1).fingerprints
+    assert [changed[role] == first.fingerprints[role] for role in changed] == [True, True, False]
+    (folder / "train" / "b").rename(folder / "train" / "c")
+    for split in ("val", "test"):
+        (folder / split / "b").rename(folder / split / "c")
+    renamed = load(folder, validation=0.1).fingerprints
+    assert not set(renamed.values()) & set(changed.values())
+
+
+def test_adding_pictures_to_a_folder_without_splits_changes_every_fingerprint(tmp_path):
+    folder = write_folder(tmp_path, {"a": 10, "b": 10})
+    before = load(folder, validation=0.2).fingerprints
+    write_folder(folder, {"a": 11})
+    after = load(folder, validation=0.2).fingerprints
+    assert not set(before.values()) & set(after.values())
+
+
+def test_other_class_names_alone_are_other_fingerprints(tmp_path):
+    for name, names in (("one", ["a", "b"]), ("two", ["a", "c"])):
+        write_parquet(tmp_path / name, {"train": [0, 1] * 5}, datasets.ClassLabel(names=names))
+    one, two = load(tmp_path / "one").fingerprints, load(tmp_path / "two").fingerprints
+    assert not set(one.values()) & set(two.values())
+
+
+def load_one(folder, role="test", **settings):
+    return load_split(DataSettings(name=str(folder), **settings), role)
+
+
+@pytest.mark.parametrize("role", ["test", "train"])
+def test_evaluation_of_a_plain_folder_scores_all_of_it(role, tmp_path):
+    scored = load_one(write_folder(tmp_path, {"a": 10, "b": 7}), role)
+    assert counts(scored.split) == [10, 7]
+    assert scored.split.label_names == ["a", "b"]
+    assert any("all its rows (train) are scored" in note for note in scored.notes) == (role == "test")
+    assert "has no validation split" in load_one_refused(tmp_path, "validation")
+
+
+def load_one_refused(folder, role="test", **settings) -> str:
+    with pytest.raises(UserError) as refused:
+        load_one(folder, role, **settings)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("folders", [{"cats": 4}, {"test/cats": 4}, {"test_set/cats": 4}])
+def test_one_class_or_a_test_folder_alone_can_be_scored(folders, tmp_path):
+    write_folder(tmp_path, folders)
+    scored = load_one(tmp_path)
+    assert (scored.split.label_names, scored.split.labels.tolist()) == (["cats"], [0] * 4)
+    assert scored.split.read(3).shape == (4, 6, 3)
+
+
+def test_evaluation_takes_the_split_that_is_asked_for(tmp_path):
+    write_folder(tmp_path, {"train/a": 5, "train/b": 5, "val/a": 3, "val/c": 2, "test/b": 4})
+    assert len(load_one(tmp_path, "train").split) == 10
+    assert load_one(tmp_path, "validation").split.label_names == ["a", "c"], "its own classes, whatever train has"
+    assert counts(load_one(tmp_path, "test").split) == [4]
+    shutil.rmtree(tmp_path / "test")
+    scored = load_one(tmp_path, "test")
+    assert counts(scored.split) == [3, 2]
+    assert "no test split: all its rows (val) are scored" in scored.notes
+
+
+def test_evaluation_keeps_limits_bad_images_and_refuses_what_has_no_labels(tmp_path):
+    write_folder(tmp_path, {"a": 30, "b": 10})
+    assert counts(load_one(tmp_path, max_test_rows=8).split) == [6, 2]
+    (tmp_path / "a" / "003.png").write_bytes(b"")
+    scored = load_one(tmp_path, on_bad_image="skip")
+    assert (len(scored.split), len(scored.skipped)) == (39, 1)
+    write_parquet(tmp_path / "tables", {"test": [-1, -1]}, datasets.ClassLabel(names=["a", "b"]))
+    assert "has no labels: not used. Expected labelled images" in load_one_refused(tmp_path / "tables")
+    write_folder(tmp_path / "level", {"color/a": 3, "color/b": 3})
+    assert "one class only, color" in load_one_refused(tmp_path / "level")
+
+
+def test_a_scored_split_has_the_fingerprint_it_had_in_training_and_only_classes_with_images(tmp_path):
+    feature = datasets.ClassLabel(names=["a", "b", "unused"])
+    write_parquet(tmp_path, {"train": [0, 1] * 5, "test": [1, 0, 1]}, feature)
+    scored = load_one(tmp_path)
+    assert (scored.split.label_names, scored.split.labels.tolist()) == (["a", "b"], [1, 0, 1])
+    write_folder(tmp_path / "photos", {f"{split}/{label}": 4 for split in ("train", "test") for label in "ab"})
+    assert load_one(tmp_path / "photos").fingerprint == load(tmp_path / "photos").fingerprints["test"]
+
+
+def test_classes_that_limits_leave_without_images_are_said_by_name(tmp_path):
+    write_parquet(tmp_path, {"train": ["a"] * 50 + ["b"] * 40 + ["c"] * 2, "test": ["a"] * 9 + ["b"] * 9 + ["c"]})
+    notes = load(tmp_path, max_train_rows=10, max_test_rows=2).notes
+    assert "train has no image of 1 of the 3 classes: 'c'" in notes
+    assert "test has no image of 1 of the 3 classes: 'c'" in notes
+    assert not any("has no image" in note for note in load(tmp_path).notes)
+
+
+def test_a_class_that_skipping_would_remove_from_train_is_refused_by_name(tmp_path):
+    write_folder(tmp_path, {"train/a": 5, "train/b": 5, "train/c": 2, "test/a": 2, "test/b": 2, "test/c": 1})
+    for number in range(2):
+        (tmp_path / "train" / "c" / f"{number:03}.png").write_bytes(b"broken")
+    message = refusal(tmp_path, on_bad_image="skip")
+    assert "no image of 1 classes can be read: 'c'" in message
+    assert str(tmp_path / "train/c/000.png") in message
+
+
+def test_an_image_that_becomes_unreadable_during_a_run_is_replaced_by_one_of_its_class(tmp_path, caplog):
+    folder = write_folder(tmp_path, {"a": 10, "b": 10})
+    splits = load(folder, on_bad_image="skip", validation=0.2)
+    paths = [splits.train.where(row) for row in range(len(splits.train))]
+    for number in (0, 1, len(paths) - 1):
+        Path(paths[number]).write_bytes(b"broken")
+    for row, path in enumerate(paths):
+        pixels = splits.train.read(row)
+        assert (pixels[0, 0, 2] == splits.train.read(3)[0, 0, 2]) == ("/a/" in path), "blue tells the classes"
+    assert f"{paths[0]} became unreadable during the run" in caplog.text
+    assert f"{paths[2]} is taken in its place" in caplog.text
+    test = splits.test
+    Path(test.where(0)).write_bytes(b"broken")
+    with pytest.raises(UserError, match="It could be read when the run began") as refused:
+        test.read(0)
+    assert "on_bad_image" not in str(refused.value), "the setting is in force"
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_deep_grey_images_are_said_in_a_note(mode, tmp_path):
+    write_folder(tmp_path, {"a": 10, "b": 10})
+    values = np.full((4, 6), 3000, np.uint16 if mode == "I;16" else np.int32)
+    assert not any("8 bits" in note for note in load(tmp_path).notes)
+    for number in range(10):
+        PIL.Image.fromarray(values).save(tmp_path / "a" / f"{number:03}.png", format="TIFF")
+    (note,) = [note for note in load(tmp_path).notes if "8 bits" in note]
+    assert "0..65535 is scaled to 0..255" in note
+    assert "`pipeline` clips such levels at 255" in note
