@@ -156,7 +156,7 @@ def _refuse_repeated_keys(root: yaml.Node) -> None:
         waiting += _children(node)
         names = set()
         for key in [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []:
-            if isinstance(key, yaml.ScalarNode):
+            if isinstance(key, yaml.ScalarNode) and key.tag != _PREFIX + "merge":
                 if (key.tag, key.value) in names:
                     raise _refusal(f"found duplicate key {key.value}", key)
                 names.add((key.tag, key.value))
