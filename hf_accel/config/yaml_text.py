@@ -112,7 +112,8 @@ def parse_yaml(text: str | bytes) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"not valid YAML: {error.problem}{place}") from None
+        problem = " ".join(filter(None, (error.context, error.problem)))
+        raise UserError(f"not valid YAML: {problem}{place}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"not valid YAML: {' '.join(str(error).split())}") from None
 
