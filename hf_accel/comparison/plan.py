@@ -15,7 +15,7 @@ import numpy as np
 from hf_accel.comparison.runs import Machine, PlannedRun, plan_run, probe_machine, reusable_run
 from hf_accel.comparison.schema import AS_PUBLISHED, Arm, ArmRun
 from hf_accel.config.flags import overrides_from_flags
-from hf_accel.config.recipe import load_recipe, variant_names
+from hf_accel.config.recipe import RecipeFile
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.formatting import format_duration
 from hf_accel.measure.paired import MOST_ROUNDS, PILOT_ROUNDS
@@ -48,8 +48,9 @@ class Plan:
         self.arms: list[Arm] = []
         self.options: dict[str, list[str]] = {}  # of `train`, by arm
         for name in args.recipe:
-            for variant in _wanted_variants(name, args):
-                recipe = load_recipe(name, variant, overrides)
+            file = RecipeFile.read(name)
+            for variant in _wanted_variants(file, args):
+                recipe = file.recipe(variant, overrides)
                 arm = Arm(_arm_name(recipe.name, recipe.variant, variant, several=len(args.recipe) > 1), recipe)
                 if arm.name in self.options:
                     raise UserError(f"compare: the arm {arm.name} is there twice, expected each once")
@@ -130,15 +131,14 @@ class Plan:
         return seconds, f"from {PROBE_STEPS} steps of {arm.name}"
 
 
-def _wanted_variants(name: str, args: argparse.Namespace) -> list[str | None]:
+def _wanted_variants(file: RecipeFile, args: argparse.Namespace) -> list[str | None]:
     """The variants to run of one recipe; None is the recipe as it stands."""
     if args.variants:
         return [None if variant == "default" else variant for variant in args.variants]
     if len(args.recipe) > 1:
         return [None]
     published = AS_PUBLISHED if args.paper else ()
-    known = variant_names(name)
-    return [variant for variant in known if variant not in AS_PUBLISHED or variant in published] + [None]
+    return [variant for variant in file.variants if variant not in AS_PUBLISHED or variant in published] + [None]
 
 
 def _arm_name(recipe: str, variant: str, asked: str | None, several: bool) -> str:

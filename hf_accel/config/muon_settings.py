@@ -35,7 +35,7 @@ class MuonSettings:
         Raises:
             UserError: an unknown name, or a value that is not a number in its range.
         """
-        types = {f.name: f.type for f in fields(cls)}
+        types = {f.name: str(f.type) for f in fields(cls)}
         values: dict[str, Any] = {}
         for part in filter(None, (text or "").replace(" ", "").split(",")):
             name, _, value = part.partition("=")

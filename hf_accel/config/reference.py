@@ -101,7 +101,8 @@ def _sections() -> Iterator[tuple[str, Schema]]:
 
 def _settings_table(section: str) -> str:
     schema = dict(_sections())[section]
-    fields = (AugmentSettings if section == "data.augment" else SECTIONS[section]).__pydantic_fields__
+    kind = AugmentSettings if section == "data.augment" else SECTIONS[section]
+    fields: dict[str, FieldInfo] = {field.name: field.default for field in dataclasses.fields(kind)}
     rows = ["| setting | takes | default | meaning | example |", "|---|---|---|---|---|"]
     for name, setting in known_settings(schema).items():
         if name == "augment":

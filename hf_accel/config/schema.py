@@ -11,7 +11,7 @@ from hf_accel.config.sections import SECTIONS
 from hf_accel.config.training import training_settings
 
 Schema = dict[str, Any]
-_NAME = {"type": "string", "pattern": r"^[^/\\\x00-\x1f]*[^/\\\x00-\x1f.\s][^/\\\x00-\x1f]*$"}
+_NAME: Schema = {"type": "string", "pattern": r"^[^/\\\x00-\x1f]*[^/\\\x00-\x1f.\s][^/\\\x00-\x1f]*$"}
 
 
 @cache
@@ -66,11 +66,11 @@ def recipe_schema() -> Schema:
     """
     definitions = {section: _for_files(section_schema(section)) for section in (*SECTIONS, "training")}
     definitions["training"] = _or_null(definitions["training"])
-    sections = {section: {"$ref": f"#/$defs/{section}"} for section in definitions}
+    sections: dict[str, Schema] = {section: {"$ref": f"#/$defs/{section}"} for section in definitions}
     patch = _mapping({"extends": {"type": "string", "description": "Another variant of this recipe."}, **sections})
     variants = {"type": "object", "propertyNames": _NAME, "additionalProperties": _or_null(patch)}
-    name = {**_NAME, "type": ["string", "integer", "null"]}
-    recipe = {
+    name: Schema = {**_NAME, "type": ["string", "integer", "null"]}
+    recipe: dict[str, Schema] = {
         "extends": {
             "type": ["string", "null"],
             "description": "The name or the file of a recipe that this one changes.",

@@ -82,7 +82,7 @@ class _Loader(yaml.SafeLoader):
         return value
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
-        mapping = super().construct_mapping(node, deep)
+        mapping = super().construct_mapping(node, deep)  # type: ignore[arg-type]  # it refuses other nodes itself
         for key in mapping:
             if not isinstance(key, str | int) or isinstance(key, bool):
                 raise _refusal(f"the key {key!r} is not text. Put it in quotes", node)
@@ -111,7 +111,9 @@ def parse_yaml(text: str | bytes) -> Any:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise UserError(f"not valid YAML: {error.problem}, line {mark.line + 1}, column {mark.column + 1}") from None
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = " ".join(filter(None, (error.context, error.problem)))
+        raise UserError(f"not valid YAML: {problem}{place}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"not valid YAML: {' '.join(str(error).split())}") from None
 
@@ -155,7 +157,7 @@ def _refuse_repeated_keys(root: yaml.Node) -> None:
         waiting += _children(node)
         names = set()
         for key in [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []:
-            if isinstance(key, yaml.ScalarNode):
+            if isinstance(key, yaml.ScalarNode) and key.tag != _PREFIX + "merge":
                 if (key.tag, key.value) in names:
                     raise _refusal(f"found duplicate key {key.value}", key)
                 names.add((key.tag, key.value))

@@ -271,7 +271,7 @@ def test_list_names_every_recipe_with_its_purpose(capsys):
         ({}, "digits/default"),
         ({"training": {"learning_rate": 0.1}, "data": {"cache": "none"}}, "digits/default"),
         ({"data": {"name": "digits"}}, "digits-digits/default"),
-        ({"data": {"name": "./my photos/"}}, "digits-my photos/default"),
+        ({"data": {"name": "./my photos/"}}, "digits-my-photos/default"),
         ({"data": {"name": "a/b/../photos"}}, "digits-photos/default"),
         ({"data": {"name": "uoft-cs/cifar10"}, "model": {"name": "timm/efficientnet_lite0"}},
          "digits-efficientnet_lite0-cifar10/default"),
@@ -301,5 +301,59 @@ def test_the_joined_name_is_kept_with_the_recipe_and_no_setting(tmp_path):
 @pytest.mark.parametrize(("name", "variant"), [("../../x", "../y"), ("..", "."), ("/etc/x", "a/../../y")])
 def test_no_name_of_a_recipe_or_variant_leads_out_of_outputs(tmp_path, name, variant):
     (tmp_path / "mine.yaml").write_text(f"extends: digits\nname: {name}\nvariant: {variant}\n")
-    folder = load_recipe(tmp_path / "mine.yaml").output_dir
-    assert folder.resolve().parent.parent == Path("outputs").resolve()
+    with pytest.raises(UserError, match="expected a name that a folder can have"):
+        load_recipe(tmp_path / "mine.yaml")
+
+
+def test_a_recipe_file_is_read_once_for_all_its_variants(monkeypatch):
+    reads = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path.stem) or read_bytes(path))
+    assert main(["validate", "vit_cifar100"]) == 0
+    assert sorted(reads) == ["_techniques", "vit_cifar10", "vit_cifar100"]
+
+
+def test_a_recipe_whose_texts_look_like_numbers_is_the_same_after_a_way_through_its_file(tmp_path):
+    recipe = load_recipe("digits", overrides={"data": {"revision": "1e5"}, "training": {"run_name": "2024-01-01"}})
+    recipe.write(tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+def test_a_whole_number_may_be_written_with_a_point():
+    recipe = load_recipe("digits", overrides={"data": {"image_size": 32.0}, "training": {"max_steps": 5.0}})
+    assert (recipe.data.image_size, recipe.training["max_steps"]) == (32, 5)
+    assert isinstance(recipe.data.image_size, int)
+    assert isinstance(recipe.training["max_steps"], int)
+
+
+def test_the_name_of_the_file_is_that_of_the_recipe(recipe_file):
+    assert load_recipe(recipe_file(MINIMAL, "my photos.yaml")).name == "my photos"
+    assert load_recipe(recipe_file(MINIMAL + "name: 2024")).name == "2024"
+    with pytest.raises(UserError, match=r"name is '\.\.', expected a name that a folder can have"):
+        load_recipe(recipe_file(MINIMAL, "...yaml"))
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "value"),
+    [
+        ("data.augment.flip", "alternating", "alternating"),
+        ("data.augment.flip", "no", False),
+        ("data.class_weights", "[1, 2.5]", [1, 2.5]),
+        ("data.augment.randaugment", "{magnitude: 5}", {"magnitude": 5}),
+        ("data.augment.randaugment.magnitude", "5", 5),
+        ("save_strategy", "no", "no"),
+        ("report_to", "[wandb, mlflow]", ["wandb", "mlflow"]),
+        ("report_to", "7", "7"),
+        ("gradient_checkpointing_kwargs", "{use_reentrant: false}", {"use_reentrant": False}),
+        ("training.max_steps", "5", 5),
+        ("data.cache", "none", "none"),
+        ("model.revision", "null", None),
+        ("model.name", "null", "null"),
+    ],
+)
+def test_a_flag_has_the_type_of_its_setting(flag, text, value):
+    (section,) = overrides_from_flags({flag: text}).values()
+    for key in flag.split(".")[1 if flag.startswith(("data", "model", "training.")) else 0 :]:
+        section = section[key]
+    assert section == value
+    assert type(section) is type(value)
