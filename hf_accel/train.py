@@ -66,7 +66,7 @@ def train(recipe: Recipe, overwrite: bool = False) -> Path:
         trainer.accelerator.wait_for_everyone()
         tell_what_was_chosen(trainer)
         hub.warn_early(recipe)
-        resume(trainer, run.checkpoint)
+        train_from(run.checkpoint, trainer)
         finished = finish(run, recipe, trainer)
         if trainer.is_world_process_zero():
             print(finished.report.table(run.path))
@@ -80,8 +80,8 @@ def tell_what_was_chosen(trainer: ImageTrainer) -> None:
         logger.info(note)
 
 
-def resume(trainer: ImageTrainer, checkpoint: Path | None) -> None:
-    """Train, from a checkpoint where there is one."""
+def train_from(checkpoint: Path | None, trainer: ImageTrainer) -> None:
+    """Train from a checkpoint where there is one, else from scratch."""
     if checkpoint is not None:
         logger.info("resuming from %s", checkpoint.name)
         trainer.measurement.load(checkpoint)

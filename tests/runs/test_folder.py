@@ -248,7 +248,7 @@ def test_a_command_finds_the_run_of_a_folder_a_model_or_a_checkpoint(recipe, tmp
 
 
 def test_no_other_module_spells_a_name_in_a_run_s_folder():
-    """A comparison's page has a folder of its own, which is no run's."""
+    """A comparison's page lies in a folder of its own, which is not a run's."""
     names = {*LEFT, MARK, "checkpoint-"} - {"model", "runs", "plots"}  # those three are words of other subjects too
     package = Path(hf_accel.__file__).parent
     found = set()
@@ -256,4 +256,20 @@ def test_no_other_module_spells_a_name_in_a_run_s_folder():
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names:
                 found.add((path.relative_to(package).as_posix(), node.value))
-    assert {item for item in found if item[0] != "runs/folder.py"} == {("comparison/page.py", "report.html")}
+    assert {item for item in found if item[0] != "runs/folder.py"} == {
+        ("comparison/page.py", "report.html"),
+        ("comparison/runs.py", "report.html"),
+    }
+
+
+def test_a_recipe_is_read_at_the_door_and_handed_on():
+    """Nothing between the command and the report reads the recipe of a run again."""
+    package = Path(hf_accel.__file__).parent
+    readers = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "load_recipe"
+    }
+    doors = {name for name in readers if "/" not in name}
+    assert readers - doors == {"comparison/plan.py", "report/finished_run.py", "runs/folder.py"}

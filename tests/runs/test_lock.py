@@ -11,6 +11,7 @@ import pytest
 from hf_accel import push
 from hf_accel.cli import run
 from hf_accel.errors import UserError
+from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import IN_USE
 from hf_accel.runs.lock import sole_use
 from hf_accel.train import main
@@ -49,6 +50,32 @@ def test_training_in_a_folder_in_use_is_exit_code_2_and_one_message(holder, tmp_
     assert len(error.splitlines()) <= 2  # one more for a default that was taken
     assert time.monotonic() - start < 5  # before data and model are loaded
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+@pytest.mark.slow
+def test_of_two_runs_on_one_folder_the_second_is_refused_and_resumes_the_first_after_a_kill(photos, tmp_path):
+    folder = tmp_path / "run"
+    flags = {"--data.name": photos, "--output_dir": folder, "--max_steps": 200, "--save_steps": 2,
+             "--save_strategy": "steps", "--eval_strategy": "steps", "--eval_steps": 2, "--data.image_size": 16,
+             "--per_device_train_batch_size": 8, "--model.name": "hf_accel/cifar_resnet20",
+             "--model.pretrained": "false", "--model.args": "{depth: 8, width: 4}", "--model.channels_last": "false"}  # fmt: skip
+    command = [sys.executable, "-m", "hf_accel.train", "--recipe", "finetune"]
+    command += [str(word) for pair in flags.items() for word in pair]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as first:
+        while not list(folder.glob("checkpoint-*/trainer_state.json")):
+            assert first.poll() is None
+            time.sleep(0.1)
+        second = subprocess.run([*command, "--overwrite"], capture_output=True, text=True, check=False)
+        assert second.returncode == 2
+        assert IN_USE in second.stderr
+        assert "Traceback" not in second.stderr
+        assert first.poll() is None
+        first.send_signal(signal.SIGKILL)
+    assert not (folder / "report.json").exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "resuming from checkpoint-" in again.stderr
+    assert RunReport.load(folder).train.resumes == 1
 
 
 def test_pushing_a_folder_in_use_is_exit_code_2(tmp_path, holder, capsys):

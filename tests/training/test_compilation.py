@@ -50,6 +50,7 @@ def said_of_compilation(report, capsys):
     assert report.train.compile_seconds is None
     assert not [name for name in report.settings if name.startswith("torch_compile")]
     (note,) = [note for note in report.notes if "torch_compile" in note]
+    assert (report.train.compiled, report.train.compile_failure) == (False, note)
     shown = capsys.readouterr().err
     assert [line for line in shown.splitlines() if "torch_compile" in line or "Error" in line] == [note]
     return note
@@ -138,4 +139,5 @@ def test_compilation_is_a_flag(tmp_path, monkeypatch):
     assert run(main, ["--recipe", "digits", "--data.max_train_rows", "60", *flags]) == 0
     report = RunReport.load(tmp_path / "outputs" / "digits" / "default")
     assert report.train.compile_seconds > 0
+    assert report.train.compiled is True
     assert report.settings["torch_compile"] is True
