@@ -47,7 +47,7 @@ def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
     own = run_folder / "recipe.yaml"
     is_run = folder.is_dir() and own.is_file()
     if not is_run and not overrides.get("data", {}).get("name"):
-        raise UserError(f"{model}: is no folder of a run, so its data is unknown. Add --data.name FOLDER_OR_ID.")
+        raise UserError(f"{model}: is not a folder of a run, so its data is unknown. Add --data.name FOLDER_OR_ID.")
     weights = folder / "model" if (folder / "model").is_dir() else model
     overrides = {**overrides, "model": {**overrides.get("model", {}), "name": str(weights)}}
     if not is_run:
