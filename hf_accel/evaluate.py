@@ -45,7 +45,7 @@ def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
     """The recipe of the model's run where there is one, else `finetune`; the overrides go on top."""
     run = RunFolder.meant_by(model)
     if run is None and not overrides.get("data", {}).get("name"):
-        raise UserError(f"{model}: is no folder of a run, so its data is unknown. Add --data.name FOLDER_OR_ID.")
+        raise UserError(f"{model}: is not a folder of a run, so its data is unknown. Add --data.name FOLDER_OR_ID.")
     overrides = {**overrides, "model": {**overrides.get("model", {}), "name": model_place(model)}}
     if run is None:
         return load_recipe("finetune", overrides=overrides)

@@ -97,7 +97,7 @@ def predict(
             refused.append(str(error))
     refused = gather_object(refused)
     if refused:  # said by every rank, since any may have met it
-        raise UserError(f"{refused[0]} Mend or remove it, or add --on_bad_image skip.")
+        raise UserError(f"{refused[0]} Fix or remove it, or add --on_bad_image skip.")
     gathered = sorted(gather_object(results), key=lambda row: row["position"])
     return [{"file": row["file"], "labels": row["labels"]} for row in gathered]
 

@@ -1,4 +1,9 @@
-"""Random numbers of an image from a counter hash of (seed, epoch, row, draw)."""
+"""Every random number of an image, from a counter hash of (seed, epoch, row, draw).
+
+There is no generator state: an image gets the same numbers in any batch, worker, rank or resumed run, so those may
+change without changing the training. The hash is splitmix64's finaliser, written for signed 64-bit integers because
+torch and numpy then run the same lines.
+"""
 
 from __future__ import annotations
 

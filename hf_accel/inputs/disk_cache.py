@@ -1,6 +1,6 @@
 """Decoded pixels in a memory-mapped file, shared by ranks and by later runs.
 
-A cache is a folder: `pixels.bin`, `index.npy`, and `manifest.json`, written last. It is built beside its place under a
+A cache is a folder: `pixels.bin`, `index.npy`, and `manifest.json`, written last. It is built next to its place under a
 file lock and renamed into it, so whoever sees the folder sees a whole one; sizes and sampled checksums in the manifest
 tell one that was damaged afterwards.
 """

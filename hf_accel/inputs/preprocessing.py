@@ -1,7 +1,7 @@
 """What a model's own image processor does to an image, read off the processor and checked against it.
 
 Processors of transformers say what they do in attributes that each class may interpret in its own way. So the reading
-below is only a proposal: it is run beside the processor on probe images, and where the two differ the processor itself
+below is only a proposal: it is compared with the processor on probe images, and where the two differ the processor itself
 is called for every image, which is slower and right. Mean and std are not read but measured, for the same reason
 (EfficientNet's divides by std twice).
 """

@@ -1,8 +1,6 @@
-"""The order of rows, and every random number of an image, from a counter hash of (seed, epoch, row, draw).
+"""The order of rows in an epoch, and the partners of mixup and cutmix, both from the counter hash of counter_rng.py.
 
-There is no generator state: an image gets the same numbers in any batch, worker, rank or resumed run, so those may
-change without changing the training. The hash is splitmix64's finaliser, written for signed 64-bit integers because
-torch and numpy then run the same lines.
+The epoch travels within the index of a row, so that a dataset in any worker or rank knows it.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from torch.utils.data import Sampler
 from hf_accel.config.sections import AugmentSettings
 from hf_accel.inputs.counter_rng import random_bits
 
-# Draws that belong to the order of rows; those of the transforms are small numbers, listed in augment.py.
+# Draws of the order of rows and of partners; those of the transforms are small numbers, see transforms/pipeline.py.
 ORDER_DRAW = 1 << 20
 PARTNER_DRAW = ORDER_DRAW + 1
 

@@ -1,4 +1,4 @@
-"""Rows of a split -> the uint8 pixels that are kept of them, and how large those will be before any is decoded.
+"""Rows of a split -> the uint8 pixels that are stored of them, and how large those will be before any is decoded.
 
 Whatever the cache mode, pixels are made here, so that every mode gives the same batches.
 """
@@ -28,7 +28,7 @@ _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: these orientations swap he
 
 @dataclass(frozen=True)
 class StoredImages:
-    """What is kept of each image of a split: one of three geometries.
+    """What is stored of each image of a split: one of three geometries.
 
     `short_side` set: shrunk to that short side, never enlarged (random crops follow). `preprocessing` set: exactly what
     the model's processor makes of it, without the normalisation. Neither: the pixels of the file.
@@ -87,7 +87,7 @@ class StoredImages:
                 if image.shape[:2] != tuple(shapes[row]):
                     raise UserError(
                         f"{self.split.where(row)}: decodes to {image.shape[:2]} pixels, expected {tuple(shapes[row])} as "
-                        "its header says. Mend or remove it, or set data.cache: none."
+                        "its header says. Fix or remove it, or set data.cache: none."
                     )
                 buffer[ends[row] - image.size : ends[row]] = image.reshape(-1)
             return len(rows)
@@ -96,7 +96,7 @@ class StoredImages:
         threads = os.cpu_count() if height * width >= _THREADED_PIXELS else 1
         rank = int(os.environ.get("RANK", "0"))
         starts = range(0, len(self), _CHUNK)
-        # disable=None hides the bar where stderr is no terminal
+        # disable=None hides the bar where stderr is not a terminal
         bar = tqdm(total=len(self), desc=title, unit="image", disable=True if rank else None)
         with bar, ThreadPoolExecutor(threads) as pool:
             for count in pool.map(fill_chunk, starts):

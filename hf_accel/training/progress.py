@@ -1,6 +1,6 @@
-"""What a person sees while a run goes on: a bar with loss and images/s, and a line for each evaluation.
+"""What a person sees during a run: a bar with loss and images/s, and a line per evaluation.
 
-Where stderr is no terminal (CI, a log file) the bar is left out and the lines stay.
+Where stderr is not a terminal (CI, a log file) the bar is left out and the lines stay.
 """
 
 from __future__ import annotations

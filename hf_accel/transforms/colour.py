@@ -1,7 +1,7 @@
-"""Changes of colour and texture: jitter, RandAugment, random erasing, normalisation.
+"""Changes of colour and texture: jitter, random erasing, normalisation.
 
-Jitter and erasing differ in strength from image to image and are written here for a whole batch. An operation of
-RandAugment has one strength, so the images that drew it go through torchvision's own kernel together.
+Jitter and erasing differ in strength from image to image, which torchvision's kernels do not take: they are written here for
+a whole batch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""RandAugment."""
+"""RandAugment, a policy that draws a few operations for each image.
+
+An operation has one strength, so the images of a batch that drew it go through torchvision's own kernel together.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colour operations against torchvision at fixed parameters."""
+"""Colour operations and RandAugment against torchvision at fixed parameters."""
 
 import numpy as np
 import pytest

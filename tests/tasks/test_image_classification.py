@@ -1,0 +1,55 @@
+"""The object through which training, evaluation and prediction reach what is particular to images."""
+
+import ast
+import inspect
+
+import pytest
+import torch
+
+from hf_accel.data.images import UnreadableImageError
+from hf_accel.tasks import TASKS
+from hf_accel.training import build
+
+
+def test_the_task_of_a_recipe_is_known(tiny_recipe):
+    assert tiny_recipe().model.task in TASKS
+
+
+def test_build_trainer_reaches_images_through_the_task_alone():
+    tree = ast.parse(inspect.getsource(build))
+    modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in modules if name.startswith(("hf_accel.inputs", "hf_accel.transforms"))]
+
+
+def scored(task, loaded, files, **settings):
+    return dict(task.score_files(loaded, files, batch_size=3, **settings))
+
+
+def test_a_broken_file_is_left_out_and_the_others_keep_their_place(tiny_recipe, photos):
+    recipe = tiny_recipe()
+    task = TASKS[recipe.model.task]
+    torch.manual_seed(0)
+    loaded = task.load_model(recipe, ["blue", "red"])
+    loaded.model.eval()
+    files = task.find_files([str(photos / "test" / "red"), str(photos / "test" / "blue")])
+    whole = scored(task, loaded, files)
+    assert list(whole) == list(range(8))
+    assert all(scores.sum().item() == pytest.approx(1) for scores in whole.values())
+    files[1].write_bytes(b"broken")
+    with pytest.raises(UnreadableImageError):
+        scored(task, loaded, files)
+    errors = []
+    rest = scored(task, loaded, files, skip=errors.append)
+    assert [str(files[1]) in str(error) for error in errors] == [True]
+    assert list(rest) == [0, 2, 3, 4, 5, 6, 7]
+    for position, scores in rest.items():
+        torch.testing.assert_close(scores, whole[position])
+
+
+def test_the_operations_of_a_row_are_those_of_the_models_own_size_unless_its_batch_says_otherwise(tiny_recipe):
+    recipe = tiny_recipe(
+        {"data": {"progressive_resizing": {"start": 8, "full_at": 1.0}}, "training": {"num_train_epochs": 2}}
+    )
+    trainer = build.build_trainer(recipe)
+    assert trainer.flops_of_row({}) == trainer.flops_of_row({"side": 16}) == trainer.flops_per_image
+    assert trainer.flops_of_row({"side": 8}) < trainer.flops_per_image / 3
