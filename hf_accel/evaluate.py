@@ -70,14 +70,13 @@ def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
         from hf_accel.data.splits import load_splits
         from hf_accel.models.load import load_trained
         from hf_accel.runs.log import quiet_libraries
-        from hf_accel.training.arguments import training_arguments
+        from hf_accel.training.arguments import for_scoring, training_arguments
         from hf_accel.training.build import build_evaluator
         from hf_accel.training.finish import detailed_scores
 
     quiet_libraries()
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its output folder, whatever it is asked to do
-        training = {k: v for k, v in recipe.training.items() if not k.startswith(("early_stopping", "eval_", "save_"))}
-        recipe = dataclasses.replace(recipe, training={**training, "output_dir": scratch})
+        recipe = dataclasses.replace(recipe, training={**for_scoring(recipe.training), "output_dir": scratch})
         arguments = training_arguments(recipe, has_validation=False)
         splits = load_splits(recipe.data, seed=arguments.training.seed)
         split = getattr(splits, split_name)

@@ -18,6 +18,8 @@ from hf_accel.config.sections import EARLY_STOPPING, KEEP_FREED_MEMORY
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.machine.precision import native_bf16
 from hf_accel.methods.muon import MuonSettings
+from hf_accel.training.selection import plateau_kwargs, selection_defaults
+from hf_accel.training.supported import refuse_unbuildable, refuse_unsupported
 
 # Set whatever the recipe says: the package does not work otherwise.
 FIXED = {
@@ -32,16 +34,10 @@ DEFAULTS = {
     "report_to": ("none", "trackers are asked for by name"),
     "save_total_limit": (2, "the best and the last checkpoint"),
 }
-SELECTION = {
-    "eval_strategy": ("epoch", "the validation rows are scored every epoch"),
-    "load_best_model_at_end": (True, "the best epoch is the model that is kept"),
-    "metric_for_best_model": ("accuracy", "accuracy on the validation rows selects"),
-    "greater_is_better": (True, "a higher accuracy is better"),
-}
-NO_SELECTION = {
-    "eval_strategy": ("no", "no validation rows: the test rows are scored once, with the last weights"),
-    "load_best_model_at_end": (False, "no validation rows to select by"),
-}
+# Of a recipe that is used to score a trained model only.
+ONLY_FOR_TRAINING = ("early_stopping_", "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_", "do_",
+                     "metric_for_best_model", "greater_is_better", "load_best_model_at_end", "lr_scheduler_",
+                     "resume_from_checkpoint", "optim")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,6 +66,8 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     refuse_missing_trackers(recipe.name, asked.get("report_to"))
     refuse_unknown_compiler(recipe.name, asked)
     asked.setdefault("disable_tqdm", False)  # its own default follows the verbosity of transformers' logs
+    refuse_unsupported(recipe.name, asked)
+    selection = selection_defaults(recipe.name, asked, has_validation)
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     keep_freed_memory = asked.pop(KEEP_FREED_MEMORY, True)
     if early_stopping and not has_validation:
@@ -80,57 +78,66 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     values = asked | {name: value for name, (value, _) in FIXED.items()} | {"output_dir": str(recipe.output_dir)}
     reasons = {name: (value, why) for name, (value, why) in FIXED.items() if asked.get(name, value) != value}
     reasons.pop("push_to_hub", None)  # the push does come, only later
-    defaults = DEFAULTS | (SELECTION if has_validation else NO_SELECTION)
+    defaults = DEFAULTS | selection
     if asked.get("save_strategy") == "no":
         defaults.pop("save_total_limit")
     for name, (value, why) in defaults.items():
         if name not in asked:
             values[name] = value
             reasons[name] = (value, why)
-    if not has_validation and asked.get("eval_strategy", "no") != "no":
-        raise UserError(
-            f"{recipe.name}: training.eval_strategy is {asked['eval_strategy']!r} but there are no validation rows. Set "
-            "data.validation, for example 0.1, or leave eval_strategy out."
-        )
-    if "save_strategy" not in asked:
-        values["save_strategy"] = "epoch" if values["eval_strategy"] == "no" else values["eval_strategy"]
-        reasons["save_strategy"] = (values["save_strategy"], "as often as the validation rows are scored")
-    if values["save_strategy"] == "steps" and "save_steps" not in asked and "eval_steps" in asked:
-        values["save_steps"] = asked["eval_steps"]
-    if values["eval_strategy"] == "no":
-        values["load_best_model_at_end"] = False
     if asked.get("dataloader_num_workers", 0) and "dataloader_persistent_workers" not in asked:
         values["dataloader_persistent_workers"] = True
         reasons["dataloader_persistent_workers"] = (True, "workers start once, not every epoch")
+    kwargs = plateau_kwargs(asked, values.get("greater_is_better", True))
+    if kwargs is not None:
+        values["lr_scheduler_kwargs"] = kwargs
+        reasons["lr_scheduler_kwargs"] = (kwargs, f"the schedule follows {values['metric_for_best_model']}")
     device = accelerator_type() if not asked.get("use_cpu") else "cpu"
-    if device == "cpu":
-        values["use_cpu"] = True
-        reasons["use_cpu"] = (True, "no accelerator on this machine, or not asked for")
-        values["dataloader_pin_memory"] = False
-        if asked.get("dataloader_pin_memory"):
-            reasons["dataloader_pin_memory"] = (False, "memory is pinned for an accelerator, and this run has none")
-    elif values.get("dataloader_pin_memory", True) and "accelerator_config" not in asked:
-        values["accelerator_config"] = {"non_blocking": True}
-        reasons["accelerator_config"] = ({"non_blocking": True}, "a pinned batch is copied while the device computes")
+    placed = _device_arguments(asked, device)
+    values |= {name: value for name, (value, _) in placed.items()}
+    reasons |= {name: reason for name, reason in placed.items() if name != "dataloader_pin_memory" or asked.get(name)}
     precision, why = choose_precision(recipe.name, asked, device)
     values |= precision
     notes.append(f"precision: {why}")
     muon = MuonSettings.parse(recipe.name, values.get("optim_args")) if values.get("optim") == "muon" else None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            # its own list of optimizers has no muon, and what it names instead is never built
-            arguments = TrainingArguments(**values | ({} if muon is None else {"optim": "sgd"}))
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{recipe.name}: training: {' '.join(str(error).split())}") from None
-    except ImportError as error:
-        raise UserError(f"{recipe.name}: training: a package is missing: {' '.join(str(error).split())}") from None
+    arguments = _construct(recipe.name, values, muon)
     if arguments.n_gpu > 1:  # the Trainer would wrap the model in nn.DataParallel, and multiply an exact loss by n_gpu
         notes.append(f"1 of {arguments.n_gpu} GPUs is used: `accelerate launch -m hf_accel.train` uses all")
         arguments._n_gpu = 1
     notes += [f"{name}: {value!r} ({why})" for name, (value, why) in reasons.items()]
     keeps = keep_freed_memory and device == "cpu"
     return Arguments(arguments, early_stopping, changed_arguments(values), keeps, muon, notes)
+
+
+def _device_arguments(asked: dict[str, Any], device: str) -> dict[str, tuple[Any, str]]:
+    """What follows from the device: argument -> (value, why)."""
+    if device == "cpu":
+        return {
+            "use_cpu": (True, "no accelerator on this machine, or not asked for"),
+            "dataloader_pin_memory": (False, "memory is pinned for an accelerator, and this run has none"),
+        }
+    if asked.get("dataloader_pin_memory", True) and "accelerator_config" not in asked:
+        return {"accelerator_config": ({"non_blocking": True}, "a pinned batch is copied while the device computes")}
+    return {}
+
+
+def _construct(where: str, values: dict[str, Any], muon: MuonSettings | None) -> TrainingArguments:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            # its own list of optimizers has no muon, and what it names instead is never built
+            arguments = TrainingArguments(**values | ({} if muon is None else {"optim": "sgd"}))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{where}: training: {' '.join(str(error).split())}") from None
+    except ImportError as error:
+        raise UserError(f"{where}: training: a package is missing: {' '.join(str(error).split())}") from None
+    refuse_unbuildable(where, arguments, is_muon=muon is not None)
+    return arguments
+
+
+def for_scoring(training: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a recipe that matter when a trained model is only scored."""
+    return {name: value for name, value in training.items() if not name.startswith(ONLY_FOR_TRAINING)}
 
 
 def refuse_missing_trackers(where: str, report_to: str | list[str] | None) -> None:

@@ -31,6 +31,7 @@ from hf_accel.models.trial import flops_per_image
 from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.evaluation import EvaluationMetrics
 from hf_accel.training.progress import BarCallback
+from hf_accel.training.selection import refuse_missing_metric
 from hf_accel.training.trainer import ImageTrainer, LastEpochCallback
 from hf_accel.transforms.pipeline import EvalTransform, TrainTransform
 from hf_accel.transforms.progressive_resizing import TrainingSides, training_sides
@@ -65,6 +66,7 @@ def build_trainer(
     arguments = arguments or training_arguments(recipe, has_validation=selection)
     args = arguments.training
     splits = splits or load_splits(recipe.data, seed=args.seed, selection=selection)
+    refuse_missing_metric(recipe.name, args.metric_for_best_model, len(splits.label_names))
     notes = []
     if arguments.keep_freed_memory:
         refusal = keep_freed_memory()
