@@ -72,14 +72,13 @@ def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
     with quick_imports():
         from hf_accel.runs.log import quiet_libraries
         from hf_accel.tasks import TASKS
-        from hf_accel.training.arguments import training_arguments
+        from hf_accel.training.arguments import for_scoring, training_arguments
         from hf_accel.training.build import build_evaluator
         from hf_accel.training.finish import detailed_scores
 
     quiet_libraries()
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its output folder, whatever it is asked to do
-        training = {k: v for k, v in recipe.training.items() if not k.startswith(("early_stopping", "eval_", "save_"))}
-        recipe = dataclasses.replace(recipe, training={**training, "output_dir": scratch})
+        recipe = dataclasses.replace(recipe, training={**for_scoring(recipe.training), "output_dir": scratch})
         arguments = training_arguments(recipe, has_validation=False)
         task = TASKS[recipe.model.task]
         splits = task.open_splits(recipe.data, arguments.training.seed)

@@ -11,6 +11,8 @@ import unicodedata
 from typing import Any
 
 from hf_accel.config.muon_settings import MuonSettings
+from hf_accel.config.selection import selection_defaults
+from hf_accel.config.training import EARLY_STOPPING
 from hf_accel.errors import UserError
 
 _LONGEST_NAME = 200  # bytes; a file system allows 255, and other words join it
@@ -74,18 +76,19 @@ def _two_precisions(training: dict[str, Any]) -> str | None:
 
 
 def _nothing_to_select_by(data: dict[str, Any], training: dict[str, Any]) -> list[str]:
-    if data.get("validation", 0) != 0:
-        return []
-    problems = []
-    if any(name in training for name in ("early_stopping_patience", "early_stopping_threshold")):
-        problems.append("training.early_stopping_patience needs validation rows. Set data.validation, for example 0.1.")
-    strategy = training.get("eval_strategy", "no")
-    if isinstance(strategy, str) and strategy != "no":
-        problems.append(
-            f"training.eval_strategy is {strategy!r} but there are no validation rows. Set data.validation, for example "
-            "0.1, or leave eval_strategy out."
-        )
-    return problems
+    if data.get("validation", 0) == 0 and any(name in training for name in EARLY_STOPPING):
+        return ["training.early_stopping_patience needs validation rows. Set data.validation, for example 0.1."]
+    return []
+
+
+def selection_problems(where: str, recipe: dict[str, Any]) -> list[str]:
+    """Messages about scoring, saving and selecting that contradict each other, of a recipe whose values are of their types."""
+    training = {name: value for name, value in (recipe.get("training") or {}).items() if value is not None}
+    try:
+        selection_defaults(where, training, has_validation=recipe["data"].get("validation", 0) > 0)
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def _muon_problems(where: str, training: dict[str, Any]) -> list[str]:

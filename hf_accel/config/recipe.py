@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hf_accel.config.checks import contradictions, folder_name_problem
+from hf_accel.config.checks import contradictions, folder_name_problem, selection_problems
 from hf_accel.config.problems import section_problems, shown
 from hf_accel.config.sections import SECTIONS, DataSettings, ModelSettings
 from hf_accel.config.training import training_settings
@@ -290,7 +290,7 @@ def _problems(where: str, raw: dict[str, Any]) -> list[str]:
         return [*problems, str(error)]
     for name, patch in variants.items():
         problems += _variant_problems(where, name, patch)
-    return problems
+    return problems or selection_problems(where, raw)
 
 
 def _variant_problems(where: str, name: Any, patch: Any) -> list[str]:

@@ -13,7 +13,8 @@ from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import OF_ONE_NAME
 from hf_accel.config.schema import Schema, expected, known_settings, section_schema
 from hf_accel.config.sections import SECTIONS, AugmentSettings
-from hf_accel.config.training import DEFAULTS, FIXED, NO_SELECTION, SELECTION
+from hf_accel.config.selection import selection_defaults
+from hf_accel.config.training import DEFAULTS, FIXED
 
 INTRODUCTION = """\
 # Recipe reference
@@ -86,8 +87,9 @@ def recipe_reference() -> str:
         TRAINING.replace("{muon}", muon),
         "### Set, whatever the recipe says\n\n" + _arguments_table(FIXED),
         "### Set unless the recipe says otherwise\n\n" + _arguments_table(DEFAULTS),
-        "With validation rows (`data.validation` above 0):\n\n" + _arguments_table(SELECTION),
-        "Without:\n\n" + _arguments_table(NO_SELECTION),
+        "With validation rows (`data.validation` above 0):\n\n"
+        + _arguments_table(selection_defaults("", {}, has_validation=True)),
+        "Without:\n\n" + _arguments_table(selection_defaults("", {}, has_validation=False)),
         DERIVED,
     ]
     return "\n".join(parts)

@@ -34,16 +34,6 @@ DEFAULTS = {
     "report_to": ("none", "trackers are asked for by name"),
     "save_total_limit": (2, "the best and the last checkpoint"),
 }
-SELECTION = {
-    "eval_strategy": ("epoch", "the validation rows are scored every epoch"),
-    "load_best_model_at_end": (True, "the best epoch is the model that is kept"),
-    "metric_for_best_model": ("accuracy", "accuracy on the validation rows selects"),
-    "greater_is_better": (True, "a higher accuracy is better"),
-}
-NO_SELECTION = {
-    "eval_strategy": ("no", "no validation rows: the test rows are scored once, with the last weights"),
-    "load_best_model_at_end": (False, "no validation rows to select by"),
-}
 
 _RANGES = {
     "num_train_epochs": Field(ge=1e-6, le=1e9),

@@ -15,11 +15,16 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import Recipe
-from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY, NO_SELECTION, SELECTION
+from hf_accel.config.selection import Reasons, plateau_kwargs, selection_defaults
+from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.machine.precision import native_bf16
+from hf_accel.training.supported import refuse_unbuildable, refuse_unsupported
 
-Reasons = dict[str, tuple[Any, str]]  # argument -> its value, and why this package chose it
+# Of a recipe that is used to score a trained model only.
+ONLY_FOR_TRAINING = ("early_stopping_", "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_", "do_",
+                     "metric_for_best_model", "greater_is_better", "load_best_model_at_end", "lr_scheduler_",
+                     "resume_from_checkpoint", "optim")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,28 +53,22 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     refuse_missing_trackers(recipe.name, asked.get("report_to"))
     refuse_unknown_compiler(recipe.name, asked)
     asked.setdefault("disable_tqdm", False)  # its own default follows the verbosity of transformers' logs
+    refuse_unsupported(recipe.name, asked)
+    selection = selection_defaults(recipe.name, asked, has_validation)
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     keep_freed_memory = asked.pop(KEEP_FREED_MEMORY, True)
     notes: list[str] = []
-    values, reasons = _own_values(asked, has_validation)
+    values, reasons = _own_values(asked, selection)
     values["output_dir"] = str(recipe.output_dir)
     device = accelerator_type() if not asked.get("use_cpu") else "cpu"
-    on_device, why_on_device = _values_for_device(asked, device)
-    values |= on_device
-    reasons |= why_on_device
+    placed = _device_arguments(asked, device)
+    values |= {name: value for name, (value, _) in placed.items()}
+    reasons |= {name: reason for name, reason in placed.items() if name != "dataloader_pin_memory" or asked.get(name)}
     precision, why = choose_precision(recipe.name, asked, device)
     values |= precision
     notes.append(f"precision: {why}")
     muon = MuonSettings.parse(recipe.name, values.get("optim_args")) if values.get("optim") == "muon" else None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            # its own list of optimizers has no muon, and what it names instead is never built
-            arguments = TrainingArguments(**values | ({} if muon is None else {"optim": "sgd"}))
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{recipe.name}: training: {' '.join(str(error).split())}") from None
-    except ImportError as error:
-        raise UserError(f"{recipe.name}: training: a package is missing: {' '.join(str(error).split())}") from None
+    arguments = _construct(recipe.name, values, muon)
     if arguments.n_gpu > 1:  # the Trainer would wrap the model in nn.DataParallel, and multiply an exact loss by n_gpu
         notes.append(f"1 of {arguments.n_gpu} GPUs is used: `accelerate launch -m hf_accel.train` uses all")
         arguments._n_gpu = 1
@@ -78,45 +77,54 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     return Arguments(arguments, early_stopping, changed_arguments(values), keeps, muon, notes)
 
 
-def _own_values(asked: dict[str, Any], has_validation: bool) -> tuple[dict[str, Any], Reasons]:
+def _own_values(asked: dict[str, Any], selection: Reasons) -> tuple[dict[str, Any], Reasons]:
     """The arguments that were asked for, completed by those of this package, and the reasons of the latter."""
     values = asked | {name: value for name, (value, _) in FIXED.items()}
     reasons = {name: (value, why) for name, (value, why) in FIXED.items() if asked.get(name, value) != value}
     reasons.pop("push_to_hub", None)  # the push does come, only later
-    defaults = DEFAULTS | (SELECTION if has_validation else NO_SELECTION)
+    defaults = DEFAULTS | selection
     if asked.get("save_strategy") == "no":
         defaults.pop("save_total_limit")
-    for name, (value, why) in defaults.items():
-        if name not in asked:
-            values[name] = value
-            reasons[name] = (value, why)
-    if "save_strategy" not in asked:
-        values["save_strategy"] = "epoch" if values["eval_strategy"] == "no" else values["eval_strategy"]
-        reasons["save_strategy"] = (values["save_strategy"], "as often as the validation rows are scored")
-    if values["save_strategy"] == "steps" and "save_steps" not in asked and "eval_steps" in asked:
-        values["save_steps"] = asked["eval_steps"]
-    if values["eval_strategy"] == "no":
-        values["load_best_model_at_end"] = False
+    chosen = {name: reason for name, reason in defaults.items() if name not in asked}
     if asked.get("dataloader_num_workers", 0) and "dataloader_persistent_workers" not in asked:
-        values["dataloader_persistent_workers"] = True
-        reasons["dataloader_persistent_workers"] = (True, "workers start once, not every epoch")
-    return values, reasons
+        chosen["dataloader_persistent_workers"] = (True, "workers start once, not every epoch")
+    values |= {name: value for name, (value, _) in chosen.items()}
+    kwargs = plateau_kwargs(asked, values.get("greater_is_better", True))
+    if kwargs is not None:
+        chosen["lr_scheduler_kwargs"] = (kwargs, f"the schedule follows {values['metric_for_best_model']}")
+        values["lr_scheduler_kwargs"] = kwargs
+    return values, reasons | chosen
 
 
-def _values_for_device(asked: dict[str, Any], device: str) -> tuple[dict[str, Any], Reasons]:
-    """The arguments that depend on the device, which is "cpu" or an accelerator, and the reasons."""
-    values: dict[str, Any] = {}
-    reasons: Reasons = {}
+def _device_arguments(asked: dict[str, Any], device: str) -> dict[str, tuple[Any, str]]:
+    """What follows from the device: argument -> (value, why)."""
     if device == "cpu":
-        values["use_cpu"] = True
-        reasons["use_cpu"] = (True, "no accelerator on this machine, or not asked for")
-        values["dataloader_pin_memory"] = False
-        if asked.get("dataloader_pin_memory"):
-            reasons["dataloader_pin_memory"] = (False, "memory is pinned for an accelerator, and this run has none")
-    elif asked.get("dataloader_pin_memory", True) and "accelerator_config" not in asked:
-        values["accelerator_config"] = {"non_blocking": True}
-        reasons["accelerator_config"] = ({"non_blocking": True}, "a pinned batch is copied while the device computes")
-    return values, reasons
+        return {
+            "use_cpu": (True, "no accelerator on this machine, or not asked for"),
+            "dataloader_pin_memory": (False, "memory is pinned for an accelerator, and this run has none"),
+        }
+    if asked.get("dataloader_pin_memory", True) and "accelerator_config" not in asked:
+        return {"accelerator_config": ({"non_blocking": True}, "a pinned batch is copied while the device computes")}
+    return {}
+
+
+def _construct(where: str, values: dict[str, Any], muon: MuonSettings | None) -> TrainingArguments:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            # its own list of optimizers has no muon, and what it names instead is never built
+            arguments = TrainingArguments(**values | ({} if muon is None else {"optim": "sgd"}))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{where}: training: {' '.join(str(error).split())}") from None
+    except ImportError as error:
+        raise UserError(f"{where}: training: a package is missing: {' '.join(str(error).split())}") from None
+    refuse_unbuildable(where, arguments, is_muon=muon is not None)
+    return arguments
+
+
+def for_scoring(training: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a recipe that matter when a trained model is only scored."""
+    return {name: value for name, value in training.items() if not name.startswith(ONLY_FOR_TRAINING)}
 
 
 def refuse_missing_trackers(where: str, report_to: str | list[str] | None) -> None:

@@ -8,6 +8,7 @@ import torch
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
 from hf_accel.config.recipe import Recipe
+from hf_accel.config.selection import refuse_missing_metric
 from hf_accel.data.splits import ImageSplit, Splits
 from hf_accel.machine.allocator import apply_keep_freed_memory
 from hf_accel.methods.batch_norm import BatchNormStatisticsOnce
@@ -48,6 +49,7 @@ def build_trainer(
     arguments = arguments or training_arguments(recipe, has_validation=recipe.data.validation > 0)
     args = arguments.training
     splits = splits or task.open_splits(recipe.data, args.seed)
+    refuse_missing_metric(recipe.name, args.metric_for_best_model, len(splits.label_names))
     memory_notes = apply_keep_freed_memory(arguments.keep_freed_memory)
     set_seed(args.seed)  # the new head must not depend on what was drawn before
     loaded = loaded or task.load_model(recipe, splits.label_names)

@@ -9,7 +9,8 @@ from hf_accel.config.recipe import RECIPES_FOLDER, load_recipe, shipped_recipes,
 from hf_accel.config.reference import recipe_reference
 from hf_accel.config.schema import expected, recipe_schema, section_schema
 from hf_accel.config.sections import choices
-from hf_accel.config.training import DEFAULTS, FIXED, NO_SELECTION, SELECTION, training_types
+from hf_accel.config.selection import selection_defaults
+from hf_accel.config.training import DEFAULTS, FIXED, training_types
 from hf_accel.config.yaml_text import dump_yaml, parse_yaml
 from hf_accel.recipe import main
 
@@ -139,4 +140,5 @@ def test_every_example_of_a_setting_is_accepted(section):
 
 
 def test_arguments_that_are_set_exist_upstream():
-    assert {*FIXED, *DEFAULTS, *SELECTION, *NO_SELECTION} <= set(training_types())
+    selection = [selection_defaults("", {}, has_validation) for has_validation in (True, False)]
+    assert {*FIXED, *DEFAULTS, *selection[0], *selection[1]} <= set(training_types())

@@ -7,7 +7,7 @@ import transformers
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
 from hf_accel.inputs.preprocessing import Preprocessing, resize_image, resize_part
-from hf_accel.inputs.stored import kept_for_model, kept_for_training
+from hf_accel.inputs.stored import stored_for_model, stored_for_training
 from tests.support.image_splits import make_split, noise
 
 CROPPING = {
@@ -36,7 +36,7 @@ def largest(monkeypatch):
 def test_a_long_strip_is_cropped_before_it_is_enlarged(name, shape, largest):
     preprocessing = Preprocessing.of(CROPPING[name]())
     largest[0] = 0
-    kept = kept_for_model(make_split(noise(shape)), preprocessing)
+    kept = stored_for_model(make_split(noise(shape)), preprocessing)
     assert kept.read(0).shape == (56, 56, 3)
     assert largest[0] <= 8 * 56 * 56
 
@@ -73,7 +73,7 @@ def test_an_ordinary_photograph_is_resized_whole_as_before(shape):
 def test_a_strip_cached_for_random_crops_keeps_its_middle():
     images = [np.zeros((2, 1000, 3), np.uint8), *noise((300, 200), (50, 60))]
     images[0][:, 484:516] = 255
-    kept = kept_for_training(make_split(images), short_side=100)
+    kept = stored_for_training(make_split(images), short_side=100)
     assert kept.shapes().tolist() == [[2, 32], [150, 100], [50, 60]]
     assert (kept.read(0) == 255).all()
     np.testing.assert_array_equal(kept.read(1), resize_image(images[1], 150, 100, "bicubic"))

@@ -1,0 +1,218 @@
+"""Each argument of TrainingArguments has an effect or is refused; defaults that depend on each other agree."""
+
+import pytest
+import torch
+
+from hf_accel.cli import run
+from hf_accel.config.training import training_types
+from hf_accel.errors import UserError
+from hf_accel.evaluate import evaluate
+from hf_accel.train import main
+from hf_accel.training.arguments import training_arguments
+from hf_accel.training.build import build_trainer
+from hf_accel.training.supported import EFFECT, NEEDS, REFUSED
+
+
+@pytest.fixture
+def arguments(tiny_recipe):
+    """TrainingArguments of a tiny recipe: `arguments(eval_steps=3)`."""
+
+    def make(has_validation=True, **training):
+        return training_arguments(tiny_recipe({"training": training}), has_validation).training
+
+    return make
+
+
+@pytest.mark.parametrize("name", training_types())
+def test_every_argument_either_has_an_effect_or_is_refused_with_a_reason(name):
+    assert (name in EFFECT) != (name in REFUSED)
+    assert EFFECT[name] if name in EFFECT else REFUSED[name].reason
+
+
+def test_the_tables_hold_no_argument_that_transformers_lacks():
+    assert set(EFFECT) | set(REFUSED) == set(training_types())
+    assert set(NEEDS) <= set(EFFECT)
+
+
+NOT_HONOURED = {
+    "average_tokens_across_devices": False,
+    "batch_eval_metrics": True,
+    "bf16_full_eval": True,
+    "do_eval": False,
+    "do_predict": False,
+    "do_train": False,
+    "eval_do_concat_batches": False,
+    "fp16_full_eval": True,
+    "include_for_metrics": ["inputs"],
+    "include_num_input_tokens_seen": "all",
+    "length_column_name": "len",
+    "liger_kernel_config": {"rope": True},
+    "neftune_noise_alpha": 5.0,
+    "parallelism_config": "x",
+    "prediction_loss_only": True,
+    "train_sampling_strategy": "sequential",
+    "use_cache": True,
+    "use_liger_kernel": True,
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_honoured_is_refused_and_its_default_is_not(name, arguments):
+    with pytest.raises(UserError) as caught:
+        arguments(**{name: NOT_HONOURED[name]})
+    assert f"training.{name} is {NOT_HONOURED[name]!r}" in str(caught.value)
+    assert REFUSED[name].reason in str(caught.value)
+    for allowed in REFUSED[name].allowed:
+        if allowed is not None:
+            arguments(**{name: allowed})
+
+
+ALONE = {
+    "dataloader_persistent_workers": True,
+    "dataloader_prefetch_factor": 4,
+    "dataloader_multiprocessing_context": "spawn",
+    "dataloader_in_order": False,
+    "gradient_checkpointing_kwargs": {"use_reentrant": False},
+    "activation_checkpointing_kwargs": {"use_reentrant": False},
+    "fsdp_config": {"min_num_params": 1},
+    "run_name": "x",
+    "project": "x",
+    "trackio_space_id": "x",
+    "trackio_bucket_id": "x",
+    "trackio_static_space_id": "x",
+}
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_an_argument_without_the_one_it_belongs_to_is_refused(name, arguments):
+    with pytest.raises(UserError, match=f"training.{name} is .* no effect without training.{NEEDS[name][1][0]}"):
+        arguments(**{name: ALONE[name]})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max_steps", "0"], "training.max_steps is 0, expected a number above 0"),
+        (["--do_train", "false"], "`hf-accel evaluate FOLDER` only scores"),
+        (["--fsdp", "full_shard"], "accelerate launch --num_processes N"),
+        (["--optim", "lion_8bit"], "bitsandbytes"),
+        (["--optim", "schedule_free_adamw"], "schedulefree"),
+        (["--optim_target_modules", "fc"], "optim_target_modules has no effect"),
+        (["--lr_scheduler_type", "cosine_with_min_lr"], "lr_scheduler_kwargs"),
+        (["--local_rank", "0"], "a launcher sets"),
+        (["--metric_for_best_model", "acuracy"], "Did you mean accuracy"),
+        (["--metric_for_best_model", "runtime"], "not computed here"),
+        (["--metric_for_best_model", "top5_accuracy"], "not computed for 2 classes"),
+        (["--metric_for_best_model", "loss", "--greater_is_better", "true"], "the lower value of loss is better"),
+        (["--greater_is_better", "false"], "the worst checkpoint would be kept"),
+        (["--load_best_model_at_end", "true", "--save_strategy", "no"], "no checkpoint is saved"),
+        (["--eval_strategy", "no", "--early_stopping_patience", "2"], "eval_strategy is 'no'"),
+        (["--eval_strategy", "no", "--lr_scheduler_type", "reduce_lr_on_plateau"], "eval_strategy is 'no'"),
+        (["--data.validation", "0", "--eval_on_start", "true"], "needs validation rows"),
+        (["--data.validation", "0", "--lr_scheduler_type", "greedy"], "needs validation rows"),
+        (["--data.validation", "0", "--save_strategy", "best"], "needs validation rows"),
+    ],
+)
+def test_what_would_fail_or_do_nothing_later_is_refused_before_anything_is_written(
+    flags, message, photos, tmp_path, capsys
+):
+    model = ["--model.name", "timm/resnet10t", "--model.pretrained", "false", "--data.image_size", "16"]
+    output = tmp_path / "run"
+    assert run(main, ["--data.name", str(photos), *model, "--output_dir", str(output), *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not output.exists()
+
+
+def test_the_best_loss_is_the_lowest_and_the_best_of_any_score_the_highest(arguments):
+    for metric in ("loss", "eval_loss"):
+        chosen = arguments(metric_for_best_model=metric)
+        assert chosen.load_best_model_at_end
+        assert chosen.greater_is_better is False
+    for metric in ("accuracy", "f1_macro", "eval_f1_weighted", "f1_micro"):
+        assert arguments(metric_for_best_model=metric).greater_is_better is True
+
+
+def test_a_run_selected_by_loss_keeps_the_checkpoint_with_the_lowest_loss(tiny_recipe):
+    training = {"metric_for_best_model": "loss", "num_train_epochs": 3, "learning_rate": 0.3, "save_total_limit": 5}
+    trainer = build_trainer(tiny_recipe({"training": training}))
+    trainer.train()
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert len(set(losses)) == 3
+    assert trainer.state.best_metric == min(losses)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, ("epoch", None, "epoch", None, True)),
+        ({"save_strategy": "steps", "save_steps": 7}, ("steps", 7, "steps", 7, True)),
+        ({"save_strategy": "steps"}, ("steps", 0.1, "steps", 0.1, True)),
+        ({"save_strategy": "no"}, ("epoch", None, "no", None, False)),
+        ({"save_strategy": "best"}, ("epoch", None, "best", None, True)),
+        ({"save_steps": 7}, ("steps", 7, "steps", 7, True)),
+        ({"eval_steps": 3}, ("steps", 3, "steps", 3, True)),
+        ({"eval_strategy": "steps"}, ("steps", 0.1, "steps", 0.1, True)),
+        ({"eval_strategy": "steps", "eval_steps": 5}, ("steps", 5, "steps", 5, True)),
+        ({"eval_strategy": "no"}, ("no", None, "epoch", None, False)),
+        ({"eval_strategy": "epoch", "save_strategy": "steps"}, ("epoch", None, "steps", 0.1, False)),
+        ({"eval_steps": 4, "save_steps": 6}, ("steps", 4, "steps", 6, False)),
+        ({"eval_steps": 3, "save_steps": 6}, ("steps", 3, "steps", 6, True)),
+        ({"eval_steps": 0.1, "save_steps": 0.3}, ("steps", 0.1, "steps", 0.3, True)),
+        ({"eval_steps": 0.1, "save_steps": 6}, ("steps", 0.1, "steps", 6, False)),
+        ({"load_best_model_at_end": False}, ("epoch", None, "epoch", None, False)),
+        ({"eval_strategy": "epoch", "save_steps": 7}, ("epoch", None, "steps", 7, False)),
+    ],
+)
+def test_evaluation_saving_and_selection_agree_whatever_of_them_is_asked(asked, expected, arguments):
+    chosen = arguments(**asked)
+    scoring, eval_steps, saving, save_steps, loads_best = expected
+    assert (chosen.eval_strategy, chosen.save_strategy) == (scoring, saving)
+    assert chosen.load_best_model_at_end is loads_best
+    if eval_steps is not None:
+        assert chosen.eval_steps == eval_steps
+    if save_steps is not None:
+        assert chosen.save_steps == save_steps
+    for name, value in asked.items():
+        assert getattr(chosen, name) == value
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_a_plateau_schedule_lowers_the_learning_rate_only_when_the_score_stands_still(metric, tiny_recipe):
+    training = {"lr_scheduler_type": "reduce_lr_on_plateau", "metric_for_best_model": metric}
+    trainer = build_trainer(tiny_recipe({"training": {**training, "lr_scheduler_kwargs": {"patience": 0}}}))
+    trainer.create_optimizer_and_scheduler(10)
+    rate = trainer.optimizer.param_groups[0]["lr"]
+    improving = [0.1, 0.2, 0.3] if metric == "accuracy" else [0.3, 0.2, 0.1]
+    for value in improving:
+        trainer.lr_scheduler.step(value)
+    assert trainer.optimizer.param_groups[0]["lr"] == rate
+    trainer.lr_scheduler.step(improving[0])
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(rate / 10)
+
+
+def test_a_mode_that_was_asked_for_stays(arguments):
+    chosen = arguments(lr_scheduler_type="reduce_lr_on_plateau", lr_scheduler_kwargs={"mode": "min"})
+    assert chosen.lr_scheduler_kwargs == {"mode": "min"}
+
+
+def test_a_run_with_a_plateau_and_early_stopping_is_scored_later(tiny_recipe):
+    from hf_accel.train import train
+
+    training = {
+        "lr_scheduler_type": "reduce_lr_on_plateau",
+        "early_stopping_patience": 3,
+        "metric_for_best_model": "loss",
+    }
+    recipe = tiny_recipe({"training": training})
+    folder = train(recipe)
+    again = tiny_recipe({"training": training, "model": {"name": str(folder / "model")}})
+    assert 0 <= evaluate(again)["accuracy"] <= 1
+
+
+def test_the_weights_stay_what_they_were_after_scoring(tiny_recipe):
+    trainer = build_trainer(tiny_recipe())
+    trainer.train()
+    trainer.predict(trainer.test_dataset)
+    assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
