@@ -1,5 +1,6 @@
 """The environment names device, versions, commit and command, publishes no secret and fails for want of no tool."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -174,7 +175,7 @@ def test_local_folders_are_not_published(argument, kept, monkeypatch, tmp_path):
     monkeypatch.chdir(here)
     monkeypatch.setenv("HOME", str(home))
     argument = argument.replace("CWD", str(here)).replace("HOME", str(home))
-    published = environment.shlex.split(published_command(["train.py", argument]))
+    published = shlex.split(published_command(["train.py", argument]))
     assert published == ["train.py", kept]
 
 
