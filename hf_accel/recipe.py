@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -12,6 +11,7 @@ import yaml
 from hf_accel.cli import command_parser, run_and_exit
 from hf_accel.config.recipe import find_recipe, header, load_recipe, shipped_recipes, variant_names
 from hf_accel.errors import UserError
+from hf_accel.tables import format_table
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,9 +31,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    recipes = shipped_recipes()
-    width = max(map(len, recipes))
-    _print_lines(f"{name:<{width}}  {next(iter(header(path)), '')}" for name, path in recipes.items())
+    rows = [(name, next(iter(header(path)), "")) for name, path in shipped_recipes().items()]
+    print(format_table((), rows, align="ll"))
     return 0
 
 
@@ -63,10 +62,6 @@ def _copy(args: argparse.Namespace) -> int:
     shutil.copyfile(source, args.path)
     print(f"{args.path}: copied from {source.stem}. Train it with: hf-accel train --recipe {args.path}")
     return 0
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -223,3 +223,10 @@ def test_the_description_shows_classes_and_counts(tmp_path):
         "  a           1,500           1",
         "  b              10           2",
     ]
+
+
+def test_a_class_name_does_not_reach_the_terminal_as_an_escape_sequence(tmp_path):
+    write_parquet(tmp_path, {"train": ["\x1b[2J", "b"] * 5, "test": ["\x1b[2J", "b"]})
+    lines = load(tmp_path).describe().splitlines()
+    assert r"  \x1b[2J           5           1" in lines
+    assert "\x1b" not in "".join(lines)
