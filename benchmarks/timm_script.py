@@ -1,7 +1,7 @@
 """timm's own `train.py`, run from a checkout of huggingface/pytorch-image-models, and the rate it reports.
 
 The script prints the mean seconds and images/s since its first step. Two of those lines, one after the warm-up and one
-at the end, give the mean between them: its own clock, without the warm-up, as for the other arms.
+at the end, give the mean between them: its own clock, without the warm-up, as for the other programs.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def test_the_quickstart_runs_from_the_first_cell_to_the_last(tmp_path):
     pytest.importorskip("ipykernel", reason='needs ipykernel: pip install "hf_accel[test]"')
     notebook = nbformat.read(NOTEBOOKS / "quickstart.ipynb", as_version=4)
     nbformat.validate(notebook)
-    # What runs here is the commands: 160 digits, a network of a tenth of the size, and each arm once, because it is the
+    # What runs here is the commands: 160 digits, a network of a tenth of the size, and each variant once, because it is the
     # starts of processes that take the time. Repeats are test_compare.py's.
     (tmp_path / "small.yaml").write_text(SMALL, encoding="utf-8")
     shorter = {
