@@ -1,7 +1,7 @@
 """`python -m benchmarks.schedule`: a whole fine-tuning, by this package and by the Hugging Face example.
 
 Steps alone do not say what a user waits for: starting, reading, decoding, scoring and saving are in the command. And a
-quicker step is worth nothing if the model is worse, so the accuracy of both stands beside the seconds.
+quicker step is worth nothing if the model is worse, so the accuracy of both stands next to the seconds.
 """
 
 from __future__ import annotations

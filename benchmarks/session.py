@@ -73,7 +73,7 @@ class Session:
         places: Callable[[], dict[str, Any]] | None = None,
         round_number: int = 0,
     ) -> dict[str, Any] | None:
-        """Do one measurement in a process of its own, unless it is kept from before.
+        """Do one measurement in a separate process, unless it is kept from before.
 
         Args:
             target: `package.module:function`.
@@ -123,7 +123,7 @@ class Session:
         return results
 
     def call(self, target: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Call a function in a process of its own, within the time that is left; nothing is kept."""
+        """Call a function in a separate process, within the time that is left; nothing is kept."""
         left = self._seconds_left()
         return processes.call_in_process(target, arguments, None if left == float("inf") else max(left, 0.1))
 

@@ -36,7 +36,7 @@ def train(
 
     Args:
         checkout: folder that holds train.py; its own timm is the one that runs.
-        flags: of the script, beside those that fix the work: images, weights, batch, optimizer, clipping, crop, flip.
+        flags: flags of the script besides those that fix the work: images, weights, batch, optimizer, clipping, crop, flip.
     Returns:
         images_per_second; version of timm in the checkout.
     """

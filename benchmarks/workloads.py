@@ -68,7 +68,7 @@ def chosen_size(session: Session) -> Size:
 
 
 def data_folder(name: str) -> Path:
-    """A data set below HF_ACCEL_DATA (default: `shared/data` beside the repository).
+    """A data set below HF_ACCEL_DATA (default: `shared/data` next to the repository).
 
     Raises:
         UserError: it is not there.

@@ -74,7 +74,7 @@ def probe_machine() -> Machine:
 
 
 def seed_of(entry: Entry, round_number: int) -> int:
-    """Arms of a round share their seed, so that accuracy is compared pair by pair, too."""
+    """The entries of a round share their seed, so that accuracy is compared pair by pair, too."""
     return int(entry.recipe.training.get("seed", 42)) + round_number
 
 

@@ -49,9 +49,9 @@ def notebook_text(recipe: Recipe, data_name: str, needs_package: bool, local_dat
 def _cells(text: str) -> list[dict[str, Any]]:
     """The cells of a text in Jupytext's percent format."""
     parts = re.split(r"^# %%( \[markdown\])?\n", text, flags=re.MULTILINE)[1:]  # kind, source, kind, source...
-    cells = []
+    cells: list[dict[str, Any]] = []
     for number, (kind, source) in enumerate(zip(parts[::2], parts[1::2], strict=True)):
-        code = {} if kind else {"execution_count": None, "outputs": []}
+        code: dict[str, Any] = {} if kind else {"execution_count": None, "outputs": []}
         lines = source.rstrip("\n").splitlines(keepends=True)
         cell_type = "markdown" if kind else "code"
         cells.append({"cell_type": cell_type, "id": f"cell-{number}", "metadata": {}, **code, "source": lines})
