@@ -19,7 +19,10 @@ def write_comparison(comparison: Comparison, folder: Path, with_paper: bool) -> 
         with_paper: add the published figures of these recipes next to those measured.
     """
     if with_paper:
-        comparison.paper = paper_table(comparison)
+        table = paper_table(comparison)
+        comparison.paper = table if table["rows"] else None
+        if not table["rows"]:
+            comparison.notes.append("No figures of these recipes are published.")
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
         "json": json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",

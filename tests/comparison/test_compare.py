@@ -482,9 +482,12 @@ def test_the_legend_of_a_plot_names_only_what_is_on_it():
     assert plot_legends(two_rows())["speed"] == "Filled: measurably faster. Bars: 95 % intervals."
 
 
-def test_a_recipe_that_the_paper_does_not_have_gives_no_rows():
+def test_a_recipe_that_the_paper_does_not_have_gives_no_rows_and_a_note(tmp_path):
     found = build_comparison([Entry("default", load_recipe("digits"))], {"default": [outcome(0)]}, "default")
     assert paper_table(found)["rows"] == []
+    write_comparison(found, tmp_path, with_paper=True)
+    assert "No figures of these recipes are published." in text_table(found)
+    assert "F1 (micro)" not in text_table(found)
 
 
 # What a person may get wrong
