@@ -1,6 +1,6 @@
 """`python -m benchmarks.accuracy`: test accuracy and seconds of training of whole recipes, with several seeds.
 
-Each run is `hf-accel train`; one that is cut off by --minutes goes on from its last checkpoint with --resume.
+Each run is `hf-accel train`; one that --minutes interrupted is resumed from its last checkpoint by --resume.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     notes = [
         "every recipe as it is shipped; the test split is scored once, with the weights that the recipe keeps",
         "training: optimisation alone, without evaluation, saving and the first 3 steps; command: all of it, imports "
-        "included, for runs that were not cut off; medians",
+        "included, for runs that were not interrupted; medians",
         *missing,
     ]
     session.write([("Accuracy", HEADINGS, rows)], notes)
@@ -81,10 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(recipe: str, seed: int, quick: bool, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Run a recipe, or go on with it where it was cut off.
+    """Run a recipe, or resume it where it was interrupted.
 
     Returns:
-        accuracy (test), train_seconds, images_per_second; wall_seconds, None where the run was cut off before.
+        accuracy (test), train_seconds, images_per_second; wall_seconds, None where the run was interrupted before.
     """
     data, model = RECIPES[recipe]
     folder = RUNS / ("quick" if quick else "full") / recipe / f"seed-{seed}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.arms import build, settings_text
+from benchmarks.ours import build, settings_text
 from benchmarks.session import (
     Session,
     benchmark_parser,

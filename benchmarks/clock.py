@@ -1,4 +1,4 @@
-"""The clock that all arms under a Trainer share; by itself, so that a peer need not import this package's Trainer."""
+"""The clock of all programs with a Trainer; a module by itself, so that a peer need not import this package's Trainer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`python -m benchmarks.compare`: `hf-accel compare` on a recipe, its table and its plot of the ratios kept as a result.
 
-`hf-accel compare` keeps its own runs and goes on where it was cut off, so a call repeats no finished run.
+`hf-accel compare` keeps its own runs and resumes where it was interrupted, so a call repeats no finished run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from benchmarks.processes import REPOSITORY
 from benchmarks.session import benchmark_parser, open_session
 from benchmarks.workloads import as_flags, data_folder
 from hf_accel.cli import run
+from hf_accel.comparison.schema import Comparison
+from hf_accel.comparison.text import figure_cells, footnotes, verdict_cells
 
 DESCRIPTION = """\
 Which technique pays on this machine, by `hf-accel compare`: all variants of a recipe, 3 to 12 rounds by the noise.
@@ -45,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     picture = session.file.with_name(f"{session.file.stem}_{recipe}.png")
     result = session.measure("benchmarks.compare:compare", settings, lambda: {"picture": str(picture)})
-    tables, text = [[("arm",), ("not finished",)]], []
+    tables, text = [[("variant",), ("not finished",)]], []
     if result is not None:
-        tables = result.get("tables") or [[("arm",), (result["error"],)]]
+        tables = result.get("tables") or [[("variant",), (result["error"],)]]
         text = result.get("notes", [])
-    notes = [*text, "every run a process of its own, arms in turn; verdicts corrected for their number"]
+    notes = [*text, "every run a separate process, variants in turn; verdicts corrected for their number"]
     titles = (f"{recipe}: verdicts", f"{recipe}: figures")
     session.write([(title, table[0], table[1:]) for title, table in zip(titles, tables, strict=False)], notes)
     return 0
@@ -63,7 +65,7 @@ def compare(
     overrides: dict[str, Any],
     picture: str,
 ) -> dict[str, Any]:
-    """Run the command in this process and read what it writes.
+    """Run the command in this process and take over its table.
 
     Args:
         picture: the PNG file that the plot of the ratios becomes.
@@ -83,33 +85,21 @@ def compare(
     code = run(compare_main, [*flags, *(TINY if quick else ())])
     if code:
         return {"error": f"hf-accel compare ended with {code}"}
-    draw(folder, Path(picture))
-    text = (folder / "compare.md").read_text("utf-8")
-    text = text.replace(place, Path(place).name)  # a result names the data, not where it lies on this machine
-    return {"tables": markdown_tables(text), "notes": markdown_notes(text)}
+    comparison = Comparison.load(folder)
+    draw(comparison, Path(picture))
+    tables = [[headings, *rows] for headings, rows in (verdict_cells(comparison), figure_cells(comparison))]
+    # a result names the data, not where it lies on this machine
+    return {"tables": tables, "notes": [line.replace(place, Path(place).name) for line in footnotes(comparison)]}
 
 
-def draw(folder: Path, picture: Path) -> None:
+def draw(comparison: Comparison, picture: Path) -> None:
     """The ratios of a finished comparison as a PNG file."""
     from hf_accel.comparison.plots import comparison_plots
-    from hf_accel.comparison.schema import Comparison
 
-    plot = comparison_plots(Comparison.load(folder)).get("speed")
+    plot = comparison_plots(comparison).get("speed")
     if plot is not None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         plot.figure.savefig(picture, dpi=144, facecolor="white")
-
-
-def markdown_tables(text: str) -> list[list[list[str]]]:
-    """Headings and rows of each table in a Markdown text."""
-    blocks = [block.strip().splitlines() for block in text.split("\n\n") if block.strip().startswith("|")]
-    tables = [[[cell.strip() for cell in line.strip("| ").split(" | ")] for line in block] for block in blocks]
-    return [[table[0], *table[2:]] for table in tables]
-
-
-def markdown_notes(text: str) -> list[str]:
-    """The points of the lists in a Markdown text."""
-    return [line[2:].strip() for line in text.splitlines() if line.startswith("- ")]
 
 
 if __name__ == "__main__":

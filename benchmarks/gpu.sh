@@ -69,9 +69,9 @@ case $stage in
     bench accuracy --recipe speedrun_cifar10_94 speedrun_cifar10_96 resnet20_cifar10 ${five[@]+"${five[@]}"}
     ;;
   compare)
-    # arms that do nothing on CUDA are left out
-    arms=(baseline fp16 bf16 channels_last cached device_transforms pin compile fused_optimizer checkpointing all default)
-    short=(--variants "${arms[@]}" --pairs 3 --max_steps 60)
+    # variants that do nothing on CUDA are left out
+    variants=(baseline fp16 bf16 channels_last cached device_transforms pin compile fused_optimizer checkpointing all default)
+    short=(--variants "${variants[@]}" --pairs 3 --max_steps 60)
     [[ ${GPU_REHEARSAL:-0} == 1 ]] && short=()
     bench compare --recipe resnet50_cifar10_scratch ${short[@]+"${short[@]}"}
     bench compare --recipe vit_cifar10 --model.name timm/vit_base_patch16_224 --model.pretrained false ${short[@]+"${short[@]}"}

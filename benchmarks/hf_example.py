@@ -1,9 +1,9 @@
-"""The method of transformers' `examples/pytorch/image-classification/run_image_classification.py`, written anew.
+"""The method of transformers' `examples/pytorch/image-classification/run_image_classification.py`, written from scratch.
 
 As there: `datasets` decodes, `set_transform` runs a torchvision chain on each image where the loader asks for it, a
 stock Trainer trains. Written after the newest version of the script that could be read, of transformers 4.57.5; the
 Trainer is the installed one. Two things differ, both in the peer's favour or to nobody's: with a timm model the script
-takes timm's train transform, which jitters colours too, and here every arm crops and flips only, with the model's own
+takes timm's train transform, which jitters colours too, and here every program crops and flips only, with the model's own
 interpolation; nothing is saved.
 """
 
@@ -35,7 +35,7 @@ def train(
     Args:
         place: from `write_workload`.
         model: its name; its weights are in `place`.
-        flags: TrainingArguments beside the batch and the number of steps, name for name.
+        flags: TrainingArguments besides the batch and the number of steps, name for name.
     Returns:
         images_per_second.
     """

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def source_rows(session: Session, source: str, cores: int, place: str) -> list[tuple[str, ...]]:
     """Measure one kind of images on one core and on all."""
     seconds = session.options.seconds or (0.05 if session.quick else 2.0)
-    arms = {
+    measures = {
         name: lambda n, one=one: session.measure(
             "benchmarks.inputs:rates",
             {"source": source, "one_core": one, "seconds": seconds},
@@ -86,7 +86,7 @@ def source_rows(session: Session, source: str, cores: int, place: str) -> list[t
         )
         for name, one in (("1", True), (str(cores), False))
     }
-    results = session.rounds(arms)
+    results = session.rounds(measures)
     yardsticks = [figures(results["1"], name) for name in (PIL_FILE, PIL_PIXELS)]
     rows = []
     for name, measured in results.items():

@@ -1,6 +1,6 @@
 """`python -m benchmarks.peers`: this package against the Hugging Face example and, with --timm, timm's `train.py`.
 
-Every arm trains the same images from the same random weights with the same batch, optimizer, clipping, crop and flip.
+Every program trains the same images from the same random weights with the same batch, optimizer, clipping, crop and flip.
 The flags of a peer are searched first, one run each; the best are then run in turn with this package.
 """
 
@@ -31,10 +31,10 @@ Images/s of this package, of the Hugging Face example's method (default and best
   python -m benchmarks.peers --model timm/resnet50
   python -m benchmarks.peers --timm ../pytorch-image-models      a checkout of huggingface/pytorch-image-models
 
-Flags of `hf-accel train` change this package's arm: --torch_compile true, --model.channels_last false."""
+Flags of `hf-accel train` apply to this package alone: --torch_compile true, --model.channels_last false."""
 
 OURS, EXAMPLE, EXAMPLE_BEST, TIMM = "hf_accel", "HF example, default flags", "HF example, best flags", "timm train.py"
-HEADINGS = ("model", "arm", "flags", "images/s", "hf_accel / arm (95 % interval)", "pairs")
+HEADINGS = ("model", "program", "flags", "images/s", "hf_accel / program (95 % interval)", "pairs")
 WORKERS = {"cpu": (0, 2), "cuda": (0, 4, 16)}  # a GPU machine has cores to spare
 
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ("Rates", HEADINGS, rows),
             (
                 "Flags that were tried, one run each",
-                ("model", "arm", "flags", "images/s"),
+                ("model", "program", "flags", "images/s"),
                 list(dict.fromkeys(searched)),
             ),
         ],
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"CIFAR-10 at the model's size, random weights, batch {size.batch}, AdamW, random-resized crop and flip",
             f"{size.steps} steps after a warm-up of {size.warmup} (compilation is in the warm-up); with W workers at least "
             f"4 W steps after 2 W, because a loader starts with batches in stock",
-            "from batch to batch: loading, transforms, step and loop; each run a process of its own, arms in turn; medians",
+            "from batch to batch: loading, transforms, step and loop; each run a separate process, programs in turn; medians",
             "timm train.py: by its own clock, less the warm-up",
         ],
     )
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Comparison:
-    """The arms of one model.
+    """The programs of one model.
 
     Args:
         place: an empty folder.
@@ -89,7 +89,7 @@ class Comparison:
         self.searched: list[tuple[str, ...]] = []
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Search the flags, measure the pairs, and write a row for each arm."""
+        """Search the flags, measure the pairs, and write one row per program."""
         workers = WORKERS["cuda" if self.session.is_cuda else "cpu"][: 2 if self.session.quick else None]
         largest = self.size.for_workers(max(workers))
         images = (largest.warmup + 1 + largest.steps) * self.size.batch
@@ -102,12 +102,12 @@ class Comparison:
         )
         if self.checkout is not None:
             flags[TIMM] = self.best_timm(workers[1:])
-        arms: dict[str, Callable[[int], dict[str, Any] | None]] = {OURS: self.ours}
-        arms |= {name: lambda n, name=name: self.example(flags[name], n) for name in (EXAMPLE, EXAMPLE_BEST)}
+        programs: dict[str, Callable[[int], dict[str, Any] | None]] = {OURS: self.ours}
+        programs |= {name: lambda n, name=name: self.example(flags[name], n) for name in (EXAMPLE, EXAMPLE_BEST)}
         if self.checkout is not None:
-            arms[TIMM] = lambda n: self.timm(flags[TIMM], n)
-        results = self.session.rounds(arms)
-        rates = {name: figures(results[name], "images_per_second") for name in arms}
+            programs[TIMM] = lambda n: self.timm(flags[TIMM], n)
+        results = self.session.rounds(programs)
+        rates = {name: figures(results[name], "images_per_second") for name in programs}
         ours = next((r["settings"] for r in results[OURS] if r and "settings" in r), "-")
         shown = {OURS: ours, **{name: flags_text(value) for name, value in flags.items()}}
         return [
@@ -118,10 +118,10 @@ class Comparison:
                 middle(rates[name]),
                 *(("1", "") if name == OURS else ratio_cells(rates[OURS], rates[name])),
             )
-            for name in arms
+            for name in programs
         ]
 
-    def best(self, arm: str, candidates: list[Any], measure: Callable[[Any, int], dict[str, Any] | None]) -> Any:
+    def best(self, program: str, candidates: list[Any], measure: Callable[[Any, int], dict[str, Any] | None]) -> Any:
         """The fastest of these flags, by one run each."""
         rates = []
         for flags in candidates:
@@ -129,7 +129,7 @@ class Comparison:
             rate = None if result is None else result.get("images_per_second")
             rates.append(rate or 0.0)
             self.searched.append(
-                (self.model, arm.partition(",")[0], flags_text(flags), failure([result]) or middle([rate]))
+                (self.model, program.partition(",")[0], flags_text(flags), failure([result]) or middle([rate]))
             )
         return candidates[rates.index(max(rates))]
 
@@ -143,7 +143,7 @@ class Comparison:
 
     def ours(self, number: int) -> dict[str, Any] | None:
         settings = {"model": self.model, **asdict(self.size), "seed": number, "overrides": self.session.overrides}
-        return self.session.measure("benchmarks.arms:ours", settings, self.workload.places, number)
+        return self.session.measure("benchmarks.ours:ours", settings, self.workload.places, number)
 
     def example(self, flags: dict[str, Any], number: int) -> dict[str, Any] | None:
         size = self.size.for_workers(flags.get("dataloader_num_workers", 0))

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own.
+"""One measurement in a separate process.
 
 Thread counts, allocators, compile caches and peak memory belong to a process, so no two measurements share one. The
 answer is the last line of the process, as JSON; whatever else it prints is shown only when it fails.

@@ -55,17 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def measure(cache: str, processes: int, images: int, number: int) -> dict[str, Any] | None:
         with workplace() as place:  # a cache of its own: building it is part of the run
-            arm = {**settings, "cache": cache, "processes": processes, "images": images}
-            return session.measure("benchmarks.scaling:train", arm, lambda: {"place": place}, number)
+            case = {**settings, "cache": cache, "processes": processes, "images": images}
+            return session.measure("benchmarks.scaling:train", case, lambda: {"place": place}, number)
 
-    results = session.rounds({repr(arm): lambda n, arm=arm: measure(*arm, n) for arm in plan})
+    results = session.rounds({repr(case): lambda n, case=case: measure(*case, n) for case in plan})
     table = []
-    for arm in plan:
-        measured = results[repr(arm)]
+    for case in plan:
+        measured = results[repr(case)]
         cells = [failure(measured) or middle(figures(measured, name)) for name in ("seconds", "images_per_second")]
         memory = [middle(figures(measured, name)) + " GiB" for name in ("largest_gib", "all_gib")]
         done = sum(r is not None and "error" not in r for r in measured)
-        table.append((arm[0], str(arm[1]), f"{arm[2]:,}", *cells, *memory, str(done)))
+        table.append((case[0], str(case[1]), f"{case[2]:,}", *cells, *memory, str(done)))
     notes = [
         f"ResNet-20, 32 px, {settings['steps']} steps of {settings['batch']} images over all processes, whatever the number "
         "of images",

@@ -1,7 +1,7 @@
 """`python -m benchmarks.schedule`: a whole fine-tuning, by this package and by the Hugging Face example.
 
 Steps alone do not say what a user waits for: starting, reading, decoding, scoring and saving are in the command. And a
-quicker step is worth nothing if the model is worse, so the accuracy of both stands beside the seconds.
+quicker step is worth nothing if the model is worse, so the accuracy of both stands next to the seconds.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ same schedule from the same weights by the Hugging Face example's method with it
 
   python -m benchmarks.schedule --pairs 3
 
---pairs is the number of seeds. Flags of `hf-accel train` change this package's arm; the schedule (epochs, batch, learning
+--pairs is the number of seeds. Flags of `hf-accel train` apply to this package alone; the schedule (epochs, batch, learning
 rate, warm-up, decay, smoothing) and the scale of the crop change for both."""
 
 RECIPE = "mobilenetv2_imagefolder"
 OURS, EXAMPLE = "hf_accel", "HF example, default flags"
-HEADINGS = ("arm", "test accuracy, mean (least to most)", "training, s", "command, s", "seeds",
-            "command: arm / hf_accel (95 % interval)", "training: arm / hf_accel (95 % interval)")  # fmt: skip
+HEADINGS = ("program", "test accuracy, mean (least to most)", "training, s", "command, s", "seeds",
+            "command: program / hf_accel (95 % interval)", "training: program / hf_accel (95 % interval)")  # fmt: skip
 SCHEDULE = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
             "lr_scheduler_type", "warmup_steps", "weight_decay", "label_smoothing_factor")  # fmt: skip
 TINY = {"training": {"num_train_epochs": 1, "per_device_train_batch_size": 8}}
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = load_recipe(RECIPE, overrides=overrides)
     schedule = {name: recipe.training[name] for name in SCHEDULE if name in recipe.training}
     scale = list(recipe.data.augment.scale)
-    arms = {
+    programs = {
         OURS: ("benchmarks.schedule:ours", {"overrides": overrides}),
         EXAMPLE: ("benchmarks.schedule:example", {"schedule": schedule, "scale": scale}),
     }
@@ -61,10 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                     target, {**settings, "seed": number}, lambda: {"place": place, **inputs(workload)}, number
                 )
 
-        results = session.rounds({name: lambda n, arm=arm: measure(*arm, n) for name, arm in arms.items()})
-    seconds = {name: {of: figures(results[name], of) for of in ("wall_seconds", "train_seconds")} for name in arms}
+        results = session.rounds(
+            {name: lambda n, program=program: measure(*program, n) for name, program in programs.items()}
+        )
+    seconds = {name: {of: figures(results[name], of) for of in ("wall_seconds", "train_seconds")} for name in programs}
     rows = []
-    for name in arms:
+    for name in programs:
         accuracies = [value for value in figures(results[name], "accuracy") if value is not None]
         whole, training = seconds[name].values()
         ratios = ("1", "1")
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def notes(recipe: Recipe, schedule: dict[str, Any], scale: list[float], quick: bool) -> list[str]:
-    """What both arms share, and every difference between them."""
+    """What both programs share, and every difference between them."""
     data, model = ("digits", "a small network") if quick else RECIPES[RECIPE]
     texts = [f"{name} {value}" for name, value in schedule.items()]
     args = recipe.training
@@ -86,7 +88,7 @@ def notes(recipe: Recipe, schedule: dict[str, Any], scale: list[float], quick: b
         f"AdamW as TrainingArguments has it, clipping at 1; random-resized crop of scale {scale}, flip; the test split "
         "scored once, with the last weights",
         "command: all of it, imports, reading, decoding, scoring and saving included; training: the steps alone, without "
-        "evaluation, saving and the first 3; arms in turn, a ratio is taken within a round; medians",
+        "evaluation, saving and the first 3; programs in turn, a ratio is taken within a round; medians",
         f"hf_accel: the recipe as it is shipped and as the flags above change it: bf16 {args.get('bf16', False)}, "
         f"channels_last {recipe.model.channels_last}, statistics of batch norm frozen "
         f"{recipe.model.freeze_batch_norm}, cache {recipe.data.cache} (every image decoded once), transforms on whole "

@@ -1,7 +1,7 @@
 """One call of a benchmark: its options, the machine, the measurements kept so far, and the table that is printed.
 
-Beside `results/NAME_DEVICE_DATE.md`, which tables are appended to, lies a file of the same name with one line of JSON a
-measurement. `--resume` takes finished ones from there, so that a benchmark longer than the time at hand goes on.
+Next to `results/NAME_DEVICE_DATE.md`, to which tables are appended, a file of the same name has one line of JSON per
+measurement. `--resume` takes finished ones from there, so that a benchmark may take longer than the time at hand.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from hf_accel.errors import UserError
 from hf_accel.formatting import format_quantity
 from hf_accel.measure.paired import paired_ratio
 from hf_accel.privacy import published_command
+from hf_accel.tables import format_table
 
 RESULTS = processes.REPOSITORY / "benchmarks" / "results"
 REHEARSALS = processes.REPOSITORY / "outputs" / "benchmarks" / "rehearsals"  # a rehearsal is no result
@@ -38,7 +39,7 @@ class Session:
     Args:
         name: of the benchmark.
         options: parsed flags of `benchmark_parser`.
-        flags: the flags left over, those of `hf-accel train`; they change this package's arm.
+        flags: the other flags, those of `hf-accel train`; they apply to the runs of this package.
         argv: the command line without the program.
     """
 
@@ -72,7 +73,7 @@ class Session:
         places: Callable[[], dict[str, Any]] | None = None,
         round_number: int = 0,
     ) -> dict[str, Any] | None:
-        """Do one measurement in a process of its own, unless it is kept from before.
+        """Do one measurement in a separate process, unless it is kept from before.
 
         Args:
             target: `package.module:function`.
@@ -87,8 +88,8 @@ class Session:
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         if key in self._kept:
             return self._kept[key]
-        arm = json.dumps([target, settings], sort_keys=True)
-        if self._seconds_left() < self._longest.get(arm, 0.0):
+        what = json.dumps([target, settings], sort_keys=True)
+        if self._seconds_left() < self._longest.get(what, 0.0):
             self.is_out_of_time = True
         if self.is_out_of_time:
             return None
@@ -99,28 +100,30 @@ class Session:
         except processes.OutOfTimeError:
             self.is_out_of_time = True
             return None
-        self._longest[arm] = max(self._longest.get(arm, 0.0), time.monotonic() - start)
+        self._longest[what] = max(self._longest.get(what, 0.0), time.monotonic() - start)
         if "error" in result:
             print(f"{self.name}: failed: {result['error']}", file=sys.stderr)
         self._keep({"key": key, "target": target, "settings": settings, "round": round_number, "result": result})
         return result
 
-    def rounds(self, arms: dict[str, Callable[[int], dict[str, Any] | None]]) -> dict[str, list[dict[str, Any] | None]]:
-        """Measure every arm `self.pairs` times, in turn, each round beginning with another arm.
+    def rounds(
+        self, measures: dict[str, Callable[[int], dict[str, Any] | None]]
+    ) -> dict[str, list[dict[str, Any] | None]]:
+        """Measure each of these `self.pairs` times, in turn; each round begins with another one.
 
         Args:
-            arms: name -> round number -> what `measure` returned.
+            measures: name -> round number -> what `measure` returned.
         """
-        names = list(arms)
+        names = list(measures)
         results: dict[str, list[dict[str, Any] | None]] = {name: [None] * self.pairs for name in names}
         for number in range(self.pairs):
             first = number % len(names)
             for name in names[first:] + names[:first]:
-                results[name][number] = arms[name](number)
+                results[name][number] = measures[name](number)
         return results
 
     def call(self, target: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Call a function in a process of its own, within the time that is left; nothing is kept."""
+        """Call a function in a separate process, within the time that is left; nothing is kept."""
         left = self._seconds_left()
         return processes.call_in_process(target, arguments, None if left == float("inf") else max(left, 0.1))
 
@@ -135,9 +138,10 @@ class Session:
         lines = [f"## {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: `{command}`"]
         lines += ["", *(f"- {note}" for note in (*self._provenance(), *notes))]
         if self.is_out_of_time:
-            lines.append("- **not finished**: the time given was used up; the same command with --resume goes on")
+            lines.append("- **not finished**: the time given was used up; the same command with --resume continues it")
         for title, headings, rows in tables:
-            lines += ["", f"**{title}**", "", *markdown_table(headings, rows)]
+            align = "l" * len(headings)  # a cell holds a figure, an interval or why there is none
+            lines += ["", f"**{title}**", "", format_table(headings, rows, "markdown", align)]
         text = "\n".join(lines) + "\n"
         print(text)
         if self.num_new:
@@ -200,10 +204,10 @@ def benchmark_parser(name: str, description: str, pairs: int = 5) -> argparse.Ar
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="rehearse in small, in seconds; the figures mean nothing")
-    parser.add_argument("--pairs", type=int, help=f"repetitions of every arm, in turn; default {pairs}")
+    parser.add_argument("--pairs", type=int, help=f"repetitions of each measurement, in turn; default {pairs}")
     parser.set_defaults(default_pairs=pairs)
     parser.add_argument("--resume", action="store_true", help="take finished measurements from the last results file")
-    parser.add_argument("--minutes", type=float, help="stop in time; --resume goes on")
+    parser.add_argument("--minutes", type=float, help="stop in time; --resume continues")
     parser.add_argument("--stage", help="first part of the name of the results file; default: the benchmark's name")
     parser.add_argument("--results", type=Path, help="folder of the results; default: benchmarks/results")
     return parser
@@ -248,15 +252,9 @@ def ratio_cells(values: Sequence[float | None], baseline: Sequence[float | None]
 
 
 def failure(results: Sequence[dict[str, Any] | None]) -> str | None:
-    """Why an arm failed, if it always did."""
+    """Why a measurement failed, if it always did."""
     errors = [result["error"] for result in results if result is not None and "error" in result]
     return errors[0] if errors and len(errors) == sum(result is not None for result in results) else None
-
-
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
-    return [f"| {' | '.join(row)} |" for row in (list(headings), ["---"] * len(headings), *cells)]
 
 
 def _short(settings: dict[str, Any]) -> str:

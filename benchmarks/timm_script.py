@@ -1,7 +1,7 @@
 """timm's own `train.py`, run from a checkout of huggingface/pytorch-image-models, and the rate it reports.
 
 The script prints the mean seconds and images/s since its first step. Two of those lines, one after the warm-up and one
-at the end, give the mean between them: its own clock, without the warm-up, as for the other arms.
+at the end, give the mean between them: its own clock, without the warm-up, as for the other programs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def train(
 
     Args:
         checkout: folder that holds train.py; its own timm is the one that runs.
-        flags: of the script, beside those that fix the work: images, weights, batch, optimizer, clipping, crop, flip.
+        flags: flags of the script besides those that fix the work: images, weights, batch, optimizer, clipping, crop, flip.
     Returns:
         images_per_second; version of timm in the checkout.
     """

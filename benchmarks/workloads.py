@@ -1,6 +1,6 @@
-"""What is trained in a benchmark: the same images and the same random weights for every arm, and this package's recipe.
+"""What is trained in a benchmark: the same images and the same random weights for every program, and this package's recipe.
 
-Weights and images are written to a folder once, in the formats that each arm reads: pretrained weights would need the
+Weights and images are written to a folder once, in the formats that each program reads: pretrained weights would need the
 network, and make a step neither faster nor slower.
 """
 
@@ -52,13 +52,13 @@ def chosen_models(session: Session) -> tuple[str, ...]:
     """The models of `--model`, or the default ones.
 
     Raises:
-        UserError: a model is not timm's, and so not one that all arms can train.
+        UserError: a model is not timm's, and so not one that all programs can train.
     """
     default = QUICK_MODELS if session.quick else CUDA_MODELS if session.is_cuda else CPU_MODELS
     models = tuple(session.options.model or default)
     for model in models:
         if not model.startswith("timm/"):
-            raise UserError(f"--model {model}: expected timm/NAME, a network that every arm can train")
+            raise UserError(f"--model {model}: expected timm/NAME, a network that every program can train")
     return models
 
 
@@ -68,7 +68,7 @@ def chosen_size(session: Session) -> Size:
 
 
 def data_folder(name: str) -> Path:
-    """A data set below HF_ACCEL_DATA (default: `shared/data` beside the repository).
+    """A data set below HF_ACCEL_DATA (default: `shared/data` next to the repository).
 
     Raises:
         UserError: it is not there.
@@ -100,7 +100,7 @@ class Workload:
         self._written: dict[str, Any] | None = None
 
     def places(self) -> dict[str, Any]:
-        """`place`, for the arms under a Trainer."""
+        """`place`, for the programs with a Trainer."""
         self._write()
         return {"place": self.arguments["folder"]}
 

@@ -1,7 +1,7 @@
 """`hf-accel compare`: run variants or recipes in turn, often enough to know, and write one table.
 
-Arms are interleaved: every round runs each arm once, in an order drawn anew, so that a machine that warms up or a
-neighbour that comes and goes meets all arms alike.
+Runs are interleaved: every round runs each row of the table once, in a new random order, so that a machine that warms up,
+or another program that comes and goes, affects all rows alike.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ Which technique pays on this machine: variants of a recipe, or several recipes, 
   hf-accel compare --recipe vit_cifar10 --variants baseline fp16 ga pin all --repeats 5
   hf-accel compare --recipe resnet20_cifar10 resnet50_cifar10_scratch --num_train_epochs 1
 
-Every run is a process of its own, and arms take turns. Without --repeats, three rounds measure the noise and then as
-many follow as find a 10 % difference four times in five. The same command continues a comparison that was cut off.
-Settings for all arms are given as for train: --learning_rate 1e-3, --data.name ./photos."""
+Every run is a separate process, and the rows of the table take turns. Without --repeats, three rounds measure the noise;
+then come as many as are needed to find a 10 % difference four times in five. To resume a comparison that was interrupted,
+repeat the command. Settings for all runs are given as for train: --learning_rate 1e-3, --data.name ./photos."""
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = command_parser("compare", DESCRIPTION)
     parser.add_argument("--recipe", nargs="+", required=True, help="shipped recipes or YAML files")
     parser.add_argument("--variants", nargs="+", help="default: all of one recipe; several recipes as they stand")
-    parser.add_argument("--baseline", help="the arm the others are divided by; default: baseline, else the first")
-    parser.add_argument("--repeats", type=int, help="rounds; default: 3 to 12, by the noise that is seen")
-    parser.add_argument("--paper", action="store_true", help="add the published figures beside those measured here")
+    parser.add_argument("--baseline", help="the row that the others are divided by; default: baseline, else the first")
+    parser.add_argument("--repeats", type=int, help="number of rounds; default: 3 to 12, depending on the noise")
+    parser.add_argument("--paper", action="store_true", help="add the published figures next to those measured here")
     parser.add_argument("--output_dir", type=Path, help="default: outputs/compare/RECIPE")
     parser.add_argument("--overwrite", action="store_true", help="measure everything again")
     parser.add_argument("--dry_run", action="store_true", help="print the plan and the expected time, write nothing")
@@ -46,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
         print(plan.describe())
         return 0
 
+    plan.require_startable(args.overwrite)
+
     from hf_accel.comparison.export import write_comparison
     from hf_accel.comparison.page import write_comparison_page
     from hf_accel.comparison.runs import claim_folder, remove_runs
@@ -56,11 +58,11 @@ def main(argv: list[str] | None = None) -> int:
     with sole_use(plan.folder):
         if args.overwrite:
             remove_runs(plan.folder)
-        comparison = build_comparison(plan.arms, measure(plan), plan.baseline)
+        comparison = build_comparison(plan.entries, measure(plan), plan.baseline)
         write_comparison(comparison, plan.folder, with_paper=args.paper)
         page = write_comparison_page(plan.folder)
     print(f"{text_table(comparison)}\n\n{page}")
-    return 0 if any(arm.num_runs for arm in comparison.arms) else 1
+    return 0 if any(row.num_runs for row in comparison.rows) else 1
 
 
 if __name__ == "__main__":

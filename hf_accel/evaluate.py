@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import sys
@@ -15,6 +14,7 @@ from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.formatting import format_count, format_score
 from hf_accel.runs.folder import RunFolder, model_place
+from hf_accel.tables import format_table, printable, write_csv
 
 DESCRIPTION = """\
 Score a trained folder or a Hub model on a data set.
@@ -126,20 +126,18 @@ def render(scores: dict[str, Any], form: str) -> None:
         return
     flat = {key: value for key, value in scores.items() if key != "per_class"}
     if form == "csv":
-        writer = csv.DictWriter(sys.stdout, flat, lineterminator="\n")
-        writer.writeheader()
-        writer.writerow(flat)
+        write_csv(sys.stdout, list(flat), [list(flat.values())])
         return
     how = scores["test_time_augmentation"]
     how = "" if how == "none" else f", test-time augmentation: {how}"
-    print(f"{scores['model']} on {scores['data']}, {scores['split']} split, {format_count(scores['rows'])} images{how}")
-    for name in SCORES:
-        print(f"  {name:<15} {format_score(scores[name]) if name != 'loss' else f'{scores[name]:.4f}':>8}")
-    width = max(len(row["label"]) for row in scores["per_class"])
-    print(f"\n  {'class':<{width}}  precision  recall      F1  images")
-    for row in scores["per_class"]:
-        figures = "  ".join(f"{format_score(row[key]):>7}" for key in ("precision", "recall", "f1"))
-        print(f"  {row['label']:<{width}}  {figures}  {row['support']:>6}")
+    what = f"{scores['model']} on {scores['data']}, {scores['split']} split"
+    print(printable(f"{what}, {format_count(scores['rows'])} images{how}"))
+    print(format_table((), [(name, format_score(scores[name])) for name in SCORES], min_widths=(15, 7), indent=2))
+    classes = [
+        (row["label"], *(format_score(row[key]) for key in ("precision", "recall", "f1")), format_count(row["support"]))
+        for row in scores["per_class"]
+    ]
+    print("\n" + format_table(("class", "precision", "recall", "F1", "images"), classes, indent=2))
 
 
 if __name__ == "__main__":

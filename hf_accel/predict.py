@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from typing import Any
@@ -11,6 +10,7 @@ from hf_accel.cli import command_parser, is_main_process, quick_imports, run_and
 from hf_accel.config.sections import choices
 from hf_accel.errors import UserError
 from hf_accel.runs.folder import model_place
+from hf_accel.tables import format_table, write_csv
 
 DESCRIPTION = """\
 Classify images.
@@ -107,19 +107,19 @@ def _say_left_out(error: UserError) -> None:
 
 
 def render(rows: list[dict[str, Any]], form: str) -> None:
-    """Print predictions: a table for people, JSON as returned, or CSV with a line for each image and class."""
+    """Print predictions: a table for people, JSON as returned, or CSV with one line per image and class."""
     if form == "json":
         print(json.dumps(rows, indent=2))
     elif form == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["file", "rank", "label", "score"])
-        for row in rows:
-            for rank, label in enumerate(row["labels"], start=1):
-                writer.writerow([row["file"], rank, label["label"], f"{label['score']:.6f}"])
-    else:
-        width = max((len(row["file"]) for row in rows), default=0)
-        for row in rows:
-            print(f"{row['file']:<{width}}  " + "  ".join(f"{x['label']} {x['score']:.3f}" for x in row["labels"]))
+        cells = (
+            (row["file"], rank, label["label"], f"{label['score']:.6f}")
+            for row in rows
+            for rank, label in enumerate(row["labels"], start=1)
+        )
+        write_csv(sys.stdout, ("file", "rank", "label", "score"), cells)
+    elif rows:
+        lines = [[row["file"], *(f"{x['label']} {x['score']:.3f}" for x in row["labels"])] for row in rows]
+        print(format_table((), lines, align="l" * len(lines[0])))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 from hf_accel.cli import command_parser, run_and_exit
@@ -14,6 +13,7 @@ from hf_accel.config.reference import recipe_reference
 from hf_accel.config.schema import recipe_schema
 from hf_accel.config.yaml_text import dump_yaml
 from hf_accel.errors import UserError
+from hf_accel.tables import format_table
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,9 +36,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    recipes = shipped_recipes()
-    width = max(map(len, recipes))
-    _print_lines(f"{name:<{width}}  {next(iter(header(path)), '')}" for name, path in recipes.items())
+    rows = [(name, next(iter(header(path)), "")) for name, path in shipped_recipes().items()]
+    print(format_table((), rows, align="ll"))
     return 0
 
 
@@ -74,10 +73,6 @@ def _copy(args: argparse.Namespace) -> int:
 def _schema(args: argparse.Namespace) -> int:
     print(json.dumps(recipe_schema(), indent=2) if args.format == "json" else recipe_reference().rstrip())
     return 0
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from hf_accel.comparison.paper import PAPER_HEADINGS, paper_cells
-from hf_accel.comparison.plots import comparison_plots
-from hf_accel.comparison.schema import AS_PUBLISHED, ArmRow, Comparison
+from hf_accel.comparison.plots import comparison_plots, plot_legends
+from hf_accel.comparison.schema import AS_PUBLISHED, Comparison, Row
 from hf_accel.comparison.text import (
     figure_cells,
     footnotes,
     format_interval,
     format_ratio,
     measured_on,
+    name_heading,
     signed,
     verdict_word,
     with_std,
@@ -26,9 +27,9 @@ def write_comparison_page(folder: Path) -> Path:
     """Write the page of a finished comparison, and its plots as files.
 
     Args:
-        folder: of `compare`, with `compare.json`.
+        folder: the folder of a comparison, with its `compare.json`.
     Returns:
-        The path of `report.html`; the plots are `plots/*.svg` beside it.
+        The path of `report.html`; the plots are `plots/*.svg` next to it.
     Raises:
         UserError: there is no `compare.json`.
     """
@@ -41,9 +42,11 @@ def write_comparison_page(folder: Path) -> Path:
         folder / "report.html",
         comparison=comparison,
         plots=plots,
+        legends=plot_legends(comparison),
+        name_heading=name_heading(comparison),
         summary=summary(comparison),
         measured=measured_on(comparison),
-        recipes=list(dict.fromkeys(arm.recipe for arm in comparison.arms)),
+        recipes=list(dict.fromkeys(row.recipe for row in comparison.rows)),
         tones=TONES,
         verdict_word=verdict_word,
         interval=format_interval,
@@ -59,12 +62,12 @@ def write_comparison_page(folder: Path) -> Path:
 
 def summary(comparison: Comparison) -> list[str]:
     """What the comparison found, in sentences that can be quoted."""
-    others = [arm for arm in comparison.arms if arm.speed is not None and arm.variant not in AS_PUBLISHED]
+    others = [row for row in comparison.rows if row.speed is not None and row.variant not in AS_PUBLISHED]
     if not others:
-        return ["No arm could be compared with the baseline."]
-    if all(arm.speed.verdict == "not repeated" for arm in others):
-        return ["Every arm ran once: ratios without an interval, and no verdicts."]
-    faster = sorted((arm for arm in others if arm.speed.verdict == "faster"), key=lambda arm: -arm.speed.ratio)
+        return ["No row could be compared with the baseline."]
+    if all(row.speed.verdict == "not repeated" for row in others):
+        return ["Every row ran once: ratios without an interval, and no verdicts."]
+    faster = sorted((row for row in others if row.speed.verdict == "faster"), key=lambda row: -row.speed.ratio)
     sentences = []
     if faster:
         best = faster[0]
@@ -73,26 +76,26 @@ def summary(comparison: Comparison) -> list[str]:
             f"{_accuracy_clause(best)}."
         )
     else:
-        sentences.append(f"No arm is measurably faster than `{comparison.baseline}`.")
+        sentences.append(f"No row is measurably faster than `{comparison.baseline}`.")
     for verdict, words in (
         ("faster", "Measurably faster"),
         ("slower", "Measurably slower"),
         ("no measurable difference", "No measurable difference in speed"),
     ):
-        names = [f"`{arm.name}`" for arm in others if arm.speed.verdict == verdict]
+        names = [f"`{row.name}`" for row in others if row.speed.verdict == verdict]
         if names:
             sentences.append(f"{words}: {', '.join(names)}.")
-    less = [f"`{arm.name}`" for arm in others if arm.memory is not None and arm.memory.verdict == "less"]
+    less = [f"`{row.name}`" for row in others if row.memory is not None and row.memory.verdict == "less"]
     if less:
         sentences.append(f"Less memory: {', '.join(less)}.")
     return sentences
 
 
-def _accuracy_clause(arm: ArmRow) -> str:
+def _accuracy_clause(row: Row) -> str:
     """Whether the speed costs accuracy, as far as the seeds tell."""
-    if arm.accuracy_difference is None or arm.accuracy_difference[1] is None:
+    if row.accuracy_difference is None or row.accuracy_difference[1] is None:
         return ""
-    mean, low, high = arm.accuracy_difference
+    mean, low, high = row.accuracy_difference
     told = f"{signed(mean)} points, 95 %: {signed(low)} to {signed(high)}"
     if low <= 0 <= high:
         return f", with no measurable change of test accuracy ({told})"

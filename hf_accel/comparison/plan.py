@@ -1,4 +1,4 @@
-"""What a comparison will run: its arms, the command of every run, and how long that takes."""
+"""What a comparison will run: its entries, the command of every run, and how long that takes."""
 
 from __future__ import annotations
 
@@ -7,34 +7,36 @@ import json
 import math
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
+from hf_accel.comparison.checks import refusals
 from hf_accel.comparison.runs import Machine, PlannedRun, plan_run, probe_machine, reusable_run
-from hf_accel.comparison.schema import AS_PUBLISHED, Arm, ArmRun
+from hf_accel.comparison.schema import AS_PUBLISHED, Entry, RunOutcome
 from hf_accel.config.flags import overrides_from_flags
-from hf_accel.config.recipe import RecipeFile
+from hf_accel.config.recipe import Recipe, RecipeFile
 from hf_accel.errors import UserError, did_you_mean
-from hf_accel.formatting import format_duration
+from hf_accel.formatting import format_count, format_duration
 from hf_accel.measure.paired import MOST_ROUNDS, PILOT_ROUNDS
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.process import failure_reason, run_process
+from hf_accel.tables import format_table
 
 PROBE_STEPS = 12
-# Settings of `data` that change how images are read, not which: arms that differ in these have the same fingerprint.
+# Settings of `data` that change how images are read, not which: entries that differ in these have the same fingerprint.
 NOT_OF_ROWS = ("augment", "cache", "cache_dir", "cache_size", "class_weights", "image_size", "progressive_resizing",
                "test_time_augmentation", "transforms")  # fmt: skip
 SET_FOR_EACH_RUN = ("output_dir", "seed", "resume_from_checkpoint")
 
 
 class Plan:
-    """The arms of a comparison and the runs they need.
+    """The entries of a comparison, which become the rows of its table, and the runs they need.
 
     Args:
-        args: of the command line of `compare`.
-        flags: settings that hold for every arm, `{"learning_rate": "1e-3"}`.
+        args: the parsed command line of `compare`.
+        flags: settings that hold for every entry, `{"learning_rate": "1e-3"}`.
     Raises:
         UserError: an unknown recipe, variant, setting or baseline; nothing was run.
     """
@@ -45,51 +47,67 @@ class Plan:
                 raise UserError(f"--{flag}: a comparison sets it for each run. Leave it out.")
         overrides = overrides_from_flags(flags)
         passed = [word for name, text in flags.items() for word in (f"--{name}", text)]
-        self.arms: list[Arm] = []
-        self.options: dict[str, list[str]] = {}  # of `train`, by arm
+        self.entries: list[Entry] = []
+        self.options: dict[str, list[str]] = {}  # of `train`, by entry
         for name in args.recipe:
             file = RecipeFile.read(name)
             for variant in _wanted_variants(file, args):
                 recipe = file.recipe(variant, overrides)
-                arm = Arm(_arm_name(recipe.name, recipe.variant, variant, several=len(args.recipe) > 1), recipe)
-                if arm.name in self.options:
-                    raise UserError(f"compare: the arm {arm.name} is there twice, expected each once")
-                self.arms.append(arm)
-                self.options[arm.name] = ["--recipe", name, *(["--variant", variant] if variant else []), *passed]
+                shown = _entry_name(recipe.name, recipe.variant, variant, several=len(args.recipe) > 1)
+                trial = shortened(recipe, file.recipe(variant)) if args.paper else None
+                entry = Entry(shown, recipe, trial=trial)
+                if entry.name in self.options:
+                    raise UserError(f"compare: {entry.name} is given twice, expected each row once")
+                self.entries.append(entry)
+                self.options[entry.name] = ["--recipe", name, *(["--variant", variant] if variant else []), *passed]
         names = list(self.options)
         self.baseline = args.baseline or next((n for n in names if n.split("/")[-1] == "baseline"), names[0])
         if self.baseline not in names:
-            raise UserError(f"--baseline {self.baseline}: is no arm. {did_you_mean(self.baseline, names)}")
-        self.recipe_names = list(dict.fromkeys(arm.recipe.name for arm in self.arms))
-        output_names = dict.fromkeys(arm.recipe.output_name or arm.recipe.name for arm in self.arms)
+            raise UserError(f"--baseline {self.baseline}: is not one of the rows. {did_you_mean(self.baseline, names)}")
+        self.recipe_names = list(dict.fromkeys(entry.recipe.name for entry in self.entries))
+        output_names = dict.fromkeys(entry.recipe.output_name or entry.recipe.name for entry in self.entries)
         self.folder = args.output_dir or Path("outputs") / "compare" / "+".join(output_names)[:100]
         self.repeats = args.repeats
         self._fingerprints: dict[tuple[str, int], str] = {}
         self.machine: Machine = probe_machine()
         if not self.machine.mixed_precision:
             why = f"no mixed precision is fast on this device: {self.machine.reason}"
-            self.arms = [
-                Arm(a.name, a.recipe, why) if a.recipe.variant in ("amp", "cpu_kernels") else a for a in self.arms
+            self.entries = [
+                replace(entry, refused=why) if entry.recipe.variant in ("amp", "cpu_kernels") else entry
+                for entry in self.entries
             ]
 
     def round(self, number: int) -> list[PlannedRun]:
-        """The runs of a round in their order, which the number decides, so that a continued round keeps it."""
+        """The runs of a round in their order, which its number decides, so that a resumed round keeps it."""
         runs = [
-            plan_run(arm, number, self.folder, self.options[arm.name], self.machine)
-            for arm in self.arms
-            if arm.refused is None
+            plan_run(entry, number, self.folder, self.options[entry.name], self.machine)
+            for entry in self.entries
+            if entry.refused is None
         ]
         return [runs[place] for place in np.random.default_rng(number).permutation(len(runs))]
 
-    def data_fingerprint(self, arm: Arm, seed: int) -> str:
-        """The fingerprint that a run of this arm would have now."""
-        rows = {name: value for name, value in asdict(arm.recipe.data).items() if name not in NOT_OF_ROWS}
-        key = (json.dumps(rows, sort_keys=True), seed)
+    def data_fingerprint(self, entry: Entry, seed: int) -> str:
+        """The fingerprint that a run of this entry would have now."""
+        key = (_rows_key(entry.recipe), seed)
         if key not in self._fingerprints:
             from hf_accel.data.splits import load_splits
 
-            self._fingerprints[key] = load_splits(arm.recipe.data, seed).fingerprint
+            self._fingerprints[key] = load_splits(entry.recipe.data, seed).fingerprint
         return self._fingerprints[key]
+
+    def require_startable(self, overwrite: bool) -> None:
+        """Ask once whether the data and models of the runs that are left can be had.
+
+        Args:
+            overwrite: finished runs will be measured again, so that all runs are left.
+        Raises:
+            UserError: they cannot; nothing was run or changed.
+        """
+        runs = [run for number in range(self.repeats or PILOT_ROUNDS) for run in self.round(number)]
+        left = [run.entry.recipe for run in runs if overwrite or reusable_run(run, self.data_fingerprint) is None]
+        found = refusals(list({(_rows_key(recipe), _model_key(recipe)): recipe for recipe in left}.values()))
+        if found:
+            raise UserError("\n".join(found))
 
     def describe(self) -> str:
         """What would run, what is finished already, and how long the rest takes."""
@@ -97,38 +115,68 @@ class Plan:
         runs = [run for number in range(rounds) for run in self.round(number)]
         finished = {run.folder: done for run in runs if (done := reusable_run(run, self.data_fingerprint))}
         more = "" if self.repeats else f", up to {MOST_ROUNDS} if the noise asks for it"
-        lines = [f"{len(self.arms)} arms, {rounds} rounds{more}; baseline: {self.baseline}"]
-        for arm in self.arms:
-            own = [run for run in runs if run.arm is arm]
+        table = []
+        for entry in self.entries:
+            own = [run for run in runs if run.entry is entry]
             there = sum(run.folder in finished for run in own)
-            lines.append(f"  {arm.name:<24} {arm.refused or f'{len(own) - there} to run, {there} finished'}")
+            table.append((entry.name, entry.refused or f"{len(own) - there} to run, {there} finished"))
+        lines = [f"{len(self.entries)} rows, {rounds} rounds{more}; baseline: {self.baseline}"]
+        lines.append(format_table((), table, align="ll", indent=2))
         seconds, source = self._run_seconds(list(finished.values()))
         time_left = format_duration(seconds * (len(runs) - len(finished)))
         most = "" if self.repeats else f", at most {format_duration(seconds * (len(runs) / rounds * MOST_ROUNDS))}"
         lines.append(f"expected time: {time_left}{most}; a run takes {format_duration(seconds)} ({source})")
         return "\n".join([*lines, f"folder: {self.folder}"])
 
-    def _run_seconds(self, finished: list[ArmRun]) -> tuple[float, str]:
+    def _run_seconds(self, finished: list[RunOutcome]) -> tuple[float, str]:
         """Wall seconds of one run, and how that is known: finished runs, else a few steps of the baseline."""
         if finished:
             return sum(run.wall_seconds for run in finished) / len(finished), f"mean of {len(finished)} finished runs"
-        arm = next(arm for arm in self.arms if arm.name == self.baseline)
+        entry = next(entry for entry in self.entries if entry.name == self.baseline)
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch) / "run"
             # A later flag of the same name would be refused, so the plan's own is replaced.
-            options = [*_without(self.options[arm.name], "--max_steps"), "--max_steps", str(PROBE_STEPS)]
+            options = [*_without(self.options[entry.name], "--max_steps"), "--max_steps", str(PROBE_STEPS)]
             start = time.perf_counter()
             code, output = run_process([*options, "--output_dir", str(place)], Path(scratch) / "output", lambda: None)
             seconds = time.perf_counter() - start
             if code:
-                raise UserError(f"{arm.name}: {PROBE_STEPS} steps on trial failed: {failure_reason(code, output)}")
+                raise UserError(f"{entry.name}: {PROBE_STEPS} trial steps failed: {failure_reason(code, output)}")
             report = RunReport.load(place)
-        steps = arm.recipe.training.get("max_steps", -1)
+        steps = entry.recipe.training.get("max_steps", -1)
         if steps <= 0:
             epoch_steps = math.ceil(report.data.train_rows / report.train.effective_batch_size)
-            steps = math.ceil(arm.recipe.training.get("num_train_epochs", 3) * epoch_steps)
+            steps = math.ceil(entry.recipe.training.get("num_train_epochs", 3) * epoch_steps)
         seconds += max(0, steps - PROBE_STEPS) * (report.train.step_seconds_median or 0.0)
-        return seconds, f"from {PROBE_STEPS} steps of {arm.name}"
+        return seconds, f"from {PROBE_STEPS} steps of {entry.name}"
+
+
+def shortened(recipe: Recipe, written: Recipe) -> str | None:
+    """In what a recipe trains less than its file says, such as "2 epochs instead of 30"; None when it does not.
+
+    Args:
+        recipe: with the settings of the command line.
+        written: the same recipe without them.
+    """
+    (steps, epochs), (full_steps, full_epochs) = (
+        (r.training.get("max_steps", -1), r.training.get("num_train_epochs", 3)) for r in (recipe, written)
+    )
+    rows, all_rows = recipe.data.max_train_rows, written.data.max_train_rows
+    full = f"{format_count(full_steps)} steps" if full_steps > 0 else _epochs(full_epochs)
+    found = []
+    if steps > 0 and (full_steps <= 0 or steps < full_steps):
+        found.append(f"{format_count(steps)} steps instead of {full}")
+    elif steps <= 0 and epochs < full_epochs:
+        found.append(f"{_epochs(epochs)} instead of {full}")
+    if rows is not None and (all_rows is None or rows < all_rows):
+        found.append(
+            f"{format_count(rows)} training rows instead of {'all' if all_rows is None else format_count(all_rows)}"
+        )
+    return ", ".join(found) or None
+
+
+def _epochs(number: float) -> str:
+    return "1 epoch" if number == 1 else f"{number:g} epochs"
 
 
 def _wanted_variants(file: RecipeFile, args: argparse.Namespace) -> list[str | None]:
@@ -141,7 +189,21 @@ def _wanted_variants(file: RecipeFile, args: argparse.Namespace) -> list[str | N
     return [variant for variant in file.variants if variant not in AS_PUBLISHED or variant in published] + [None]
 
 
-def _arm_name(recipe: str, variant: str, asked: str | None, several: bool) -> str:
+def _rows_key(recipe: Recipe) -> str:
+    """What decides which rows a recipe trains on and is scored on, the seed apart."""
+    rows = {name: value for name, value in asdict(recipe.data).items() if name not in NOT_OF_ROWS}
+    return json.dumps(rows, sort_keys=True)
+
+
+def _model_key(recipe: Recipe) -> str:
+    """What decides which weights and processor a recipe loads."""
+    model = recipe.model
+    return json.dumps(
+        [model.name, model.revision, model.pretrained, model.args, recipe.data.image_size], sort_keys=True
+    )
+
+
+def _entry_name(recipe: str, variant: str, asked: str | None, several: bool) -> str:
     if not several:
         return variant
     return recipe if asked is None else f"{recipe}/{variant}"

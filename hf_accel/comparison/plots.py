@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from hf_accel.comparison.schema import ArmRow, Comparison
+from hf_accel.comparison.schema import Comparison, Row
 from hf_accel.formatting import format_gib
 from hf_accel.report.plots import BLUE, GREEN, INK, MUTED, STYLE, VERMILION, Plot, new_axes, verbatim
 
@@ -27,12 +27,30 @@ def comparison_plots(comparison: Comparison) -> dict[str, Plot]:
     return {plot.name: plot for plot in plots if plot is not None}
 
 
+def plot_legends(comparison: Comparison) -> dict[str, str]:
+    """What the marks of each plot mean, by its name; a kind of mark that is not on the plot is not named."""
+    ratios = [row.speed for row in comparison.rows if row.speed is not None]
+    seen = {ratio.verdict for ratio in ratios}
+    decided = [verdict for verdict in ("faster", "slower") if verdict in seen]
+    speed = [f"Filled: measurably {' or '.join(decided)}."] if decided else []
+    speed += ["Hollow: no measurable difference."] if "no measurable difference" in seen else []
+    speed += ["Hollow: not repeated, so without a verdict."] if "not repeated" in seen else []
+    speed += ["Bars: 95 % intervals."] if any(ratio.low is not None for ratio in ratios) else []
+    legends = {"speed": " ".join(speed), "memory": ""}
+    for name, value in (("time", lambda row: row.mean("seconds")), ("parameters", lambda row: row.parameters)):
+        shown = [row for row in comparison.rows if "accuracy" in row.figures and value(row)]
+        marks = ["Square: the baseline."] if any(row.name == comparison.baseline for row in shown) else []
+        marks += ["Bars: one standard deviation over the seeds."] if any(map(_accuracy_std, shown)) else []
+        legends[f"accuracy_by_{name}"] = " ".join(marks)
+    return legends
+
+
 def _speed(comparison: Comparison) -> Plot | None:
-    arms = [(arm.name, arm.speed) for arm in comparison.arms if arm.speed is not None]
-    if not arms:
+    rows = [(row.name, row.speed) for row in comparison.rows if row.speed is not None]
+    if not rows:
         return None
-    figure, axes = new_axes(0.34 * len(arms) + 1.0)
-    for place, (_, ratio) in enumerate(arms):
+    figure, axes = new_axes(0.34 * len(rows) + 1.0)
+    for place, (_, ratio) in enumerate(rows):
         colour = VERDICT_COLOURS.get(ratio.verdict, MUTED)
         if ratio.low is not None:
             axes.plot([ratio.low, ratio.high], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
@@ -40,17 +58,17 @@ def _speed(comparison: Comparison) -> Plot | None:
         fill = colour if ratio.verdict in VERDICT_COLOURS else "none"
         axes.plot(ratio.ratio, place, "o", color=colour, markerfacecolor=fill, markersize=6.5)
     axes.axvline(1, color=INK, linewidth=1)
-    axes.set_yticks(range(len(arms)), [verbatim(name) for name, _ in arms])
-    axes.set_ylim(len(arms) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), [verbatim(name) for name, _ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xscale("log")
-    _place_ticks(axes, [edge for _, r in arms for edge in (r.low or r.ratio, r.high or r.ratio)])
+    _place_ticks(axes, [edge for _, r in rows for edge in (r.low or r.ratio, r.high or r.ratio)])
     axes.set_xlabel(f"images/s, ratio to {comparison.baseline}")
     axes.grid(axis="y", visible=False)
     told = "; ".join(
         f"{name} {ratio.ratio:.2f}"
         + (f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.low is not None else "")
         + f", {ratio.verdict}"
-        for name, ratio in arms
+        for name, ratio in rows
     )
     alt = f"Images per second as a ratio to {comparison.baseline}, with 95 % intervals: {told}."
     return Plot("speed", "Speed against the baseline", figure, alt)
@@ -76,18 +94,18 @@ def _place_ticks(axes: Any, values: Sequence[float]) -> None:
 
 
 def _memory(comparison: Comparison) -> Plot | None:
-    arms = [arm for arm in comparison.arms if arm.mean(comparison.memory_kind) is not None]
-    if not arms:
+    rows = [row for row in comparison.rows if row.mean(comparison.memory_kind) is not None]
+    if not rows:
         return None
-    figure, axes = new_axes(0.34 * len(arms) + 0.9)
-    colours = [VERDICT_COLOURS.get(arm.memory.verdict, MUTED) if arm.memory else MUTED for arm in arms]
-    peaks = [arm.mean(comparison.memory_kind) for arm in arms]
-    bars = axes.barh([arm.name for arm in arms], peaks, color=colours, height=0.62)
+    figure, axes = new_axes(0.34 * len(rows) + 0.9)
+    colours = [VERDICT_COLOURS.get(row.memory.verdict, MUTED) if row.memory else MUTED for row in rows]
+    peaks = [row.mean(comparison.memory_kind) for row in rows]
+    bars = axes.barh([row.name for row in rows], peaks, color=colours, height=0.62)
     marks = {"less": " less", "more": " more"}
     axes.bar_label(
         bars,
-        [f"{peak:.2f}{marks.get(arm.memory.verdict, '') if arm.memory else ''}"
-         for arm, peak in zip(arms, peaks, strict=True)],
+        [f"{peak:.2f}{marks.get(row.memory.verdict, '') if row.memory else ''}"
+         for row, peak in zip(rows, peaks, strict=True)],
         padding=4,
         fontsize=9,
     )  # fmt: skip
@@ -97,47 +115,51 @@ def _memory(comparison: Comparison) -> Plot | None:
     axes.set_xlabel("GiB")
     axes.grid(axis="y", visible=False)
     what = "device" if comparison.memory_kind == "peak_memory_gib" else "process (anonymous)"
-    told = "; ".join(f"{arm.name} {format_gib(peak)}" for arm, peak in zip(arms, peaks, strict=True))
+    told = "; ".join(f"{row.name} {format_gib(peak)}" for row, peak in zip(rows, peaks, strict=True))
     return Plot("memory", f"Peak memory of the {what}", figure, f"Peak memory of the {what}: {told}.")
 
 
 def _scatter(
-    comparison: Comparison, name: str, against: str, unit: str, value: Callable[[ArmRow], float | None]
+    comparison: Comparison, name: str, against: str, unit: str, value: Callable[[Row], float | None]
 ) -> Plot | None:
-    arms = [(arm, value(arm), arm.mean("accuracy")) for arm in comparison.arms]
-    arms = [(arm, x, 100 * y) for arm, x, y in arms if x is not None and y is not None]
-    if len({x for _, x, _ in arms}) < 2:
+    rows = [(row, value(row), row.mean("accuracy")) for row in comparison.rows]
+    rows = [(row, x, 100 * y) for row, x, y in rows if x is not None and y is not None]
+    if len({x for _, x, _ in rows}) < 2:
         return None
-    figure, axes = new_axes(max(3.4, 0.26 * len(arms)))
-    for arm, x, y in arms:
-        std = arm.figures["accuracy"]["std"]
-        colour, marker = (INK, "s") if arm.name == comparison.baseline else (BLUE, "o")
+    figure, axes = new_axes(max(3.4, 0.26 * len(rows)))
+    for row, x, y in rows:
+        std = _accuracy_std(row)
+        colour, marker = (INK, "s") if row.name == comparison.baseline else (BLUE, "o")
         if std:
             axes.plot([x, x], [y - 100 * std, y + 100 * std], color=colour, linewidth=1, alpha=0.45)
         axes.plot(x, y, marker, color=colour, markersize=5.5)
     axes.margins(0.1)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    _label_beside(axes, [(arm.name, x, y) for arm, x, y in arms])
+    _label_next_to(axes, [(row.name, x, y) for row, x, y in rows])
     axes.set_xlabel(unit)
     axes.set_ylabel("test accuracy, %")
-    told = "; ".join(f"{arm.name} {y:.2f} % at {x:.3g}" for arm, x, y in arms)
+    told = "; ".join(f"{row.name} {y:.2f} % at {x:.3g}" for row, x, y in rows)
     title = f"Accuracy against {against}"
     return Plot(f"accuracy_by_{name}", title, figure, f"{title} ({unit}): {told}.")
 
 
-def _time_unit(comparison: Comparison) -> tuple[str, Callable[[ArmRow], float | None]]:
+def _time_unit(comparison: Comparison) -> tuple[str, Callable[[Row], float | None]]:
     """The axis label and the value, in the unit that gives readable numbers."""
-    longest = max((arm.mean("seconds") or 0 for arm in comparison.arms), default=0)
+    longest = max((row.mean("seconds") or 0 for row in comparison.rows), default=0)
     unit, seconds = ("hours", 3600) if longest > 3 * 3600 else ("minutes", 60) if longest > 180 else ("seconds", 1)
-    return f"training time, {unit}", lambda arm: arm.mean("seconds") and arm.mean("seconds") / seconds
+    return f"training time, {unit}", lambda row: row.mean("seconds") and row.mean("seconds") / seconds
 
 
-def _million_parameters(arm: ArmRow) -> float | None:
-    return arm.parameters / 1e6 if arm.parameters else None
+def _accuracy_std(row: Row) -> float | None:
+    return row.figures["accuracy"]["std"]
 
 
-def _label_beside(axes: Any, points: Sequence[tuple[str, float, float]]) -> None:
-    """Names in a column right of the axes, in the order of the points' heights, so that none covers another."""
+def _million_parameters(row: Row) -> float | None:
+    return row.parameters / 1e6 if row.parameters else None
+
+
+def _label_next_to(axes: Any, points: Sequence[tuple[str, float, float]]) -> None:
+    """Names in a column to the right of the axes, ordered as the points are, so that none covers another."""
     low, high = axes.get_ylim()
     ordered = sorted(points, key=lambda point: point[2])
     gap = min(0.085, 1 / len(ordered))

@@ -1,4 +1,4 @@
-"""The rounds of a comparison: every arm once, in turn, until the noise allows a verdict."""
+"""The rounds of a comparison: every entry once, in turn, until the noise allows a verdict."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ def measure(plan: Any) -> dict[str, list[Any]]:
     """Do every run that is not there yet, round by round, until the rounds suffice.
 
     Args:
-        plan: a `comparison_plan.Plan`.
+        plan: a `comparison.plan.Plan`.
     Returns:
-        Arm name -> its runs, an `ArmRun` each, failed ones included.
+        Name of the entry -> its runs, a `RunOutcome` each, failed ones included.
     """
     from hf_accel.comparison.runs import do_run, reusable_run
     from hf_accel.measure.paired import PILOT_ROUNDS
 
     signal.signal(signal.SIGTERM, _interrupt)  # so that the run in progress is ended, too
-    runs: dict[str, list[Any]] = {arm.name: [] for arm in plan.arms}
+    runs: dict[str, list[Any]] = {entry.name: [] for entry in plan.entries}
     number, rounds = 0, plan.repeats or PILOT_ROUNDS
     is_terminal = sys.stderr.isatty()  # a log file wants a line a run, not one a second
     with tqdm(total=rounds * len(plan.round(0)), desc="compare", unit="run", file=sys.stderr) as bar:
         while number < rounds:
             for planned in plan.round(number):
-                own = runs[planned.arm.name]
-                bar.set_postfix_str(f"{planned.arm.name}, round {number + 1} of {rounds}")
-                if not own or any(run.error is None for run in own):  # an arm that always failed is not tried again
+                own = runs[planned.entry.name]
+                bar.set_postfix_str(f"{planned.entry.name}, round {number + 1} of {rounds}")
+                if not own or any(run.error is None for run in own):  # an entry that always failed is not tried again
                     own.append(
                         reusable_run(planned, plan.data_fingerprint)
                         or do_run(planned, bar.refresh if is_terminal else bool)
                     )
                     if own[-1].error:
-                        bar.write(f"{planned.arm.name} failed: {own[-1].error}", file=sys.stderr)
+                        bar.write(f"{planned.entry.name} failed: {own[-1].error}", file=sys.stderr)
                 bar.update()
             number += 1
             if plan.repeats is None and number == PILOT_ROUNDS:
@@ -49,10 +49,10 @@ def rounds_for_noise(plan: Any, runs: dict[str, list[Any]]) -> int:
     from hf_accel.comparison.table import build_comparison
     from hf_accel.measure.paired import PILOT_ROUNDS, rounds_needed
 
-    seen = build_comparison(plan.arms, runs, plan.baseline)
+    seen = build_comparison(plan.entries, runs, plan.baseline)
     if seen.noise is None:
         return PILOT_ROUNDS
-    return rounds_needed(round(seen.noise, 3), sum(arm.speed is not None for arm in seen.arms))
+    return rounds_needed(round(seen.noise, 3), sum(row.speed is not None for row in seen.rows))
 
 
 def _interrupt(*_: Any) -> None:

@@ -1,6 +1,6 @@
-"""One run of one arm in a process of its own, and whether a finished one may be used again.
+"""One run of one entry in a process of its own, and whether a finished one may be used again.
 
-TF32 flags, compile caches and peak memory belong to a process, so arms never share one. A run is used again when its
+TF32 flags, compile caches and peak memory belong to a process, so entries never share one. A run is used again when its
 recipe, its overrides, the versions, the device and the data are what they were: all of that is its key.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_accel.comparison.schema import Arm, ArmRun
+from hf_accel.comparison.schema import Entry, RunOutcome
 from hf_accel.errors import UserError
 from hf_accel.files import write_whole
 from hf_accel.report.run_report import RunReport
@@ -55,9 +55,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run: which arm, which round, where it is kept."""
+    """One run: which entry, which round, where it is kept."""
 
-    arm: Arm
+    entry: Entry
     round: int
     folder: Path
     command: tuple[str, ...]  # arguments of TRAIN
@@ -65,7 +65,7 @@ class PlannedRun:
 
     @property
     def seed(self) -> int:
-        return seed_of(self.arm, self.round)
+        return seed_of(self.entry, self.round)
 
     @property
     def replaced(self) -> Path:
@@ -106,37 +106,37 @@ def probe_machine() -> Machine:
     return Machine(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def seed_of(arm: Arm, round_number: int) -> int:
-    """Arms of a round share their seed, so that accuracy is compared pair by pair, too."""
-    return int(arm.recipe.training.get("seed", 42)) + round_number
+def seed_of(entry: Entry, round_number: int) -> int:
+    """The entries of a round share their seed, so that accuracy is compared pair by pair, too."""
+    return int(entry.recipe.training.get("seed", 42)) + round_number
 
 
-def plan_run(arm: Arm, round_number: int, folder: Path, options: Sequence[str], machine: Machine) -> PlannedRun:
+def plan_run(entry: Entry, round_number: int, folder: Path, options: Sequence[str], machine: Machine) -> PlannedRun:
     """Describe one run without doing it.
 
     Args:
         folder: of the comparison.
         options: `--recipe` and what follows it, for `hf_accel.train`.
     """
-    seed = seed_of(arm, round_number)
-    described = {name: value for name, value in arm.recipe.to_dict().items() if name != "output_name"}
+    seed = seed_of(entry, round_number)
+    described = {name: value for name, value in entry.recipe.to_dict().items() if name != "output_name"}
     described["training"] = {k: v for k, v in described["training"].items() if k not in ("seed", "output_dir")}
     environment = {name: machine.environment.get(name) for name in KEY_ENVIRONMENT}
     text = json.dumps([described, seed, environment], sort_keys=True, default=str)
-    place = folder / RUNS / arm.name.replace("/", "_") / f"round-{round_number}"
+    place = folder / RUNS / entry.name.replace("/", "_") / f"round-{round_number}"
     command = (*options, "--seed", str(seed), "--output_dir", str(place))
-    return PlannedRun(arm, round_number, place, command, hashlib.sha256(text.encode()).hexdigest())
+    return PlannedRun(entry, round_number, place, command, hashlib.sha256(text.encode()).hexdigest())
 
 
-def reusable_run(planned: PlannedRun, data_fingerprint: Callable[[Arm, int], str]) -> ArmRun | None:
+def reusable_run(planned: PlannedRun, data_fingerprint: Callable[[Entry, int], str]) -> RunOutcome | None:
     """The run that an earlier comparison left here, if it is this one."""
     for folder in (planned.folder, planned.replaced):
         values = finished_record(folder)
         if values is None or values["key"] != planned.key:
             continue
         report = RunReport.load(folder)
-        if report.data.fingerprint == data_fingerprint(planned.arm, planned.seed):
-            return ArmRun(planned.round, planned.seed, values["started"], values["wall_seconds"], report)
+        if report.data.fingerprint == data_fingerprint(planned.entry, planned.seed):
+            return RunOutcome(planned.round, planned.seed, values["started"], values["wall_seconds"], report)
     return None
 
 
@@ -149,7 +149,7 @@ def finished_record(folder: Path) -> dict[str, Any] | None:
     return None if values["error"] else values
 
 
-def do_run(planned: PlannedRun, tick: Callable[[], None]) -> ArmRun:
+def do_run(planned: PlannedRun, tick: Callable[[], None]) -> RunOutcome:
     """Train in a process of its own; a failure is part of the answer.
 
     Args:
@@ -171,10 +171,10 @@ def do_run(planned: PlannedRun, tick: Callable[[], None]) -> ArmRun:
         report = RunReport.load(planned.folder)
         # an eager run in the place of a compiled one says nothing about compilation
         error = report.train.compile_failure
-    # Weights would fill the disk: twelve arms with eight seeds of ViT-B are 32 GB. The reports are what is compared.
+    # Weights would fill the disk: twelve entries with eight seeds of ViT-B are 32 GB. The reports are what is compared.
     RunFolder(planned.folder).remove_weights()
     record = {"key": planned.key, "started": started, "wall_seconds": wall_seconds, "error": error}
     write_whole(planned.folder / RECORD, json.dumps(record, indent=2))
     if error is None:
         shutil.rmtree(planned.replaced, ignore_errors=True)
-    return ArmRun(planned.round, planned.seed, started, wall_seconds, None if error else report, error)
+    return RunOutcome(planned.round, planned.seed, started, wall_seconds, None if error else report, error)

@@ -1,4 +1,4 @@
-"""A comparison as data: the arms, their runs, and the rows of the table; `compare.json` is this, field by field."""
+"""A comparison as data: what is planned, how the runs ended, and the rows of the table; `compare.json` is the last."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ AS_PUBLISHED = ("as_published", "as_published_tuned")
 
 
 @dataclass(frozen=True)
-class ArmRun:
-    """One run of one arm; `report` is None when it failed, and `error` says why."""
+class RunOutcome:
+    """How one run of one entry ended; `report` is None when it failed, and `error` says why."""
 
     round: int
     seed: int
@@ -31,17 +31,18 @@ class ArmRun:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Entry:
     """One row of a plan: a recipe, perhaps with a variant."""
 
     name: str
     recipe: Recipe
     refused: str | None = None  # why it cannot run on this machine
+    trial: str | None = None  # in what it trains less than the file of its recipe says
 
 
 @dataclass(kw_only=True)
 class Ratio:
-    """Arm over baseline; the p-value after Holm's correction over the table."""
+    """A row over the baseline; the p-value after Holm's correction over the table."""
 
     ratio: float
     low: float | None
@@ -51,15 +52,16 @@ class Ratio:
 
 
 @dataclass(kw_only=True)
-class ArmRow:
-    """What is known of one arm.
+class Row:
+    """What is known of one entry.
 
     Attributes:
         figures: name -> {mean, std, n}; std is None with one run. A figure that no run has is absent.
         num_runs: finished runs (seeds), for accuracy.
         num_pairs: pairs with the baseline in the same round, for speed and memory.
-        technique: settings in which the recipe differs from the baseline's: dotted name -> [baseline, arm].
+        technique: settings in which the recipe differs from the baseline's: dotted name -> [baseline, this].
         differs: in what the work itself differs from the baseline's, in words.
+        trial: in what its runs train less than the file of the recipe says; None when they do not.
         accuracy_difference: [mean, low, high] over paired seeds, in fractions; low and high None with one seed.
     """
 
@@ -77,6 +79,7 @@ class ArmRow:
     accuracy_difference: list[float | None] | None = None
     speed: Ratio | None = None
     memory: Ratio | None = None
+    trial: str | None = None
 
     def mean(self, figure: str) -> float | None:
         return self.figures[figure]["mean"] if figure in self.figures else None
@@ -84,7 +87,7 @@ class ArmRow:
 
 @dataclass(kw_only=True)
 class Comparison:
-    """The whole table; `compare.json` is this, field by field."""
+    """The whole table; `compare.json` is this, field by field, with the rows under "arms"."""
 
     schema: int = SCHEMA
     baseline: str
@@ -94,12 +97,12 @@ class Comparison:
     smallest_effect: float | None  # ratio that would have been found four times in five
     environment: dict[str, Any]
     data: dict[str, Any]
-    arms: list[ArmRow]
+    rows: list[Row]
     notes: list[str] = field(default_factory=list)
     paper: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {"arms" if name == "rows" else name: value for name, value in dataclasses.asdict(self).items()}
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -115,8 +118,8 @@ class Comparison:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.get("schema") != SCHEMA:
             raise UserError(f"{path}: schema is {values.get('schema')!r}, expected {SCHEMA}. Compare again.")
-        arms = [
-            ArmRow(**{**arm, **{k: Ratio(**arm[k]) if arm[k] else None for k in ("speed", "memory")}})
-            for arm in values.pop("arms")
+        rows = [
+            Row(**{**row, **{k: Ratio(**row[k]) if row[k] else None for k in ("speed", "memory")}})
+            for row in values.pop("arms")
         ]
-        return cls(**values, arms=arms)
+        return cls(**values, rows=rows)

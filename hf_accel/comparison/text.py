@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hf_accel.comparison.paper import PAPER_ALIGN, PAPER_HEADINGS, paper_cells, paper_remarks
 from hf_accel.comparison.schema import Comparison, Ratio
 from hf_accel.formatting import (
     MISSING,
@@ -17,6 +18,7 @@ from hf_accel.formatting import (
     format_percent,
     format_quantity,
 )
+from hf_accel.tables import format_table, printable
 
 # name in compare.json -> (heading, how it is written)
 FIGURES = {
@@ -24,7 +26,7 @@ FIGURES = {
     "f1_macro": ("F1 (macro)", format_accuracy),
     "train_accuracy": ("train accuracy", format_accuracy),
     "seconds": ("training time", format_duration),
-    "epoch_seconds": ("an epoch", format_duration),
+    "epoch_seconds": ("per epoch", format_duration),
     "images_per_second": ("images/s", format_quantity),
     "step_seconds_median": ("step (median)", format_duration),
     "data_wait_fraction": ("data wait", format_percent),
@@ -38,7 +40,6 @@ FIGURES = {
     "effective_batch_size": ("effective batch", format_count),
 }
 VERDICT_HEADINGS = (
-    "arm",
     "images/s",
     "speed ratio (95 %)",
     "speed",
@@ -51,45 +52,50 @@ VERDICT_HEADINGS = (
 )
 
 
-def verdict_cells(comparison: Comparison) -> list[list[str]]:
-    """The first table, a list of texts for each arm, in the order of VERDICT_HEADINGS."""
+def name_heading(comparison: Comparison) -> str:
+    """What the names of the rows are: variants of one recipe, or recipes."""
+    return "variant" if len({row.recipe for row in comparison.rows}) == 1 else "recipe"
+
+
+def verdict_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The first table: headings, then a list of texts per row."""
     rows = []
-    for arm in comparison.arms:
-        is_baseline = arm.name == comparison.baseline
-        cells = [arm.name, format_quantity(arm.mean("images_per_second"))]
-        cells += ["1", "baseline"] if is_baseline else [format_ratio(arm.speed), verdict_word(arm.speed, arm.failure)]
-        cells += [with_std(arm.figures.get("accuracy")), MISSING if is_baseline else points(arm.accuracy_difference)]
-        cells += ["1", "baseline"] if is_baseline else [format_ratio(arm.memory), verdict_word(arm.memory, arm.failure)]
-        cells += [MISSING if is_baseline else str(arm.num_pairs), str(arm.num_runs)]
+    for row in comparison.rows:
+        is_baseline = row.name == comparison.baseline
+        cells = [row.name, format_quantity(row.mean("images_per_second"))]
+        cells += ["1", "baseline"] if is_baseline else [format_ratio(row.speed), verdict_word(row.speed, row.failure)]
+        cells += [with_std(row.figures.get("accuracy")), MISSING if is_baseline else points(row.accuracy_difference)]
+        cells += ["1", "baseline"] if is_baseline else [format_ratio(row.memory), verdict_word(row.memory, row.failure)]
+        cells += [MISSING if is_baseline else str(row.num_pairs), str(row.num_runs)]
         rows.append(cells)
-    return rows
+    return [name_heading(comparison), *VERDICT_HEADINGS], rows
 
 
 def figure_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """The second table: headings, then a list of texts for each arm; a figure that no arm has is left out."""
-    names = [name for name in FIGURES if any(name in arm.figures for arm in comparison.arms)]
-    rows = [[arm.name, *(FIGURES[name][1](arm.mean(name)) for name in names), str(arm.num_runs)]
-            for arm in comparison.arms]  # fmt: skip
-    return ["arm", *(FIGURES[name][0] for name in names), "n"], rows
+    """The second table: headings, then a list of texts per row; a figure that no row has is left out."""
+    names = [name for name in FIGURES if any(name in row.figures for row in comparison.rows)]
+    rows = [[row.name, *(FIGURES[name][1](row.mean(name)) for name in names), str(row.num_runs)]
+            for row in comparison.rows]  # fmt: skip
+    return [name_heading(comparison), *(FIGURES[name][0] for name in names), "n"], rows
 
 
 def footnotes(comparison: Comparison) -> list[str]:
-    """What a reader has to know beside the table, a sentence each."""
-    differing = [f"`{arm.name}`: {'; '.join(arm.differs)}." for arm in comparison.arms if arm.differs]
+    """What a reader has to know to read the table, one sentence each."""
+    differing = [f"`{row.name}`: {'; '.join(row.differs)}." for row in comparison.rows if row.differs]
     lines = []
     if differing:
-        lines.append(f"Arms that differ from `{comparison.baseline}` in more than the technique: {' '.join(differing)}")
-    elif any(arm.speed is not None for arm in comparison.arms):
+        lines.append(f"Rows that differ from `{comparison.baseline}` in more than the technique: {' '.join(differing)}")
+    elif any(row.speed is not None for row in comparison.rows):
         lines.append(
-            f"All arms do the same work as `{comparison.baseline}`: effective batch, optimizer steps and learning rate."
+            f"All rows do the same work as `{comparison.baseline}`: effective batch, optimizer steps and learning rate."
         )
-    lines += [f"`{arm.name}` failed: {arm.failure}" for arm in comparison.arms if arm.failure]
+    lines += [f"`{row.name}` failed: {row.failure}" for row in comparison.rows if row.failure]
     lines += comparison.notes
     lines.append(measured_on(comparison))
     lines.append(
         "Speed is images per second of optimisation; evaluation, saving, compilation and warm-up steps are left out. "
         "Ratios are geometric means over runs of the same round, with Student's 95 % interval of the log ratio; "
-        "verdicts are corrected for the number of arms (Holm) and need at least 1 %. Memory is "
+        "verdicts are corrected for the number of rows (Holm) and need at least 1 %. Memory is "
         f"{'the peak of the device' if comparison.memory_kind == 'peak_memory_gib' else 'the anonymous peak of the process'}."
     )
     if comparison.noise is not None:
@@ -157,9 +163,12 @@ def with_std(figure: dict[str, Any] | None) -> str:
 
 
 def text_table(comparison: Comparison) -> str:
-    """For the terminal: the verdicts in aligned columns, then the footnotes."""
+    """For the terminal: the verdicts, the published figures where they were asked for, and the footnotes."""
     keep = (0, 1, 2, 3, 4, 7)
-    table = [[row[place] for place in keep] for row in (VERDICT_HEADINGS, *verdict_cells(comparison))]
-    widths = [max(len(row[place]) for row in table) for place in range(len(keep))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    return "\n".join([*lines, "", *footnotes(comparison)])
+    headings, rows = verdict_cells(comparison)
+    kept = [[line[place] for place in keep] for line in (headings, *rows)]
+    parts = [format_table(kept[0], kept[1:], align="lrllrl")]
+    if comparison.paper:
+        parts += [format_table(PAPER_HEADINGS, paper_cells(comparison.paper), align=PAPER_ALIGN)]
+    lines = [*footnotes(comparison), *(paper_remarks(comparison.paper) if comparison.paper else [])]
+    return "\n\n".join([*parts, "\n".join(map(printable, lines))])

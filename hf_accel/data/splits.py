@@ -27,6 +27,7 @@ from hf_accel.data.images import DEEP_GREY_SCALING, UnreadableImageError, decode
 from hf_accel.data.listing import load_images
 from hf_accel.data.sources import Source, open_source
 from hf_accel.errors import UserError
+from hf_accel.tables import format_table, printable
 
 __all__ = [
     "ImageSplit",
@@ -70,7 +71,6 @@ class Splits:
         parts = {role: part for role, part in parts.items() if part is not None}
         counts = np.stack([np.bincount(p.labels, minlength=len(self.label_names)) for p in parts.values()])  # (P, C)
         totals = ", ".join(f"{len(part):,} {role}" for role, part in parts.items())
-        lines = [f"{self.name}: {len(self.label_names):,} classes, {totals} images", ""]
         names = [_short(name) for name in self.label_names]
         shown, folded = list(range(len(names))), 0
         if len(names) > CLASSES_SHOWN:
@@ -78,12 +78,12 @@ class Splits:
             by_size = np.argsort(-counts[0], kind="stable")
             shown = [*by_size[:half], *by_size[-half:]]
             folded = len(names) - 2 * half
-        width = max(len("class"), *(len(names[c]) for c in shown))
-        lines.append("  " + "class".ljust(width) + "".join(role.rjust(12) for role in parts))
-        for position, label in enumerate(shown):
-            if folded and position == CLASSES_SHOWN // 2:
-                lines.append(f"  … {folded:,} more classes, between these two groups in number of train images …")
-            lines.append("  " + names[label].ljust(width) + "".join(f"{count:12,}" for count in counts[:, label]))
+        rows = [(names[label], *(f"{count:,}" for count in counts[:, label])) for label in shown]
+        table = format_table(("class", *parts), rows, min_widths=(0, *[10] * len(parts)), indent=2).splitlines()
+        if folded:
+            gap = f"  … {folded:,} more classes, between these two groups in number of train images …"
+            table.insert(1 + CLASSES_SHOWN // 2, gap)
+        lines = [f"{self.name}: {len(self.label_names):,} classes, {totals} images", "", *table]
         lines += [""] if self.notes else []
         for note in self.notes:
             lines += textwrap.wrap(note, 80, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
@@ -91,7 +91,7 @@ class Splits:
             lines += ["", f"  {len(self.skipped):,} unreadable images are left out:"]
             lines += [f"    {text}" for text in self.skipped[:5]]
             lines += ["    …"] if len(self.skipped) > 5 else []
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def load_splits(settings: DataSettings, seed: int, selection: bool = True) -> Splits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from hf_accel.hub.publication import CARD_PLACEHOLDER
 from hf_accel.measure.paired import wilson_interval
 from hf_accel.report.plots import largest_confusions
 from hf_accel.report.run_report import RunReport
+from hf_accel.tables import format_table, markdown_text
 
 if TYPE_CHECKING:
     from hf_accel.hub.provenance import Source
@@ -52,23 +52,6 @@ def card_body(
         _again(report),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def table(header: Iterable[str], rows: Iterable[Iterable[Any]], figures: bool = True) -> str:
-    """A Markdown table.
-
-    Args:
-        figures: all columns but the first are aligned right.
-    """
-    header = list(header)
-    alignment = ["---", *["---:" if figures else "---"] * (len(header) - 1)]
-    lines = [[_cell(value) for value in header], alignment, *([_cell(value) for value in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    """Text that cannot break out of its cell: label names come from folders and data sets."""
-    return re.sub(r"([\\|<>`*_\[\]])", r"\\\1", " ".join(str(value).split()))
 
 
 def _summary(report: RunReport, recipe: Recipe, base: Source | None, data: Source) -> str:
@@ -131,7 +114,7 @@ def _results(report: RunReport) -> str:
         how += (
             f" The 95 % interval of the test accuracy, for this number of images, is {low:.4f} to {high:.4f} (Wilson)."
         )
-    return f"## Results\n\n{table(['', *columns], rows)}\n\n{' '.join([how, *report.score_notes])}"
+    return f"## Results\n\n{format_table(['', *columns], rows, 'markdown')}\n\n{' '.join([how, *report.score_notes])}"
 
 
 def _per_class(report: RunReport) -> str:
@@ -139,12 +122,14 @@ def _per_class(report: RunReport) -> str:
     if not classes:
         return ""
     scores = [[c["label"], *(format_score(c[k]) for k in ("precision", "recall", "f1")), c["support"]] for c in classes]
-    text = table(["class", "precision", "recall", "F1", "images"], scores)
+    text = format_table(["class", "precision", "recall", "F1", "images"], scores, "markdown")
     if len(classes) > FOLDED_FROM_CLASSES:
         text = f"<details><summary>{len(classes)} classes</summary>\n\n{text}\n\n</details>"
     confusions = largest_confusions(report.test.confusion, report.data.labels, CONFUSIONS_SHOWN)
     if confusions:
-        listed = ", ".join(f"{_cell(true)} taken for {_cell(wrong)} ({count})" for true, wrong, count in confusions)
+        listed = ", ".join(
+            f"{markdown_text(true)} taken for {markdown_text(wrong)} ({count})" for true, wrong, count in confusions
+        )
         text += f"\n\nMost frequent confusions on the test images: {listed}."
     return f"### Per class\n\n{text}"
 
@@ -186,7 +171,7 @@ def _training(report: RunReport) -> str:
     text = f"## Training\n\n{_facts(facts)}\n\nTimes leave out evaluation, saving and warm-up steps."
     if report.settings:
         text += "\n\nArguments of the Trainer that differ from its defaults:\n\n"
-        text += table(["argument", "value"], report.settings.items(), figures=False)
+        text += format_table(["argument", "value"], list(report.settings.items()), "markdown", "ll")
     if report.notes:
         text += "\n\nDecided by the software:\n\n" + "\n".join(f"- {note}" for note in report.notes)
     return text
@@ -229,4 +214,4 @@ def _again(report: RunReport) -> str:
 def _facts(rows: Iterable[tuple[str, Any]]) -> str:
     """A two-column table of what is known."""
     known = [[name, value] for name, value in rows if value is not None]
-    return table(["", ""], known, figures=False)
+    return format_table(["", ""], known, "markdown", "ll")

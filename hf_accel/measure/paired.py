@@ -1,8 +1,8 @@
 """Ratios of paired runs with their interval, the verdicts of a whole table, and how many repeats those need.
 
-Arms run interleaved, round by round, so a ratio is taken within a round, where both arms met the same machine. Each arm
-is tested on its own pairs (Student's t on log ratios) and the table is corrected by Holm. Pooling the noise of all arms
-would need about half the repeats, but it calls quiet arms by the noise of loud ones: with a baseline three times as
+Runs are interleaved, round by round, so a ratio is taken within a round, where both rows met the same machine. Each row
+is tested on its own pairs (Student's t on log ratios) and the table is corrected by Holm. Pooling the noise of all rows
+would need about half the repeats, but it calls quiet rows by the noise of loud ones: with a baseline three times as
 noisy as the rest, one table in ten then had a false "faster". This way none of the noises tried exceeds one in twenty.
 """
 
@@ -27,7 +27,7 @@ MOST_ROUNDS = 12
 
 @dataclass(frozen=True)
 class PairedRatio:
-    """The ratio of two arms over paired runs."""
+    """The ratio of two rows over paired runs."""
 
     ratio: float  # geometric mean of the pairs' ratios
     low: float | None  # 95 % interval; None with fewer than two pairs
@@ -40,7 +40,7 @@ def paired_ratio(values: Sequence[float], baseline: Sequence[float]) -> PairedRa
     """Estimate how much larger `values` are than `baseline`.
 
     Args:
-        values: (n,) a positive figure of the arm, round by round, such as images per second.
+        values: (n,) a positive figure of the row, round by round, such as images per second.
         baseline: (n,) the same figure of the baseline in the same rounds.
     Raises:
         ValueError: no pairs, unequal lengths, or a figure that is not positive and finite.
@@ -84,10 +84,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdicts(ratios: Sequence[PairedRatio | None], above: str, below: str) -> list[tuple[str, float | None]]:
-    """One verdict for each arm of a table, all of them corrected together.
+    """One verdict for each row of a table, all of them corrected together.
 
     Args:
-        ratios: arm against baseline; None = nothing to compare.
+        ratios: row against baseline; None = nothing to compare.
         above: word for a ratio that is surely above 1, such as "faster".
         below: word for a ratio that is surely below 1.
     Returns:
@@ -110,12 +110,12 @@ def verdicts(ratios: Sequence[PairedRatio | None], above: str, below: str) -> li
 
 
 def paired_noise(tables: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float | None:
-    """Standard deviation of one pair's log ratio, over all arms together.
+    """Standard deviation of one pair's log ratio, over all rows together.
 
     Args:
-        tables: (values, baseline) of each arm, as for `paired_ratio`.
+        tables: (values, baseline) of each row, as for `paired_ratio`.
     Returns:
-        About the relative noise of a ratio (0.03 = 3 %), or None when no arm has two pairs.
+        About the relative noise of a ratio (0.03 = 3 %), or None when no row has two pairs.
     """
     logs = [_log_ratios(values, baseline) for values, baseline in tables]
     squares = sum(((log - log.mean()) ** 2).sum() for log in logs if len(log) > 1)
@@ -123,35 +123,35 @@ def paired_noise(tables: Sequence[tuple[Sequence[float], Sequence[float]]]) -> f
     return math.sqrt(squares / freedom) if freedom else None
 
 
-def power(effect: float, noise: float, num_pairs: int, num_arms: int) -> float:
+def power(effect: float, noise: float, num_pairs: int, num_rows: int) -> float:
     """Chance that a ratio of `effect` gets its verdict at the strictest step of Holm's correction.
 
     Args:
         effect: true ratio to baseline, such as 1.1.
         noise: standard deviation of one pair's log ratio.
-        num_pairs: pairs of each arm, at least 2.
-        num_arms: arms compared with the baseline.
+        num_pairs: pairs of each row, at least 2.
+        num_rows: rows compared with the baseline.
     """
     freedom = num_pairs - 1
-    critical = stats.t.isf(ERROR_RATE / num_arms / 2, freedom)
+    critical = stats.t.isf(ERROR_RATE / num_rows / 2, freedom)
     return float(stats.nct.sf(critical, freedom, abs(math.log(effect)) * math.sqrt(num_pairs) / max(noise, 1e-6)))
 
 
 @cache
-def rounds_needed(noise: float, num_arms: int) -> int:
+def rounds_needed(noise: float, num_rows: int) -> int:
     """Rounds that find a 10 % difference, between `PILOT_ROUNDS` and `MOST_ROUNDS`.
 
-    >>> rounds_needed(noise=0.04, num_arms=11)
+    >>> rounds_needed(noise=0.04, num_rows=11)
     7
     """
-    enough = (n for n in range(PILOT_ROUNDS, MOST_ROUNDS) if power(EFFECT, noise, n, num_arms) >= POWER)
+    enough = (n for n in range(PILOT_ROUNDS, MOST_ROUNDS) if power(EFFECT, noise, n, num_rows) >= POWER)
     return next(enough, MOST_ROUNDS)
 
 
-def smallest_effect(noise: float, num_pairs: int, num_arms: int) -> float | None:
+def smallest_effect(noise: float, num_pairs: int, num_rows: int) -> float | None:
     """The ratio above 1 that is found four times in five; None when even 4x is missed."""
     found = (1 + percent / 100 for percent in range(1, 301))
-    return next((effect for effect in found if power(effect, noise, num_pairs, num_arms) >= 0.8), None)
+    return next((effect for effect in found if power(effect, noise, num_pairs, num_rows) >= 0.8), None)
 
 
 def _log_ratios(values: Sequence[float], baseline: Sequence[float]) -> np.ndarray:

@@ -18,11 +18,13 @@ from hf_accel.formatting import (
     format_score,
 )
 from hf_accel.runs.folder import RunFolder
+from hf_accel.tables import format_table, printable
 
 if TYPE_CHECKING:
     from hf_accel.report.run_report import RunReport
 
 WIDTH = 100
+COLUMNS = (11, 12)  # label and figure, as wide in both tables, so that reports can be read below each other
 
 
 def render_table(report: "RunReport", folder: Path | None = None) -> str:
@@ -32,7 +34,7 @@ def render_table(report: "RunReport", folder: Path | None = None) -> str:
         folder: the folder of the run; when given, those of its files that exist are listed below the table.
     """
     train = report.train
-    scores = [("", "validation", "test")] + [
+    scores = [
         (label, *(format_score(getattr(split, name, None)) for split in (report.validation, report.test)))
         for label, name in (("accuracy", "accuracy"), ("F1 (macro)", "f1_macro"), ("top-5", "top5_accuracy"))
     ]
@@ -56,9 +58,9 @@ def render_table(report: "RunReport", folder: Path | None = None) -> str:
     lines = [
         *_wrapped(title),
         "",
-        *(f"  {label:<11}  {validation:>12}  {test:>12}".rstrip() for label, validation, test in scores),
+        format_table(("", "validation", "test"), scores, min_widths=(*COLUMNS, COLUMNS[-1]), indent=2),
         "",
-        *(f"  {label:<11}  {value:>12}  {remark}" for label, value, remark in speed),
+        format_table((), speed, align="lrl", min_widths=(*COLUMNS, 0), indent=2),
         "",
         *_wrapped(_measured_on(report.environment)),
         *_wrapped(_counts(report)),
@@ -100,7 +102,7 @@ def _left_out(compile_seconds: float | None) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, break_on_hyphens=False)
+    return textwrap.wrap(printable(" ".join(text.split())), WIDTH, break_on_hyphens=False)
 
 
 def _files(folder: Path) -> list[str]:

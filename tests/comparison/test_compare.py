@@ -4,29 +4,35 @@ import csv
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from hf_accel import compare
 from hf_accel.cli import run
+from hf_accel.comparison import checks
 from hf_accel.comparison import plan as comparison_plan
 from hf_accel.comparison.export import csv_table, latex, markdown, write_comparison
 from hf_accel.comparison.paper import paper_table
+from hf_accel.comparison.plan import shortened
+from hf_accel.comparison.plots import plot_legends
 from hf_accel.comparison.runs import Machine
-from hf_accel.comparison.schema import Arm, ArmRun, Comparison
+from hf_accel.comparison.schema import Comparison, Entry, RunOutcome
 from hf_accel.comparison.table import build_comparison
 from hf_accel.comparison.text import figure_cells, footnotes, text_table
-from hf_accel.config.recipe import load_recipe
+from hf_accel.config.recipe import load_recipe, variant_names
 from hf_accel.errors import UserError
 from hf_accel.measure.paired import MOST_ROUNDS, PILOT_ROUNDS
 from hf_accel.runs import process
 from hf_accel.runs.lock import sole_use
-from tests.support.reports import ENVIRONMENT, arm_run, arms
+from tests.support.reports import ENVIRONMENT, entries, outcome
 
 STUB = (sys.executable, str(Path(__file__).parents[1] / "support" / "stub_train.py"))
 RECIPE = """
@@ -57,6 +63,7 @@ def stubbed(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "TRAIN", STUB)
     monkeypatch.setattr(comparison_plan, "probe_machine", lambda: Machine(ENVIRONMENT, False, "no bf16 here"))
     monkeypatch.setattr(comparison_plan.Plan, "data_fingerprint", lambda *_: os.environ.get("STUB_DATA", "data"))
+    monkeypatch.setattr(comparison_plan, "refusals", lambda recipes: [])
 
     def done() -> list[tuple[str, int]]:
         lines = calls.read_text(encoding="utf-8").splitlines() if calls.is_file() else []
@@ -70,7 +77,7 @@ def compared(recipe_file: Path, folder: Path, *words: str) -> Comparison:
     return Comparison.load(folder)
 
 
-def test_every_round_runs_each_arm_once_and_rounds_differ_in_order(recipe_file, stubbed):
+def test_every_round_runs_each_row_once_and_rounds_differ_in_order(recipe_file, stubbed):
     folder, done = stubbed
     variants = ["baseline", "bf16", "all", "ga_larger_batch"]
     compared(recipe_file, folder, "--variants", *variants, "--repeats", "4")
@@ -111,20 +118,20 @@ def test_a_run_is_done_again_when_what_it_depends_on_has_changed(recipe_file, st
     assert len(done()) == 2
 
 
-def test_a_failing_arm_is_a_row_that_says_why_and_is_not_tried_every_round(recipe_file, stubbed):
+def test_a_failing_variant_is_a_row_that_says_why_and_is_not_tried_every_round(recipe_file, stubbed):
     folder, done = stubbed
     found = compared(recipe_file, folder, "--variants", "baseline", "fp16", "all", "--repeats", "3")
-    rows = {arm.name: arm for arm in found.arms}
+    rows = {row.name: row for row in found.rows}
     assert rows["fp16"].failure == "digits: training.fp16 needs a CUDA device"
     assert rows["fp16"].speed is None
     assert rows["all"].speed.verdict == "faster"
     assert [variant for variant, _ in done()].count("fp16") == 1
 
 
-def test_an_arm_that_was_not_compiled_is_no_measurement_of_compilation(recipe_file, stubbed):
+def test_a_variant_that_was_not_compiled_is_no_measurement_of_compilation(recipe_file, stubbed):
     folder, done = stubbed
     found = compared(recipe_file, folder, "--variants", "baseline", "compile", "--repeats", "2")
-    row = found.arms[1]
+    row = found.rows[1]
     assert row.failure == "torch_compile: no compiler"
     assert (row.num_runs, row.speed, row.figures) == (0, None, {})
     assert "`compile` failed: torch_compile: no compiler" in text_table(found)
@@ -169,11 +176,11 @@ def test_a_dangling_link_as_the_folder_of_a_comparison_is_refused(recipe_file, s
     assert "which does not exist" in capsys.readouterr().err
 
 
-def test_when_every_arm_fails_the_command_fails(recipe_file, stubbed):
+def test_when_every_row_fails_the_command_fails(recipe_file, stubbed):
     folder, _ = stubbed
     words = ["--recipe", str(recipe_file), "--variants", "fp16", "--repeats", "1", "--output_dir", str(folder)]
     assert run(compare.main, words) == 1
-    assert Comparison.load(folder).arms[0].failure
+    assert Comparison.load(folder).rows[0].failure
 
 
 def test_runs_that_fail_with_another_setting_cost_no_finished_run(recipe_file, stubbed, monkeypatch):
@@ -196,7 +203,7 @@ def test_runs_that_fail_with_another_setting_cost_no_finished_run(recipe_file, s
 def test_amp_on_a_machine_without_fast_16_bit_is_a_row_that_says_so(recipe_file, stubbed):
     folder, done = stubbed
     found = compared(recipe_file, folder, "--variants", "baseline", "amp", "--repeats", "1")
-    assert found.arms[1].failure == "no mixed precision is fast on this device: no bf16 here"
+    assert found.rows[1].failure == "no mixed precision is fast on this device: no bf16 here"
     assert [variant for variant, _ in done()] == ["baseline"]
 
 
@@ -224,17 +231,19 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(recipe_file, stubbe
     assert compare.main([*words, "--dry_run"]) == 0
     told = capsys.readouterr().out
     # 1000 rows in batches of 50 for 12 epochs are 240 steps of half a second, less the 12 on trial.
-    assert "2 arms, 2 rounds; baseline: baseline" in told
-    assert "expected time: 7 min 3" in told
+    assert "2 rows, 2 rounds; baseline: baseline" in told
+    minutes, seconds = map(int, re.search(r"expected time: (\d+) min (\d+) s", told).groups())
+    # Each run: 228 steps of half a second, and the start of a process, which is slow on a busy machine.
+    assert 2 * 2 * 114 <= 60 * minutes + seconds < 2 * 2 * 114 + 240
     assert "(from 12 steps of baseline)" in told
     assert not folder.exists()
     assert done() == [("baseline", 0)]
     assert compare.main(words) == 0
     assert compare.main([*words, "--dry_run"]) == 0
-    assert "all                      0 to run, 2 finished" in capsys.readouterr().out
+    assert "  all       0 to run, 2 finished" in capsys.readouterr().out
 
 
-def test_a_comparison_that_is_killed_continues_and_does_no_run_twice(recipe_file, tmp_path):
+def test_a_comparison_that_is_killed_resumes_and_does_no_run_twice(recipe_file, tmp_path):
     calls, folder = tmp_path / "calls.txt", tmp_path / "comparison"
     program = (
         "from hf_accel import compare; from hf_accel.comparison import plan as comparison_plan, runs\n"
@@ -242,6 +251,7 @@ def test_a_comparison_that_is_killed_continues_and_does_no_run_twice(recipe_file
         f"process.TRAIN = {STUB!r}\n"
         f"comparison_plan.probe_machine = lambda: runs.Machine({ENVIRONMENT!r}, False, '')\n"
         "comparison_plan.Plan.data_fingerprint = lambda *_: 'data'\n"
+        "comparison_plan.refusals = lambda recipes: []\n"
         f"compare.main(['--recipe', {str(recipe_file)!r}, '--variants', 'baseline', 'all', '--repeats', '2', "
         f"'--output_dir', {str(folder)!r}])\n"
     )
@@ -252,20 +262,20 @@ def test_a_comparison_that_is_killed_continues_and_does_no_run_twice(recipe_file
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-    cut_off = int(calls.read_text(encoding="utf-8").splitlines()[1].split()[2])
+    interrupted = int(calls.read_text(encoding="utf-8").splitlines()[1].split()[2])
     finished = list(folder.glob("runs/*/*/compare_run.json"))
     assert len(finished) == 1
     written = finished[0].stat().st_mtime_ns
     if sys.platform == "linux":  # the run in progress ended with the comparison
-        wait_for_end(cut_off)
+        wait_for_end(interrupted)
     environment["STUB_SECONDS"] = "0"
     assert subprocess.run([sys.executable, "-c", program], env=environment, **quiet).returncode == 0
     assert finished[0].stat().st_mtime_ns == written
     done = [tuple(line.split()[:2]) for line in calls.read_text(encoding="utf-8").splitlines()]
-    assert len(done) == 5  # four runs, of which one was cut off and done again
+    assert len(done) == 5  # four runs, of which one was interrupted and done again
     assert len(set(done)) == 4
     found = Comparison.load(folder)
-    assert [(arm.num_runs, arm.num_pairs) for arm in found.arms] == [(2, 0), (2, 2)]
+    assert [(row.num_runs, row.num_pairs) for row in found.rows] == [(2, 0), (2, 2)]
 
 
 def test_a_second_comparison_in_the_same_folder_is_refused(recipe_file, stubbed, capsys):
@@ -304,7 +314,7 @@ def test_real_runs_of_the_same_work_are_compared(tmp_path):
         encoding="utf-8",
     )
     found = compared(path, folder, "--variants", "baseline", "ga", "--repeats", "1")
-    baseline, accumulated = found.arms
+    baseline, accumulated = found.rows
     assert accumulated.name == "ga_same_batch"
     assert accumulated.failure is None
     for figure in ("steps", "effective_batch_size"):
@@ -322,105 +332,105 @@ def test_real_runs_of_the_same_work_are_compared(tmp_path):
 # The table
 
 
-def two_arms(**of_all) -> Comparison:
+def two_rows(**of_all) -> Comparison:
     runs = {
-        "baseline": [arm_run(r, images_per_second=100 + r) for r in range(3)],
-        "all": [arm_run(r, images_per_second=150 + r, **of_all) for r in range(3)],
+        "baseline": [outcome(r, images_per_second=100 + r) for r in range(3)],
+        "all": [outcome(r, images_per_second=150 + r, **of_all) for r in range(3)],
     }
-    return build_comparison(arms("baseline", "all"), runs, "baseline")
+    return build_comparison(entries("baseline", "all"), runs, "baseline")
 
 
 def test_speed_is_images_per_second_so_that_steps_of_another_size_compare():
-    found = two_arms(steps=10, effective_batch_size=256, seconds=500.0)
-    assert found.arms[1].speed.ratio == pytest.approx(1.5, abs=0.01)
-    assert found.arms[1].speed.verdict == "faster"
-    assert found.arms[1].differs == ["effective batch 256 instead of 64", "optimizer steps 10 instead of 250"]
+    found = two_rows(steps=10, effective_batch_size=256, seconds=500.0)
+    assert found.rows[1].speed.ratio == pytest.approx(1.5, abs=0.01)
+    assert found.rows[1].speed.verdict == "faster"
+    assert found.rows[1].differs == ["effective batch 256 instead of 64", "optimizer steps 10 instead of 250"]
 
 
 def test_runs_far_apart_in_time_count_for_accuracy_and_not_for_speed():
     runs = {
-        "baseline": [arm_run(r) for r in range(3)],
-        "all": [arm_run(r, started=1e6, images_per_second=900.0) for r in range(3)],
+        "baseline": [outcome(r) for r in range(3)],
+        "all": [outcome(r, started=1e6, images_per_second=900.0) for r in range(3)],
     }
-    found = build_comparison(arms("baseline", "all"), runs, "baseline")
-    assert found.arms[1].num_runs == 3
-    assert found.arms[1].num_pairs == 0
-    assert found.arms[1].speed is None
-    assert found.arms[1].accuracy_difference is not None
+    found = build_comparison(entries("baseline", "all"), runs, "baseline")
+    assert found.rows[1].num_runs == 3
+    assert found.rows[1].num_pairs == 0
+    assert found.rows[1].speed is None
+    assert found.rows[1].accuracy_difference is not None
     assert any("too far in time" in note for note in found.notes)
     assert "not measured" in text_table(found)
 
 
 def test_accuracy_is_compared_seed_by_seed():
     runs = {
-        "baseline": [arm_run(r, test_accuracy=0.90 + 0.01 * r) for r in range(3)],
-        "all": [arm_run(r, test_accuracy=0.92 + 0.01 * r) for r in range(3)],
+        "baseline": [outcome(r, test_accuracy=0.90 + 0.01 * r) for r in range(3)],
+        "all": [outcome(r, test_accuracy=0.92 + 0.01 * r) for r in range(3)],
     }
-    mean, low, high = build_comparison(arms("baseline", "all"), runs, "baseline").arms[1].accuracy_difference
+    mean, low, high = build_comparison(entries("baseline", "all"), runs, "baseline").rows[1].accuracy_difference
     assert (mean, low, high) == pytest.approx((0.02, 0.02, 0.02))
 
 
 def test_a_table_says_which_accuracies_are_of_several_views():
     flip = {"data": {"test_time_augmentation": "flip"}}
-    runs = {name: [arm_run(0)] for name in ("baseline", "all")}
+    runs = {name: [outcome(0)] for name in ("baseline", "all")}
     recipes = [load_recipe("digits", name, flip) for name in runs]
-    both = [Arm(recipe.variant, recipe) for recipe in recipes]
+    both = [Entry(recipe.variant, recipe) for recipe in recipes]
     assert any(
-        note.startswith("Accuracy of all arms: by the mean") for note in build_comparison(both, runs, "baseline").notes
+        note.startswith("Accuracy of all rows: by the mean") for note in build_comparison(both, runs, "baseline").notes
     )
-    one = [Arm("baseline", load_recipe("digits", "baseline")), both[1]]
+    one = [Entry("baseline", load_recipe("digits", "baseline")), both[1]]
     assert any(
         note.startswith("Accuracy of `all`: by the mean") for note in build_comparison(one, runs, "baseline").notes
     )
-    assert not any("several views" in note for note in two_arms().notes)
+    assert not any("several views" in note for note in two_rows().notes)
 
 
 def test_memory_is_the_devices_where_there_is_one():
-    assert two_arms().memory_kind == "peak_anonymous_gib"
-    assert two_arms(peak_memory_gib=2.0).memory_kind == "peak_memory_gib"
+    assert two_rows().memory_kind == "peak_anonymous_gib"
+    assert two_rows(peak_memory_gib=2.0).memory_kind == "peak_memory_gib"
 
 
 def test_without_a_baseline_there_are_figures_and_no_ratios():
-    runs = {"baseline": [ArmRun(0, 42, 0.0, 1.0, None, "out of memory")], "all": [arm_run(0)]}
-    found = build_comparison(arms("baseline", "all"), runs, "baseline")
-    assert found.arms[1].mean("images_per_second") == 640.0
-    assert found.arms[1].speed is None
+    runs = {"baseline": [RunOutcome(0, 42, 0.0, 1.0, None, "out of memory")], "all": [outcome(0)]}
+    found = build_comparison(entries("baseline", "all"), runs, "baseline")
+    assert found.rows[1].mean("images_per_second") == 640.0
+    assert found.rows[1].speed is None
     assert "no ratios" in found.notes[0]
 
 
-def test_an_arm_that_failed_once_says_how_often():
-    runs = {"baseline": [arm_run(0), arm_run(1)], "all": [arm_run(0), ArmRun(1, 43, 0.0, 1.0, None, "killed")]}
-    found = build_comparison(arms("baseline", "all"), runs, "baseline")
-    assert found.arms[1].failure == "1 of 2 runs failed: killed"
-    assert found.arms[1].num_runs == 1
+def test_a_row_that_failed_once_says_how_often():
+    runs = {"baseline": [outcome(0), outcome(1)], "all": [outcome(0), RunOutcome(1, 43, 0.0, 1.0, None, "killed")]}
+    found = build_comparison(entries("baseline", "all"), runs, "baseline")
+    assert found.rows[1].failure == "1 of 2 runs failed: killed"
+    assert found.rows[1].num_runs == 1
 
 
-def test_a_figure_that_one_arm_lacks_is_a_dash_and_one_that_all_lack_is_no_column():
-    headings, rows = figure_cells(two_arms(accuracy=None))
+def test_a_figure_that_one_row_lacks_is_a_dash_and_one_that_all_lack_is_no_column():
+    headings, rows = figure_cells(two_rows(accuracy=None))
     assert rows[1][headings.index("train accuracy")] == "-"
     assert rows[0][headings.index("train accuracy")] == "95.00 %"
     assert "energy" not in headings
-    assert "energy" not in markdown(two_arms())
+    assert "energy" not in markdown(two_rows())
 
 
 def test_a_comparison_survives_its_file(tmp_path):
-    found = two_arms()
+    found = two_rows()
     write_comparison(found, tmp_path, with_paper=True)
     assert Comparison.load(tmp_path) == found
     assert json.loads((tmp_path / "compare.json").read_text(encoding="utf-8"))["baseline"] == "baseline"
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".json", ".md", ".tex"]
 
 
-def test_csv_has_plain_numbers_one_line_an_arm():
-    rows = list(csv.DictReader(io.StringIO(csv_table(two_arms()))))
-    assert [row["arm"] for row in rows] == ["baseline", "all"]
+def test_csv_has_plain_numbers_one_line_per_row():
+    rows = list(csv.DictReader(io.StringIO(csv_table(two_rows()))))
+    assert [row["name"] for row in rows] == ["baseline", "all"]
     assert float(rows[1]["speed_ratio"]) == pytest.approx(1.49, abs=0.01)
     assert rows[0]["speed_ratio"] == ""
     assert rows[1]["speed_verdict"] == "faster"
 
 
 def test_latex_escapes_what_latex_would_read():
-    text = latex(build_comparison(arms("baseline", "ga_same_batch"), {"baseline": [arm_run(0)]}, "baseline"))
+    text = latex(build_comparison(entries("baseline", "ga_same_batch"), {"baseline": [outcome(0)]}, "baseline"))
     assert r"ga\_same\_batch" in text
     tables = [line for line in text.splitlines() if not line.startswith("%")]
     assert all("%" not in line.replace(r"\%", "") for line in tables)
@@ -428,27 +438,94 @@ def test_latex_escapes_what_latex_would_read():
 
 
 def test_the_text_names_device_versions_noise_and_what_is_left_out():
-    text = text_table(two_arms())
+    text = text_table(two_rows())
     for words in ("Test CPU, 2 cores", "torch 2.15", "are left out", "Holm", "Noise of one pair", "same work"):
         assert words in text
 
 
 def test_published_figures_stand_beside_ours():
-    runs = {name: [arm_run(0, test_accuracy=0.95)] for name in ("baseline", "as_published")}
-    found = build_comparison(arms(*runs), runs, "baseline")
+    runs = {name: [outcome(0, test_accuracy=0.95)] for name in ("baseline", "as_published")}
+    found = build_comparison(entries(*runs), runs, "baseline")
     paper = paper_table(found)
     rows = {(row["source"], row["arm"]): row for row in paper["rows"]}
     assert rows["paper", "tuned"]["accuracy"] == 0.92
     assert rows["paper", "tuned"]["seconds"] == 46 * 60
     assert rows["here", "untuned, as published"]["accuracy"] == 0.95
+    assert rows["here", "untuned, as published"]["f1_micro"] == runs["as_published"][0].report.test.f1_micro
+    assert rows["paper", "tuned"]["f1_micro"] == 0.92
     assert rows["here", "tuned, as published"]["remark"] == "not measured"
     assert "2312.10024" in paper["source"]
     assert any("confounded" in line for line in footnotes(found))
 
 
-def test_a_recipe_that_the_paper_does_not_have_gives_no_rows():
-    found = build_comparison([Arm("default", load_recipe("digits"))], {"default": [arm_run(0)]}, "default")
+def test_the_published_figures_are_printed_with_their_source_and_the_command_that_measures_them_all():
+    found = build_comparison(entries("baseline"), {"baseline": [outcome(0)]}, "baseline")
+    assert "paper" not in text_table(found)
+    found.paper = paper_table(found)
+    for text in (text_table(found), markdown(found), latex(found)):
+        for part in (
+            "https://arxiv.org/abs/2312.10024",
+            "F1 (micro)",
+            "46 min 00 s",
+            "--recipe efficientnet_b0_cifar10",
+        ):
+            assert part in text
+    words = shlex.split(found.paper["command"])[2:]
+    names = words[words.index("--recipe") + 1 : words.index("--variants")]
+    published = json.loads(files("hf_accel.comparison").joinpath("published.json").read_text(encoding="utf-8"))
+    assert all(set(row["recipes"]) & set(names) for row in published["rows"])
+    for name in names:
+        assert set(words[words.index("--variants") + 1 :]) <= {*variant_names(name), "default"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({}, None),
+        ({"training": {"num_train_epochs": 30}}, None),
+        ({"training": {"num_train_epochs": 60}}, None),
+        ({"training": {"num_train_epochs": 2}}, "2 epochs instead of 30 epochs"),
+        ({"training": {"max_steps": 1200}}, "1,200 steps instead of 30 epochs"),
+        ({"data": {"max_train_rows": 5000}}, "5,000 training rows instead of all"),
+    ],
+)
+def test_a_run_that_is_shorter_than_its_recipe_is_a_trial_next_to_published_figures(setting, told):
+    written = load_recipe("resnet50_cifar10_scratch")
+    recipe = load_recipe("resnet50_cifar10_scratch", None, setting)
+    assert shortened(recipe, written) == told
+    entry = Entry("default", recipe, trial=shortened(recipe, written))
+    rows = paper_table(build_comparison([entry], {"default": [outcome(0)]}, "default"))["rows"]
+    expected = "1 run" if told is None else f"a trial that does not count: {told}; 1 run"
+    assert next(row["remark"] for row in rows if row["arm"] == "default") == expected
+
+
+def test_compare_marks_trials_and_prints_the_published_figures(stubbed, capsys):
+    folder, _ = stubbed
+    words = ["--recipe", "resnet50_cifar10_scratch", "--variants", "baseline", "--repeats", "1", "--paper"]
+    assert compare.main([*words, "--num_train_epochs", "1", "--output_dir", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "a trial that does not count: 1 epoch instead of 30 epochs" in told
+    assert "Published figures: " in told
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert 'href="https://arxiv.org/abs/2312.10024"' in page
+    assert "a trial that does not count" in page
+
+
+def test_the_legend_of_a_plot_names_only_what_is_on_it():
+    once = build_comparison(
+        entries("baseline", "all"), {name: [outcome(0)] for name in ("baseline", "all")}, "baseline"
+    )
+    assert plot_legends(once)["speed"] == "Hollow: not repeated, so without a verdict."
+    assert plot_legends(once)["accuracy_by_time"] == "Square: the baseline."
+    assert plot_legends(two_rows())["speed"] == "Filled: measurably faster. Bars: 95 % intervals."
+
+
+def test_a_recipe_that_the_paper_does_not_have_gives_no_rows_and_a_note(tmp_path):
+    found = build_comparison([Entry("default", load_recipe("digits"))], {"default": [outcome(0)]}, "default")
     assert paper_table(found)["rows"] == []
+    write_comparison(found, tmp_path, with_paper=True)
+    assert "No figures of these recipes are published." in text_table(found)
+    assert "F1 (micro)" not in text_table(found)
 
 
 # What a person may get wrong
@@ -463,7 +540,7 @@ def test_a_recipe_that_the_paper_does_not_have_gives_no_rows():
         (["--recipe", "digits", "--learnin_rate", "1"], "Did you mean learning_rate"),
         (["--recipe", "digits", "--seed", "1"], "sets it for each run"),
         (["--recipe", "digits", "--variants", "baseline", "baseline"], "twice"),
-        (["--recipe", "digits", "--variants", "baseline", "--baseline", "al"], "is no arm"),
+        (["--recipe", "digits", "--variants", "baseline", "--baseline", "al"], "is not one of the rows"),
     ],
 )
 def test_a_mistake_is_answered_at_once_with_exit_code_2(words, told, capsys, tmp_path):
@@ -472,14 +549,46 @@ def test_a_mistake_is_answered_at_once_with_exit_code_2(words, told, capsys, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_several_recipes_are_arms_by_their_names(stubbed, tmp_path):
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--model.name", "nobody/nothing", "--model.pretrained", "true"], "nobody/nothing is not on this machine"),
+        (["--data.name", "./nowhere"], "./nowhere"),
+    ],
+)
+def test_what_cannot_be_had_is_one_message_before_the_first_run(recipe_file, stubbed, monkeypatch, capsys, flags, told):
+    folder, done = stubbed
+    words = ["--variants", "baseline", "all", "--repeats", "1"]
+    compared(recipe_file, folder, *words)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    monkeypatch.setattr(comparison_plan, "refusals", checks.refusals)
+    capsys.readouterr()
+    words = ["--recipe", str(recipe_file), "--output_dir", str(folder), *words, *flags, "--overwrite"]
+    assert run(compare.main, words) == 2
+    assert capsys.readouterr().err.count(told) == 1
+    assert len(done()) == 2
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_only_what_is_left_to_run_is_asked_for(recipe_file, stubbed, monkeypatch):
+    folder, _ = stubbed
+    asked = []
+    monkeypatch.setattr(comparison_plan, "refusals", lambda recipes: asked.append(len(recipes)) or [])
+    words = ["--variants", "baseline", "all", "ga_larger_batch", "--repeats", "2"]
+    compared(recipe_file, folder, *words)  # the same model and data in all
+    compared(recipe_file, folder, *words)
+    compared(recipe_file, folder, *words, "--overwrite")
+    assert asked == [1, 0, 1]
+
+
+def test_several_recipes_are_rows_by_their_names(stubbed, tmp_path):
     folder, _ = stubbed
     for name in ("small", "large"):
         (tmp_path / f"{name}.yaml").write_text("extends: digits\n", encoding="utf-8")
     words = ["--recipe", str(tmp_path / "small.yaml"), str(tmp_path / "large.yaml"), "--repeats", "1"]
     assert compare.main([*words, "--output_dir", str(folder)]) == 0
     found = Comparison.load(folder)
-    assert [arm.name for arm in found.arms] == ["small", "large"]
+    assert [row.name for row in found.rows] == ["small", "large"]
     assert found.baseline == "small"
 
 

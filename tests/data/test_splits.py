@@ -366,3 +366,10 @@ def test_deep_grey_images_are_said_in_a_note(mode, tmp_path):
     (note,) = [note for note in load(tmp_path).notes if "8 bits" in note]
     assert "0..65535 is scaled to 0..255" in note
     assert "`pipeline` clips such levels at 255" in note
+
+
+def test_a_class_name_does_not_reach_the_terminal_as_an_escape_sequence(tmp_path):
+    write_parquet(tmp_path, {"train": ["\x1b[2J", "b"] * 5, "test": ["\x1b[2J", "b"]})
+    lines = load(tmp_path).describe().splitlines()
+    assert r"  \x1b[2J           5           1" in lines
+    assert "\x1b" not in "".join(lines)

@@ -55,6 +55,57 @@ def test_evaluate_matches_classes_by_name_and_refuses_unknown_ones(run_folder, p
         evaluate.main([str(run_folder), "--data.name", str(photos)])
 
 
+HOSTILE = "=1+1\x1b[2J"  # a class name: a formula, and an escape sequence that clears the screen
+SCORES = {"model": "m", "data": "d", "split": "test", "rows": 1234, "test_time_augmentation": "none", "accuracy": 0.5,
+          "top5_accuracy": None, "f1_macro": 0.25, "f1_micro": 0.5, "f1_weighted": 0.4, "loss": 12.5}  # fmt: skip
+CLASSES = [
+    {"label": HOSTILE, "precision": 0.5, "recall": 1.0, "f1": 0.6667, "support": 1200},
+    {"label": "b", "precision": None, "recall": 0.0, "f1": 0.0, "support": 34},
+]
+
+
+def test_the_table_of_scores_is_aligned_and_shows_dashes_for_missing_figures(capsys):
+    evaluate.render({**SCORES, "per_class": CLASSES}, "table")
+    assert capsys.readouterr().out.splitlines() == [
+        "m on d, test split, 1,234 images",
+        "  accuracy          0.5000",
+        "  top5_accuracy          -",
+        "  f1_macro          0.2500",
+        "  f1_micro          0.5000",
+        "  f1_weighted       0.4000",
+        "  loss             12.5000",
+        "",
+        "  class        precision  recall      F1  images",
+        r"  =1+1\x1b[2J     0.5000  1.0000  0.6667   1,200",
+        "  b                    -  0.0000  0.0000      34",
+    ]
+
+
+def test_csv_of_scores_quotes_a_formula_and_leaves_figures_alone(capsys):
+    evaluate.render({**SCORES, "model": HOSTILE, "loss": -0.5, "per_class": CLASSES}, "csv")
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["model"], row["loss"], row["top5_accuracy"]) == (r"'=1+1\x1b[2J", "-0.5", "")
+
+
+@pytest.mark.parametrize("form", ["table", "csv"])
+def test_predictions_do_not_act_in_a_terminal_or_a_spreadsheet(form, capsys):
+    labels = [{"label": HOSTILE, "score": 0.75}, {"label": "b", "score": 0.25}]
+    predict.render([{"file": "@a.png", "labels": labels}, {"file": "long name.png", "labels": labels[::-1]}], form)
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    if form == "table":
+        assert out.splitlines() == [
+            r"@a.png         =1+1\x1b[2J 0.750  b 0.250",
+            r"long name.png  b 0.250            =1+1\x1b[2J 0.750",
+        ]
+    else:
+        assert out.splitlines()[:3] == [
+            "file,rank,label,score",
+            r"'@a.png,1,'=1+1\x1b[2J,0.750000",
+            "'@a.png,2,b,0.250000",
+        ]
+
+
 def test_evaluate_needs_to_know_the_data_of_a_bare_model(tmp_path):
     with pytest.raises(UserError, match=r"--data\.name"):
         evaluate.main([str(tmp_path)])

@@ -28,11 +28,11 @@ def simulated_table(rng, noise_kind, num_rounds, run_noise=RUN_NOISE):
     """Log images/s, (rounds, 12), no effect; every round has a level of its own, which pairing must remove."""
     shape = (num_rounds, NUM_ARMS + 1)
     noise = rng.normal(0, run_noise, shape)
-    if noise_kind == "each arm its own noise":
+    if noise_kind == "each row its own noise":
         noise = noise * np.exp(rng.normal(0, 0.5, shape[1]))
     elif noise_kind == "a noisy baseline":
         noise[:, 0] *= 3
-    elif noise_kind == "one noisy arm":
+    elif noise_kind == "one noisy row":
         noise[:, 1] *= 4
     elif noise_kind == "heavy tails":
         noise = rng.standard_t(3, shape) * run_noise
@@ -43,20 +43,20 @@ def simulated_table(rng, noise_kind, num_rounds, run_noise=RUN_NOISE):
 
 def table_verdicts(log_speeds):
     speeds = np.exp(log_speeds)
-    ratios = [paired_ratio(speeds[:, arm], speeds[:, 0]) for arm in range(1, speeds.shape[1])]
+    ratios = [paired_ratio(speeds[:, row], speeds[:, 0]) for row in range(1, speeds.shape[1])]
     return [verdict for verdict, _ in verdicts(ratios, "faster", "slower")]
 
 
 def rounds_chosen(log_speeds):
     """What `compare` does without --repeats: the noise of the first rounds decides."""
     speeds = np.exp(log_speeds[:PILOT_ROUNDS])
-    noise = paired_noise([(speeds[:, arm], speeds[:, 0]) for arm in range(1, speeds.shape[1])])
+    noise = paired_noise([(speeds[:, row], speeds[:, 0]) for row in range(1, speeds.shape[1])])
     return rounds_needed(noise, speeds.shape[1] - 1)
 
 
 @pytest.mark.parametrize(
     "noise_kind",
-    ["normal", "each arm its own noise", "a noisy baseline", "one noisy arm", "heavy tails", "bursts of a neighbour"],
+    ["normal", "each row its own noise", "a noisy baseline", "one noisy row", "heavy tails", "bursts of a neighbour"],
 )
 def test_without_an_effect_at_most_one_table_in_twenty_says_faster(noise_kind):
     rng = np.random.default_rng(0)
@@ -93,14 +93,14 @@ def test_the_interval_holds_the_true_ratio_in_95_of_100_comparisons():
 
 
 def test_a_ratio_equals_a_t_test_on_log_ratios_by_hand():
-    arm, baseline = [11.0, 12.5, 13.0, 12.0], [10.0, 11.0, 12.0, 10.5]
-    logs = np.log(np.array(arm) / np.array(baseline))
+    row, baseline = [11.0, 12.5, 13.0, 12.0], [10.0, 11.0, 12.0, 10.5]
+    logs = np.log(np.array(row) / np.array(baseline))
     half = stats.t.ppf(0.975, 3) * logs.std(ddof=1) / 2
-    got = paired_ratio(arm, baseline)
+    got = paired_ratio(row, baseline)
     assert (got.ratio, got.low, got.high) == pytest.approx(
         np.exp([logs.mean(), logs.mean() - half, logs.mean() + half])
     )
-    assert got.p_value == pytest.approx(stats.ttest_rel(np.log(arm), np.log(baseline)).pvalue)
+    assert got.p_value == pytest.approx(stats.ttest_rel(np.log(row), np.log(baseline)).pvalue)
     assert got.num_pairs == 4
 
 

@@ -17,7 +17,7 @@ from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.page import run_tiles, write_page
 from hf_accel.report.run_report import RunReport
 from tests.support.hub_contents import write_run
-from tests.support.reports import arm_run, arms, run_report
+from tests.support.reports import entries, outcome, run_report
 
 # The sentences that code once looked for, and one that it did not.
 SENTENCES = [
@@ -59,9 +59,9 @@ def test_no_note_changes_the_table_the_tiles_or_the_page(tmp_path):
 
 def test_no_note_changes_a_comparison():
     def compared(change) -> Comparison:
-        runs = {name: [replace(run, report=change(run.report)) for run in map(arm_run, range(3))]
+        runs = {name: [replace(run, report=change(run.report)) for run in map(outcome, range(3))]
                 for name in ("baseline", "all")}  # fmt: skip
-        return build_comparison(arms("baseline", "all"), runs, "baseline")
+        return build_comparison(entries("baseline", "all"), runs, "baseline")
 
     assert compared(with_notes) == compared(lambda report: report)
 

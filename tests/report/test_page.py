@@ -11,11 +11,11 @@ from PIL import Image
 
 from hf_accel.comparison.export import write_comparison
 from hf_accel.comparison.page import write_comparison_page
-from hf_accel.comparison.schema import ArmRun
+from hf_accel.comparison.schema import RunOutcome
 from hf_accel.comparison.table import build_comparison
 from hf_accel.report.page import data_uri, run_tiles, write_page
 from hf_accel.report.plots import run_plots
-from tests.support.reports import arm_run, arms, pictures, run_report
+from tests.support.reports import entries, outcome, pictures, run_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -35,12 +35,12 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     for name in PAGES[1:]:
         (folder / name).mkdir()
     runs = {
-        "baseline": [arm_run(r, images_per_second=100 + r, test_accuracy=0.90 + 0.001 * r) for r in range(3)],
-        "all": [arm_run(r, images_per_second=150 + r, seconds=17.0, test_accuracy=0.90) for r in range(3)],
-        "fp16": [ArmRun(0, 42, 1000.0, 1.0, None, "training.fp16 needs a CUDA device")],
-        "as_published": [arm_run(r, images_per_second=90 + 2 * r, seconds=40.0) for r in range(3)],
+        "baseline": [outcome(r, images_per_second=100 + r, test_accuracy=0.90 + 0.001 * r) for r in range(3)],
+        "all": [outcome(r, images_per_second=150 + r, seconds=17.0, test_accuracy=0.90) for r in range(3)],
+        "fp16": [RunOutcome(0, 42, 1000.0, 1.0, None, "training.fp16 needs a CUDA device")],
+        "as_published": [outcome(r, images_per_second=90 + 2 * r, seconds=40.0) for r in range(3)],
     }
-    comparison = build_comparison(arms(*runs), runs, "baseline")
+    comparison = build_comparison(entries(*runs), runs, "baseline")
     write_comparison(comparison, folder / "comparison", with_paper=True)
     bare = run_report()
     bare.test = bare.validation = None

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hf_accel.comparison.schema import Arm, ArmRun
+from hf_accel.comparison.schema import Entry, RunOutcome
 from hf_accel.config.recipe import load_recipe
 from hf_accel.report.gallery import GalleryItem
 from hf_accel.report.run_report import DataSummary, DetailedScores, ModelSummary, RunReport, Scores, TrainSummary
@@ -61,12 +61,12 @@ def pictures(count: int, side: int, with_mistakes: bool) -> list[GalleryItem]:
     return [GalleryItem(image, "class number 1", where=f"row {row}", **said) for row, image in enumerate(images)]
 
 
-def arm_run(round_number: int, started: float | None = None, test_accuracy: float = 0.9, **train) -> ArmRun:
+def outcome(round_number: int, started: float | None = None, test_accuracy: float = 0.9, **train) -> RunOutcome:
     report = run_report(3, 60, **train)
     report.test = replace(report.test, accuracy=test_accuracy)
     start = 1000.0 + 100 * round_number if started is None else started
-    return ArmRun(round_number, 42 + round_number, start, 20.0, report)
+    return RunOutcome(round_number, 42 + round_number, start, 20.0, report)
 
 
-def arms(*names: str, recipe: str = "resnet50_cifar10_scratch") -> list[Arm]:
-    return [Arm(name, load_recipe(recipe, None if name == "default" else name)) for name in names]
+def entries(*names: str, recipe: str = "resnet50_cifar10_scratch") -> list[Entry]:
+    return [Entry(name, load_recipe(recipe, None if name == "default" else name)) for name in names]

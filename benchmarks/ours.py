@@ -1,4 +1,4 @@
-"""This package's arm of a comparison."""
+"""This package as one of the programs of a benchmark."""
 
 from __future__ import annotations
 
