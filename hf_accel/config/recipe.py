@@ -13,9 +13,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hf_accel.config.checks import contradictions, folder_name_problem
-from hf_accel.config.problems import section_problems, shown
-from hf_accel.config.sections import SECTIONS, DataSettings, ModelSettings
+from hf_accel.config.problems import patch_form_problem, recipe_problems, shown, variants_of
+from hf_accel.config.sections import DataSettings, ModelSettings
 from hf_accel.config.training import training_settings
 from hf_accel.config.yaml_text import dump_yaml, parse_yaml
 from hf_accel.errors import UserError, did_you_mean
@@ -25,7 +24,6 @@ OF_ONE_NAME = {
     "model": ("args", "revision"),
     "data": ("config", "revision", "image_column", "label_column", "class_weights"),
 }
-TOP_LEVEL = ("extends", "name", "variant", *SECTIONS, "training", "variants")
 VARIANT_ALIASES = {"ga": "ga_same_batch"}
 _PACKAGE = Path(__file__).parents[1]
 RECIPES_FOLDER = next(f for f in (_PACKAGE / "recipes", _PACKAGE.parent / "recipes") if f.is_dir())
@@ -75,18 +73,20 @@ class RecipeFile:
     @property
     def variants(self) -> list[str]:
         """Variants that the recipe defines or inherits; null takes an inherited one away."""
-        return list(_variants(self.path, self.raw))
+        return list(variants_of(self.path, self.raw))
 
     def recipe(self, variant: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
         """Apply a variant and then the overrides; see `load_recipe`."""
         raw = self.raw
         if variant is not None:
             variant = VARIANT_ALIASES.get(variant, variant)
-            raw = apply_patch(raw, _variant_patch(self.path, _variants(self.path, raw), variant)) | {"variant": variant}
+            raw = apply_patch(raw, _variant_patch(self.path, variants_of(self.path, raw), variant)) | {
+                "variant": variant
+            }
         raw = apply_patch(raw, overrides or {})
         name = self.path.stem if raw.get("name") is None else raw["name"]
         raw = {**raw, "name": name, "variant": "default" if raw.get("variant") is None else raw["variant"]}
-        problems = _problems(self.given, raw)
+        problems = recipe_problems(self.given, raw)
         if problems:
             raise UserError("\n".join(problems))
         return Recipe(
@@ -216,14 +216,6 @@ def _find_base(path: Path, base: Any) -> Path:
     return shipped[base]
 
 
-def _variants(where: Path | str, raw: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The patches of a recipe by name, without those that are taken away."""
-    variants = raw.get("variants") or {}
-    if not isinstance(variants, dict):
-        raise UserError(f"{where}: variants is {shown(variants)}, expected a mapping of names to patches")
-    return {name: patch for name, patch in variants.items() if patch is not None}
-
-
 def _variant_patch(
     path: Path, variants: dict[str, dict[str, Any]], variant: str, seen: tuple[str, ...] = ()
 ) -> dict[str, Any]:
@@ -231,71 +223,12 @@ def _variant_patch(
         raise UserError(f"{path}: variants.{variant}.extends goes in a circle ({' -> '.join((*seen, variant))})")
     if variant not in variants:
         raise UserError(f"{path.stem}: no variant {variant!r}. {did_you_mean(variant, list(map(str, variants)))}")
-    problem = _form_problem(variants[variant])
+    problem = patch_form_problem(variants[variant])
     if problem is not None:
         raise UserError(f"{path}: variants.{variant}{problem}")
     patch = dict(variants[variant])
     base = patch.pop("extends", None)
     return patch if base is None else merge(_variant_patch(path, variants, base, (*seen, variant)), patch)
-
-
-def _form_problem(patch: Any) -> str | None:
-    """What keeps a variant from being applied, to be read after its name."""
-    if not isinstance(patch, dict):
-        return f" is {shown(patch)}, expected a mapping of sections"
-    if not isinstance(patch.get("extends"), str | None):
-        return f".extends is {shown(patch['extends'])}, expected the name of a variant"
-    return None
-
-
-def _problems(where: str, raw: dict[str, Any]) -> list[str]:
-    problems = [
-        f"{where}: {key} is not a section of a recipe. {did_you_mean(str(key), list(TOP_LEVEL))}"
-        for key in raw
-        if key not in TOP_LEVEL
-    ]
-    for key in ("name", "variant"):
-        problem = folder_name_problem(raw[key])
-        problems += [f"{where}: {key} is {shown(raw[key])}, {problem}"] if problem else []
-    problems += _patch_problems(where, raw)
-    for section in SECTIONS:
-        if not isinstance(raw.get(section), dict) or not raw[section].get("name"):
-            problems.append(f"{where}: {section}.name is missing, expected the name of a {section}")
-    problems += contradictions(where, raw)
-    try:
-        variants = _variants(where, raw)
-    except UserError as error:
-        return [*problems, str(error)]
-    for name, patch in variants.items():
-        problems += _variant_problems(where, name, patch)
-    return problems
-
-
-def _variant_problems(where: str, name: Any, patch: Any) -> list[str]:
-    problem = folder_name_problem(name)
-    problems = [] if problem is None else [f"{where}: a variant is called {shown(name)}, {problem}"]
-    problem = _form_problem(patch)
-    if problem is not None:
-        problems.append(f"{where}: variants.{name}{problem}")
-    if not isinstance(patch, dict):
-        return problems
-    sections = [*SECTIONS, "training"]
-    problems += [
-        f"{where}: variants.{name}.{key} is not a section. {did_you_mean(str(key), sections)}"
-        for key in patch
-        if key not in (*sections, "extends")
-    ]
-    return problems + _patch_problems(f"{where}: variants.{name}", patch, is_patch=True)
-
-
-def _patch_problems(where: str, raw: dict[str, Any], is_patch: bool = False) -> list[str]:
-    problems = []
-    for section in SECTIONS:
-        if section in raw:
-            problems += section_problems(where, section, raw[section], is_patch)
-    if raw.get("training") is not None:
-        problems += section_problems(where, "training", raw["training"], is_patch)
-    return problems
 
 
 def _training(values: dict[str, Any]) -> dict[str, Any]:
