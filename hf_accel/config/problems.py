@@ -1,19 +1,77 @@
-"""pydantic's errors as this package words them: where, what was got, what is expected, and near names."""
+"""Every mistake in a recipe, in this package's words: where, what was got, what is expected, and near names.
+
+pydantic finds those in single values; what it found is said here as for everything else.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from hf_accel.config.checks import contradictions, folder_name_problem, selection_problems
 from hf_accel.config.schema import Schema, expected, known_settings, section_schema
 from hf_accel.config.sections import SECTIONS
 from hf_accel.config.training import training_settings
-from hf_accel.errors import did_you_mean
+from hf_accel.errors import UserError, did_you_mean
 
+NAMES_OF_ONE_RUN = ("name", "variant", "output_name")  # no other recipe inherits them
+TOP_LEVEL = ("extends", *NAMES_OF_ONE_RUN, *SECTIONS, "training", "variants")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
 _FEW = 4  # names that a message lists whole
 _LONGEST = 200
+
+
+def recipe_problems(where: str, raw: dict[str, Any]) -> list[str]:
+    """Every mistake in a recipe whose variant and overrides are applied, and in its other variants."""
+    problems = [
+        f"{where}: {key} is not a section of a recipe. {did_you_mean(str(key), list(TOP_LEVEL))}"
+        for key in raw
+        if key not in TOP_LEVEL
+    ]
+    for key in NAMES_OF_ONE_RUN:
+        problem = folder_name_problem(raw[key]) if raw.get(key) is not None else None
+        problems += [f"{where}: {key} is {shown(raw[key])}, {problem}"] if problem else []
+    problems += _patch_problems(where, raw)
+    for section in SECTIONS:
+        if not isinstance(raw.get(section), dict) or not raw[section].get("name"):
+            problems.append(f"{where}: {section}.name is missing, expected the name of a {section}")
+    problems += contradictions(where, raw)
+    try:
+        variants = variants_of(where, raw)
+    except UserError as error:
+        return [*problems, str(error)]
+    for name, patch in variants.items():
+        problems += _variant_problems(where, name, patch)
+    return problems or selection_problems(where, raw)
+
+
+def _variant_problems(where: str, name: Any, patch: Any) -> list[str]:
+    problem = folder_name_problem(name)
+    problems = [] if problem is None else [f"{where}: a variant is called {shown(name)}, {problem}"]
+    problem = patch_form_problem(patch)
+    if problem is not None:
+        problems.append(f"{where}: variants.{name}{problem}")
+    if not isinstance(patch, dict):
+        return problems
+    sections = [*SECTIONS, "training"]
+    problems += [
+        f"{where}: variants.{name}.{key} is not a section. {did_you_mean(str(key), sections)}"
+        for key in patch
+        if key not in (*sections, "extends")
+    ]
+    return problems + _patch_problems(f"{where}: variants.{name}", patch, is_patch=True)
+
+
+def _patch_problems(where: str, raw: dict[str, Any], is_patch: bool = False) -> list[str]:
+    problems = []
+    for section in SECTIONS:
+        if section in raw:
+            problems += section_problems(where, section, raw[section], is_patch)
+    if raw.get("training") is not None:
+        problems += section_problems(where, "training", raw["training"], is_patch)
+    return problems
 
 
 def section_problems(where: str, section: str, values: Any, is_patch: bool = False) -> list[str]:
@@ -47,6 +105,23 @@ def shown(value: Any) -> str:
     """A value in a message."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def variants_of(where: Path | str, raw: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The patches of a recipe by name, without those that are taken away."""
+    variants = raw.get("variants") or {}
+    if not isinstance(variants, dict):
+        raise UserError(f"{where}: variants is {shown(variants)}, expected a mapping of names to patches")
+    return {name: patch for name, patch in variants.items() if patch is not None}
+
+
+def patch_form_problem(patch: Any) -> str | None:
+    """What keeps a variant from being applied, to be read after its name."""
+    if not isinstance(patch, dict):
+        return f" is {shown(patch)}, expected a mapping of sections"
+    if not isinstance(patch.get("extends"), str | None):
+        return f".extends is {shown(patch['extends'])}, expected the name of a variant"
+    return None
 
 
 def _unknown(where: str, section: str, path: tuple[int | str, ...], schema: Schema) -> str:

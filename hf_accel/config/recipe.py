@@ -14,8 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hf_accel.config.checks import contradictions, folder_name_problem, selection_problems
-from hf_accel.config.problems import section_problems, shown
+from hf_accel.config.problems import NAMES_OF_ONE_RUN, patch_form_problem, recipe_problems, shown, variants_of
 from hf_accel.config.sections import SECTIONS, DataSettings, ModelSettings
 from hf_accel.config.training import training_settings
 from hf_accel.config.yaml_text import dump_yaml, parse_yaml
@@ -27,8 +26,6 @@ OF_ONE_NAME = {
     "model": ("args", "revision", "pretrained"),
     "data": ("config", "revision", "image_column", "label_column", "class_weights"),
 }
-TOP_LEVEL = ("extends", "name", "variant", "output_name", *SECTIONS, "training", "variants")
-NAMES_OF_ONE_RUN = ("name", "variant", "output_name")  # not inherited
 VARIANT_ALIASES = {"ga": "ga_same_batch"}
 _PACKAGE = Path(__file__).parents[1]
 RECIPES_FOLDER = next(f for f in (_PACKAGE / "recipes", _PACKAGE.parent / "recipes") if f.is_dir())
@@ -84,19 +81,21 @@ class RecipeFile:
     @property
     def variants(self) -> list[str]:
         """Variants that the recipe defines or inherits; null takes an inherited one away."""
-        return list(_variants(self.path, self.raw))
+        return list(variants_of(self.path, self.raw))
 
     def recipe(self, variant: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
         """Apply a variant and then the overrides; see `load_recipe`."""
         raw = self.raw
         if variant is not None:
             variant = VARIANT_ALIASES.get(variant, variant)
-            raw = apply_patch(raw, _variant_patch(self.path, _variants(self.path, raw), variant)) | {"variant": variant}
+            raw = apply_patch(raw, _variant_patch(self.path, variants_of(self.path, raw), variant)) | {
+                "variant": variant
+            }
         before = raw
         raw = apply_patch(raw, overrides or {})
         name = self.path.stem if raw.get("name") is None else raw["name"]
         raw = {**raw, "name": name, "variant": "default" if raw.get("variant") is None else raw["variant"]}
-        problems = _problems(self.given, raw)
+        problems = recipe_problems(self.given, raw)
         if problems:
             raise UserError("\n".join(problems))
         return Recipe(
@@ -238,14 +237,6 @@ def _find_base(path: Path, base: Any) -> Path:
     return shipped[base]
 
 
-def _variants(where: Path | str, raw: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The patches of a recipe by name, without those that are taken away."""
-    variants = raw.get("variants") or {}
-    if not isinstance(variants, dict):
-        raise UserError(f"{where}: variants is {shown(variants)}, expected a mapping of names to patches")
-    return {name: patch for name, patch in variants.items() if patch is not None}
-
-
 def _variant_patch(
     path: Path, variants: dict[str, dict[str, Any]], variant: str, seen: tuple[str, ...] = ()
 ) -> dict[str, Any]:
@@ -253,71 +244,12 @@ def _variant_patch(
         raise UserError(f"{path}: variants.{variant}.extends goes in a circle ({' -> '.join((*seen, variant))})")
     if variant not in variants:
         raise UserError(f"{path.stem}: no variant {variant!r}. {did_you_mean(variant, list(map(str, variants)))}")
-    problem = _form_problem(variants[variant])
+    problem = patch_form_problem(variants[variant])
     if problem is not None:
         raise UserError(f"{path}: variants.{variant}{problem}")
     patch = dict(variants[variant])
     base = patch.pop("extends", None)
     return patch if base is None else merge(_variant_patch(path, variants, base, (*seen, variant)), patch)
-
-
-def _form_problem(patch: Any) -> str | None:
-    """What keeps a variant from being applied, to be read after its name."""
-    if not isinstance(patch, dict):
-        return f" is {shown(patch)}, expected a mapping of sections"
-    if not isinstance(patch.get("extends"), str | None):
-        return f".extends is {shown(patch['extends'])}, expected the name of a variant"
-    return None
-
-
-def _problems(where: str, raw: dict[str, Any]) -> list[str]:
-    problems = [
-        f"{where}: {key} is not a section of a recipe. {did_you_mean(str(key), list(TOP_LEVEL))}"
-        for key in raw
-        if key not in TOP_LEVEL
-    ]
-    for key in NAMES_OF_ONE_RUN:
-        problem = folder_name_problem(raw[key]) if raw.get(key) is not None else None
-        problems += [f"{where}: {key} is {shown(raw[key])}, {problem}"] if problem else []
-    problems += _patch_problems(where, raw)
-    for section in SECTIONS:
-        if not isinstance(raw.get(section), dict) or not raw[section].get("name"):
-            problems.append(f"{where}: {section}.name is missing, expected the name of a {section}")
-    problems += contradictions(where, raw)
-    try:
-        variants = _variants(where, raw)
-    except UserError as error:
-        return [*problems, str(error)]
-    for name, patch in variants.items():
-        problems += _variant_problems(where, name, patch)
-    return problems or selection_problems(where, raw)
-
-
-def _variant_problems(where: str, name: Any, patch: Any) -> list[str]:
-    problem = folder_name_problem(name)
-    problems = [] if problem is None else [f"{where}: a variant is called {shown(name)}, {problem}"]
-    problem = _form_problem(patch)
-    if problem is not None:
-        problems.append(f"{where}: variants.{name}{problem}")
-    if not isinstance(patch, dict):
-        return problems
-    sections = [*SECTIONS, "training"]
-    problems += [
-        f"{where}: variants.{name}.{key} is not a section. {did_you_mean(str(key), sections)}"
-        for key in patch
-        if key not in (*sections, "extends")
-    ]
-    return problems + _patch_problems(f"{where}: variants.{name}", patch, is_patch=True)
-
-
-def _patch_problems(where: str, raw: dict[str, Any], is_patch: bool = False) -> list[str]:
-    problems = []
-    for section in SECTIONS:
-        if section in raw:
-            problems += section_problems(where, section, raw[section], is_patch)
-    if raw.get("training") is not None:
-        problems += section_problems(where, "training", raw["training"], is_patch)
-    return problems
 
 
 def _training(values: dict[str, Any]) -> dict[str, Any]:
