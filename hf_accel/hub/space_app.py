@@ -25,12 +25,14 @@ CSS = ".image-frame img { width: 100%; height: 100%; object-fit: contain; }"
 def build_page(model_name: str, title: str) -> gr.Blocks:
     """The page for a model folder or an id on the Hub."""
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS
-    config = AutoConfig.from_pretrained(model_name)
+    config = AutoConfig.from_pretrained(model_name, trust_remote_code=False)
     if config.to_dict().get("architecture", "").startswith("cifar_"):
         import hf_accel.cifar_nets  # noqa: F401  registers the network with timm
-    model = AutoModelForImageClassification.from_pretrained(model_name, dtype=torch.float32, use_safetensors=True)
+    model = AutoModelForImageClassification.from_pretrained(
+        model_name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
     model.eval()
-    processor = AutoImageProcessor.from_pretrained(model_name)
+    processor = AutoImageProcessor.from_pretrained(model_name, trust_remote_code=False)
     names = model.config.id2label
 
     def classify(image: Image.Image | None) -> tuple[dict[str, float] | None, str]:

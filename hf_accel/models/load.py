@@ -320,6 +320,11 @@ def _hub_errors(what: str, name: str) -> Iterator[None]:
             raise UserError(
                 f"{what}.name: {name} holds no image classifier that can be loaded: {text[:400]}"
             ) from error
+        architecture = name.removeprefix(TIMM_PREFIX).split(".")[0]
+        if name.startswith(TIMM_PREFIX) and not timm.is_model(architecture):
+            raise UserError(
+                f"{what}.name: timm has no model {architecture!r}. {did_you_mean(architecture, timm.list_models())}"
+            ) from error
         raise UserError(
             f"{what}.name: {name} is not on this machine and cannot be fetched from the Hub ({text[:200]}). Its "
             f"config.json, weights and processor would be downloaded. Check the name and the connection, or download it "

@@ -74,7 +74,8 @@ def _logits(model: nn.Module, pixel_values: Tensor) -> Tensor:
     model.eval()
     try:
         with torch.inference_mode():
-            return model(pixel_values=pixel_values).logits.float()
+            # not `model(...)`: accelerate puts autocast around the forward of a model trained in bf16 or fp16
+            return type(model).forward(model, pixel_values=pixel_values).logits.float()
     finally:
         model.train(was_training)
 

@@ -99,6 +99,12 @@ def test_a_folder_that_gives_the_trained_model_passes(saved, channels_last):
     assert model.training
 
 
+def test_a_model_that_was_trained_under_autocast_is_compared_in_float32(saved):
+    folder, model, pixels = saved
+    model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
+    check_saved(folder, model, OLD, pixels)
+
+
 def test_other_class_names_in_the_folder_are_found(saved):
     folder, model, pixels = saved
     with pytest.raises(SavedModelError, match="class 0 is 'ginkgo' instead of 'oak'"):
