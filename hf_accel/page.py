@@ -55,7 +55,9 @@ def write_again(run: FinishedRun) -> list[str]:
         logger.warning("no gallery of mistakes: %s", error)
     splits = splits_of(run)
     loaded = None if splits is None else load_trained(str(run.folder.model))
-    return write_extras(run, predictions, splits, loaded and loaded.model, loaded and loaded.processor)
+    if loaded is None:
+        return write_extras(run, predictions, splits, model=None, processor=None)
+    return write_extras(run, predictions, splits, loaded.model, loaded.processor)
 
 
 def splits_of(run: FinishedRun) -> Splits | None:

@@ -145,7 +145,10 @@ class Plan:
             report = RunReport.load(place)
         steps = entry.recipe.training.get("max_steps", -1)
         if steps <= 0:
-            epoch_steps = math.ceil(report.data.train_rows / report.train.effective_batch_size)
+            rows, batch = report.data.train_rows, report.train.effective_batch_size
+            assert rows is not None, "a run counts its rows"
+            assert batch is not None, "a run has a batch size"
+            epoch_steps = math.ceil(rows / batch)
             steps = math.ceil(entry.recipe.training.get("num_train_epochs", 3) * epoch_steps)
         seconds += max(0, steps - PROBE_STEPS) * (report.train.step_seconds_median or 0.0)
         return seconds, f"from {PROBE_STEPS} steps of {entry.name}"

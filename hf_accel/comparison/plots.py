@@ -122,8 +122,8 @@ def _memory(comparison: Comparison) -> Plot | None:
 def _scatter(
     comparison: Comparison, name: str, against: str, unit: str, value: Callable[[Row], float | None]
 ) -> Plot | None:
-    rows = [(row, value(row), row.mean("accuracy")) for row in comparison.rows]
-    rows = [(row, x, 100 * y) for row, x, y in rows if x is not None and y is not None]
+    figures = [(row, value(row), row.mean("accuracy")) for row in comparison.rows]
+    rows = [(row, x, 100 * y) for row, x, y in figures if x is not None and y is not None]
     if len({x for _, x, _ in rows}) < 2:
         return None
     figure, axes = new_axes(max(3.4, 0.26 * len(rows)))

@@ -32,7 +32,7 @@ def measure(plan: Any) -> dict[str, list[Any]]:
                 if not own or any(run.error is None for run in own):  # an entry that always failed is not tried again
                     own.append(
                         reusable_run(planned, plan.data_fingerprint)
-                        or do_run(planned, bar.refresh if is_terminal else bool)
+                        or do_run(planned, bar.refresh if is_terminal else _no_clock)
                     )
                     if own[-1].error:
                         bar.write(f"{planned.entry.name} failed: {own[-1].error}", file=sys.stderr)
@@ -53,6 +53,10 @@ def rounds_for_noise(plan: Any, runs: dict[str, list[Any]]) -> int:
     if seen.noise is None:
         return PILOT_ROUNDS
     return rounds_needed(round(seen.noise, 3), sum(row.speed is not None for row in seen.rows))
+
+
+def _no_clock() -> None:
+    pass
 
 
 def _interrupt(*_: Any) -> None:

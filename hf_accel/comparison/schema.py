@@ -29,6 +29,12 @@ class RunOutcome:
     report: RunReport | None = None
     error: str | None = None
 
+    @property
+    def measured(self) -> RunReport:
+        """The report of a run that did not fail."""
+        assert self.report is not None, self.error
+        return self.report
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -62,7 +68,7 @@ class Row:
         technique: settings in which the recipe differs from the baseline's: dotted name -> [baseline, this].
         differs: in what the work itself differs from the baseline's, in words.
         trial: in what its runs train less than the file of the recipe says; None when they do not.
-        accuracy_difference: [mean, low, high] over paired seeds, in fractions; low and high None with one seed.
+        accuracy_difference: (mean, low, high) over paired seeds, in fractions; low and high None with one seed.
     """
 
     name: str
@@ -76,7 +82,7 @@ class Row:
     figures: dict[str, dict[str, float | int | None]] = field(default_factory=dict)
     technique: dict[str, list[Any]] = field(default_factory=dict)
     differs: list[str] = field(default_factory=list)
-    accuracy_difference: list[float | None] | None = None
+    accuracy_difference: tuple[float, float | None, float | None] | None = None
     speed: Ratio | None = None
     memory: Ratio | None = None
     trial: str | None = None
@@ -118,8 +124,10 @@ class Comparison:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.get("schema") != SCHEMA:
             raise UserError(f"{path}: schema is {values.get('schema')!r}, expected {SCHEMA}. Compare again.")
-        rows = [
-            Row(**{**row, **{k: Ratio(**row[k]) if row[k] else None for k in ("speed", "memory")}})
-            for row in values.pop("arms")
-        ]
-        return cls(**values, rows=rows)
+        return cls(**values, rows=[_row_from_json(row) for row in values.pop("arms")])
+
+
+def _row_from_json(values: dict[str, Any]) -> Row:
+    ratios = {name: Ratio(**values[name]) if values[name] else None for name in ("speed", "memory")}
+    difference = values["accuracy_difference"]
+    return Row(**{**values, **ratios, "accuracy_difference": None if difference is None else tuple(difference)})

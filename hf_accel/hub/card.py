@@ -74,16 +74,16 @@ def card_metadata(
         base: None when the weights were trained from scratch.
         examples: entries of the `widget` list.
     """
-    task, base_on_hub = recipe.model.task, base is not None and base.on_hub
+    task, public_base = recipe.model.task, base if base is not None and base.on_hub else None
     return ModelCardData(
         license=base.license if base else None,
         # With "transformers" the Hub shows a snippet that cannot load a network which only this package registers.
         library_name="hf_accel" if needs_package(config) else "transformers",
         pipeline_tag=task,
         tags=[task, "hf_accel"],
-        base_model=base.name if base_on_hub else None,
-        base_model_relation="finetune" if base_on_hub else None,
-        base_model_revision=base.revision if base_on_hub else None,
+        base_model=public_base.name if public_base else None,
+        base_model_relation="finetune" if public_base else None,
+        base_model_revision=public_base.revision if public_base else None,
         datasets=[data.name] if data.on_hub else None,
         metrics=["accuracy", "f1"],
         widget=examples or None,
@@ -96,7 +96,7 @@ def _results(report: RunReport, recipe: Recipe, data: Source) -> list[EvalResult
     """Accuracy and macro F1 on the test rows, for `model-index`."""
     if report.test is None:
         return []
-    where = {
+    where: dict[str, Any] = {
         "task_type": recipe.model.task,
         "task_name": recipe.model.task.replace("-", " ").capitalize(),
         "dataset_type": data.name if data.on_hub else "imagefolder" if is_local(recipe.data.name) else data.name,

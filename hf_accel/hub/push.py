@@ -131,18 +131,18 @@ def push_run(
             for write in missing:
                 write(run)
     name = hub_model_id or repository_name(recipe)
-    command = ["hf-accel", "push", str(folder.path), "--hub_model_id", name]
-    command += (["--private"] if private else []) + (["--revision", revision] if revision else [])
-    done = {"repo_id": name, "url": None, "command": shlex.join(command)}
+    words = ["hf-accel", "push", str(folder.path), "--hub_model_id", name]
+    words += (["--private"] if private else []) + (["--revision", revision] if revision else [])
+    command = shlex.join(words)
     for wait in (*WAITS_SECONDS, None):
         try:
-            return _push(run, name, private, revision, token, done["command"])
+            return _push(run, name, private, revision, token, command)
         except UserError:
             raise
         except Exception as error:  # whatever the Hub or the network does, the run has succeeded
             pause = _pause(error, wait)
             if pause is None:
-                return PushResult(**done, error=_why(error, token))
+                return PushResult(repo_id=name, url=None, error=_why(error, token), command=command)
             logger.info("push: %s; trying again in %d s", _why(error, token), pause)
             time.sleep(pause)
     raise AssertionError("the last attempt returns")

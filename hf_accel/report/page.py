@@ -97,7 +97,13 @@ def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
     tiles = []
     if report.test is not None:
         how = "; with test-time augmentation" if report.has_several_views else ""
-        tiles.append(("Test accuracy", format_accuracy(report.test.accuracy), _sampling_interval(report) + how))
+        tiles.append(
+            (
+                "Test accuracy",
+                format_accuracy(report.test.accuracy),
+                _sampling_interval(report.test.accuracy, report.data.test_rows) + how,
+            )
+        )
         tiles.append(("F1 (macro)", format_accuracy(report.test.f1_macro), "mean over the classes"))
         if report.test.top5_accuracy is not None:
             tiles.append(("Top-5 accuracy", format_accuracy(report.test.top5_accuracy), "the class is among five"))
@@ -176,9 +182,8 @@ def _shown(item: GalleryItem) -> dict[str, Any]:
     return {"uri": data_uri(item.image), "alt": alt, "item": item, "small": small}
 
 
-def _sampling_interval(report: RunReport) -> str:
+def _sampling_interval(accuracy: float | None, rows: int | None) -> str:
     """How far the accuracy of one run could be off because the test split is a sample."""
-    rows, accuracy = report.data.test_rows, report.test.accuracy
     if not rows or accuracy is None:
         return "one run"
     low, high = wilson_interval(accuracy, rows)

@@ -23,6 +23,8 @@ from hf_accel.files import write_whole
 from hf_accel.formatting import format_count, format_duration, format_percent, format_score
 
 if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
     from hf_accel.report.run_report import RunReport
 
 INK, MUTED, GRID = "#1f2329", "#5b6572", "#d5dae1"
@@ -31,7 +33,7 @@ THEME = {INK: "ink", MUTED: "muted", GRID: "grid", BLUE: "blue", ORANGE: "orange
          VERMILION: "vermilion", PURPLE: "purple"}  # fmt: skip
 WIDTH = 4.8  # inches: on a phone the page shows a plot at about three quarters of its size, text still readable
 MOST_NAMED = 30  # classes that fit beside an axis
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
     "text.color": INK,
@@ -116,7 +118,8 @@ def _curve(
     for key, label, colour, style in lines:
         points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None and row["epoch"] is not None]
         if points:
-            found.append((label, colour, style, *zip(*points, strict=True)))
+            epochs, values = zip(*points, strict=True)
+            found.append((label, colour, style, epochs, values))
     if not found:
         return None
     figure, axes = new_axes(2.7, width=4.1)

@@ -152,7 +152,7 @@ class RunReport:
     @property
     def score_notes(self) -> list[str]:
         """Sentences without which the scores would be misread: they stand next to them wherever they are shown."""
-        if not self.has_several_views:
+        if self.test is None or not self.has_several_views:
             return []
         return [
             f"Test-time augmentation: {self.test.test_time_augmentation}, so the validation and test figures are of the mean "
@@ -237,7 +237,7 @@ def _from_values(cls: type, values: Any, where: str) -> Any:
         if name not in values:
             if f.default is f.default_factory is dataclasses.MISSING:
                 raise UserError(f"{where}: {name} is absent, expected text. The report is damaged.")
-        elif f.default_factory is not dataclasses.MISSING and not isinstance(values[name], f.default_factory):
+        elif isinstance(f.default_factory, type) and not isinstance(values[name], f.default_factory):
             # The factories are types: list, dict or a section.
             got, expected = type(values[name]).__name__, f.default_factory.__name__
             raise UserError(f"{where}: {name} is {got}, expected {expected}. The report is damaged.")

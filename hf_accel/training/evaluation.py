@@ -37,10 +37,10 @@ class EvaluationMetrics:
         self.num_labels = num_labels
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        top_ids, _, losses, rows = prediction.predictions
+        top_ids, _, losses, rows = prediction.predictions  # type: ignore[misc]  # upstream says a tuple of one
         # a distributed sampler pads the last batch: a row counted twice would change the figures silently
         assert len(np.unique(rows)) == len(rows), "a row was evaluated twice"
-        metrics = classification_metrics(top_ids, prediction.label_ids, self.num_labels)
+        metrics = classification_metrics(top_ids, np.asarray(prediction.label_ids), self.num_labels)
         # the Trainer's own eval_loss is a mean of batch means, which depends on the batches and the processes
         metrics["loss"] = float(losses.mean(dtype=np.float64))
         return {name: value for name, value in metrics.items() if value is not None}

@@ -228,7 +228,13 @@ def refuse_unbuildable(where: str, arguments: TrainingArguments, is_muon: bool) 
     kwargs = arguments.lr_scheduler_kwargs or {}
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     try:
-        get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 100, scheduler_specific_kwargs=dict(kwargs))
+        get_scheduler(
+            arguments.lr_scheduler_type,
+            optimizer,
+            1,
+            100,
+            scheduler_specific_kwargs=dict(kwargs),  # type: ignore[arg-type]  # JSON text has been read by now
+        )
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: training.lr_scheduler_kwargs: {' '.join(str(error).split())}") from None
 
