@@ -44,8 +44,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def write_again(run: FinishedRun) -> list[str]:
     """Write everything that is made from a finished run; returns what could not be."""
-    from hf_accel.models.load import load_trained
-    from hf_accel.report.predictions import Predictions
+    from hf_accel.tasks import TASKS
+    from hf_accel.tasks.predictions import Predictions
     from hf_accel.training.finish import write_extras
 
     predictions = None
@@ -54,18 +54,19 @@ def write_again(run: FinishedRun) -> list[str]:
     except (OSError, ValueError) as error:
         logger.warning("no gallery of mistakes: %s", error)
     splits = splits_of(run)
-    loaded = None if splits is None else load_trained(str(run.folder.model))
-    if loaded is None:
-        return write_extras(run, predictions, splits, model=None, processor=None)
+    if splits is None:
+        return write_extras(run, predictions, splits=None, model=None, processor=None)
+    loaded = TASKS[run.recipe.model.task].load_trained(run.folder.model)
     return write_extras(run, predictions, splits, loaded.model, loaded.processor)
 
 
 def splits_of(run: FinishedRun) -> Splits | None:
     """The rows of the run; None, with a warning, where they cannot be had or are others by now."""
-    from hf_accel.data.splits import load_splits
+    from hf_accel.tasks import TASKS
 
+    task = TASKS[run.recipe.model.task]
     try:
-        splits = load_splits(run.recipe.data, seed=int(run.recipe.training.get("seed", 42)))
+        splits = task.open_splits(run.recipe.data, seed=int(run.recipe.training.get("seed", 42)))
     except UserError as error:
         logger.warning("no pictures: %s", error)
         return None

@@ -40,8 +40,8 @@ from hf_accel.report.plots import Plot, largest_confusions, run_plots
 from hf_accel.runs.folder import RunFolder
 
 if TYPE_CHECKING:
-    from hf_accel.report.gallery import GalleryItem
     from hf_accel.report.run_report import RunReport
+    from hf_accel.tasks.image_gallery import GalleryItem
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from hf_accel.config.recipe import apply_patch, load_recipe
 from hf_accel.data.splits import load_splits
 from hf_accel.models.load import load_trained
 from hf_accel.report.finished_run import FinishedRun
-from hf_accel.report.predictions import Predictions
 from hf_accel.report.run_report import RunReport
+from hf_accel.tasks.image_classification import ImageClassification
+from hf_accel.tasks.predictions import Predictions
 from hf_accel.train import train
 from hf_accel.training import finish
 from tests.conftest import TINY, write_photos
@@ -74,7 +75,7 @@ def test_predictions_are_those_of_the_confusion_matrix(trained):
 
 
 FAILING = {"write_page": "report.html", "write_card": "model card", "write_notebook": "notebook.ipynb",
-           "confident_mistakes": "gallery of mistakes", "data_sample": "sample of the data",
+           "mistakes": "gallery of mistakes", "sample": "sample of the data",
            "write_examples": "examples", "write_whole": "predictions.csv"}  # fmt: skip
 
 
@@ -89,7 +90,7 @@ def test_what_shows_a_run_fails_alone_with_the_command_that_makes_it_later(finis
     def fail(*args, **kwargs):
         raise RuntimeError("no such\ninstruction")
 
-    monkeypatch.setattr(finish, broken, fail)
+    monkeypatch.setattr(ImageClassification if broken in ("mistakes", "sample") else finish, broken, fail)
     predictions = Predictions.load(trained_predictions(finished))
     failed = finish.write_extras(finished, predictions, splits, loaded.model, loaded.processor)
     assert failed == [FAILING[broken]]
