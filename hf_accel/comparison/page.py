@@ -98,7 +98,7 @@ def _accuracy_clause(row: Row) -> str:
     mean, low, high = row.accuracy_difference
     if low is None or high is None:
         return ""
-    told = f"{signed(mean)} points, 95 %: {signed(low)} to {signed(high)}"
+    interval = f"{signed(mean)} points, 95 %: {signed(low)} to {signed(high)}"
     if low <= 0 <= high:
-        return f", with no measurable change of test accuracy ({told})"
-    return f", and test accuracy changes by {told}"
+        return f", with no measurable change of test accuracy ({interval})"
+    return f", and test accuracy changes by {interval}"

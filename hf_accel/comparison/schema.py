@@ -1,4 +1,4 @@
-"""A comparison as data: what is planned, how the runs ended, and the rows of the table; `compare.json` is the last."""
+"""A comparison as data: the entries of its plan, the outcomes of the runs, and the table, which is `compare.json`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Entry:
     name: str
     recipe: Recipe
     refused: str | None = None  # why it cannot run on this machine
-    trial: str | None = None  # in what it trains less than the file of its recipe says
+    trial: str | None = None  # how it trains less than the file of its recipe says
 
 
 @dataclass(kw_only=True)
@@ -59,15 +59,15 @@ class Ratio:
 
 @dataclass(kw_only=True)
 class Row:
-    """What is known of one entry.
+    """The results of one entry.
 
     Attributes:
         figures: name -> {mean, std, n}; std is None with one run. A figure that no run has is absent.
         num_runs: finished runs (seeds), for accuracy.
         num_pairs: pairs with the baseline in the same round, for speed and memory.
         technique: settings in which the recipe differs from the baseline's: dotted name -> [baseline, this].
-        differs: in what the work itself differs from the baseline's, in words.
-        trial: in what its runs train less than the file of the recipe says; None when they do not.
+        differs: how the work itself differs from the baseline's, in words.
+        trial: how its runs train less than the file of the recipe says; None when they do not.
         accuracy_difference: (mean, low, high) over paired seeds, in fractions; low and high None with one seed.
     """
 
@@ -112,10 +112,10 @@ class Comparison:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read `compare.json`, or that of a folder.
+        """Read a `compare.json`, or the one in a folder.
 
         Raises:
-            UserError: there is none, or another version wrote it.
+            UserError: there is no such file, or another version wrote it.
         """
         path = Path(path)
         path = path / "compare.json" if path.is_dir() else path

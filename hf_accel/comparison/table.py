@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from hf_accel.config.recipe import Recipe
     from hf_accel.report.run_report import RunReport
 
-DEFAULT_LEARNING_RATE = 5e-5  # of TrainingArguments
-SHORT_SECONDS = 10.0  # of measured training, below which a stall of the machine decides a ratio
+DEFAULT_LEARNING_RATE = 5e-5  # TrainingArguments' default
+SHORT_SECONDS = 10.0  # in a shorter measured training, a stall of the machine decides the ratio
 
 
 def build_comparison(entries: Sequence[Entry], runs: dict[str, list[RunOutcome]], baseline: str) -> Comparison:
     """Compute the table.
 
     Args:
-        entries: in the order of the rows.
+        entries: the entries, in the order of the rows.
         runs: entry name -> its runs, failed ones included.
-        baseline: name of the entry that the others are divided by.
+        baseline: the name of the entry that the others are divided by.
     """
     finished = {entry.name: {run.round: run for run in runs.get(entry.name, []) if run.report} for entry in entries}
     reports = [run.measured for outcomes in finished.values() for run in outcomes.values()]
@@ -79,7 +79,7 @@ def build_comparison(entries: Sequence[Entry], runs: dict[str, list[RunOutcome]]
 def _notes(
     entries: Sequence[Entry], others: Sequence[Row], finished: dict[str, dict[int, RunOutcome]], baseline: str
 ) -> list[str]:
-    """Sentences below the table: in what its figures are weaker than they look."""
+    """Sentences below the table, about figures that are weaker than they look."""
     notes = []
     base_runs = finished[baseline]
     if not base_runs:
@@ -158,7 +158,7 @@ def recipe_differences(baseline: Recipe, other: Recipe) -> dict[str, list[Any]]:
 
 
 def work_differences(baseline: Recipe, other: Recipe, base_row: Row, row: Row) -> list[str]:
-    """In what a row does other work than the baseline, whatever the technique: phrases for the table."""
+    """How the work of a row differs from the baseline's, whatever the technique: phrases for the table."""
     if not base_row.num_runs or not row.num_runs:
         return []
     rates = [recipe.training.get("learning_rate", DEFAULT_LEARNING_RATE) for recipe in (baseline, other)]

@@ -53,7 +53,7 @@ VERDICT_HEADINGS = (
 
 
 def name_heading(comparison: Comparison) -> str:
-    """What the names of the rows are: variants of one recipe, or recipes."""
+    """The heading of the rows' names: they are variants of one recipe, or recipes."""
     return "variant" if len({row.recipe for row in comparison.rows}) == 1 else "recipe"
 
 
@@ -80,7 +80,7 @@ def figure_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def footnotes(comparison: Comparison) -> list[str]:
-    """What a reader has to know to read the table, one sentence each."""
+    """The facts without which the table cannot be read, one sentence each."""
     differing = [f"`{row.name}`: {'; '.join(row.differs)}." for row in comparison.rows if row.differs]
     lines = []
     if differing:

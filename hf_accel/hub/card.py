@@ -1,6 +1,6 @@
 """The model card: metadata that the Hub understands, and every figure of report.json that a reader needs to judge a model.
 
-It is written into `model/` at the end of every run, pushed or not; what is unknown is left out or said to be unknown.
+It is written into `model/` at the end of every run, pushed or not; unknown facts are left out or said to be unknown.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hf_accel.runs.folder import RunFolder
 def write_card(run: FinishedRun) -> Path:
     """Write `model/README.md` of a run; returns its path.
 
-    Asks the Hub for the base model's licence, and does without when it does not answer.
+    It asks the Hub for the base model's licence; if the Hub does not answer, the card states none.
     """
     folder, recipe = run.folder, run.recipe
     report, config = cleaned_report(run), model_config(folder)
@@ -70,7 +70,7 @@ def card_metadata(
     """The YAML block of the card.
 
     Args:
-        config: of the saved model.
+        config: the configuration of the saved model.
         base: None when the weights were trained from scratch.
         examples: entries of the `widget` list.
     """

@@ -83,7 +83,7 @@ def _usage(recipe: Recipe, needs_package: bool) -> str:
     text = "## Use it\n\n```python\n" + "\n".join(lines) + "\n```"
     if recipe.model.task == "image-classification":
         text += (
-            "\n\n[notebook.ipynb](notebook.ipynb) loads the model, predicts, repeats the evaluation and trains on. "
+            "\n\n[notebook.ipynb](notebook.ipynb) loads the model, predicts, repeats the evaluation and continues the training. "
             f"`hf-accel demo {CARD_PLACEHOLDER}` opens a page to drop images on."
         )
     return text
@@ -212,6 +212,6 @@ def _again(report: RunReport) -> str:
 
 
 def _facts(rows: Iterable[tuple[str, Any]]) -> str:
-    """A two-column table of what is known."""
+    """A two-column table of the facts that are known."""
     known = [[name, value] for name, value in rows if value is not None]
     return format_table(["", ""], known, "markdown", "ll")

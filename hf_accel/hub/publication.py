@@ -1,4 +1,4 @@
-"""What of a run folder may leave this machine: an allow list of files, and text without local paths or secrets.
+"""The part of a run that may leave this machine: an allow list of files, and text without local paths or secrets.
 
 An allow list, because a folder fills up with files nobody thought of: `training_args.bin` and the optimizer's state are
 pickles, which run code where they are opened and hold tokens and paths. Label names are never touched, though some look

@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained page of a run, or of a comparison, that asks nothing of the network.
+"""`report.html`: one self-contained page of a run, or of a comparison, that loads nothing from the network.
 
 There is no script in it: folding is `<details>`, themes and print are CSS, so the page works wherever it is opened,
 mailed or archived.
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LONGEST_SIDE = 176  # pixels of an image in the page: sharp on a dense screen at the 88 CSS pixels it is shown at
-MOST_IMAGES = 48  # of each gallery, so that the page stays below 3 MB
+MOST_IMAGES = 48  # per gallery, so that the page stays below 3 MB
 
 
 def write_page(
@@ -80,12 +80,12 @@ def write_page(
 
 
 def _drawn_plots(report: RunReport, folder: Path) -> dict[str, Plot]:
-    """Save the plots; those that can be drawn, by name."""
+    """Save the plots, and return those that can be drawn, by name."""
     drawn = {}
     for name, plot in run_plots(report).items():
         try:
             plot.save(folder)
-        except Exception as error:  # whatever matplotlib makes of a label: a picture must not cost the page
+        except Exception as error:  # matplotlib can fail at any label, and a picture must not cost the page
             logger.warning("the plot %s cannot be drawn (%s: %s)", name, type(error).__name__, error)
         else:
             drawn[name] = plot
@@ -93,7 +93,7 @@ def _drawn_plots(report: RunReport, folder: Path) -> dict[str, Plot]:
 
 
 def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
-    """(name, figure, remark) of the headline figures; what was not measured is left out."""
+    """(name, figure, remark) of the headline figures; figures that were not measured are left out."""
     tiles = []
     if report.test is not None:
         how = "; with test-time augmentation" if report.has_several_views else ""

@@ -1,4 +1,4 @@
-"""What is kept of each evaluated row, the metrics made of it, and the accuracy on training batches."""
+"""The figures kept for each evaluated row, the metrics made of them, and the accuracy on training batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOP_K = 5
 
 
 def kept_of_rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What an evaluation keeps in place of the logits.
+    """The figures that an evaluation keeps in place of the logits.
 
     Args:
         logits: (B, C).
@@ -47,7 +47,7 @@ class EvaluationMetrics:
 
 
 class TrainAccuracyCallback(TrainerCallback):
-    """Counts the right predictions on the training batches of an epoch: augmented, dropout on.
+    """Counts the correct predictions on the training batches of an epoch: augmented, dropout on.
 
     Args:
         device: the training device, on which the counts stay.
@@ -56,7 +56,7 @@ class TrainAccuracyCallback(TrainerCallback):
     def __init__(self, device: torch.device) -> None:
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.seen = 0
-        self.epoch = 0  # the one that is counted, from 0
+        self.epoch = 0  # the epoch that is counted, from 0
 
     @torch.no_grad()
     def count(self, logits: Tensor, labels: Tensor) -> None:
@@ -66,7 +66,7 @@ class TrainAccuracyCallback(TrainerCallback):
         self.seen += len(labels)
 
     def counts(self) -> Tensor:
-        """(2,) int64: right predictions and rows of this process."""
+        """(2,) int64: correct predictions and rows of this process."""
         return torch.stack([self.correct, torch.full_like(self.correct, self.seen)])
 
     def on_epoch_begin(

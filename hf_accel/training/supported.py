@@ -25,7 +25,7 @@ class Refused:
 
 
 NO_TEXT = "images have no tokens"
-# Only these values do here what they say.
+# Only the values listed here have an effect.
 REFUSED: dict[str, Refused] = {
     "average_tokens_across_devices": Refused((True,), "the loss is the mean over the images of all processes"),
     "batch_eval_metrics": Refused((False,), "F1 is computed from all rows of a split together"),
@@ -185,7 +185,7 @@ TARGETED_OPTIMIZERS = ("galore_", "apollo_")  # they need optim_target_modules, 
 
 
 def refuse_unsupported(where: str, asked: dict[str, Any]) -> None:
-    """Refuse what would have no effect here, or end in a traceback later.
+    """Refuse arguments that would have no effect here, or end in a traceback later.
 
     Args:
         where: the recipe, for the message.
