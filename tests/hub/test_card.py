@@ -161,7 +161,7 @@ def test_label_names_cannot_break_the_tables(tmp_path):
 
 
 def with_classes(folder: Path, count: int) -> Path:
-    """The run, as if its data had so many classes; every class is taken for the next one once."""
+    """The run, as if its data had this many classes; every class is taken for the next one once."""
     names = [f"class {number}" for number in range(count)]
     scores = {"precision": 0.9, "recall": 0.8, "f1": 0.8471, "support": 10}
     confusion = [

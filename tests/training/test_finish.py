@@ -1,4 +1,4 @@
-"""The end of a run: model and scores are safe first, and what shows them may fail without costing the run."""
+"""The end of a run: model and scores are saved first, and the page or the card may fail without costing the run."""
 
 import json
 import shutil
@@ -80,7 +80,9 @@ FAILING = {"write_page": "report.html", "write_card": "model card", "write_noteb
 
 
 @pytest.mark.parametrize("broken", FAILING)
-def test_what_shows_a_run_fails_alone_with_the_command_that_makes_it_later(finished, broken, monkeypatch, caplog):
+def test_each_part_that_shows_a_run_fails_alone_and_names_the_command_that_makes_it_later(
+    finished, broken, monkeypatch, caplog
+):
     folder = finished.folder.path
     before = shown(folder)
     remove_extras(folder)
