@@ -124,7 +124,8 @@ class Comparison:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.get("schema") != SCHEMA:
             raise UserError(f"{path}: schema is {values.get('schema')!r}, expected {SCHEMA}. Compare again.")
-        return cls(**values, rows=[_row_from_json(row) for row in values.pop("arms")])
+        rows = [_row_from_json(row) for row in values.pop("arms")]
+        return cls(**values, rows=rows)
 
 
 def _row_from_json(values: dict[str, Any]) -> Row:
