@@ -149,10 +149,8 @@ class ImageInputs:
         batches = ImageBatches(split, pixels, partners, self.sides)
         return batches if data.transforms == "device" else TransformedBatches(batches, self._augmentation())
 
-    def scored_batches(self, split: ImageSplit | None) -> ImageBatches | None:
+    def scored_batches(self, split: ImageSplit) -> ImageBatches:
         """The dataset that an evaluation reads; raises as `train_batches` does."""
-        if split is None:
-            return None
         return ImageBatches(
             split, open_evaluation_pixels(split, self.recipe.data, self.preprocessing, self.args.device)
         )

@@ -67,7 +67,7 @@ def build_trainer(
         train_transform=inputs.train_transform(),  # augmentation, mixup, progressive resizing, alternating flip
         train_dataset=inputs.train_batches(splits.train),
         eval_transform=inputs.eval_transform(),
-        eval_dataset=inputs.scored_batches(splits.validation),
+        eval_dataset=None if splits.validation is None else inputs.scored_batches(splits.validation),
         test_dataset=inputs.scored_batches(splits.test),
         scoring_model=inputs.scoring_model(),  # test-time augmentation
         methods=methods,

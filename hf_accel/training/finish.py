@@ -133,7 +133,7 @@ def write_extras(
             mistakes = attempt("gallery of mistakes", lambda: task.mistakes(predictions, splits.test))
         sample = attempt("sample of the data", lambda: task.sample(splits.train))
     attempt(folder.page.name, lambda: write_page(folder.path, run.report, mistakes or (), sample or ()))
-    if splits is not None and model is not None:
+    if splits is not None and model is not None and processor is not None:
         attempt("examples", lambda: write_examples(folder, run.recipe, task.examples(splits.test, model, processor)))
     attempt("model card", lambda: write_card(run))
     attempt(folder.notebook.name, lambda: write_notebook(run))
@@ -146,7 +146,7 @@ def check_saved_model(trainer: ImageTrainer, folder: Path) -> None:
     if trainer.is_world_process_zero() and not sharded:
         test = trainer.test_dataset
         trainer.model.eval()
-        batch = trainer._prepare_inputs(test.__getitems__(range(min(IMAGES_COMPARED, len(test)))))
+        batch = trainer._prepare_inputs(test.__getitems__(list(range(min(IMAGES_COMPARED, len(test))))))
         check_saved(folder, trainer.model, trainer.splits.label_names, batch["pixel_values"])
 
 
@@ -205,10 +205,15 @@ def validation_scores(trainer: ImageTrainer) -> Scores | None:
 
 def detailed_scores(predictions: PredictionOutput, label_names: list[str], prefix: str) -> DetailedScores:
     top_ids = predictions.predictions[0]
-    labels = predictions.label_ids
+    labels = np.asarray(predictions.label_ids)
+    figures = classification_metrics(top_ids, labels, len(label_names))
     return DetailedScores(
-        loss=predictions.metrics.get(f"{prefix}_loss"),
-        **classification_metrics(top_ids, labels, len(label_names)),
+        loss=(predictions.metrics or {}).get(f"{prefix}_loss"),
+        accuracy=figures["accuracy"],
+        top5_accuracy=figures["top5_accuracy"],
+        f1_macro=figures["f1_macro"],
+        f1_micro=figures["f1_micro"],
+        f1_weighted=figures["f1_weighted"],
         per_class=per_class(top_ids[:, 0], labels, label_names),
         confusion=confusion(top_ids[:, 0], labels, len(label_names)),
     )
@@ -216,6 +221,6 @@ def detailed_scores(predictions: PredictionOutput, label_names: list[str], prefi
 
 def predictions_of(output: PredictionOutput) -> Predictions:
     """What the Trainer predicted, in the order of rows; several ranks give it in another one."""
-    top_ids, confidence, _, rows = output.predictions
+    top_ids, confidence, _, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
     order = np.argsort(rows)
-    return Predictions(rows[order], output.label_ids[order], top_ids[order, 0], confidence[order])
+    return Predictions(rows[order], np.asarray(output.label_ids)[order], top_ids[order, 0], confidence[order])
