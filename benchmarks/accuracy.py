@@ -92,7 +92,7 @@ def train(recipe: str, seed: int, quick: bool, overrides: dict[str, Any] | None 
     flags |= {"model.name": data_folder(model)} if model and not quick else {}
     flags |= {"seed": seed, "output_dir": folder, **(TINY if quick else {}), **as_flags(overrides or {})}
     is_new = not folder.exists()
-    if (folder / "report.json").is_file():  # of an earlier benchmark, by other code perhaps
+    if (folder / "report.json").is_file():  # left by an earlier benchmark, perhaps by other code
         flags["overwrite"] = ""
         is_new = True
     result = run_recipe(flags)
@@ -100,7 +100,7 @@ def train(recipe: str, seed: int, quick: bool, overrides: dict[str, Any] | None 
 
 
 def mean_and_spread(accuracies: Sequence[float]) -> str:
-    """Mean and, of several runs, the least and the most."""
+    """The mean and, for several runs, the least and the most."""
     spread = f" ({format_score(min(accuracies))} to {format_score(max(accuracies))})" if len(accuracies) > 1 else ""
     return format_score(statistics.mean(accuracies)) + spread
 

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.ceiling`: the training step on one batch that lies ready, and how near a whole run comes to it.
+"""`python -m benchmarks.ceiling`: the training step on one batch that is ready, and how near a whole run comes to it.
 
 The resident batch has no loading, no transforms and no Trainer: only forward, loss, backward, clipping and optimizer,
-with the same settings, on the same network. What a run loses against it is what the input path and the loop cost.
+with the same settings, on the same network. The difference to a whole run is the cost of the input path and the loop.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def resident_and_whole(
     """Train, and take the step again and again on the first batch of the run, in turn.
 
     Args:
-        turn: steps of the one before it is the other's turn.
+        turn: the number of steps after which they take turns.
     Returns:
         resident_images_per_second and flops_per_second of the resident batch, whole_images_per_second of the run and
         whole_of_resident, its share of the former, settings in words.

@@ -2,7 +2,7 @@
 
 As there: `datasets` decodes, `set_transform` runs a torchvision chain on each image where the loader asks for it, a
 stock Trainer trains. Written after the newest version of the script that could be read, of transformers 4.57.5; the
-Trainer is the installed one. Two things differ, both in the peer's favour or to nobody's: with a timm model the script
+Trainer is the installed one. Two things differ, both in the peer's favour or in nobody's: with a timm model the script
 takes timm's train transform, which jitters colours too, and here every program crops and flips only, with the model's own
 interpolation; nothing is saved.
 """

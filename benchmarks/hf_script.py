@@ -1,7 +1,7 @@
 """The Hugging Face example as a command, from pretrained weights to test accuracy: `python -m benchmarks.hf_script`.
 
 Flags are those of TrainingArguments and of `ScriptArguments`. It imports what the example imports, because its start
-counts; see hf_example.py for where the method comes from. Beside its table of metrics it keeps `train_seconds`: those of
+counts; see hf_example.py for where the method comes from. Next to its table of metrics it keeps `train_seconds`: those of
 the steps alone, after the warm-up that this package leaves out, too.
 """
 
@@ -40,7 +40,7 @@ class ScriptArguments:
     model_name_or_path: str
     dataset_name: str = field(metadata={"help": "a folder; columns `image` and `label`"})
     cache_dir: str | None = None
-    scale: list[float] = field(default_factory=lambda: [0.08, 1.0], metadata={"help": "of RandomResizedCrop"})
+    scale: list[float] = field(default_factory=lambda: [0.08, 1.0], metadata={"help": "scale of RandomResizedCrop"})
 
 
 class ImageChain:

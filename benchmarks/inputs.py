@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "every path reads, crops and flips at random, resizes to 224 px, normalises; bilinear; batches of 64 (128 on a GPU)",
         "from the file: decoding included (32 px: lossless WebP or PNG; photographs: JPEG, short side 256); `cache none` "
         "decodes too, the other caches were decoded before",
-        "all cores: one loader worker a core for paths that decode, else the threads of one process",
+        "all cores: one loader worker per core for paths that decode, else the threads of one process",
         "one core: the process may run on one core only; on a GPU the transforms run there either way",
         "within a round the paths take turns in one process; rounds are processes of their own; medians",
     ]
@@ -105,7 +105,7 @@ def rates(place: str, source: str, one_core: bool, seconds: float) -> dict[str, 
     """Images/s of every path, in this process.
 
     Args:
-        place: folder for the disk cache, shared by the rounds.
+        place: a folder for the disk cache, shared by the rounds.
         source: cifar10 or hymenoptera below HF_ACCEL_DATA, or digits.
         one_core: run on one core only.
     """

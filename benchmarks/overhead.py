@@ -1,4 +1,4 @@
-"""`python -m benchmarks.overhead`: what the Trainer's loop costs a step, against a bare PyTorch loop.
+"""`python -m benchmarks.overhead`: what the Trainer's loop costs per step, against a bare PyTorch loop.
 
 A ResNet-20 at 32 px, because its steps are short. Both loops have the same network, images, loader, transforms on the
 device, precision and optimizer; the bare one has nothing else: no schedule, no callbacks, no measurement.
@@ -25,18 +25,18 @@ from hf_accel.training.build import build_trainer
 from hf_accel.training.trainer import ImageTrainer
 
 DESCRIPTION = """\
-Milliseconds a step of the Trainer of this package and of a bare PyTorch loop: ResNet-20, CIFAR-10 at 32 px.
+Milliseconds per step of the Trainer of this package and of a bare PyTorch loop: ResNet-20, CIFAR-10 at 32 px.
 
   python -m benchmarks.overhead"""
 
-HEADINGS = ("batch", "loop", "ms a step", "images/s", "trainer / bare, time (95 % interval)", "pairs")
+HEADINGS = ("batch", "loop", "ms per step", "images/s", "trainer / bare, time (95 % interval)", "pairs")
 LOGGING_STEPS = 94  # of the whole recipe at batch 128; a fiftieth of these few steps would be every other one
 CPU, CUDA, QUICK = Size(128, 120, 10), Size(2048, 300, 30), Size(8, 3, 1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = benchmark_parser("overhead", DESCRIPTION)
-    parser.add_argument("--batch", type=int, help="images a step; default 128 on a CPU, 2048 on a GPU")
+    parser.add_argument("--batch", type=int, help="images per step; default 128 on a CPU, 2048 on a GPU")
     parser.add_argument("--steps", type=int, help="steps of each loop in a round; default 120 on a CPU, 300 on a GPU")
     session = open_session(parser, argv)
     default = QUICK if session.quick else CUDA if session.is_cuda else CPU
@@ -82,9 +82,9 @@ def both_loops(turn: int, **settings: Any) -> dict[str, Any]:
     """Both loops in turn, on one network; the other settings are those of `build_resnet20`.
 
     Args:
-        turn: steps of one loop before it is the other's turn.
+        turn: the number of steps after which the loops take turns.
     Returns:
-        trainer_milliseconds, bare_milliseconds: a step, median of the turns; ratio of the first to the second, median of
+        trainer_milliseconds, bare_milliseconds: per step, median of the turns; ratio of the first to the second, median of
         the pairs of turns.
     """
     trainer, size = build_resnet20(**settings)
@@ -133,7 +133,7 @@ def build_resnet20(
     """The recipe resnet20_cifar10 for a number of steps.
 
     Args:
-        place: folder for what a run writes.
+        place: a folder for the files of the run.
         data: digits, or the name of a folder below HF_ACCEL_DATA.
     """
     quiet_libraries()

@@ -21,7 +21,7 @@ MARK = "measured: "
 
 
 class OutOfTimeError(Exception):
-    """The time that was given is used up; what is measured so far is kept."""
+    """The time that was given is used up; the measurements so far are kept."""
 
 
 def call_in_process(target: str, arguments: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:

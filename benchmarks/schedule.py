@@ -1,6 +1,6 @@
 """`python -m benchmarks.schedule`: a whole fine-tuning, by this package and by the Hugging Face example.
 
-Steps alone do not say what a user waits for: starting, reading, decoding, scoring and saving are in the command. And a
+Steps alone do not say how long a user waits: starting, reading, decoding, scoring and saving are in the command. And a
 quicker step is worth nothing if the model is worse, so the accuracy of both stands next to the seconds.
 """
 
@@ -92,11 +92,11 @@ def notes(recipe: Recipe, schedule: dict[str, Any], scale: list[float], quick: b
         f"hf_accel: the recipe as it is shipped and as the flags above change it: bf16 {args.get('bf16', False)}, "
         f"channels_last {recipe.model.channels_last}, statistics of batch norm frozen "
         f"{recipe.model.freeze_batch_norm}, cache {recipe.data.cache} (every image decoded once), transforms on whole "
-        f"batches, {args.get('per_device_eval_batch_size', 8)} rows an evaluation batch, a checkpoint each epoch, a report, a "
+        f"batches, {args.get('per_device_eval_batch_size', 8)} rows per evaluation batch, a checkpoint per epoch, a report, a "
         "page and a model card at the end",
         "HF example: the method of run_image_classification.py on the installed Trainer: fp32, no worker, NCHW, batch norm "
-        "keeps training its statistics, every image decoded by PIL each time it is read, a torchvision chain an image, 8 rows "
-        "an evaluation batch, one checkpoint and a model card at the end; in evaluation it resizes and crops as the model's "
+        "keeps training its statistics, every image decoded by PIL each time it is read, a torchvision chain per image, 8 rows "
+        "per evaluation batch, one checkpoint and a model card at the end; in evaluation it resizes and crops as the model's "
         "data_config says. With a timm model the published script takes timm's train transform, which jitters colours too: "
         "left out. Other random numbers for order, crops and flips, the same ones for the new head",
     ]
@@ -127,7 +127,7 @@ def example(
 
     Args:
         schedule: TrainingArguments, name for name.
-        scale: of the crop, least and largest share of the image.
+        scale: the least and the largest share of the image that a crop keeps.
     Returns:
         accuracy (test), train_seconds, wall_seconds of the command; or error.
     """

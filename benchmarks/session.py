@@ -28,7 +28,7 @@ from hf_accel.privacy import published_command
 from hf_accel.tables import format_table
 
 RESULTS = processes.REPOSITORY / "benchmarks" / "results"
-REHEARSALS = processes.REPOSITORY / "outputs" / "benchmarks" / "rehearsals"  # a rehearsal is no result
+REHEARSALS = processes.REPOSITORY / "outputs" / "benchmarks" / "rehearsals"  # a rehearsal is not a result
 LIBRARIES = ("torch", "transformers", "timm", "accelerate", "datasets", "hf_accel")
 PROVENANCE = ("python", *LIBRARIES, "driver", "cuda", "commit")
 
@@ -37,8 +37,8 @@ class Session:
     """A benchmark being run.
 
     Args:
-        name: of the benchmark.
-        options: parsed flags of `benchmark_parser`.
+        name: the name of the benchmark.
+        options: the parsed flags of `benchmark_parser`.
         flags: the other flags, those of `hf-accel train`; they apply to the runs of this package.
         argv: the command line without the program.
     """

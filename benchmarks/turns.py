@@ -18,7 +18,7 @@ CPU_TURN, CUDA_TURN = 1, 25  # steps
 
 
 def chosen_turn(session: Session, steps: int) -> int:
-    """Steps of one loop before it is the other's turn."""
+    """The number of steps after which the loops take turns."""
     return min(CUDA_TURN if session.is_cuda else CPU_TURN, steps)
 
 
@@ -33,7 +33,7 @@ class Turns(TrainerCallback):
     Args:
         other: runs the given number of its next steps.
         warmup: steps of both before the first turn.
-        turn: steps.
+        turn: the number of steps of a turn.
     """
 
     def __init__(self, other: Callable[[int], None], warmup: int, turn: int) -> None:
@@ -56,7 +56,7 @@ class Turns(TrainerCallback):
         self.start = now(args.device) if step % self.turn == 0 else self.start
 
     def step_seconds(self) -> tuple[float, float]:
-        """Seconds a step of the Trainer and of the other loop, medians of the turns."""
+        """Seconds per step of the Trainer and of the other loop, medians of the turns."""
         return median(self.trainer_seconds) / self.turn, median(self.other_seconds) / self.turn
 
     def ratio(self) -> float:

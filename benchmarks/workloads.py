@@ -30,7 +30,7 @@ class Size:
     warmup: int  # before, not measured
 
     def for_workers(self, workers: int) -> Size:
-        """A loader with workers starts with two batches a worker in stock: they must not pass for its speed."""
+        """A loader with workers starts with two batches per worker in stock, which must not count as its speed."""
         return Size(self.batch, max(self.steps, 4 * workers), max(self.warmup, 2 * workers))
 
 
@@ -44,7 +44,7 @@ QUICK_MODELS = ("timm/test_resnet",)
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", nargs="+", help="timm/NAME...; default: three of the size that fits the device")
-    parser.add_argument("--batch", type=int, help="images a step; default 16 on a CPU, 128 on a GPU")
+    parser.add_argument("--batch", type=int, help="images per step; default 16 on a CPU, 128 on a GPU")
     parser.add_argument("--steps", type=int, help="steps measured; default 6 on a CPU, 24 on a GPU")
 
 
@@ -84,7 +84,7 @@ class Workload:
 
     Args:
         place: an empty folder.
-        images: how many a run needs at most.
+        images: the most images that a run needs.
         image_folder: whether timm's script runs, too.
     """
 
@@ -105,7 +105,7 @@ class Workload:
         return {"place": self.arguments["folder"]}
 
     def timm_places(self, checkout: Path) -> dict[str, Any]:
-        """What timm's script must be told."""
+        """The places and figures that timm's script needs."""
         written = self._write()
         return {**self.places(), **written, "checkout": str(checkout)}
 

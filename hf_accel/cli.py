@@ -71,7 +71,7 @@ def parse_with_overrides(
 
 
 def is_main_process() -> bool:
-    """Before torch.distributed is up: the launcher says the rank in the environment."""
+    """Whether this is the first of all processes; before torch.distributed is up, the launcher's environment says so."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -99,7 +99,7 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
         if not any(sign in str(error) for sign in ("No space left", "os error 28")):
             raise
         print("error: no space left on the device; what was saved before stays. Free some and repeat the same command "
-              "to go on, or choose another --output_dir.", file=sys.stderr)  # fmt: skip
+              "to resume, or choose another --output_dir.", file=sys.stderr)  # fmt: skip
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -107,17 +107,17 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
 
 
 def run_and_exit(main: Callable[[list[str] | None], int]) -> NoReturn:
-    """Run a command that is all of its process, and end the process without taking it apart.
+    """Run a command that has its process to itself, and end the process without deallocating its modules.
 
-    Python deallocates the modules of torch and transformers object by object, 2 s and more after the last line of a
-    command; the kernel takes their memory back at once. What others registered with atexit is called before.
+    Python deallocates the modules of torch and transformers object by object, which takes 2 s and more after the last
+    line of a command; the kernel frees their memory at once. Functions that others registered with atexit are called first.
     """
     code = None
 
     def exit_now() -> None:
         if code is None:  # an exception, whose exit code Python knows
             return
-        with contextlib.suppress(OSError):  # a reader who has gone: Python says it in its own way
+        with contextlib.suppress(OSError):  # the reader has gone: Python reports it in its own way
             sys.stdout.flush()
             sys.stderr.flush()
             logging.shutdown()
@@ -130,7 +130,7 @@ def run_and_exit(main: Callable[[list[str] | None], int]) -> NoReturn:
 
 @contextlib.contextmanager
 def quick_imports() -> Iterator[None]:
-    """No garbage collection within: it looks for garbage among the objects of modules, of which none is, for a second."""
+    """Import without garbage collection, which would search the objects of modules for a second and free none."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
         width = max(map(len, COMMANDS))
         lines = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in COMMANDS.items())
         print(
-            f"usage: hf-accel VERB ...\n\n{lines}\n\nhf-accel VERB --help explains a verb; hf-accel version names this one."
+            f"usage: hf-accel VERB ...\n\n{lines}\n\nhf-accel VERB --help explains a verb; hf-accel version prints the version."
         )
         return 0 if argv else 2
     if argv[0] in ("--version", "version"):

@@ -27,8 +27,8 @@ OPENING_VARIABLES = ("GRADIO_SHARE", "GRADIO_SERVER_NAME", "GRADIO_ALLOWED_PATHS
 
 def main(argv: list[str] | None = None) -> int:
     parser = command_parser("demo", DESCRIPTION)
-    parser.add_argument("model", metavar="FOLDER_OR_ID", help="folder of a run, of a model, or an id on the Hub")
-    parser.add_argument("--port", type=int, help="of the page; default: the first free one from 7860")
+    parser.add_argument("model", metavar="FOLDER_OR_ID", help="the folder of a run or a model, or an id on the Hub")
+    parser.add_argument("--port", type=int, help="port of the page; default: the first free one from 7860")
     parser.add_argument("--space", type=Path, metavar="FOLDER", help="write a Space there and serve nothing")
     args = parser.parse_args(argv)
     model, title = _find_model(args.model)
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     for name in OPENING_VARIABLES:
         os.environ.pop(name, None)
-    # Gradio reads it on import; no question to a server of its own on each start.
+    # Gradio reads it on import, and would otherwise ask its own server at each start.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from hf_accel.hub.space_app import CSS, LARGEST_UPLOAD, build_page
 

@@ -88,7 +88,8 @@ def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
                 f"--split validation: {recipe.data.name} has none, and data.validation is 0. Use --split test or train."
             )
         loaded = task.load_trained(recipe.model.name, recipe.model.revision)
-        label_names = [loaded.model.config.id2label[i] for i in range(loaded.model.config.num_labels)]
+        names: dict[int, str] = loaded.model.config.id2label  # type: ignore[assignment]  # upstream's type is of input
+        label_names = [names[i] for i in range(len(names))]
         split = dataclasses.replace(split, labels=model_labels(split, label_names), label_names=label_names)
         trainer = build_evaluator(recipe, loaded, split, arguments)
         predictions = trainer.predict(trainer.test_dataset, metric_key_prefix="test")

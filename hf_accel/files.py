@@ -33,7 +33,7 @@ def write_whole(path: Path, text: str) -> Path:
 
 
 def _settle_folder(folder: Path) -> None:
-    """Have the system write the names in a folder to the disk, where it can: Windows opens no folder."""
+    """Have the system write the names in a folder to the disk, where it can: Windows cannot open a folder."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -5,24 +5,24 @@ never read as 0.
 """
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 MISSING = "-"
 UNITS = (("TiB", 2**40, 2), ("GiB", 2**30, 2), ("MiB", 2**20, 1), ("KiB", 2**10, 1))  # name, bytes, decimals
 
 
-def _is_missing(value: float | None) -> bool:
-    return value is None or not math.isfinite(value)
+def _is_measured(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
 
 
-def format_count(value: int | None) -> str:
+def format_count(value: float | None) -> str:
     """A whole number with thousands separated: 1797 -> '1,797'."""
-    return MISSING if _is_missing(value) else f"{value:,.0f}"
+    return f"{value:,.0f}" if _is_measured(value) else MISSING
 
 
 def format_quantity(value: float | None) -> str:
     """A measured figure with about three digits: 12345.6 -> '12,346', 31.42 -> '31.4', 1.234 -> '1.23'."""
-    if _is_missing(value):
+    if not _is_measured(value):
         return MISSING
     # The thresholds are where rounding adds a digit: 99.96 is '100', not '100.0'.
     digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
@@ -31,17 +31,17 @@ def format_quantity(value: float | None) -> str:
 
 def format_score(value: float | None) -> str:
     """A score in [0, 1], or a loss, with four decimals: 0.97778 -> '0.9778'."""
-    return MISSING if _is_missing(value) else f"{value:.4f}"
+    return f"{value:.4f}" if _is_measured(value) else MISSING
 
 
 def format_percent(fraction: float | None) -> str:
     """A fraction as a percentage: 0.031 -> '3.1 %'."""
-    return MISSING if _is_missing(fraction) else f"{100 * fraction:.1f} %"
+    return f"{100 * fraction:.1f} %" if _is_measured(fraction) else MISSING
 
 
 def format_accuracy(fraction: float | None) -> str:
     """A percentage with two decimals, as published tables have: 0.9231 -> '92.31 %'."""
-    return MISSING if _is_missing(fraction) else f"{100 * fraction:.2f} %"
+    return f"{100 * fraction:.2f} %" if _is_measured(fraction) else MISSING
 
 
 def format_bytes(count: float | None) -> str:
@@ -50,7 +50,7 @@ def format_bytes(count: float | None) -> str:
     >>> [format_bytes(count) for count in (100, 9216, 2**27, 3 * 2**30)]
     ['100 B', '9.0 KiB', '0.12 GiB', '3.00 GiB']
     """
-    if _is_missing(count):
+    if not _is_measured(count):
         return MISSING
     for name, size, decimals in UNITS:
         if count >= size / 8:
@@ -60,12 +60,12 @@ def format_bytes(count: float | None) -> str:
 
 def format_gib(gib: float | None) -> str:
     """`format_bytes` of a figure that is in GiB (1024**3 bytes): 0.6138 -> '0.61 GiB'."""
-    return MISSING if _is_missing(gib) else format_bytes(gib * 2**30)
+    return format_bytes(gib * 2**30) if _is_measured(gib) else MISSING
 
 
 def format_energy(joules: float | None) -> str:
     """Joules in the unit of an electricity bill: 7200000 -> '2.00 kWh', 36000 -> '10.0 Wh'."""
-    if _is_missing(joules):
+    if not _is_measured(joules):
         return MISSING
     hours = joules / 3600
     return f"{format_quantity(hours / 1000)} kWh" if hours >= 1000 else f"{format_quantity(hours)} Wh"
@@ -77,7 +77,7 @@ def format_duration(seconds: float | None) -> str:
     >>> [format_duration(s) for s in (0.0413, 12.34, 125, 3720)]
     ['41.3 ms', '12.3 s', '2 min 05 s', '1 h 02 min']
     """
-    if _is_missing(seconds):
+    if not _is_measured(seconds):
         return MISSING
     if seconds < 0.99995:
         return f"{1000 * seconds:.1f} ms"

@@ -20,13 +20,13 @@ Write the page, the plots, the model card and the notebook of a finished run aga
 
   hf-accel page outputs/digits/default
 
-Its figures and its model stay as they are. Pictures are read from the data of the run; where it cannot be had, or has
-changed, the page has none."""
+Its figures and its model stay as they are. Pictures are read from the data of the run; where it is not available, or
+has changed, the page has none."""
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = command_parser("page", DESCRIPTION)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a finished run")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder of a finished run")
     args = parser.parse_args(argv)
     from hf_accel.report.finished_run import FinishedRun
     from hf_accel.runs.folder import IN_USE
@@ -43,9 +43,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write_again(run: FinishedRun) -> list[str]:
-    """Write everything that is made from a finished run; returns what could not be."""
-    from hf_accel.models.load import load_trained
-    from hf_accel.report.predictions import Predictions
+    """Write everything that is made from a finished run; returns the names of the parts that failed."""
+    from hf_accel.tasks import TASKS
+    from hf_accel.tasks.predictions import Predictions
     from hf_accel.training.finish import write_extras
 
     predictions = None
@@ -54,16 +54,19 @@ def write_again(run: FinishedRun) -> list[str]:
     except (OSError, ValueError) as error:
         logger.warning("no gallery of mistakes: %s", error)
     splits = splits_of(run)
-    loaded = None if splits is None else load_trained(str(run.folder.model))
-    return write_extras(run, predictions, splits, loaded and loaded.model, loaded and loaded.processor)
+    if splits is None:
+        return write_extras(run, predictions, splits=None, model=None, processor=None)
+    loaded = TASKS[run.recipe.model.task].load_trained(run.folder.model)
+    return write_extras(run, predictions, splits, loaded.model, loaded.processor)
 
 
 def splits_of(run: FinishedRun) -> Splits | None:
-    """The rows of the run; None, with a warning, where they cannot be had or are others by now."""
-    from hf_accel.data.splits import load_splits
+    """The rows of the run; None, with a warning, where they are not available or have changed."""
+    from hf_accel.tasks import TASKS
 
+    task = TASKS[run.recipe.model.task]
     try:
-        splits = load_splits(run.recipe.data, seed=int(run.recipe.training.get("seed", 42)))
+        splits = task.open_splits(run.recipe.data, seed=int(run.recipe.training.get("seed", 42)))
     except UserError as error:
         logger.warning("no pictures: %s", error)
         return None

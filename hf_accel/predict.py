@@ -78,7 +78,7 @@ def predict(
     loaded = task.load_trained(model_place(model))
     state = PartialState(cpu=accelerator_type() == "cpu")
     loaded.model.to(state.device)
-    names = loaded.model.config.id2label
+    names: dict[int, str] = loaded.model.config.id2label  # type: ignore[assignment]  # upstream's type is of input
     results: list[dict[str, Any]] = []
     refused: list[str] = []
     with state.split_between_processes(list(enumerate(files))) as share:

@@ -19,10 +19,8 @@ pickles, and no path or token of this machine. Log in with `hf auth login` or se
 
 def main(argv: list[str] | None = None) -> int:
     parser = command_parser("push", DESCRIPTION)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a finished run")
-    parser.add_argument(
-        "--hub_model_id", help="name or owner/name; default: the recipe's name, and a model or data set put into it"
-    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder of a finished run")
+    parser.add_argument("--hub_model_id", help="name or owner/name; default: the name of the run's default folder")
     # None, not False: without the flag the account's default decides.
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     parser.add_argument("--revision", help="branch; made when it does not exist")

@@ -1,7 +1,7 @@
 """Tables as text: in the terminal, in Markdown, in LaTeX and as CSV.
 
-Names of classes and files come from other people's folders and data sets. Here they lose what would act instead of
-being shown: control characters in a terminal, markup in a page, formulas in a spreadsheet.
+Names of classes and files come from other people's folders and data sets. Here they lose everything that would act
+instead of being shown: control characters in a terminal, markup in a page, formulas in a spreadsheet.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TextIO
 
-FORMATS = {"plain": "plain", "markdown": "pipe", "latex": "latex_booktabs"}  # of tabulate
+FORMATS = {"plain": "plain", "markdown": "pipe", "latex": "latex_booktabs"}  # their names in tabulate
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-# Characters that move the cursor, hide text or turn its direction round; a lone surrogate cannot be encoded at all.
+# Characters that move the cursor, hide text or reverse its direction; a lone surrogate cannot be encoded at all.
 UNSAFE_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
 DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -84,7 +84,7 @@ def markdown_text(text: str) -> str:
     a\|b \<i\>
     """
     escaped = re.sub(r"([\\|<>`*~\[\]])", r"\\\1", printable(" ".join(text.split())))
-    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped)  # an underscore within a word is no markup
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped)  # an underscore within a word is not markup
 
 
 def csv_cell(value: Any) -> Any:

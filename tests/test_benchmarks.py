@@ -175,7 +175,7 @@ def test_a_stage_without_recipes_says_so(stage):
     assert "do not exist yet" in done.stdout
 
 
-def test_a_stage_that_is_none_is_refused():
+def test_an_unknown_stage_is_refused():
     done = subprocess.run(["bash", str(REPOSITORY / "benchmarks" / "gpu.sh")], capture_output=True, text=True)
     assert done.returncode == 2
     assert "GPU_REHEARSAL" in done.stderr

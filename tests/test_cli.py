@@ -96,7 +96,7 @@ def test_other_failures_keep_their_traceback():
         run(fail, [])
 
 
-def test_a_closed_pipe_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     command = f"{sys.executable} -m hf_accel.cli recipe show vit_cifar10 --variant all | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0
@@ -143,7 +143,7 @@ def test_a_failure_ends_the_process_as_python_does():
     assert "taken apart" in done.stdout
 
 
-def test_collection_goes_on_after_the_imports():
+def test_collection_continues_after_the_imports():
     assert gc.isenabled()
     with quick_imports():
         assert not gc.isenabled()

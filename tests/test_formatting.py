@@ -1,4 +1,4 @@
-"""Figures as text: units that people read, and a dash, never 0, for what was not measured."""
+"""Figures as text: units that people read, and a dash, never 0, for a figure that was not measured."""
 
 import math
 

@@ -37,7 +37,7 @@ def test_a_markdown_table_aligns_its_figures_right_and_escapes_markup():
     assert format_table(["", ""], [["a", "b"]], "markdown", "ll").splitlines()[1].count(":-") == 2
 
 
-def test_a_latex_table_uses_booktabs_and_escapes_what_latex_would_read():
+def test_a_latex_table_uses_booktabs_and_escapes_special_characters():
     text = format_table(["recipe", "accuracy"], [["ga_same_batch", "95.00 ± 0.10 %"]], "latex")
     for part in (r"\begin{tabular}{lr}", r"\toprule", r"ga\_same\_batch", r"95.00 $\pm$ 0.10 \%", r"\bottomrule"):
         assert part in text

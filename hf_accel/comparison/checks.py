@@ -1,6 +1,6 @@
 """Whether the rows of a comparison can start at all, asked once before the first run.
 
-Without it, a model that cannot be had would be found out by one failed run per row.
+Without it, a model that is missing would show only as one failed run per row.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from collections.abc import Sequence
 from hf_accel.config.recipe import Recipe
 from hf_accel.errors import UserError
 
-# Asked in a process of its own: data and model leave no memory, threads or device context in the one that measures.
+# Run in a separate process: data and model leave no memory, threads or device context in the one that measures.
 _QUESTION = "from hf_accel.comparison.checks import answer; answer()"
 
 
 def refusals(recipes: Sequence[Recipe]) -> list[str]:
-    """Why these recipes cannot start: one message for each model or data set that cannot be had.
+    """Why these recipes cannot start: one message for each model or data set that is not available.
 
-    What is downloaded for the answer is there for the runs.
+    Files that are downloaded for the answer are there for the runs.
     """
     if not recipes:
         return []
     asked = pickle.dumps(list(recipes))
     done = subprocess.run([sys.executable, "-c", _QUESTION], input=asked, stdout=subprocess.PIPE)
-    # A process that did not live to answer refuses nothing: the runs will say themselves what is wrong.
+    # A process that died refuses nothing: the runs will say what is wrong.
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else []
 
 
@@ -43,7 +43,7 @@ def answer() -> None:
             _load(recipe)
         except UserError as error:
             found.append(str(error))
-        except Exception:  # not the user's input: the run will fail by it, and its row will say so
+        except Exception:  # not the user's input: the run will fail too, and its row will say why
             continue
     print("\n" + json.dumps(list(dict.fromkeys(found))))
 

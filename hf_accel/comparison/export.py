@@ -46,13 +46,11 @@ def csv_table(comparison: Comparison) -> str:
         ratios: list[float | str | None] = []
         for ratio in (row.speed, row.memory):
             ratios += [None] * 5 if ratio is None else [ratio.ratio, ratio.low, ratio.high, ratio.p_holm, ratio.verdict]
-        lines.append(
-            [row.name, row.recipe, row.variant, row.model, row.parameters, row.failure, row.num_runs, row.num_pairs]
-            + [row.mean(name) for name in FIGURES]
-            + ratios
-            + (row.accuracy_difference or [None] * 3)
-            + ["; ".join(row.differs)]
-        )
+        names = [row.name, row.recipe, row.variant, row.model]
+        state = [row.parameters, row.failure, row.num_runs, row.num_pairs]
+        figures = [row.mean(name) for name in FIGURES]
+        difference = row.accuracy_difference or (None, None, None)
+        lines.append([*names, *state, *figures, *ratios, *difference, "; ".join(row.differs)])
     text = io.StringIO()
     write_csv(text, headings, lines)
     return text.getvalue()

@@ -62,17 +62,17 @@ def write_comparison_page(folder: Path) -> Path:
 
 def summary(comparison: Comparison) -> list[str]:
     """What the comparison found, in sentences that can be quoted."""
-    others = [row for row in comparison.rows if row.speed is not None and row.variant not in AS_PUBLISHED]
+    others = [(row, row.speed) for row in comparison.rows if row.speed and row.variant not in AS_PUBLISHED]
     if not others:
         return ["No row could be compared with the baseline."]
-    if all(row.speed.verdict == "not repeated" for row in others):
+    if all(speed.verdict == "not repeated" for _, speed in others):
         return ["Every row ran once: ratios without an interval, and no verdicts."]
-    faster = sorted((row for row in others if row.speed.verdict == "faster"), key=lambda row: -row.speed.ratio)
+    faster = [(row, speed) for row, speed in others if speed.verdict == "faster"]
     sentences = []
     if faster:
-        best = faster[0]
+        best, speed = max(faster, key=lambda pair: pair[1].ratio)
         sentences.append(
-            f"`{best.name}` is fastest: {format_ratio(best.speed)} times the images/s of `{comparison.baseline}`"
+            f"`{best.name}` is fastest: {format_ratio(speed)} times the images/s of `{comparison.baseline}`"
             f"{_accuracy_clause(best)}."
         )
     else:
@@ -82,10 +82,10 @@ def summary(comparison: Comparison) -> list[str]:
         ("slower", "Measurably slower"),
         ("no measurable difference", "No measurable difference in speed"),
     ):
-        names = [f"`{row.name}`" for row in others if row.speed.verdict == verdict]
+        names = [f"`{row.name}`" for row, speed in others if speed.verdict == verdict]
         if names:
             sentences.append(f"{words}: {', '.join(names)}.")
-    less = [f"`{row.name}`" for row in others if row.memory is not None and row.memory.verdict == "less"]
+    less = [f"`{row.name}`" for row, _ in others if row.memory is not None and row.memory.verdict == "less"]
     if less:
         sentences.append(f"Less memory: {', '.join(less)}.")
     return sentences
@@ -93,10 +93,12 @@ def summary(comparison: Comparison) -> list[str]:
 
 def _accuracy_clause(row: Row) -> str:
     """Whether the speed costs accuracy, as far as the seeds tell."""
-    if row.accuracy_difference is None or row.accuracy_difference[1] is None:
+    if row.accuracy_difference is None:
         return ""
     mean, low, high = row.accuracy_difference
-    told = f"{signed(mean)} points, 95 %: {signed(low)} to {signed(high)}"
+    if low is None or high is None:
+        return ""
+    interval = f"{signed(mean)} points, 95 %: {signed(low)} to {signed(high)}"
     if low <= 0 <= high:
-        return f", with no measurable change of test accuracy ({told})"
-    return f", and test accuracy changes by {told}"
+        return f", with no measurable change of test accuracy ({interval})"
+    return f", and test accuracy changes by {interval}"

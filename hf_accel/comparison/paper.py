@@ -54,7 +54,7 @@ def paper_cells(paper: dict[str, Any]) -> list[list[str]]:
 
 
 def paper_remarks(paper: dict[str, Any]) -> list[str]:
-    """What a reader has to know to read the published figures, one sentence each."""
+    """The facts without which the published figures cannot be read, one sentence each."""
     source = f"Published figures: {paper['source']}, {paper['url']}"
     return [source, *paper["remarks"], f"One command measures all rows that were published: `{paper['command']}`"]
 

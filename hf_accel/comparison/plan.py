@@ -25,7 +25,7 @@ from hf_accel.runs.process import failure_reason, run_process
 from hf_accel.tables import format_table
 
 PROBE_STEPS = 12
-# Settings of `data` that change how images are read, not which: entries that differ in these have the same fingerprint.
+# Settings of `data` that change how images are read, not which images: the fingerprint does not depend on these.
 NOT_OF_ROWS = ("augment", "cache", "cache_dir", "cache_size", "class_weights", "image_size", "progressive_resizing",
                "test_time_augmentation", "transforms")  # fmt: skip
 SET_FOR_EACH_RUN = ("output_dir", "seed", "resume_from_checkpoint")
@@ -96,12 +96,12 @@ class Plan:
         return self._fingerprints[key]
 
     def require_startable(self, overwrite: bool) -> None:
-        """Ask once whether the data and models of the runs that are left can be had.
+        """Ask once whether the data and models of the runs that are left are available.
 
         Args:
             overwrite: finished runs will be measured again, so that all runs are left.
         Raises:
-            UserError: they cannot; nothing was run or changed.
+            UserError: they are not; nothing was run or changed.
         """
         runs = [run for number in range(self.repeats or PILOT_ROUNDS) for run in self.round(number)]
         left = [run.entry.recipe for run in runs if overwrite or reusable_run(run, self.data_fingerprint) is None]
@@ -110,7 +110,7 @@ class Plan:
             raise UserError("\n".join(found))
 
     def describe(self) -> str:
-        """What would run, what is finished already, and how long the rest takes."""
+        """The runs to do, the runs that are finished, and the time that the rest takes."""
         rounds = self.repeats or PILOT_ROUNDS
         runs = [run for number in range(rounds) for run in self.round(number)]
         finished = {run.folder: done for run in runs if (done := reusable_run(run, self.data_fingerprint))}
@@ -129,7 +129,7 @@ class Plan:
         return "\n".join([*lines, f"folder: {self.folder}"])
 
     def _run_seconds(self, finished: list[RunOutcome]) -> tuple[float, str]:
-        """Wall seconds of one run, and how that is known: finished runs, else a few steps of the baseline."""
+        """Wall seconds of one run, and their source: finished runs, else a few steps of the baseline."""
         if finished:
             return sum(run.wall_seconds for run in finished) / len(finished), f"mean of {len(finished)} finished runs"
         entry = next(entry for entry in self.entries if entry.name == self.baseline)
@@ -145,17 +145,20 @@ class Plan:
             report = RunReport.load(place)
         steps = entry.recipe.training.get("max_steps", -1)
         if steps <= 0:
-            epoch_steps = math.ceil(report.data.train_rows / report.train.effective_batch_size)
+            rows, batch = report.data.train_rows, report.train.effective_batch_size
+            assert rows is not None, "a run counts its rows"
+            assert batch is not None, "a run has a batch size"
+            epoch_steps = math.ceil(rows / batch)
             steps = math.ceil(entry.recipe.training.get("num_train_epochs", 3) * epoch_steps)
         seconds += max(0, steps - PROBE_STEPS) * (report.train.step_seconds_median or 0.0)
         return seconds, f"from {PROBE_STEPS} steps of {entry.name}"
 
 
 def shortened(recipe: Recipe, written: Recipe) -> str | None:
-    """In what a recipe trains less than its file says, such as "2 epochs instead of 30"; None when it does not.
+    """How a recipe trains less than its file says, such as "2 epochs instead of 30"; None when it does not.
 
     Args:
-        recipe: with the settings of the command line.
+        recipe: the recipe with the settings of the command line.
         written: the same recipe without them.
     """
     (steps, epochs), (full_steps, full_epochs) = (
@@ -190,13 +193,13 @@ def _wanted_variants(file: RecipeFile, args: argparse.Namespace) -> list[str | N
 
 
 def _rows_key(recipe: Recipe) -> str:
-    """What decides which rows a recipe trains on and is scored on, the seed apart."""
+    """The settings that decide on which rows a recipe trains and is scored, without the seed."""
     rows = {name: value for name, value in asdict(recipe.data).items() if name not in NOT_OF_ROWS}
     return json.dumps(rows, sort_keys=True)
 
 
 def _model_key(recipe: Recipe) -> str:
-    """What decides which weights and processor a recipe loads."""
+    """The settings that decide which weights and processor a recipe loads."""
     model = recipe.model
     return json.dumps(
         [model.name, model.revision, model.pretrained, model.args, recipe.data.image_size], sort_keys=True

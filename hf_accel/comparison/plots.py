@@ -28,7 +28,7 @@ def comparison_plots(comparison: Comparison) -> dict[str, Plot]:
 
 
 def plot_legends(comparison: Comparison) -> dict[str, str]:
-    """What the marks of each plot mean, by its name; a kind of mark that is not on the plot is not named."""
+    """The legend of each plot, by its name; it explains only marks that are on the plot."""
     ratios = [row.speed for row in comparison.rows if row.speed is not None]
     seen = {ratio.verdict for ratio in ratios}
     decided = [verdict for verdict in ("faster", "slower") if verdict in seen]
@@ -64,13 +64,13 @@ def _speed(comparison: Comparison) -> Plot | None:
     _place_ticks(axes, [edge for _, r in rows for edge in (r.low or r.ratio, r.high or r.ratio)])
     axes.set_xlabel(f"images/s, ratio to {comparison.baseline}")
     axes.grid(axis="y", visible=False)
-    told = "; ".join(
+    listed = "; ".join(
         f"{name} {ratio.ratio:.2f}"
         + (f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.low is not None else "")
         + f", {ratio.verdict}"
         for name, ratio in rows
     )
-    alt = f"Images per second as a ratio to {comparison.baseline}, with 95 % intervals: {told}."
+    alt = f"Images per second as a ratio to {comparison.baseline}, with 95 % intervals: {listed}."
     return Plot("speed", "Speed against the baseline", figure, alt)
 
 
@@ -115,15 +115,15 @@ def _memory(comparison: Comparison) -> Plot | None:
     axes.set_xlabel("GiB")
     axes.grid(axis="y", visible=False)
     what = "device" if comparison.memory_kind == "peak_memory_gib" else "process (anonymous)"
-    told = "; ".join(f"{row.name} {format_gib(peak)}" for row, peak in zip(rows, peaks, strict=True))
-    return Plot("memory", f"Peak memory of the {what}", figure, f"Peak memory of the {what}: {told}.")
+    listed = "; ".join(f"{row.name} {format_gib(peak)}" for row, peak in zip(rows, peaks, strict=True))
+    return Plot("memory", f"Peak memory of the {what}", figure, f"Peak memory of the {what}: {listed}.")
 
 
 def _scatter(
     comparison: Comparison, name: str, against: str, unit: str, value: Callable[[Row], float | None]
 ) -> Plot | None:
-    rows = [(row, value(row), row.mean("accuracy")) for row in comparison.rows]
-    rows = [(row, x, 100 * y) for row, x, y in rows if x is not None and y is not None]
+    figures = [(row, value(row), row.mean("accuracy")) for row in comparison.rows]
+    rows = [(row, x, 100 * y) for row, x, y in figures if x is not None and y is not None]
     if len({x for _, x, _ in rows}) < 2:
         return None
     figure, axes = new_axes(max(3.4, 0.26 * len(rows)))
@@ -138,9 +138,9 @@ def _scatter(
     _label_next_to(axes, [(row.name, x, y) for row, x, y in rows])
     axes.set_xlabel(unit)
     axes.set_ylabel("test accuracy, %")
-    told = "; ".join(f"{row.name} {y:.2f} % at {x:.3g}" for row, x, y in rows)
+    listed = "; ".join(f"{row.name} {y:.2f} % at {x:.3g}" for row, x, y in rows)
     title = f"Accuracy against {against}"
-    return Plot(f"accuracy_by_{name}", title, figure, f"{title} ({unit}): {told}.")
+    return Plot(f"accuracy_by_{name}", title, figure, f"{title} ({unit}): {listed}.")
 
 
 def _time_unit(comparison: Comparison) -> tuple[str, Callable[[Row], float | None]]:

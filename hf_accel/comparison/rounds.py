@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 
 def measure(plan: Any) -> dict[str, list[Any]]:
-    """Do every run that is not there yet, round by round, until the rounds suffice.
+    """Do every run that is missing, round by round, until there are enough rounds.
 
     Args:
         plan: a `comparison.plan.Plan`.
@@ -23,7 +23,7 @@ def measure(plan: Any) -> dict[str, list[Any]]:
     signal.signal(signal.SIGTERM, _interrupt)  # so that the run in progress is ended, too
     runs: dict[str, list[Any]] = {entry.name: [] for entry in plan.entries}
     number, rounds = 0, plan.repeats or PILOT_ROUNDS
-    is_terminal = sys.stderr.isatty()  # a log file wants a line a run, not one a second
+    is_terminal = sys.stderr.isatty()  # a log file wants one line per run, not one per second
     with tqdm(total=rounds * len(plan.round(0)), desc="compare", unit="run", file=sys.stderr) as bar:
         while number < rounds:
             for planned in plan.round(number):
@@ -32,7 +32,7 @@ def measure(plan: Any) -> dict[str, list[Any]]:
                 if not own or any(run.error is None for run in own):  # an entry that always failed is not tried again
                     own.append(
                         reusable_run(planned, plan.data_fingerprint)
-                        or do_run(planned, bar.refresh if is_terminal else bool)
+                        or do_run(planned, bar.refresh if is_terminal else _no_clock)
                     )
                     if own[-1].error:
                         bar.write(f"{planned.entry.name} failed: {own[-1].error}", file=sys.stderr)
@@ -45,7 +45,7 @@ def measure(plan: Any) -> dict[str, list[Any]]:
 
 
 def rounds_for_noise(plan: Any, runs: dict[str, list[Any]]) -> int:
-    """How many rounds the noise of the first ones asks for."""
+    """The number of rounds that the noise of the first ones calls for."""
     from hf_accel.comparison.table import build_comparison
     from hf_accel.measure.paired import PILOT_ROUNDS, rounds_needed
 
@@ -53,6 +53,10 @@ def rounds_for_noise(plan: Any, runs: dict[str, list[Any]]) -> int:
     if seen.noise is None:
         return PILOT_ROUNDS
     return rounds_needed(round(seen.noise, 3), sum(row.speed is not None for row in seen.rows))
+
+
+def _no_clock() -> None:
+    pass
 
 
 def _interrupt(*_: Any) -> None:

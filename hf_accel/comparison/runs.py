@@ -32,7 +32,7 @@ RECORD = "compare_run.json"
 RUNS = "runs"
 ROUND = re.compile(r"round-\d+(-replaced)?")
 WRITTEN = ("report.html", "plots", "compare.csv", "compare.md", "compare.tex")  # after compare.json
-# Asked in a process of its own: a CUDA context in this one would stay on the device during every run.
+# Run in a separate process: a CUDA context in this one would stay on the device during every run.
 _PROBE = """
 import json
 from hf_accel.training.arguments import accelerator_type
@@ -115,7 +115,7 @@ def plan_run(entry: Entry, round_number: int, folder: Path, options: Sequence[st
     """Describe one run without doing it.
 
     Args:
-        folder: of the comparison.
+        folder: the folder of the comparison.
         options: `--recipe` and what follows it, for `hf_accel.train`.
     """
     seed = seed_of(entry, round_number)
@@ -129,7 +129,7 @@ def plan_run(entry: Entry, round_number: int, folder: Path, options: Sequence[st
 
 
 def reusable_run(planned: PlannedRun, data_fingerprint: Callable[[Entry, int], str]) -> RunOutcome | None:
-    """The run that an earlier comparison left here, if it is this one."""
+    """The run that an earlier comparison left here, if it is the same run."""
     for folder in (planned.folder, planned.replaced):
         values = finished_record(folder)
         if values is None or values["key"] != planned.key:
@@ -141,7 +141,7 @@ def reusable_run(planned: PlannedRun, data_fingerprint: Callable[[Entry, int], s
 
 
 def finished_record(folder: Path) -> dict[str, Any] | None:
-    """What was noted of the run in this folder; None when it was cut off or failed."""
+    """The record of the run in this folder; None when it was interrupted or failed."""
     record = folder / RECORD
     if not record.is_file() or not RunFolder(folder).is_finished:
         return None
@@ -150,12 +150,12 @@ def finished_record(folder: Path) -> dict[str, Any] | None:
 
 
 def do_run(planned: PlannedRun, tick: Callable[[], None]) -> RunOutcome:
-    """Train in a process of its own; a failure is part of the answer.
+    """Train in a separate process; a failure is an outcome, not an exception.
 
     Args:
-        tick: called about once a second while the run goes on, for the clock of a progress bar.
+        tick: called about once a second while the run lasts, for the clock of a progress bar.
     """
-    if finished_record(planned.folder) is not None:  # of other settings, which may be the right ones
+    if finished_record(planned.folder) is not None:  # a run with other settings, which may be the right ones
         shutil.rmtree(planned.replaced, ignore_errors=True)
         planned.folder.rename(planned.replaced)
     elif planned.folder.exists():

@@ -1,4 +1,4 @@
-"""A comparison as data: what is planned, how the runs ended, and the rows of the table; `compare.json` is the last."""
+"""A comparison as data: the entries of its plan, the outcomes of the runs, and the table, which is `compare.json`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ class RunOutcome:
     report: RunReport | None = None
     error: str | None = None
 
+    @property
+    def measured(self) -> RunReport:
+        """The report of a run that did not fail."""
+        assert self.report is not None, self.error
+        return self.report
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -37,7 +43,7 @@ class Entry:
     name: str
     recipe: Recipe
     refused: str | None = None  # why it cannot run on this machine
-    trial: str | None = None  # in what it trains less than the file of its recipe says
+    trial: str | None = None  # how it trains less than the file of its recipe says
 
 
 @dataclass(kw_only=True)
@@ -53,16 +59,16 @@ class Ratio:
 
 @dataclass(kw_only=True)
 class Row:
-    """What is known of one entry.
+    """The results of one entry.
 
     Attributes:
         figures: name -> {mean, std, n}; std is None with one run. A figure that no run has is absent.
         num_runs: finished runs (seeds), for accuracy.
         num_pairs: pairs with the baseline in the same round, for speed and memory.
         technique: settings in which the recipe differs from the baseline's: dotted name -> [baseline, this].
-        differs: in what the work itself differs from the baseline's, in words.
-        trial: in what its runs train less than the file of the recipe says; None when they do not.
-        accuracy_difference: [mean, low, high] over paired seeds, in fractions; low and high None with one seed.
+        differs: how the work itself differs from the baseline's, in words.
+        trial: how its runs train less than the file of the recipe says; None when they do not.
+        accuracy_difference: (mean, low, high) over paired seeds, in fractions; low and high None with one seed.
     """
 
     name: str
@@ -76,7 +82,7 @@ class Row:
     figures: dict[str, dict[str, float | int | None]] = field(default_factory=dict)
     technique: dict[str, list[Any]] = field(default_factory=dict)
     differs: list[str] = field(default_factory=list)
-    accuracy_difference: list[float | None] | None = None
+    accuracy_difference: tuple[float, float | None, float | None] | None = None
     speed: Ratio | None = None
     memory: Ratio | None = None
     trial: str | None = None
@@ -106,10 +112,10 @@ class Comparison:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read `compare.json`, or that of a folder.
+        """Read a `compare.json`, or the one in a folder.
 
         Raises:
-            UserError: there is none, or another version wrote it.
+            UserError: there is no such file, or another version wrote it.
         """
         path = Path(path)
         path = path / "compare.json" if path.is_dir() else path
@@ -118,8 +124,11 @@ class Comparison:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.get("schema") != SCHEMA:
             raise UserError(f"{path}: schema is {values.get('schema')!r}, expected {SCHEMA}. Compare again.")
-        rows = [
-            Row(**{**row, **{k: Ratio(**row[k]) if row[k] else None for k in ("speed", "memory")}})
-            for row in values.pop("arms")
-        ]
+        rows = [_row_from_json(row) for row in values.pop("arms")]
         return cls(**values, rows=rows)
+
+
+def _row_from_json(values: dict[str, Any]) -> Row:
+    ratios = {name: Ratio(**values[name]) if values[name] else None for name in ("speed", "memory")}
+    difference = values["accuracy_difference"]
+    return Row(**{**values, **ratios, "accuracy_difference": None if difference is None else tuple(difference)})

@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from hf_accel.config.recipe import Recipe
     from hf_accel.report.run_report import RunReport
 
-DEFAULT_LEARNING_RATE = 5e-5  # of TrainingArguments
-SHORT_SECONDS = 10.0  # of measured training, below which a stall of the machine decides a ratio
+DEFAULT_LEARNING_RATE = 5e-5  # TrainingArguments' default
+SHORT_SECONDS = 10.0  # in a shorter measured training, a stall of the machine decides the ratio
 
 
 def build_comparison(entries: Sequence[Entry], runs: dict[str, list[RunOutcome]], baseline: str) -> Comparison:
     """Compute the table.
 
     Args:
-        entries: in the order of the rows.
+        entries: the entries, in the order of the rows.
         runs: entry name -> its runs, failed ones included.
-        baseline: name of the entry that the others are divided by.
+        baseline: the name of the entry that the others are divided by.
     """
     finished = {entry.name: {run.round: run for run in runs.get(entry.name, []) if run.report} for entry in entries}
-    reports = [run.report for outcomes in finished.values() for run in outcomes.values()]
+    reports = [run.measured for outcomes in finished.values() for run in outcomes.values()]
     on_device = any(report.train.peak_memory_gib is not None for report in reports)
     memory_kind = "peak_memory_gib" if on_device else "peak_anonymous_gib"
     rows = [_row(entry, runs.get(entry.name, []), finished[entry.name]) for entry in entries]
@@ -59,16 +59,16 @@ def build_comparison(entries: Sequence[Entry], runs: dict[str, list[RunOutcome]]
         row.num_pairs = len(pairs[row.name])
         row.accuracy_difference = _accuracy_difference(finished[row.name], base_runs)
         row.differs = work_differences(by_name[baseline].recipe, by_name[row.name].recipe, base_row, row)
-    tables = [table for table in speeds.values() if len(table[0]) > 1]
-    noise = paired_noise(tables) if tables else None
-    fewest = min((len(table[0]) for table in tables), default=0)
+    repeated = [table for table in speeds.values() if len(table[0]) > 1]
+    noise = paired_noise(repeated) if repeated else None
+    fewest = min((len(table[0]) for table in repeated), default=0)
     first = reports[0] if reports else None
     return Comparison(
         baseline=baseline,
         rounds=max((len(outcomes) for outcomes in finished.values()), default=0),
         memory_kind=memory_kind,
         noise=noise,
-        smallest_effect=smallest_effect(noise, fewest, len(tables)) if noise is not None else None,
+        smallest_effect=smallest_effect(noise, fewest, len(repeated)) if noise is not None else None,
         environment=first.environment if first else {},
         data=dataclasses.asdict(first.data) if first else {},
         rows=rows,
@@ -79,7 +79,7 @@ def build_comparison(entries: Sequence[Entry], runs: dict[str, list[RunOutcome]]
 def _notes(
     entries: Sequence[Entry], others: Sequence[Row], finished: dict[str, dict[int, RunOutcome]], baseline: str
 ) -> list[str]:
-    """Sentences below the table: in what its figures are weaker than they look."""
+    """Sentences below the table, about figures that are weaker than they look."""
     notes = []
     base_runs = finished[baseline]
     if not base_runs:
@@ -93,7 +93,7 @@ def _notes(
             )
         if row.variant in AS_PUBLISHED:
             notes.append(f"`{row.name}` repeats a published, confounded setting: it does not judge a single technique.")
-    seconds = [run.report.train.seconds for outcomes in finished.values() for run in outcomes.values()]
+    seconds = [run.measured.train.seconds for outcomes in finished.values() for run in outcomes.values()]
     shortest = min((value for value in seconds if value is not None), default=None)
     if shortest is not None and shortest < SHORT_SECONDS:
         notes.append(
@@ -121,7 +121,7 @@ def timing_pairs(
             continue
         round_seconds = sum(outcomes[number].wall_seconds for outcomes in finished.values() if number in outcomes)
         if abs(run.started - base.started) <= 2 * round_seconds + 60:
-            pairs.append((run.report, base.report))
+            pairs.append((run.measured, base.measured))
     return pairs
 
 
@@ -158,7 +158,7 @@ def recipe_differences(baseline: Recipe, other: Recipe) -> dict[str, list[Any]]:
 
 
 def work_differences(baseline: Recipe, other: Recipe, base_row: Row, row: Row) -> list[str]:
-    """In what a row does other work than the baseline, whatever the technique: phrases for the table."""
+    """How the work of a row differs from the baseline's, whatever the technique: phrases for the table."""
     if not base_row.num_runs or not row.num_runs:
         return []
     rates = [recipe.training.get("learning_rate", DEFAULT_LEARNING_RATE) for recipe in (baseline, other)]
@@ -179,7 +179,7 @@ def _row(entry: Entry, runs: Sequence[RunOutcome], finished: dict[int, RunOutcom
     failure = entry.refused
     if failed:
         failure = failed[0].error if not finished else f"{len(failed)} of {len(runs)} runs failed: {failed[0].error}"
-    reports = [finished[number].report for number in sorted(finished)]
+    reports = [finished[number].measured for number in sorted(finished)]
     row = Row(
         name=entry.name,
         recipe=entry.recipe.name,
@@ -192,7 +192,7 @@ def _row(entry: Entry, runs: Sequence[RunOutcome], finished: dict[int, RunOutcom
     )
     columns = [run_figures(report) for report in reports]
     for name in columns[0] if columns else ():
-        values = [column[name] for column in columns if column[name] is not None]
+        values = [value for column in columns if (value := column[name]) is not None]
         if values:
             std = statistics.stdev(values) if len(values) > 1 else None
             row.figures[name] = {"mean": statistics.fmean(values), "std": std, "n": len(values)}
@@ -200,8 +200,8 @@ def _row(entry: Entry, runs: Sequence[RunOutcome], finished: dict[int, RunOutcom
 
 
 def _figures(pairs: Sequence[tuple[RunReport, RunReport]], name: str) -> tuple[list[float], list[float]]:
-    both = [(run_figures(own)[name], run_figures(base)[name]) for own, base in pairs]
-    both = [(own, base) for own, base in both if own and base]
+    figures = [(run_figures(own)[name], run_figures(base)[name]) for own, base in pairs]
+    both = [(own, base) for own, base in figures if own and base]
     return [own for own, _ in both], [base for _, base in both]
 
 
@@ -211,10 +211,12 @@ def _ratio(ratio: PairedRatio | None, p_holm: float | None, verdict: str) -> Rat
     return Ratio(ratio=ratio.ratio, low=ratio.low, high=ratio.high, p_holm=p_holm, verdict=verdict)
 
 
-def _accuracy_difference(own: dict[int, RunOutcome], base: dict[int, RunOutcome]) -> list[float | None] | None:
-    both = [(own[number].report.test, base[number].report.test) for number in sorted(own.keys() & base.keys())]
-    both = [(a.accuracy, b.accuracy) for a, b in both if a and b and a.accuracy is not None and b.accuracy is not None]
-    return list(paired_difference(*zip(*both, strict=True))) if both else None
+def _accuracy_difference(
+    own: dict[int, RunOutcome], base: dict[int, RunOutcome]
+) -> tuple[float, float | None, float | None] | None:
+    tests = [(own[number].measured.test, base[number].measured.test) for number in sorted(own.keys() & base.keys())]
+    both = [(a.accuracy, b.accuracy) for a, b in tests if a and b and a.accuracy is not None and b.accuracy is not None]
+    return paired_difference([a for a, _ in both], [b for _, b in both]) if both else None
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

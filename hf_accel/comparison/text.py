@@ -53,7 +53,7 @@ VERDICT_HEADINGS = (
 
 
 def name_heading(comparison: Comparison) -> str:
-    """What the names of the rows are: variants of one recipe, or recipes."""
+    """The heading of the rows' names: they are variants of one recipe, or recipes."""
     return "variant" if len({row.recipe for row in comparison.rows}) == 1 else "recipe"
 
 
@@ -80,7 +80,7 @@ def figure_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def footnotes(comparison: Comparison) -> list[str]:
-    """What a reader has to know to read the table, one sentence each."""
+    """The facts without which the table cannot be read, one sentence each."""
     differing = [f"`{row.name}`: {'; '.join(row.differs)}." for row in comparison.rows if row.differs]
     lines = []
     if differing:
@@ -129,7 +129,7 @@ def format_ratio(ratio: Ratio | None) -> str:
 
 def format_interval(ratio: Ratio) -> str:
     """'1.38 to 1.46'; empty without repeats. Two noisy pairs can give bounds in the millions: they say only "unknown"."""
-    if ratio.low is None:
+    if ratio.low is None or ratio.high is None:
         return ""
     low = f"{ratio.low:.2f}" if ratio.low >= 0.01 else "< 0.01"
     high = f"{ratio.high:.2f}" if ratio.high <= 100 else "> 100"
@@ -142,12 +142,12 @@ def verdict_word(ratio: Ratio | None, failure: str | None) -> str:
     return ratio.verdict
 
 
-def points(difference: list[float | None] | None) -> str:
+def points(difference: tuple[float, float | None, float | None] | None) -> str:
     """A difference of accuracy in percentage points: '+0.12 (-0.30 to +0.54)'."""
     if difference is None:
         return MISSING
     mean, low, high = difference
-    return signed(mean) if low is None else f"{signed(mean)} ({signed(low)} to {signed(high)})"
+    return signed(mean) if low is None or high is None else f"{signed(mean)} ({signed(low)} to {signed(high)})"
 
 
 def signed(fraction: float) -> str:

@@ -1,6 +1,6 @@
 """The model card: metadata that the Hub understands, and every figure of report.json that a reader needs to judge a model.
 
-It is written into `model/` at the end of every run, pushed or not; what is unknown is left out or said to be unknown.
+It is written into `model/` at the end of every run, pushed or not; unknown facts are left out or said to be unknown.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hf_accel.runs.folder import RunFolder
 def write_card(run: FinishedRun) -> Path:
     """Write `model/README.md` of a run; returns its path.
 
-    Asks the Hub for the base model's licence, and does without when it does not answer.
+    It asks the Hub for the base model's licence; if the Hub does not answer, the card states none.
     """
     folder, recipe = run.folder, run.recipe
     report, config = cleaned_report(run), model_config(folder)
@@ -70,20 +70,20 @@ def card_metadata(
     """The YAML block of the card.
 
     Args:
-        config: of the saved model.
+        config: the configuration of the saved model.
         base: None when the weights were trained from scratch.
         examples: entries of the `widget` list.
     """
-    task, base_on_hub = recipe.model.task, base is not None and base.on_hub
+    task, public_base = recipe.model.task, base if base is not None and base.on_hub else None
     return ModelCardData(
         license=base.license if base else None,
         # With "transformers" the Hub shows a snippet that cannot load a network which only this package registers.
         library_name="hf_accel" if needs_package(config) else "transformers",
         pipeline_tag=task,
         tags=[task, "hf_accel"],
-        base_model=base.name if base_on_hub else None,
-        base_model_relation="finetune" if base_on_hub else None,
-        base_model_revision=base.revision if base_on_hub else None,
+        base_model=public_base.name if public_base else None,
+        base_model_relation="finetune" if public_base else None,
+        base_model_revision=public_base.revision if public_base else None,
         datasets=[data.name] if data.on_hub else None,
         metrics=["accuracy", "f1"],
         widget=examples or None,
@@ -96,7 +96,7 @@ def _results(report: RunReport, recipe: Recipe, data: Source) -> list[EvalResult
     """Accuracy and macro F1 on the test rows, for `model-index`."""
     if report.test is None:
         return []
-    where = {
+    where: dict[str, Any] = {
         "task_type": recipe.model.task,
         "task_name": recipe.model.task.replace("-", " ").capitalize(),
         "dataset_type": data.name if data.on_hub else "imagefolder" if is_local(recipe.data.name) else data.name,

@@ -83,7 +83,7 @@ def _usage(recipe: Recipe, needs_package: bool) -> str:
     text = "## Use it\n\n```python\n" + "\n".join(lines) + "\n```"
     if recipe.model.task == "image-classification":
         text += (
-            "\n\n[notebook.ipynb](notebook.ipynb) loads the model, predicts, repeats the evaluation and trains on. "
+            "\n\n[notebook.ipynb](notebook.ipynb) loads the model, predicts, repeats the evaluation and continues the training. "
             f"`hf-accel demo {CARD_PLACEHOLDER}` opens a page to drop images on."
         )
     return text
@@ -118,9 +118,9 @@ def _results(report: RunReport) -> str:
 
 
 def _per_class(report: RunReport) -> str:
-    classes = report.test.per_class if report.test else None
-    if not classes:
+    if report.test is None or not report.test.per_class:
         return ""
+    classes = report.test.per_class
     scores = [[c["label"], *(format_score(c[k]) for k in ("precision", "recall", "f1")), c["support"]] for c in classes]
     text = format_table(["class", "precision", "recall", "F1", "images"], scores, "markdown")
     if len(classes) > FOLDED_FROM_CLASSES:
@@ -144,12 +144,12 @@ def _plots(plots: list[str]) -> str:
 
 def _data(report: RunReport, recipe: Recipe, data: Source) -> str:
     rows = [
-        ["Train / validation / test images", " / ".join(
-            format_count(n) for n in (report.data.train_rows, report.data.validation_rows, report.data.test_rows))],
-        ["Configuration", recipe.data.config],
-        ["Revision", data.revision],
-        ["Fingerprint of the rows used", report.data.fingerprint],
-        ["Unreadable images left out", len(report.data.skipped) or None],
+        ("Train / validation / test images", " / ".join(
+            format_count(n) for n in (report.data.train_rows, report.data.validation_rows, report.data.test_rows))),
+        ("Configuration", recipe.data.config),
+        ("Revision", data.revision),
+        ("Fingerprint of the rows used", report.data.fingerprint),
+        ("Unreadable images left out", len(report.data.skipped) or None),
     ]  # fmt: skip
     return f"## Data\n\n{_link(data, 'datasets/')}\n\n{_facts(rows)}"
 
@@ -157,16 +157,16 @@ def _data(report: RunReport, recipe: Recipe, data: Source) -> str:
 def _training(report: RunReport) -> str:
     train = report.train
     facts = [
-        ["Steps / epochs", f"{format_count(train.steps)} / {format_quantity(train.epochs)}"],
-        ["Effective batch size", train.effective_batch_size],
-        ["Processes", train.world_size],
-        ["Time, optimisation only", _known(format_duration, train.seconds)],
-        ["Compilation, not in that time", _known(format_duration, train.compile_seconds)],
-        ["Images per second, optimisation only", _known(format_quantity, train.images_per_second)],
-        ["Waiting for data", _known(format_percent, train.data_wait_fraction)],
-        ["Peak memory on the device", _known(format_gib, train.peak_memory_gib)],
-        ["Energy, as the device measured it", _known(format_energy, train.energy_joules)],
-        ["Final training loss", _known(format_score, train.final_loss)],
+        ("Steps / epochs", f"{format_count(train.steps)} / {format_quantity(train.epochs)}"),
+        ("Effective batch size", train.effective_batch_size),
+        ("Processes", train.world_size),
+        ("Time, optimisation only", _known(format_duration, train.seconds)),
+        ("Compilation, not in that time", _known(format_duration, train.compile_seconds)),
+        ("Images per second, optimisation only", _known(format_quantity, train.images_per_second)),
+        ("Waiting for data", _known(format_percent, train.data_wait_fraction)),
+        ("Peak memory on the device", _known(format_gib, train.peak_memory_gib)),
+        ("Energy, as the device measured it", _known(format_energy, train.energy_joules)),
+        ("Final training loss", _known(format_score, train.final_loss)),
     ]
     text = f"## Training\n\n{_facts(facts)}\n\nTimes leave out evaluation, saving and warm-up steps."
     if report.settings:
@@ -182,7 +182,7 @@ def _known(write: Any, value: float | None) -> str | None:
 
 
 def _environment(report: RunReport) -> str:
-    facts = [[name, value] for name, value in report.environment.items() if name != "command"]
+    facts = [(name, value) for name, value in report.environment.items() if name != "command"]
     return f"## Environment\n\n{_facts(facts)}"
 
 
@@ -212,6 +212,6 @@ def _again(report: RunReport) -> str:
 
 
 def _facts(rows: Iterable[tuple[str, Any]]) -> str:
-    """A two-column table of what is known."""
+    """A two-column table of the facts that are known."""
     known = [[name, value] for name, value in rows if value is not None]
     return format_table(["", ""], known, "markdown", "ll")

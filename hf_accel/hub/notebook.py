@@ -22,7 +22,7 @@ def notebook_text(recipe: Recipe, data_name: str, needs_package: bool, local_dat
     """The notebook of a run as JSON (format 4.5), cells not yet executed.
 
     Args:
-        data_name: as others can find it.
+        data_name: the name of the data set, as others can find it.
         needs_package: the model loads only after `import hf_accel.cifar_nets`.
         local_data: the data set is a folder that the reader has to bring.
         has_examples: test images lie in `examples/` next to the model.
@@ -59,7 +59,7 @@ def _cells(text: str) -> list[dict[str, Any]]:
 
 
 def _data_flags(recipe: Recipe) -> str:
-    """What decides which rows of the data set are the test rows, and how they are scored; defaults are left out."""
+    """The flags that decide which rows are the test rows, and how they are scored; defaults are left out."""
     names = ("config", "revision", "image_column", "label_column", "max_test_rows", "test_time_augmentation")
     values = {name: getattr(recipe.data, name) for name in names}
     given = {name: value for name, value in values.items() if value != getattr(DataSettings, name)}

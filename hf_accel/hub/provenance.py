@@ -6,17 +6,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from huggingface_hub import HfApi, RepoCard, try_to_load_from_cache
 from huggingface_hub.utils import validate_repo_id
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.hub.publication import is_local
-
-if TYPE_CHECKING:
-    pass
-
 
 LICENCE_TIMEOUT_SECONDS = 5
 
@@ -54,7 +49,7 @@ def data_set(recipe: Recipe) -> Source:
 
 
 def _cached_commit(repo_id: str, kind: str, revision: str | None, files: Iterable[str]) -> str | None:
-    """The commit that was downloaded: the Hub may have moved on since."""
+    """The commit that was downloaded: the Hub may have newer ones."""
     validate_repo_id(repo_id)
     for file in files:
         path = try_to_load_from_cache(repo_id, file, revision=revision, repo_type=kind)
@@ -73,7 +68,7 @@ def _hub_license(repo_id: str, revision: str | None) -> str | None:
 
 
 def _folder_license(folder: Path) -> str | None:
-    """From a folder's card, or from the configuration of a timm model."""
+    """The licence that a folder's card or the configuration of a timm model states."""
     card, config = folder / "README.md", folder / "config.json"
     if card.is_file():
         found = RepoCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.get("license")

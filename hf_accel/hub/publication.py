@@ -1,4 +1,4 @@
-"""What of a run folder may leave this machine: an allow list of files, and text without local paths or secrets.
+"""The part of a run that may leave this machine: an allow list of files, and text without local paths or secrets.
 
 An allow list, because a folder fills up with files nobody thought of: `training_args.bin` and the optimizer's state are
 pickles, which run code where they are opened and hold tokens and paths. Label names are never touched, though some look
@@ -44,11 +44,12 @@ NOTEBOOK_PLACEHOLDER = 'MODEL = \\".\\"'
 def published_files(run: FinishedRun, repo_id: str) -> dict[str, bytes | Path]:
     """Everything of a run that is uploaded: path in the repository -> the cleaned text, or the file to read."""
     folder, texts = run.folder, PrivateTexts(run.folder.path, run.recipe)
-    files: dict[str, bytes | Path] = {}
+    paths: dict[str, Path] = {}
     for root, patterns in ((folder.model, MODEL_FILES), (folder.path, PLOTS)):
         for pattern in patterns:
-            files |= {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern))}
-    for name, path in files.items():
+            paths |= {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern))}
+    files: dict[str, bytes | Path] = {**paths}
+    for name, path in paths.items():
         if path.suffix in TEXT_SUFFIXES:
             text = path.read_text(encoding="utf-8")
             if name == folder.card.name:
@@ -108,8 +109,8 @@ class PrivateTexts:
 
     def removed_from(self, text: str) -> str:
         """A whole file's text without the absolute paths and the tokens that are known."""
-        for pattern, name in self.everywhere:
-            text = pattern.sub(lambda _, name=name: name, text)
+        for pattern, replacement in self.everywhere:
+            text = pattern.sub(replacement, text)
         return text
 
     def clean(self, value: Any) -> Any:
@@ -121,17 +122,17 @@ class PrivateTexts:
         if not isinstance(value, str):
             return value
         value = self.removed_from(value)
-        for pattern, name in self.in_figures:
-            value = pattern.sub(lambda _, name=name: name, value)
+        for pattern, replacement in self.in_figures:
+            value = pattern.sub(replacement, value)
         if value.startswith(("./", "../", "~/", os.sep)) and "\n" not in value:
             return Path(value).name
         return without_secrets_and_paths(value)
 
 
 def _patterns(names: dict[str, str]) -> list[tuple[re.Pattern[str], str]]:
-    """What to look for and its replacement, the longest first: a folder goes before the home folder it lies in."""
+    """What to look for and its replacement for `re.sub`, the longest first: a folder before the home folder it lies in."""
     patterns = []
     for text, name in sorted(names.items(), key=lambda item: -len(item[0])):
         before = r"(?<!\w)" if text.startswith("/") else r"(?<![\w/])"
-        patterns.append((re.compile(rf"{before}{re.escape(text)}(?![\w-])"), name))
+        patterns.append((re.compile(rf"{before}{re.escape(text)}(?![\w-])"), name.replace("\\", r"\\")))
     return patterns

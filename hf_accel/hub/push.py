@@ -1,4 +1,4 @@
-"""Pushing a finished run to the Hub: last, patiently, and never at the price of the run.
+"""Pushing a finished run to the Hub: last, with several attempts, and never at the expense of the run.
 
 Everything is on disk before the first request. A Hub that is down or refuses costs a warning at the start and a message
 at the end with the command that pushes later; the Trainer's own push would stop the run in its constructor.
@@ -33,7 +33,7 @@ LONGEST_WAIT_SECONDS = 60  # a Hub that asks for a longer pause is left alone
 
 @dataclass(frozen=True)
 class PushResult:
-    """What came of a push."""
+    """The outcome of a push."""
 
     repo_id: str
     url: str | None  # of the model's page; None when the push failed
@@ -48,7 +48,7 @@ class PushResult:
 
 
 def warn_early(recipe: Recipe) -> None:
-    """Before training, say what would stop the push at the end; one question to the Hub, when a push is asked for."""
+    """Warn before training if something would stop the push at the end; asks the Hub once, when a push is asked for."""
     training = recipe.training
     if not training.get("push_to_hub") or not is_main_process():
         return
@@ -61,7 +61,7 @@ def warn_early(recipe: Recipe) -> None:
     problem = hub_problem(training.get("hub_model_id"), training.get("hub_token"))
     if problem:
         logger.warning(
-            "push_to_hub: %s. The run goes on and is saved; if this lasts, push it later with `hf-accel push FOLDER`.",
+            "push_to_hub: %s. The run continues and is saved; if this lasts, push it later with `hf-accel push FOLDER`.",
             problem,
         )
 
@@ -72,7 +72,7 @@ def hub_problem(hub_model_id: str | None, token: str | None = None) -> str | Non
         try:
             validate_repo_id(hub_model_id)
         except HFValidationError as error:
-            return f"hub_model_id {hub_model_id!r} is no name of a repository: {_one_line(error, token)}"
+            return f"hub_model_id {hub_model_id!r} is not a name of a repository: {_one_line(error, token)}"
     try:
         account = HfApi(token=token, library_name="hf_accel", library_version=hf_accel.__version__).whoami()
     except Exception as error:  # httpx before huggingface_hub 2.0, httpx2 since: no common base to name
@@ -83,14 +83,12 @@ def hub_problem(hub_model_id: str | None, token: str | None = None) -> str | Non
     owner = (hub_model_id or "").rpartition("/")[0]
     mine = [account["name"], *(organisation["name"] for organisation in account.get("orgs", []))]
     if owner and owner not in mine:
-        return (
-            f"the token belongs to {account['name']}, which has no right to write to {owner} ({', '.join(mine)} only)"
-        )
+        return f"the token belongs to {account['name']}, which may not write to {owner} ({', '.join(mine)} only)"
     return None
 
 
 def push_if_asked(run: FinishedRun) -> PushResult | None:
-    """Push a finished run when its recipe says `push_to_hub`, and log what came of it."""
+    """Push a finished run when its recipe says `push_to_hub`, and log the outcome."""
     training = run.recipe.training
     if not training.get("push_to_hub"):
         return None
@@ -116,7 +114,7 @@ def push_run(
     """Upload a finished run in one commit; a push that fails is a result, not an exception.
 
     Args:
-        run: what `hf-accel train` left; a card or a notebook that is missing is made.
+        run: the finished run; a card or a notebook that is missing is made.
         hub_model_id: `name` or `owner/name`; None names it as the run's default folder is named.
         private: None leaves it to the account's default.
         revision: branch, made when it does not exist.
@@ -131,18 +129,18 @@ def push_run(
             for write in missing:
                 write(run)
     name = hub_model_id or repository_name(recipe)
-    command = ["hf-accel", "push", str(folder.path), "--hub_model_id", name]
-    command += (["--private"] if private else []) + (["--revision", revision] if revision else [])
-    done = {"repo_id": name, "url": None, "command": shlex.join(command)}
+    words = ["hf-accel", "push", str(folder.path), "--hub_model_id", name]
+    words += (["--private"] if private else []) + (["--revision", revision] if revision else [])
+    command = shlex.join(words)
     for wait in (*WAITS_SECONDS, None):
         try:
-            return _push(run, name, private, revision, token, done["command"])
+            return _push(run, name, private, revision, token, command)
         except UserError:
             raise
         except Exception as error:  # whatever the Hub or the network does, the run has succeeded
             pause = _pause(error, wait)
             if pause is None:
-                return PushResult(**done, error=_why(error, token))
+                return PushResult(repo_id=name, url=None, error=_why(error, token), command=command)
             logger.info("push: %s; trying again in %d s", _why(error, token), pause)
             time.sleep(pause)
     raise AssertionError("the last attempt returns")
@@ -163,7 +161,7 @@ def _push(
     if revision is not None:
         api.create_branch(repo.repo_id, branch=revision, exist_ok=True)
     files = published_files(run, repo.repo_id)
-    # Weights of an earlier push would be loaded in place of these where the files are split otherwise.
+    # Weights of an earlier push would be loaded in place of these where the files are split differently.
     present = api.list_repo_files(repo.repo_id, revision=revision)
     old = [path for path in present if path not in files and any(fnmatch(path, pattern) for pattern in WEIGHTS)]
     api.create_commit(
@@ -179,7 +177,7 @@ def _push(
 
 
 def _pause(error: Exception, wait: int | None) -> int | None:
-    """Seconds until the next attempt; None = it would fail again, or too many were made."""
+    """Seconds until the next attempt; None: it would fail again, or there have been too many."""
     if wait is None or isinstance(error, (OfflineModeIsEnabled, LocalTokenNotFoundError, HFValidationError)):
         return None
     if not isinstance(error, HfHubHTTPError):

@@ -21,7 +21,7 @@ LIBRARIES = ("transformers", "torch", "torchvision", "timm", "pillow")
 
 
 def write_space(model: str, title: str, space: Path) -> None:
-    """Write `app.py`, `requirements.txt`, the Space's card and, of a local model, the weights.
+    """Write `app.py`, `requirements.txt`, the Space's card and, for a local model, the weights.
 
     Raises:
         UserError: `space` holds files already.
@@ -33,7 +33,7 @@ def write_space(model: str, title: str, space: Path) -> None:
     from hf_accel.hub.card import needs_package
     from hf_accel.hub.publication import MODEL_FILES
 
-    # The page is its own source text, so the Space does what `hf-accel demo` does.
+    # The Space gets the source text of the page, so it does what `hf-accel demo` does.
     source = Path(__file__).with_name("space_app.py").read_text(encoding="utf-8")
     source = source.replace('TITLE = "Image classifier"', f"TITLE = {title!r}")
     requirements = [f"{name}=={_release(name)}" for name in LIBRARIES]

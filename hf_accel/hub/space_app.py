@@ -1,7 +1,7 @@
 """The demo page: drop an image, see the likeliest classes and the time it took.
 
-`hf-accel demo --space` copies this file as the Space's `app.py`, so it stands alone: Gradio and transformers, and this
-package only where the model is one of its own networks.
+`hf-accel demo --space` copies this file as the Space's `app.py`, so it needs only Gradio and transformers, and
+this package where the model is one of its own networks.
 """
 
 import time
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
-MODEL = "model"  # a folder beside this file, or an id on the Hub
+MODEL = "model"  # a folder next to this file, or an id on the Hub
 TITLE = "Image classifier"
 TOP = 5
 CLASSES_NAMED = 12
@@ -64,5 +64,5 @@ def build_page(model_name: str, title: str) -> gr.Blocks:
 
 
 if __name__ == "__main__":
-    beside = Path(__file__).parent / MODEL
-    build_page(str(beside) if beside.is_dir() else MODEL, TITLE).launch(css=CSS, max_file_size=LARGEST_UPLOAD)
+    folder = Path(__file__).parent / MODEL
+    build_page(str(folder) if folder.is_dir() else MODEL, TITLE).launch(css=CSS, max_file_size=LARGEST_UPLOAD)

@@ -1,4 +1,4 @@
-"""A finished run as its page, its card and a push see it: where it lies, what it was told, what it measured."""
+"""A finished run for its page, its card and a push: its folder, its recipe and its report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained page of a run, or of a comparison, that asks nothing of the network.
+"""`report.html`: one self-contained page of a run, or of a comparison, that loads nothing from the network.
 
 There is no script in it: folding is `<details>`, themes and print are CSS, so the page works wherever it is opened,
 mailed or archived.
@@ -40,13 +40,13 @@ from hf_accel.report.plots import Plot, largest_confusions, run_plots
 from hf_accel.runs.folder import RunFolder
 
 if TYPE_CHECKING:
-    from hf_accel.report.gallery import GalleryItem
     from hf_accel.report.run_report import RunReport
+    from hf_accel.tasks.image_gallery import GalleryItem
 
 logger = logging.getLogger(__name__)
 
 LONGEST_SIDE = 176  # pixels of an image in the page: sharp on a dense screen at the 88 CSS pixels it is shown at
-MOST_IMAGES = 48  # of each gallery, so that the page stays below 3 MB
+MOST_IMAGES = 48  # per gallery, so that the page stays below 3 MB
 
 
 def write_page(
@@ -80,12 +80,12 @@ def write_page(
 
 
 def _drawn_plots(report: RunReport, folder: Path) -> dict[str, Plot]:
-    """Save the plots; those that can be drawn, by name."""
+    """Save the plots, and return those that can be drawn, by name."""
     drawn = {}
     for name, plot in run_plots(report).items():
         try:
             plot.save(folder)
-        except Exception as error:  # whatever matplotlib makes of a label: a picture must not cost the page
+        except Exception as error:  # matplotlib can fail at any label, and a picture must not cost the page
             logger.warning("the plot %s cannot be drawn (%s: %s)", name, type(error).__name__, error)
         else:
             drawn[name] = plot
@@ -93,11 +93,17 @@ def _drawn_plots(report: RunReport, folder: Path) -> dict[str, Plot]:
 
 
 def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
-    """(name, figure, remark) of the headline figures; what was not measured is left out."""
+    """(name, figure, remark) of the headline figures; figures that were not measured are left out."""
     tiles = []
     if report.test is not None:
         how = "; with test-time augmentation" if report.has_several_views else ""
-        tiles.append(("Test accuracy", format_accuracy(report.test.accuracy), _sampling_interval(report) + how))
+        tiles.append(
+            (
+                "Test accuracy",
+                format_accuracy(report.test.accuracy),
+                _sampling_interval(report.test.accuracy, report.data.test_rows) + how,
+            )
+        )
         tiles.append(("F1 (macro)", format_accuracy(report.test.f1_macro), "mean over the classes"))
         if report.test.top5_accuracy is not None:
             tiles.append(("Top-5 accuracy", format_accuracy(report.test.top5_accuracy), "the class is among five"))
@@ -176,9 +182,8 @@ def _shown(item: GalleryItem) -> dict[str, Any]:
     return {"uri": data_uri(item.image), "alt": alt, "item": item, "small": small}
 
 
-def _sampling_interval(report: RunReport) -> str:
+def _sampling_interval(accuracy: float | None, rows: int | None) -> str:
     """How far the accuracy of one run could be off because the test split is a sample."""
-    rows, accuracy = report.data.test_rows, report.test.accuracy
     if not rows or accuracy is None:
         return "one run"
     low, high = wilson_interval(accuracy, rows)

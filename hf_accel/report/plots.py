@@ -1,6 +1,6 @@
-"""The plots of one run as matplotlib figures, each with the sentence that says the same without eyes.
+"""The plots of one run as matplotlib figures, each with a sentence that says the same in words.
 
-Colours are Okabe and Ito's, told apart by every kind of colour vision. In a page the plots follow its light or dark
+Colours are Okabe and Ito's, which every kind of colour vision can tell apart. In a page the plots follow its light or dark
 theme, because each colour becomes a CSS variable there; saved as files they are plain SVG on white, for papers.
 """
 
@@ -23,6 +23,8 @@ from hf_accel.files import write_whole
 from hf_accel.formatting import format_count, format_duration, format_percent, format_score
 
 if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
     from hf_accel.report.run_report import RunReport
 
 INK, MUTED, GRID = "#1f2329", "#5b6572", "#d5dae1"
@@ -30,8 +32,8 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072b2", "#e69f00", "#009e73", "#d55e
 THEME = {INK: "ink", MUTED: "muted", GRID: "grid", BLUE: "blue", ORANGE: "orange", GREEN: "green",
          VERMILION: "vermilion", PURPLE: "purple"}  # fmt: skip
 WIDTH = 4.8  # inches: on a phone the page shows a plot at about three quarters of its size, text still readable
-MOST_NAMED = 30  # classes that fit beside an axis
-STYLE = {
+MOST_NAMED = 30  # classes that fit next to an axis
+STYLE: dict[RcKeyType, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
     "text.color": INK,
@@ -116,14 +118,15 @@ def _curve(
     for key, label, colour, style in lines:
         points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None and row["epoch"] is not None]
         if points:
-            found.append((label, colour, style, *zip(*points, strict=True)))
+            epochs, values = zip(*points, strict=True)
+            found.append((label, colour, style, epochs, values))
     if not found:
         return None
     figure, axes = new_axes(2.7, width=4.1)
-    told = []
+    changes = []
     for label, colour, style, epochs, values in found:
         axes.plot(epochs, values, style, color=colour, label=label, markersize=3.5)
-        told.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g}")
+        changes.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g}")
     axes.set_xlabel("epoch")
     axes.set_xlim(left=0)
     if name == "learning_rate":
@@ -131,7 +134,7 @@ def _curve(
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     if len(found) > 1:
         axes.legend()
-    return Plot(name, title, figure, f"{title} over {found[0][3][-1]:.3g} epochs: {', '.join(told)}.")
+    return Plot(name, title, figure, f"{title} over {found[0][3][-1]:.3g} epochs: {', '.join(changes)}.")
 
 
 def _per_class(rows: list[dict[str, Any]] | None) -> Plot | None:
@@ -202,7 +205,7 @@ def _confusion(counts: list[list[int]] | None, labels: Sequence[str]) -> Plot | 
 
 
 def largest_confusions(counts: list[list[int]] | None, labels: Sequence[str], most: int) -> list[tuple[str, str, int]]:
-    """(true, predicted, images) of the most frequent mistakes; none where the confusion was not counted."""
+    """(true, predicted, images) of the most frequent mistakes; an empty list where the confusion was not counted."""
     if not counts:
         return []
     matrix = np.asarray(counts).copy()
@@ -234,12 +237,12 @@ def _step_time(report: RunReport) -> Plot | None:
     axes.grid(visible=False)
     # One column: on a phone three entries side by side would not be read.
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=1)
-    told = ", ".join(f"{label} {format_percent(part)}" for label, part, _ in parts)
+    shares = ", ".join(f"{label} {format_percent(part)}" for label, part, _ in parts)
     return Plot(
         "step_time",
         "Where the time of a step goes",
         figure,
-        f"A step takes {format_duration(train.step_seconds_median)} (median). Of the training time: {told}.",
+        f"A step takes {format_duration(train.step_seconds_median)} (median). Of the training time: {shares}.",
     )
 
 
@@ -249,5 +252,5 @@ def _short(label: str, most: int = 18) -> str:
 
 
 def verbatim(text: str) -> str:
-    """Text that matplotlib shows as it stands: between two dollar signs it would read a formula, and fail at most names."""
+    """Text that matplotlib shows as it is: it would read a formula between two dollar signs, and fail for most names."""
     return text.replace("$", r"\$")

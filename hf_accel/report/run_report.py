@@ -28,8 +28,8 @@ class DataSummary:
     """The data of a run.
 
     Attributes:
-        test_split: the data set's own split that the test rows are of: test, validation or train.
-        labels: in the order of their ids.
+        test_split: the data set's own split that the test rows come from: test, validation or train.
+        labels: the class names, in the order of their ids.
         skipped: the unreadable images that were left out.
     """
 
@@ -56,7 +56,8 @@ class TrainSummary:
     """Optimisation alone: seconds and images_per_second leave out evaluation, saving, compilation and warm-up steps.
 
     Attributes:
-        compiled: True: all steps were; False: they were to be and, from some step on, were not; None: not asked for.
+        compiled: True when every step was compiled; False when compilation was asked for and failed at some step; None when
+            it was not asked for.
         compile_failure: why compiled is False, in a sentence.
     """
 
@@ -99,10 +100,10 @@ class DetailedScores(Scores):
     """The figures of the test split.
 
     Attributes:
-        views: how many views of each image were scored by their mean logits; 1 without test-time augmentation.
+        views: the number of views of each image whose logits were averaged; 1 without test-time augmentation.
         test_time_augmentation: the setting that made these views.
-        per_class: as `metrics.per_class`.
-        confusion: as `metrics.confusion`.
+        per_class: the result of `metrics.per_class`.
+        confusion: the result of `metrics.confusion`.
     """
 
     views: int | None = None
@@ -146,13 +147,13 @@ class RunReport:
 
     @property
     def has_several_views(self) -> bool:
-        """Whether the scores are of more than the saved model alone sees of an image."""
+        """Whether the scores are means over several views of each image; the saved model looks at one."""
         return self.test is not None and (self.test.views or 1) > 1
 
     @property
     def score_notes(self) -> list[str]:
-        """Sentences without which the scores would be misread: they stand next to them wherever they are shown."""
-        if not self.has_several_views:
+        """Sentences that are shown next to the scores everywhere, because the scores would be misread without them."""
+        if self.test is None or not self.has_several_views:
             return []
         return [
             f"Test-time augmentation: {self.test.test_time_augmentation}, so the validation and test figures are of the mean "
@@ -178,7 +179,7 @@ class RunReport:
         Args:
             path: a `report.json`, or the folder of a run.
         Raises:
-            UserError: there is none, it is damaged, or another version of this package wrote it.
+            UserError: there is no report, it is damaged, or another version of this package wrote it.
         """
         path = Path(path)
         if path.is_dir():
@@ -237,7 +238,7 @@ def _from_values(cls: type, values: Any, where: str) -> Any:
         if name not in values:
             if f.default is f.default_factory is dataclasses.MISSING:
                 raise UserError(f"{where}: {name} is absent, expected text. The report is damaged.")
-        elif f.default_factory is not dataclasses.MISSING and not isinstance(values[name], f.default_factory):
+        elif isinstance(f.default_factory, type) and not isinstance(values[name], f.default_factory):
             # The factories are types: list, dict or a section.
             got, expected = type(values[name]).__name__, f.default_factory.__name__
             raise UserError(f"{where}: {name} is {got}, expected {expected}. The report is damaged.")

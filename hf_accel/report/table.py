@@ -1,4 +1,4 @@
-"""The table a run prints at its end: the figures a reader wants first, what they were measured on, what they leave out.
+"""The table a run prints at its end: the main figures, the machine they were measured on, and what they leave out.
 
 It is made from the report alone, so that the same table can be printed again on any machine.
 """

@@ -1,4 +1,4 @@
-"""A folder is used by one process at a time, and a process that is killed lets go of it."""
+"""Keeps a folder to one process at a time; a process that is killed releases its folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sole_use(folder: Path, work: str = "another comparison is running there") ->
     """Keep other processes out of a folder: two would overwrite each other's files, and slow each other down.
 
     Args:
-        folder: made when it does not exist.
+        folder: the folder to hold; it is made when it does not exist.
         work: what the other process does, for the message.
     Raises:
         UserError: another process is at work there.
@@ -33,7 +33,7 @@ def sole_use(folder: Path, work: str = "another comparison is running there") ->
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-    try:  # without a lock only where nothing can be written, by others neither
+    try:  # without the lock only where no process can write
         yield
     finally:
         lock.release()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def start_console(is_main: bool) -> None:
-    """Send what this package says to stderr; of the other ranks, warnings only."""
+    """Send this package's messages to stderr; the other ranks send warnings only."""
     root = logging.getLogger("hf_accel")
     root.setLevel(logging.INFO if is_main else logging.WARNING)
     for handler in [*root.handlers]:  # a second run in this process: the first one's log.txt is complete
@@ -22,7 +22,7 @@ def start_console(is_main: bool) -> None:
 
 
 def start_log(path: Path) -> None:
-    """Send it to a file too, with times."""
+    """Send the messages to a file too, with times."""
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("hf_accel").addHandler(file)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 TRAIN = (sys.executable, "-m", "hf_accel.train")
 # A comparison that is killed must not leave a run behind that slows down the next one: PR_SET_PDEATHSIG of prctl(2), which
-# the run keeps through exec. subprocess' preexec_fn would do it too, but is unsafe beside threads.
+# the run keeps through exec. subprocess' preexec_fn would do it too, but is unsafe where there are threads.
 ENDS_WITH_PARENT = (
     sys.executable,
     "-c",
@@ -19,7 +19,7 @@ ENDS_WITH_PARENT = (
 
 
 def run_process(options: Sequence[str], output: Path, tick: Callable[[], None]) -> tuple[int, str]:
-    """TRAIN with its output in a file; returns the exit status and what was said."""
+    """Run TRAIN with its output in a file; returns the exit status and the output."""
     with output.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             [*(ENDS_WITH_PARENT if sys.platform == "linux" else ()), *TRAIN, *options],
@@ -53,5 +53,5 @@ def failure_reason(code: int, output: str) -> str:
 def last_words(output: str) -> str:
     """The line that says what went wrong: the command's own message, else the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (told or lines or ["it left no message"])[-1]
+    messages = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (messages or lines or ["it left no message"])[-1]

@@ -24,12 +24,15 @@ from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.sampling import draw_partners, mixes
 from hf_accel.models.load import LoadedModel, load_model, load_trained
 from hf_accel.models.trial import flops_per_image
+from hf_accel.tasks.image_gallery import Example, GalleryItem, answered_examples, confident_mistakes, data_sample
+from hf_accel.tasks.predictions import Predictions
 from hf_accel.transforms.pipeline import EvalTransform, TrainTransform
 from hf_accel.transforms.progressive_resizing import TrainingSides, training_sides
 from hf_accel.transforms.views import mean_logits, views_note
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
+    from transformers.image_processing_utils import BaseImageProcessor
 
 
 class ImageClassification:
@@ -72,6 +75,18 @@ class ImageClassification:
     def collate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """`data_collator`: `ImageBatches.__getitems__` returns whole batches, so there is nothing to collate."""
         return batch
+
+    def mistakes(self, predictions: Predictions, split: ImageSplit) -> list[GalleryItem]:
+        """The rows that the model got wrong and was surest about, surest first."""
+        return confident_mistakes(predictions, split)
+
+    def sample(self, split: ImageSplit) -> list[GalleryItem]:
+        """Some rows of as many classes as fit on a page."""
+        return data_sample(split)
+
+    def examples(self, split: ImageSplit, model: PreTrainedModel, processor: BaseImageProcessor) -> Iterator[Example]:
+        """A few rows with the model's answers, read one by one."""
+        return answered_examples(split, model, processor)
 
     def find_files(self, patterns: list[str]) -> list[Path]:
         """The image files of files, folders and globs; see `load_images`."""
@@ -134,10 +149,8 @@ class ImageInputs:
         batches = ImageBatches(split, pixels, partners, self.sides)
         return batches if data.transforms == "device" else TransformedBatches(batches, self._augmentation())
 
-    def scored_batches(self, split: ImageSplit | None) -> ImageBatches | None:
+    def scored_batches(self, split: ImageSplit) -> ImageBatches:
         """The dataset that an evaluation reads; raises as `train_batches` does."""
-        if split is None:
-            return None
         return ImageBatches(
             split, open_evaluation_pixels(split, self.recipe.data, self.preprocessing, self.args.device)
         )

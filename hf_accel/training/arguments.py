@@ -21,7 +21,7 @@ from hf_accel.errors import UserError, did_you_mean
 from hf_accel.machine.precision import native_bf16
 from hf_accel.training.supported import refuse_unbuildable, refuse_unsupported
 
-# Of a recipe that is used to score a trained model only.
+# Left out where a recipe only scores a trained model.
 ONLY_FOR_TRAINING = ("early_stopping_", "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_", "do_",
                      "metric_for_best_model", "greater_is_better", "load_best_model_at_end", "lr_scheduler_",
                      "resume_from_checkpoint", "optim")  # fmt: skip
@@ -35,7 +35,7 @@ class Arguments:
     early_stopping: dict[str, Any]
     changed: dict[str, Any]  # every argument that differs from TrainingArguments' own default
     keep_freed_memory: bool  # see machine/allocator.py
-    muon: MuonSettings | None  # of `optim: muon`, in place of the optimizer that TrainingArguments names
+    muon: MuonSettings | None  # settings of `optim: muon`, which replaces the optimizer that TrainingArguments names
     notes: list[str] = field(default_factory=list)
 
 
@@ -97,7 +97,7 @@ def _own_values(asked: dict[str, Any], selection: Reasons) -> tuple[dict[str, An
 
 
 def _device_arguments(asked: dict[str, Any], device: str) -> dict[str, tuple[Any, str]]:
-    """What follows from the device: argument -> (value, why)."""
+    """The arguments that follow from the device: argument -> (value, why)."""
     if device == "cpu":
         return {
             "use_cpu": (True, "no accelerator on this machine, or not asked for"),
@@ -128,10 +128,10 @@ def for_scoring(training: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_missing_trackers(where: str, report_to: str | list[str] | None) -> None:
-    """The Trainer's constructor raises RuntimeError for a tracker that is not installed.
+    """Refuse a tracker that is not installed, for which the Trainer's constructor raises RuntimeError.
 
     Raises:
-        UserError: unknown, or not installed.
+        UserError: a tracker is unknown or not installed.
     """
     names = [report_to] if isinstance(report_to, str) else report_to or []
     for name in names:
@@ -143,10 +143,10 @@ def refuse_missing_trackers(where: str, report_to: str | list[str] | None) -> No
 
 
 def refuse_unknown_compiler(where: str, asked: dict[str, Any]) -> None:
-    """Accelerate and torch.compile answer with a traceback, after the output folder was made.
+    """Refuse a compiler for which Accelerate or torch.compile would raise after the output folder was made.
 
     Raises:
-        UserError: torch_compile_backend or torch_compile_mode is none of theirs.
+        UserError: torch_compile_backend or torch_compile_mode is not one that they know.
     """
     known: dict[str, set[str]] = {}
     if asked.get("torch_compile_backend") is not None:

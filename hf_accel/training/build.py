@@ -67,7 +67,7 @@ def build_trainer(
         train_transform=inputs.train_transform(),  # augmentation, mixup, progressive resizing, alternating flip
         train_dataset=inputs.train_batches(splits.train),
         eval_transform=inputs.eval_transform(),
-        eval_dataset=inputs.scored_batches(splits.validation),
+        eval_dataset=None if splits.validation is None else inputs.scored_batches(splits.validation),
         test_dataset=inputs.scored_batches(splits.test),
         scoring_model=inputs.scoring_model(),  # test-time augmentation
         methods=methods,
@@ -128,12 +128,12 @@ def early_stopping(arguments: Arguments) -> list[EarlyStoppingCallback]:
 def skip_unused_parameter_search(
     model: PreTrainedModel, inputs: dict[str, torch.Tensor], arguments: Arguments
 ) -> list[str]:
-    """Upstream has DDP look at every step for parameters that took no part in it; mostly there are none.
+    """Keep DDP from searching every step for parameters that took no part in it, if there are none.
 
     Args:
-        inputs: arguments of a forward pass.
+        inputs: the arguments of a forward pass.
     Returns:
-        What a report says of it, where the search is left out.
+        A note for the report, if the search is left out.
     """
     args = arguments.training
     if args.world_size == 1 or args.ddp_find_unused_parameters is not None or unused_parameters(model, inputs):

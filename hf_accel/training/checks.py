@@ -1,4 +1,4 @@
-"""What a run needs of its model and its disk, refused before anything is written."""
+"""Refuses a run for which the model or the disk is not enough, before anything is written."""
 
 from __future__ import annotations
 

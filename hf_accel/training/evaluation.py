@@ -1,4 +1,4 @@
-"""What is kept of each evaluated row, the metrics made of it, and the accuracy on training batches."""
+"""The figures kept for each evaluated row, the metrics made of them, and the accuracy on training batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOP_K = 5
 
 
 def kept_of_rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What an evaluation keeps in place of the logits.
+    """The figures that an evaluation keeps in place of the logits.
 
     Args:
         logits: (B, C).
@@ -37,17 +37,17 @@ class EvaluationMetrics:
         self.num_labels = num_labels
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        top_ids, _, losses, rows = prediction.predictions
+        top_ids, _, losses, rows = prediction.predictions  # type: ignore[misc]  # upstream says a tuple of one
         # a distributed sampler pads the last batch: a row counted twice would change the figures silently
         assert len(np.unique(rows)) == len(rows), "a row was evaluated twice"
-        metrics = classification_metrics(top_ids, prediction.label_ids, self.num_labels)
+        metrics = classification_metrics(top_ids, np.asarray(prediction.label_ids), self.num_labels)
         # the Trainer's own eval_loss is a mean of batch means, which depends on the batches and the processes
         metrics["loss"] = float(losses.mean(dtype=np.float64))
         return {name: value for name, value in metrics.items() if value is not None}
 
 
 class TrainAccuracyCallback(TrainerCallback):
-    """Counts the right predictions on the training batches of an epoch: augmented, dropout on.
+    """Counts the correct predictions on the training batches of an epoch: augmented, dropout on.
 
     Args:
         device: the training device, on which the counts stay.
@@ -56,7 +56,7 @@ class TrainAccuracyCallback(TrainerCallback):
     def __init__(self, device: torch.device) -> None:
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.seen = 0
-        self.epoch = 0  # the one that is counted, from 0
+        self.epoch = 0  # the epoch that is counted, from 0
 
     @torch.no_grad()
     def count(self, logits: Tensor, labels: Tensor) -> None:
@@ -66,7 +66,7 @@ class TrainAccuracyCallback(TrainerCallback):
         self.seen += len(labels)
 
     def counts(self) -> Tensor:
-        """(2,) int64: right predictions and rows of this process."""
+        """(2,) int64: correct predictions and rows of this process."""
         return torch.stack([self.correct, torch.full_like(self.correct, self.seen)])
 
     def on_epoch_begin(

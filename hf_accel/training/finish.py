@@ -23,12 +23,12 @@ from hf_accel.hub.examples import write_examples
 from hf_accel.machine.description import describe_environment
 from hf_accel.models.saved import IMAGES_COMPARED, check_saved
 from hf_accel.report.finished_run import FinishedRun
-from hf_accel.report.gallery import confident_mistakes, data_sample
 from hf_accel.report.history import history_from_log
 from hf_accel.report.page import write_page
-from hf_accel.report.predictions import Predictions
 from hf_accel.report.run_report import DataSummary, DetailedScores, ModelSummary, RunReport, Scores, TrainSummary
 from hf_accel.runs.folder import RunFolder
+from hf_accel.tasks import TASKS
+from hf_accel.tasks.predictions import Predictions
 from hf_accel.training.metrics import classification_metrics, confusion, per_class
 from hf_accel.training.trainer import ImageTrainer
 from hf_accel.transforms.views import NUM_VIEWS
@@ -109,7 +109,7 @@ def write_extras(
     Returns:
         What could not be written; each was logged, with the command that makes it later.
     """
-    folder, failed = run.folder, []
+    folder, task, failed = run.folder, TASKS[run.recipe.model.task], []
 
     def attempt(what: str, write: Callable[[], Any]) -> Any:
         try:
@@ -130,11 +130,11 @@ def write_extras(
         attempt(folder.predictions.name, lambda: write_whole(folder.predictions, predictions.to_csv()))
     if splits is not None:
         if predictions is not None:
-            mistakes = attempt("gallery of mistakes", lambda: confident_mistakes(predictions, splits.test))
-        sample = attempt("sample of the data", lambda: data_sample(splits.train))
+            mistakes = attempt("gallery of mistakes", lambda: task.mistakes(predictions, splits.test))
+        sample = attempt("sample of the data", lambda: task.sample(splits.train))
     attempt(folder.page.name, lambda: write_page(folder.path, run.report, mistakes or (), sample or ()))
-    if splits is not None and model is not None:
-        attempt("examples", lambda: write_examples(folder, run.recipe, splits.test, model, processor))
+    if splits is not None and model is not None and processor is not None:
+        attempt("examples", lambda: write_examples(folder, run.recipe, task.examples(splits.test, model, processor)))
     attempt("model card", lambda: write_card(run))
     attempt(folder.notebook.name, lambda: write_notebook(run))
     return failed
@@ -146,7 +146,7 @@ def check_saved_model(trainer: ImageTrainer, folder: Path) -> None:
     if trainer.is_world_process_zero() and not sharded:
         test = trainer.test_dataset
         trainer.model.eval()
-        batch = trainer._prepare_inputs(test.__getitems__(range(min(IMAGES_COMPARED, len(test)))))
+        batch = trainer._prepare_inputs(test.__getitems__(list(range(min(IMAGES_COMPARED, len(test))))))
         check_saved(folder, trainer.model, trainer.splits.label_names, batch["pixel_values"])
 
 
@@ -205,10 +205,15 @@ def validation_scores(trainer: ImageTrainer) -> Scores | None:
 
 def detailed_scores(predictions: PredictionOutput, label_names: list[str], prefix: str) -> DetailedScores:
     top_ids = predictions.predictions[0]
-    labels = predictions.label_ids
+    labels = np.asarray(predictions.label_ids)
+    figures = classification_metrics(top_ids, labels, len(label_names))
     return DetailedScores(
-        loss=predictions.metrics.get(f"{prefix}_loss"),
-        **classification_metrics(top_ids, labels, len(label_names)),
+        loss=(predictions.metrics or {}).get(f"{prefix}_loss"),
+        accuracy=figures["accuracy"],
+        top5_accuracy=figures["top5_accuracy"],
+        f1_macro=figures["f1_macro"],
+        f1_micro=figures["f1_micro"],
+        f1_weighted=figures["f1_weighted"],
         per_class=per_class(top_ids[:, 0], labels, label_names),
         confusion=confusion(top_ids[:, 0], labels, len(label_names)),
     )
@@ -216,6 +221,6 @@ def detailed_scores(predictions: PredictionOutput, label_names: list[str], prefi
 
 def predictions_of(output: PredictionOutput) -> Predictions:
     """What the Trainer predicted, in the order of rows; several ranks give it in another one."""
-    top_ids, confidence, _, rows = output.predictions
+    top_ids, confidence, _, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
     order = np.argsort(rows)
-    return Predictions(rows[order], output.label_ids[order], top_ids[order, 0], confidence[order])
+    return Predictions(rows[order], np.asarray(output.label_ids)[order], top_ids[order, 0], confidence[order])

@@ -1,7 +1,7 @@
 """Accuracy, top-5, F1, per-class figures and the confusion matrix, computed by scikit-learn behind `evaluate.Metric`.
 
 The metrics are instantiated directly because `evaluate.load` needs the network even for "accuracy". They work from the
-ids of the best classes of each row, never from logits, so that an evaluation keeps a few integers a row.
+ids of the best classes of each row, never from logits, so that an evaluation keeps a few integers per row.
 
 Conventions, the same for every data set:
 - "F1" is macro F1 over all `num_labels` classes, equal to scikit-learn's

@@ -25,7 +25,7 @@ class Refused:
 
 
 NO_TEXT = "images have no tokens"
-# Only these values do here what they say.
+# Only the values listed here have an effect.
 REFUSED: dict[str, Refused] = {
     "average_tokens_across_devices": Refused((True,), "the loss is the mean over the images of all processes"),
     "batch_eval_metrics": Refused((False,), "F1 is computed from all rows of a split together"),
@@ -185,7 +185,7 @@ TARGETED_OPTIMIZERS = ("galore_", "apollo_")  # they need optim_target_modules, 
 
 
 def refuse_unsupported(where: str, asked: dict[str, Any]) -> None:
-    """Refuse what would have no effect here, or end in a traceback later.
+    """Refuse arguments that would have no effect here, or end in a traceback later.
 
     Args:
         where: the recipe, for the message.
@@ -228,7 +228,13 @@ def refuse_unbuildable(where: str, arguments: TrainingArguments, is_muon: bool) 
     kwargs = arguments.lr_scheduler_kwargs or {}
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     try:
-        get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 100, scheduler_specific_kwargs=dict(kwargs))
+        get_scheduler(
+            arguments.lr_scheduler_type,
+            optimizer,
+            1,
+            100,
+            scheduler_specific_kwargs=dict(kwargs),  # type: ignore[arg-type]  # JSON text has been read by now
+        )
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: training.lr_scheduler_kwargs: {' '.join(str(error).split())}") from None
 

@@ -17,13 +17,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
-from torch.utils.data import DataLoader, Dataset
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import DataLoader
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_accel.data.splits import Splits
 from hf_accel.errors import UserError
+from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.sampling import EpochSampler
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
 from hf_accel.methods import AfterForward
@@ -60,14 +68,22 @@ class ImageTrainer(Trainer):
         UserError: Muon under FSDP or DeepSpeed, which shard the matrices that it needs whole.
     """
 
+    model: PreTrainedModel
+    train_dataset: ImageBatches | TransformedBatches
+    # A Trainer that only scores has none of these four.
+    splits: Splits
+    loaded: LoadedModel
+    arguments: Arguments
+    flops_of_row: Callable[[Batch], int]
+
     def __init__(
         self,
         *,
-        model: nn.Module,
+        model: PreTrainedModel,
         args: TrainingArguments,
         eval_transform: Callable[[Batch], Batch],
         train_transform: Callable[[Batch], Batch] | None = None,
-        test_dataset: Dataset | None = None,
+        test_dataset: ImageBatches,
         scoring_model: Callable[[nn.Module], Callable[..., ModelOutput]] | None = None,
         methods: Sequence[TrainerCallback | AbstractContextManager] = (),
         class_weights: Tensor | None = None,
@@ -81,7 +97,7 @@ class ImageTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
-        model.accepts_loss_kwargs = False
+        model.accepts_loss_kwargs = False  # type: ignore[assignment]  # torch's type knows tensors and modules only
         super().__init__(model=model, args=args, compute_loss_func=self.loss, **kwargs)
         if muon is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise UserError(
@@ -95,10 +111,10 @@ class ImageTrainer(Trainer):
         self.methods = list(methods)
         self.class_weights = None if class_weights is None else class_weights.to(args.device)
         self.muon = muon
-        self.flops_of_row = flops_of_row
-        self.splits = splits
-        self.loaded = loaded
-        self.arguments = arguments
+        if flops_of_row is not None:
+            self.flops_of_row = flops_of_row
+        if splits is not None and loaded is not None and arguments is not None:
+            self.splits, self.loaded, self.arguments = splits, loaded, arguments
         self.notes = list(notes)
         self.measurement = Measurement(Stopwatch(args.device))
         self.train_accuracy_counts = TrainAccuracyCallback(args.device)
@@ -203,25 +219,26 @@ class ImageTrainer(Trainer):
         with self.measurement.transforming():
             return self.train_transform(self.train_dataset.complete(inputs))
 
-    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         # upstream drops the last, shorter batch of an evaluation too, and its rows silently go unscored
         asked = self.args.dataloader_drop_last
-        self.args.dataloader_drop_last = asked and is_training
+        self.args.dataloader_drop_last = asked and kwargs.get("is_training", False)
         try:
-            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+            return super()._get_dataloader(*args, **kwargs)
         finally:
             self.args.dataloader_drop_last = asked
 
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        assert isinstance(dataloader.dataset, ImageBatches), "an evaluation reads whole batches"
         self._scored_dataset = dataloader.dataset
         return super().evaluation_loop(dataloader, *args, **kwargs)
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return EpochSampler(len(dataset), seed=seed)
 
-    def prediction_step(
+    def prediction_step(  # type: ignore[override]  # upstream returns tuples of logits, and its type does not say so
         self,
         model: nn.Module,
         inputs: dict[str, Any],
@@ -230,11 +247,10 @@ class ImageTrainer(Trainer):
     ) -> tuple[Tensor | None, tuple[Tensor, ...] | None, Tensor | None]:
         """Keep of each row what `kept_of_rows` says, and the row's number."""
         rows = inputs["rows"].to(self.args.device)
-        if self.scoring_model is not None:
-            model = self.scoring_model(model)
+        scored: Any = model if self.scoring_model is None else self.scoring_model(model)
         with self.step_methods():
-            loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        if logits is None:
+            loss, logits, labels = super().prediction_step(scored, inputs, prediction_loss_only, ignore_keys)
+        if logits is None or labels is None:
             return loss, None, labels
         if isinstance(logits, tuple):  # outputs next to the logits, as DeiT with teacher has
             logits = logits[0]
@@ -274,7 +290,7 @@ class ImageTrainer(Trainer):
     def _method_file(self, checkpoint: str) -> Path:
         return Path(checkpoint) / f"method_state_{self.args.process_index}.pth"
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         # Upstream loads Hub-format keys into other module names with strict=False and drops the encoder of ViT, Swin,
         # DINOv2... with a log line: https://github.com/huggingface/transformers/issues/48805
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -286,10 +302,12 @@ class ImageTrainer(Trainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_best_model()
             return
-        load_weights(self.model, self.state.best_model_checkpoint)
+        best = self.state.best_model_checkpoint
+        assert best is not None, "upstream asks only where there is a best checkpoint"
+        load_weights(self.model, best)
 
 
-def load_weights(model: nn.Module, folder: str | Path) -> None:
+def load_weights(model: PreTrainedModel, folder: str | Path) -> None:
     """Load a saved folder into a model of the same class, every tensor or an error."""
     saved = type(model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     model.load_state_dict(saved.state_dict(), strict=True)

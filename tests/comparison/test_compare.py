@@ -101,7 +101,7 @@ def test_the_same_command_again_runs_nothing_and_gives_the_same_table(recipe_fil
 
 
 @pytest.mark.parametrize("what", ["setting", "version", "data", "overwrite"])
-def test_a_run_is_done_again_when_what_it_depends_on_has_changed(recipe_file, stubbed, monkeypatch, what):
+def test_a_run_is_repeated_when_something_it_depends_on_has_changed(recipe_file, stubbed, monkeypatch, what):
     folder, done = stubbed
     words = ["--variants", "baseline", "--repeats", "1"]
     compared(recipe_file, folder, *words)
@@ -128,7 +128,7 @@ def test_a_failing_variant_is_a_row_that_says_why_and_is_not_tried_every_round(r
     assert [variant for variant, _ in done()].count("fp16") == 1
 
 
-def test_a_variant_that_was_not_compiled_is_no_measurement_of_compilation(recipe_file, stubbed):
+def test_a_variant_that_was_not_compiled_is_not_a_measurement_of_compilation(recipe_file, stubbed):
     folder, done = stubbed
     found = compared(recipe_file, folder, "--variants", "baseline", "compile", "--repeats", "2")
     row = found.rows[1]
@@ -405,7 +405,7 @@ def test_a_row_that_failed_once_says_how_often():
     assert found.rows[1].num_runs == 1
 
 
-def test_a_figure_that_one_row_lacks_is_a_dash_and_one_that_all_lack_is_no_column():
+def test_a_figure_that_one_row_lacks_is_a_dash_and_one_that_all_lack_has_no_column():
     headings, rows = figure_cells(two_rows(accuracy=None))
     assert rows[1][headings.index("train accuracy")] == "-"
     assert rows[0][headings.index("train accuracy")] == "95.00 %"
@@ -429,7 +429,7 @@ def test_csv_has_plain_numbers_one_line_per_row():
     assert rows[1]["speed_verdict"] == "faster"
 
 
-def test_latex_escapes_what_latex_would_read():
+def test_latex_escapes_its_special_characters():
     text = latex(build_comparison(entries("baseline", "ga_same_batch"), {"baseline": [outcome(0)]}, "baseline"))
     assert r"ga\_same\_batch" in text
     tables = [line for line in text.splitlines() if not line.startswith("%")]
@@ -443,7 +443,7 @@ def test_the_text_names_device_versions_noise_and_what_is_left_out():
         assert words in text
 
 
-def test_published_figures_stand_beside_ours():
+def test_published_figures_stand_next_to_ours():
     runs = {name: [outcome(0, test_accuracy=0.95)] for name in ("baseline", "as_published")}
     found = build_comparison(entries(*runs), runs, "baseline")
     paper = paper_table(found)
@@ -543,7 +543,7 @@ def test_a_recipe_that_the_paper_does_not_have_gives_no_rows_and_a_note(tmp_path
         (["--recipe", "digits", "--variants", "baseline", "--baseline", "al"], "is not one of the rows"),
     ],
 )
-def test_a_mistake_is_answered_at_once_with_exit_code_2(words, told, capsys, tmp_path):
+def test_a_mistake_ends_at_once_with_exit_code_2(words, told, capsys, tmp_path):
     assert run(compare.main, [*words, "--output_dir", str(tmp_path / "out")]) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -556,7 +556,9 @@ def test_a_mistake_is_answered_at_once_with_exit_code_2(words, told, capsys, tmp
         (["--data.name", "./nowhere"], "./nowhere"),
     ],
 )
-def test_what_cannot_be_had_is_one_message_before_the_first_run(recipe_file, stubbed, monkeypatch, capsys, flags, told):
+def test_a_model_that_is_not_available_is_one_message_before_the_first_run(
+    recipe_file, stubbed, monkeypatch, capsys, flags, told
+):
     folder, done = stubbed
     words = ["--variants", "baseline", "all", "--repeats", "1"]
     compared(recipe_file, folder, *words)
@@ -570,7 +572,7 @@ def test_what_cannot_be_had_is_one_message_before_the_first_run(recipe_file, stu
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_only_what_is_left_to_run_is_asked_for(recipe_file, stubbed, monkeypatch):
+def test_only_the_runs_that_are_left_are_checked(recipe_file, stubbed, monkeypatch):
     folder, _ = stubbed
     asked = []
     monkeypatch.setattr(comparison_plan, "refusals", lambda recipes: asked.append(len(recipes)) or [])

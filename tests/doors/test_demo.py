@@ -21,7 +21,7 @@ from hf_accel.errors import UserError
 from tests.support.hub_contents import write_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# Chromium asks no machine but the page's.
+# Chromium may contact no machine but the page's.
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),

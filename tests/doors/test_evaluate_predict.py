@@ -144,7 +144,7 @@ def test_predict_names_a_broken_file_or_leaves_it_out(run_folder, photos, capsys
 
 
 @pytest.mark.parametrize("argv", [["nothing.png"], ["--top_k", "0", "x.png"]])
-def test_predict_refuses_what_matches_nothing(run_folder, argv):
+def test_predict_refuses_a_pattern_that_matches_nothing(run_folder, argv):
     with pytest.raises(UserError):
         predict.main([str(run_folder), *argv])
 

@@ -33,7 +33,7 @@ def finished(tiny_recipe):
     return recipe, train(recipe)
 
 
-def test_a_run_leaves_what_the_design_promises(finished):
+def test_a_run_leaves_the_files_that_are_promised(finished):
     _, folder = finished
     names = {path.name for path in folder.iterdir()}
     assert {"recipe.yaml", "report.json", "report.html", "history.csv", "predictions.csv", "log.txt", "model"} <= names
@@ -142,7 +142,7 @@ def test_a_finished_run_is_kept_unless_told_otherwise(finished):
     assert (folder / "mine.txt").read_text() == "kept"
 
 
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(tiny_recipe, tmp_path):
+def test_an_interrupted_run_resumes_and_ends_with_the_same_weights(tiny_recipe, tmp_path):
     def recipe(name):
         return tiny_recipe({"training": {"num_train_epochs": 3, "output_dir": str(tmp_path / name)}})
 
@@ -413,7 +413,7 @@ def test_a_broken_test_image_is_named_and_nothing_is_written(tiny_recipe, photos
     assert not recipe.output_dir.exists()
 
 
-def test_a_place_that_is_no_folder_is_refused(tiny_recipe, photos):
+def test_a_place_that_is_not_a_folder_is_refused(tiny_recipe, photos):
     with pytest.raises(UserError, match="not a folder that can be written"):
         train(tiny_recipe({"training": {"output_dir": str(photos / "test" / "red" / "00.png" / "run")}}))
 
@@ -482,7 +482,7 @@ def test_a_disk_that_cannot_hold_the_checkpoints_is_refused_before_anything_is_w
 
 
 def test_the_checkpoints_of_an_unfinished_run_count_as_room_for_the_next_ones(tiny_recipe, monkeypatch):
-    """A full disk ends a run; with some of it freed, the same command goes on, because old checkpoints go as new come."""
+    """A full disk ends a run; with some of it freed, the same command resumes it, because old checkpoints go as new come."""
     recipe = tiny_recipe()
     kept = recipe.output_dir / "checkpoint-1"
     kept.mkdir(parents=True)

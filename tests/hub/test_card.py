@@ -16,6 +16,7 @@ from hf_accel.hub.card_text import FOLDED_FROM_CLASSES
 from hf_accel.hub.examples import write_examples
 from hf_accel.hub.notebook import notebook_text
 from hf_accel.report.finished_run import FinishedRun
+from hf_accel.tasks.image_gallery import answered_examples
 from tests.support.hub_contents import write_run, write_vit_base
 from tests.support.tables import unpadded
 
@@ -160,7 +161,7 @@ def test_label_names_cannot_break_the_tables(tmp_path):
 
 
 def with_classes(folder: Path, count: int) -> Path:
-    """The run, as if its data had so many classes; every class is taken for the next one once."""
+    """The run, as if its data had this many classes; every class is taken for the next one once."""
     names = [f"class {number}" for number in range(count)]
     scores = {"precision": 0.9, "recall": 0.8, "f1": 0.8471, "support": 10}
     confusion = [
@@ -233,7 +234,7 @@ def test_three_test_images_with_the_models_answers_become_the_widgets_examples(t
     split = load_splits(settings, seed=0).test
     change_recipe(folder, data={"name": "digits"})
     run = FinishedRun.read(folder)
-    write_examples(run.folder, run.recipe, split, OneAnswer(), ViTImageProcessor())
+    write_examples(run.folder, run.recipe, answered_examples(split, OneAnswer(), ViTImageProcessor()))
     widget = card_of(folder).data.widget
     titles = [example["example_title"] for example in widget]
     assert (titles[0], titles[2]) == ("0", "9")
@@ -246,7 +247,7 @@ def test_no_picture_of_a_local_folder_is_kept_for_the_card(tmp_path, photos):
     folder = write_run(tmp_path / "run", data_name=str(photos))
     split = load_splits(load_recipe("digits", overrides={"data": {"name": str(photos)}}).data, seed=0).test
     run = FinishedRun.read(folder)
-    write_examples(run.folder, run.recipe, split, OneAnswer(), None)
+    write_examples(run.folder, run.recipe, answered_examples(split, OneAnswer(), None))
     assert not (folder / "model" / "examples").exists()
     assert all(example["src"].startswith("https://") for example in card_of(folder).data.widget)
 

@@ -1,4 +1,4 @@
-"""Pushing a finished run with the real client to a Hub on this machine, in fair weather and foul."""
+"""Pushing a finished run with the real client to a Hub on this machine that works, fails or is away."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Nobody sleeps; what they would have slept, in seconds."""
+    """Replaces sleeping; gives the seconds that each sleep was to last."""
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     return slept
@@ -161,7 +161,7 @@ def test_a_push_to_a_revision_makes_the_branch_and_leaves_main_alone(hub, run_fo
 
 def test_without_an_id_the_repository_is_named_after_the_recipe(hub, run_folder, monkeypatch):
     hub.use_here(monkeypatch)
-    name = "tester/digits-vit-tiny-cifar10"  # the run was told model and data
+    name = "tester/digits-vit-tiny-cifar10"  # model and data came from the command line
     assert hf_hub.push_run(FinishedRun.read(run_folder)).repo_id == name
     card = hub.files(name)["README.md"].decode()
     assert f'model="{name}"' in card
@@ -224,7 +224,7 @@ def test_an_error_message_of_the_hub_never_shows_the_token(hub, run_folder, monk
     assert TOKEN not in str(hf_hub.push_run(FinishedRun.read(run_folder), hub_model_id="tester/pushed"))
 
 
-def test_a_folder_that_is_no_finished_run_is_refused_with_what_is_missing(tmp_path):
+def test_a_folder_that_is_not_a_finished_run_is_refused_with_the_names_of_the_missing_files(tmp_path):
     with pytest.raises(UserError, match=r"report\.json, recipe\.yaml, model/config\.json not found"):
         FinishedRun.read(tmp_path)
 
@@ -236,13 +236,13 @@ def test_a_folder_that_is_no_finished_run_is_refused_with_what_is_missing(tmp_pa
         (None, TOKEN, "write", None, None),
         ("tester/pushed", None, "write", None, "no token was found"),
         ("tester/pushed", TOKEN, "read", None, "may only read"),
-        ("someone-else/pushed", TOKEN, "write", None, "no right to write to someone-else"),
-        ("not a name", TOKEN, "write", None, "is no name of a repository"),
+        ("someone-else/pushed", TOKEN, "write", None, "may not write to someone-else"),
+        ("not a name", TOKEN, "write", None, "is not a name of a repository"),
         ("tester/pushed", TOKEN, "write", 401, "answered 401"),
         ("tester/pushed", TOKEN, "write", 500, "answered 500"),
     ],
 )
-def test_what_would_stop_a_push_is_known_before_training(
+def test_a_problem_that_would_stop_a_push_is_known_before_training(
     hub, tmp_path, monkeypatch, hub_model_id, token, role, status, problem
 ):
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
@@ -266,7 +266,7 @@ def test_an_unreachable_hub_is_a_warning_before_training(run_folder, monkeypatch
     assert caplog.text == ""
 
 
-def test_a_run_that_did_not_ask_is_not_pushed(hub, run_folder, monkeypatch):
+def test_a_run_that_did_not_ask_for_a_push_is_not_pushed(hub, run_folder, monkeypatch):
     hub.use_here(monkeypatch)
     run = FinishedRun.read(run_folder)
     assert hf_hub.push_if_asked(run) is None

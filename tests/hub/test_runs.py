@@ -1,4 +1,4 @@
-"""Real runs that are pushed: no secret in anything they leave, and a notebook that works for whoever finds the model."""
+"""Real runs that are pushed: no file that they leave holds a secret, and the notebook works for a stranger."""
 
 import os
 import re
@@ -42,7 +42,7 @@ def test_a_hub_that_is_down_costs_a_run_nothing_but_the_push(hub, tiny_recipe, m
 
 @pytest.mark.slow
 def test_the_notebook_of_a_pushed_model_runs_for_a_stranger(hub, tiny_recipe, photos, tmp_path, monkeypatch):
-    """From the Hub, in a fresh kernel: load, predict, evaluate to the card's accuracy, train on."""
+    """From the Hub, in a fresh kernel: load, predict, evaluate to the card's accuracy, continue the training."""
     nbformat = pytest.importorskip("nbformat", reason="needs nbformat, nbclient and ipykernel")
     nbclient = pytest.importorskip("nbclient", reason="needs nbformat, nbclient and ipykernel")
     hub.use_here(monkeypatch)

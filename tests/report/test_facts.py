@@ -1,4 +1,4 @@
-"""What code must know is a field of the report; notes are for people, and no code reads one."""
+"""A fact that code needs is a field of the report; notes are for people, and no code reads one."""
 
 import ast
 import json
@@ -33,7 +33,7 @@ def with_notes(report: RunReport) -> RunReport:
     return replace(report, notes=list(SENTENCES))
 
 
-def test_no_note_changes_the_card_s_metadata_or_its_sentences(tmp_path):
+def test_no_note_changes_the_metadata_or_the_sentences_of_the_card(tmp_path):
     run = FinishedRun.read(write_run(tmp_path / "run"))
     config, base, data = model_config(run.folder), base_model(run.recipe), data_set(run.recipe)
 
@@ -103,7 +103,7 @@ def is_note(node: ast.AST) -> bool:
 
 
 def reads_of_notes(source: str) -> list[str]:
-    """Expressions that look into a note or choose among notes; showing, adding and copying them is none."""
+    """Expressions that look into a note or choose among notes; showing, adding and copying them do not count."""
     found = []
     for node in ast.walk(ast.parse(source)):
         looked_into = (

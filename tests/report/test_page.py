@@ -71,7 +71,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, pages):
-    """`open_page("run", width=390)` -> the page, with what it said and asked for in `.said` and `.asked`."""
+    """`open_page("run", width=390)` -> the page, with its messages in `.said` and its requests in `.asked`."""
     opened = []
 
     def open_(name: str, width: int = 1200, scheme: str = "light"):
@@ -162,7 +162,7 @@ def test_in_the_dark_page_and_plots_are_dark(open_page, name):
     assert all(part.evaluate("element => element.tagName") == "text" for part in white.all())
 
 
-def test_on_paper_what_is_folded_is_printed_and_the_colours_are_those_of_paper(open_page, tmp_path):
+def test_on_paper_folded_text_is_printed_and_the_colours_are_those_of_paper(open_page, tmp_path):
     page = open_page("run", scheme="dark")
     recipe = page.locator("details pre").first
     assert not recipe.is_visible()
@@ -199,7 +199,7 @@ def test_the_same_report_gives_the_same_page(tmp_path):
     assert (tmp_path / "one" / "report.html").read_bytes() == (tmp_path / "two" / "report.html").read_bytes()
 
 
-def test_tiles_leave_out_what_was_not_measured_and_prefer_the_devices_memory():
+def test_tiles_leave_out_missing_figures_and_prefer_the_memory_of_the_device():
     names = [(name, remark) for name, _, remark in run_tiles(run_report(energy_joules=None))]
     assert "Energy" not in dict(names)
     assert ("Peak memory", "of the process, anonymous") in names

@@ -169,7 +169,7 @@ def test_numpy_numbers_enums_tuples_and_paths_are_written_as_json_types(tmp_path
     assert written["settings"] == {"eval_strategy": "epoch", "betas": [0.9, 0.99], "output_dir": "outputs/x"}
 
 
-def test_what_json_cannot_hold_is_refused_and_the_old_report_stays(tmp_path):
+def test_a_value_that_json_cannot_hold_is_refused_and_the_old_report_stays(tmp_path):
     path = full_report().save(tmp_path)
     before = path.read_text()
     broken = full_report()

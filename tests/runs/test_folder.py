@@ -1,4 +1,4 @@
-"""Whose files lie in a folder, what a run may delete there, and what is refused before anything is written."""
+"""The folder of a run: which files are the run's, which it may delete, and which folders are refused."""
 
 import ast
 import json
@@ -35,7 +35,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def do_run(recipe, *names: str, overwrite: bool = False, finish: bool = True) -> RunFolder:
-    """A run that writes these files, as `train` does it; one that does not finish dies without a word."""
+    """A run that writes these files, as `train` does it; one that does not finish dies silently."""
     run = RunFolder.claim(recipe, overwrite)
     held = run.open(recipe)
     held.__enter__()
@@ -85,7 +85,7 @@ def test_a_folder_with_other_files_is_used_and_they_stay(recipe):
     assert not run.model.exists()
 
 
-def test_overwrite_deletes_what_the_run_wrote_and_nothing_that_was_added_since(recipe):
+def test_overwrite_deletes_the_files_of_the_run_and_none_that_were_added_since(recipe):
     folder = recipe.output_dir
     do_run(recipe, "model/config.json", "model/examples/1.png", "plots/loss.svg", "checkpoint-3/trainer_state.json")
     fill(folder, "model/mine.txt", "plots/mine.svg")
@@ -247,7 +247,7 @@ def test_a_command_finds_the_run_of_a_folder_a_model_or_a_checkpoint(recipe, tmp
     assert model_place("timm/resnet18") == "timm/resnet18"
 
 
-def test_no_other_module_spells_a_name_in_a_run_s_folder():
+def test_no_other_module_spells_the_name_of_a_file_of_a_run():
     """A comparison's page lies in a folder of its own, which is not a run's."""
     names = {*LEFT, MARK, "checkpoint-"} - {"model", "runs", "plots"}  # those three are words of other subjects too
     package = Path(hf_accel.__file__).parent

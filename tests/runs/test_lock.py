@@ -1,4 +1,4 @@
-"""Two processes on one folder: the second is refused, and a process that was killed is in nobody's way."""
+"""Two processes on one folder: the second is refused, and a process that was killed blocks nobody."""
 
 import signal
 import subprocess

@@ -28,7 +28,7 @@ def png(value: int, size: tuple[int, int] = (6, 4), blue: int = 0) -> bytes:
 
 
 def write_folder(root: Path, counts: dict[str, int]) -> Path:
-    """Class folders with so many images each; the red value of an image is its number, the blue one that of its folder."""
+    """Class folders with this many images each; the red value of an image is its number, the blue one that of its folder."""
     for folder, count in counts.items():
         blue = zlib.crc32(folder.encode("utf-8", "surrogateescape")) % 256
         (root / folder).mkdir(parents=True, exist_ok=True)

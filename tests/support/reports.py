@@ -6,8 +6,8 @@ import numpy as np
 
 from hf_accel.comparison.schema import Entry, RunOutcome
 from hf_accel.config.recipe import load_recipe
-from hf_accel.report.gallery import GalleryItem
 from hf_accel.report.run_report import DataSummary, DetailedScores, ModelSummary, RunReport, Scores, TrainSummary
+from hf_accel.tasks.image_gallery import GalleryItem
 from hf_accel.training.metrics import classification_metrics, confusion, per_class
 
 ENVIRONMENT = {"device": "cpu", "cpu": "Test CPU", "cores": 2, "python": "3.11", "torch": "2.15", "transformers": "5.23",

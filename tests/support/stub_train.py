@@ -1,4 +1,4 @@
-"""Stands in for `hf_accel.train` where a test is about the runs and not about training: writes a report in no time.
+"""Stands in for `hf_accel.train` where a test is about the runs and not about training: writes a report at once.
 
 Each variant has a speed of its own; environment variables set the noise, how long the runs after the first sleep, and
 that every run fails.

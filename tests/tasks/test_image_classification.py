@@ -2,10 +2,12 @@
 
 import ast
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
 
+import hf_accel
 from hf_accel.data.images import UnreadableImageError
 from hf_accel.tasks import TASKS
 from hf_accel.training import build
@@ -19,6 +21,17 @@ def test_build_trainer_reaches_images_through_the_task_alone():
     tree = ast.parse(inspect.getsource(build))
     modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert not [name for name in modules if name.startswith(("hf_accel.inputs", "hf_accel.transforms"))]
+
+
+def test_the_report_and_the_hub_get_their_images_from_the_task():
+    reading = ("hf_accel.data", "hf_accel.inputs", "hf_accel.transforms", "hf_accel.models")
+    package = Path(hf_accel.__file__).parent
+    files = [*(package / "report").glob("*.py"), *(package / "hub").glob("*.py")]
+    assert len(files) > 15
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        assert not [name for name in modules if name.startswith(reading)], file
 
 
 def scored(task, loaded, files, **settings):

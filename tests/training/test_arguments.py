@@ -57,7 +57,7 @@ NOT_HONOURED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_honoured_is_refused_and_its_default_is_not(name, arguments):
+def test_an_argument_that_cannot_be_honoured_is_refused_and_its_default_is_not(name, arguments):
     with pytest.raises(UserError) as caught:
         arguments(**{name: NOT_HONOURED[name]})
     assert f"training.{name} is {NOT_HONOURED[name]!r}" in str(caught.value)
@@ -113,7 +113,7 @@ def test_an_argument_without_the_one_it_belongs_to_is_refused(name, arguments):
         (["--data.validation", "0", "--save_strategy", "best"], "needs validation rows"),
     ],
 )
-def test_what_would_fail_or_do_nothing_later_is_refused_before_anything_is_written(
+def test_an_argument_that_would_fail_or_do_nothing_later_is_refused_before_anything_is_written(
     flags, message, photos, tmp_path, capsys
 ):
     model = ["--model.name", "timm/resnet10t", "--model.pretrained", "false", "--data.image_size", "16"]

@@ -1,4 +1,4 @@
-"""torch.compile: batches of any size, and a run that goes on where nothing can be compiled, and says so."""
+"""torch.compile: batches of any size, and a run that continues where nothing can be compiled, and says so."""
 
 import functools
 import shutil

@@ -1,4 +1,4 @@
-"""What must not change a training run: accumulation, a resume, the choice of the best checkpoint."""
+"""Settings that must not change the result of a training run: accumulation, a resume, the choice of the best checkpoint."""
 
 import pytest
 import torch
@@ -191,7 +191,7 @@ def stock_trainer(folder, model, **training):
 
 
 def test_upstream_still_multiplies_the_loss_of_a_resnet_by_the_accumulation_steps(model_patch, tmp_path):
-    """When this fails, https://github.com/huggingface/transformers/issues/47688 is mended: see ImageTrainer.loss."""
+    """When this fails, https://github.com/huggingface/transformers/issues/47688 is fixed: see ImageTrainer.loss."""
     losses = []
     for batch, steps in ((8, 1), (2, 4)):
         model = AutoModelForImageClassification.from_pretrained(model_patch("resnet")["name"])
@@ -208,7 +208,7 @@ def test_upstream_still_multiplies_the_loss_of_a_resnet_by_the_accumulation_step
 
 
 def test_upstream_still_drops_the_encoder_of_a_vit_when_it_loads_a_checkpoint(model_patch, tmp_path):
-    """When this fails, https://github.com/huggingface/transformers/issues/48805 is mended: see load_weights."""
+    """When this fails, https://github.com/huggingface/transformers/issues/48805 is fixed: see load_weights."""
     folder = model_patch("vit")["name"]
     model = AutoModelForImageClassification.from_pretrained(folder)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The end of a run: model and scores are safe first, and what shows them may fail without costing the run."""
+"""The end of a run: model and scores are saved first, and the page or the card may fail without costing the run."""
 
 import json
 import shutil
@@ -12,8 +12,9 @@ from hf_accel.config.recipe import apply_patch, load_recipe
 from hf_accel.data.splits import load_splits
 from hf_accel.models.load import load_trained
 from hf_accel.report.finished_run import FinishedRun
-from hf_accel.report.predictions import Predictions
 from hf_accel.report.run_report import RunReport
+from hf_accel.tasks.image_classification import ImageClassification
+from hf_accel.tasks.predictions import Predictions
 from hf_accel.train import train
 from hf_accel.training import finish
 from tests.conftest import TINY, write_photos
@@ -74,12 +75,14 @@ def test_predictions_are_those_of_the_confusion_matrix(trained):
 
 
 FAILING = {"write_page": "report.html", "write_card": "model card", "write_notebook": "notebook.ipynb",
-           "confident_mistakes": "gallery of mistakes", "data_sample": "sample of the data",
+           "mistakes": "gallery of mistakes", "sample": "sample of the data",
            "write_examples": "examples", "write_whole": "predictions.csv"}  # fmt: skip
 
 
 @pytest.mark.parametrize("broken", FAILING)
-def test_what_shows_a_run_fails_alone_with_the_command_that_makes_it_later(finished, broken, monkeypatch, caplog):
+def test_each_part_that_shows_a_run_fails_alone_and_names_the_command_that_makes_it_later(
+    finished, broken, monkeypatch, caplog
+):
     folder = finished.folder.path
     before = shown(folder)
     remove_extras(folder)
@@ -89,7 +92,7 @@ def test_what_shows_a_run_fails_alone_with_the_command_that_makes_it_later(finis
     def fail(*args, **kwargs):
         raise RuntimeError("no such\ninstruction")
 
-    monkeypatch.setattr(finish, broken, fail)
+    monkeypatch.setattr(ImageClassification if broken in ("mistakes", "sample") else finish, broken, fail)
     predictions = Predictions.load(trained_predictions(finished))
     failed = finish.write_extras(finished, predictions, splits, loaded.model, loaded.processor)
     assert failed == [FAILING[broken]]

@@ -45,5 +45,5 @@ class Predictions:
         if tuple(header) != COLUMNS:
             raise ValueError(f"{path}: the columns are {', '.join(header)}, expected {', '.join(COLUMNS)}")
         columns = list(zip(*lines, strict=True)) or [()] * len(COLUMNS)
-        whole = [np.array(column, dtype=np.int64) for column in columns[:3]]
-        return cls(*whole, np.array(columns[3], dtype=np.float64))
+        rows, labels, predicted = (np.array(column, dtype=np.int64) for column in columns[:3])
+        return cls(rows, labels, predicted, np.array(columns[3], dtype=np.float64))

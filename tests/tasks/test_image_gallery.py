@@ -1,10 +1,10 @@
-"""Which images the page shows: the surest mistakes, and a sample over the classes."""
+"""Which images show what a model does: the surest mistakes, a sample over the classes, examples with answers."""
 
 import numpy as np
 import pytest
 
-from hf_accel.report.gallery import confident_mistakes, data_sample
-from hf_accel.report.predictions import Predictions
+from hf_accel.tasks.image_gallery import confident_mistakes, data_sample
+from hf_accel.tasks.predictions import Predictions
 from tests.support.image_splits import make_split, noise
 
 

@@ -1,35 +1,52 @@
-"""Images for the page: the most confident mistakes of a run, and a sample of the data."""
+"""Images that show what a model does: its most confident mistakes, a sample of the data, examples with its answers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from PIL import Image
 
-from hf_accel.report.predictions import Predictions
+from hf_accel.tasks.predictions import Predictions
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.image_processing_utils import BaseImageProcessor
+
     from hf_accel.data.splits import ImageSplit
 
 
 @dataclass(frozen=True)
 class GalleryItem:
+    """An image for the page of a run."""
+
     image: np.ndarray  # (H, W, 3) uint8 RGB
     label: str
     predicted: str | None = None
-    confidence: float | None = None  # the model's, of its prediction, in [0, 1]
+    confidence: float | None = None  # the model's confidence in its prediction, in [0, 1]
     where: str = ""  # file or row, so that a reader can find the image again
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image for the model card and the demo."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    label: str
+    answers: list[tuple[str, float]]  # label and probability of the likeliest classes, best first
 
 
 def confident_mistakes(predictions: Predictions, split: ImageSplit, count: int = 24) -> list[GalleryItem]:
     """The images that the model got wrong and was surest about, surest first.
 
     Args:
-        predictions: of the rows of `split`.
+        predictions: the predictions for the rows of `split`.
         split: the rows that were predicted.
-        count: at most so many.
+        count: the most images to return.
     """
     wrong = np.flatnonzero(predictions.labels != predictions.predicted)
     surest = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:count]
@@ -55,7 +72,9 @@ def data_sample(split: ImageSplit, count: int = 24, seed: int = 0) -> list[Galle
     """Images of as many classes as fit, in the order of the classes; the same for the same seed.
 
     Args:
-        count: images in all; with fewer classes, each is shown several times.
+        split: the rows to choose from.
+        count: the number of images in all; with fewer classes, each is shown several times.
+        seed: the seed of the choice.
     """
     order = np.random.default_rng(seed).permutation(len(split))
     by_class: dict[int, list[int]] = {}
@@ -73,7 +92,25 @@ def data_sample(split: ImageSplit, count: int = 24, seed: int = 0) -> list[Galle
     ]
 
 
+def answered_examples(
+    split: ImageSplit, model: PreTrainedModel, processor: BaseImageProcessor, num_answers: int = 3
+) -> Iterator[Example]:
+    """Three images, of the first, the middle and the last class, with the model's answers; nothing is read before."""
+    by_class = np.argsort(split.labels, kind="stable")
+    model.eval()
+    for row in (by_class[position] for position in (0, len(by_class) // 2, len(by_class) - 1)):
+        image = split.read(row)
+        with torch.inference_mode():
+            inputs = processor(Image.fromarray(image), return_tensors="pt")
+            pixel_values = inputs["pixel_values"].to(model.device, torch.float32)
+            probabilities = model(pixel_values=pixel_values).logits[0].float().softmax(-1)  # (C,)
+        best = probabilities.topk(min(num_answers, len(split.label_names)))
+        labels = [split.label_names[label] for label in best.indices.tolist()]
+        answers = list(zip(labels, best.values.tolist(), strict=True))
+        yield Example(image, split.label_names[split.labels[row]], answers)
+
+
 def _place(split: ImageSplit, row: int) -> str:
-    """The file's own name, or the row: a page is shared, and the folders of this machine are nobody's business."""
+    """The file's own name, or the row: a page is shared, and must not show the folders of this machine."""
     where = split.where(row)
     return where.split(" of ")[0] if where.startswith("row ") else Path(where).name
