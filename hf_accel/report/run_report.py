@@ -29,12 +29,14 @@ class DataSummary:
 
     Attributes:
         test_split: the data set's own split that the test rows are of: test, validation or train.
+        fingerprints: of each split by role, as `evaluate` and a resume compare them; empty in reports of earlier versions.
         labels: in the order of their ids.
         skipped: the unreadable images that were left out.
     """
 
     name: str | None = None
     fingerprint: str | None = None
+    fingerprints: dict[str, str] = field(default_factory=dict)
     train_rows: int | None = None
     validation_rows: int | None = None
     test_rows: int | None = None
@@ -56,6 +58,10 @@ class TrainSummary:
     """Optimisation alone: seconds and images_per_second leave out evaluation, saving, compilation and warm-up steps.
 
     Attributes:
+        resumes: how often the run was interrupted, or made longer, and resumed from a checkpoint.
+        repeated_steps: optimizer steps that were lost with a process and done again; they are in no other figure.
+        effective_batch_size: images of an optimizer step, over all processes, that were really used.
+        accuracy: on the training batches of the last epoch, as trained on.
         compiled: True: all steps were; False: they were to be and, from some step on, were not; None: not asked for.
         compile_failure: why compiled is False, in a sentence.
     """
@@ -64,6 +70,7 @@ class TrainSummary:
     epochs: float | None = None
     world_size: int | None = None
     resumes: int | None = None
+    repeated_steps: int | None = None
     effective_batch_size: int | None = None
     seconds: float | None = None
     images_per_second: float | None = None
