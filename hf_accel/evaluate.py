@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import tempfile
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, quick_imports, run_and_exit
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.formatting import format_count, format_score
+from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder, model_place
+from hf_accel.runs.process import warn_of_missing_processes
+from hf_accel.runs.recorded_data import DataFacts, SplitFacts, changes, facts_of
 from hf_accel.tables import format_table, printable, write_csv
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hf_accel.data.splits import ImageSplit
 
 DESCRIPTION = """\
 Score a trained folder or a Hub model on a data set.
@@ -23,9 +33,12 @@ Score a trained folder or a Hub model on a data set.
   hf-accel evaluate outputs/vit_cifar10/default/model --data.name uoft-cs/cifar10 --split test
   hf-accel evaluate timm/resnet50.a1_in1k --data.name ./photos --format json
 
-A run's own folder remembers its data. --data.* settings and TrainingArguments (--per_device_eval_batch_size 64,
+A run's own folder remembers its data: the same rows are scored as in the run. Of other data everything is scored, a
+plain folder of class folders too. --data.* settings and TrainingArguments (--per_device_eval_batch_size 64,
 --bf16 true) are taken as in train; so is accelerate launch -m hf_accel.evaluate."""
 SCORES = ("accuracy", "top5_accuracy", "f1_macro", "f1_micro", "f1_weighted", "loss")
+NAMES_SHOWN = 3
+DEFAULT_SEED = 42  # of TrainingArguments
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,40 +47,57 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
     args, flags = parse_with_overrides(parser, argv)
-    recipe = evaluation_recipe(args.model, overrides_from_flags(flags))
-    scores = evaluate(recipe, args.split)
+    overrides = overrides_from_flags(flags)
+    recipe = evaluation_recipe(args.model, overrides)
+    warn_of_missing_processes()
+    own_data = not overrides.get("data", {}).get("name")
+    scores = evaluate(recipe, args.split, RunFolder.meant_by(args.model), own_data)
     if is_main_process():
+        for note in scores["notes"]:
+            print(printable(note), file=sys.stderr)
         render(scores, args.format)
     return 0
 
 
 def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
-    """The recipe of the model's run where there is one, else `finetune`; the overrides go on top."""
+    """The recipe of the model's run where there is one, else `finetune`; the overrides go on top.
+
+    Raises:
+        UserError: no data is named and there is no run that knows it, or a setting that only training can follow.
+    """
     run = RunFolder.meant_by(model)
-    if run is None and not overrides.get("data", {}).get("name"):
+    data = overrides.get("data", {})
+    if run is None and not data.get("name"):
         raise UserError(f"{model}: is not a folder of a run, so its data is unknown. Add --data.name FOLDER_OR_ID.")
+    if "validation" in data:
+        raise UserError(
+            "--data.validation: divides the data of a run that trains, and nothing is trained. Leave it out."
+        )
     overrides = {**overrides, "model": {**overrides.get("model", {}), "name": model_place(model)}}
     if run is None:
         return load_recipe("finetune", overrides=overrides)
-    data = overrides.get("data", {})
     if not data.get("name"):
         return load_recipe(run.recipe, overrides=overrides)
     overrides["data"] = {"max_train_rows": None, "max_test_rows": None, **data}  # all rows of other data
     recipe = load_recipe(run.recipe, overrides=overrides)
-    if "validation" in data:
-        return recipe
     # not an override: the run's own settings may need validation rows, and evaluation leaves those settings out
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, validation=0))
 
 
-def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
+def evaluate(
+    recipe: Recipe, split_name: str = "test", run: RunFolder | None = None, own_data: bool = False
+) -> dict[str, Any]:
     """Score one split with the model of `recipe.model.name`.
 
+    Args:
+        run: that trained the model, where it is known.
+        own_data: score the rows that this run had in the split. Otherwise all rows of the split of `recipe.data`.
     Returns:
-        model, data, split, rows, test_time_augmentation, accuracy, top5_accuracy, f1_macro, f1_micro, f1_weighted, loss,
-        per_class.
+        model, data, split, rows, data_changed (whether the rows differ from those that the run had; None: not known),
+        test_time_augmentation, accuracy, top5_accuracy, f1_macro, f1_micro, f1_weighted, loss, per_class, notes.
     Raises:
-        UserError: there is no such split, or the model does not know the data's labels.
+        UserError: there is no such split, the model does not know the data's labels, or the run may have been trained on
+            rows that are now among those to be scored.
     """
     with quick_imports():
         from hf_accel.runs.log import quiet_libraries
@@ -81,16 +111,14 @@ def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
         recipe = dataclasses.replace(recipe, training={**for_scoring(recipe.training), "output_dir": scratch})
         arguments = training_arguments(recipe, has_validation=False)
         task = TASKS[recipe.model.task]
-        splits = task.open_splits(recipe.data, arguments.training.seed)
-        split = getattr(splits, split_name)
-        if split is None:
-            raise UserError(
-                f"--split validation: {recipe.data.name} has none, and data.validation is 0. Use --split test or train."
-            )
+        if own_data and run is not None:
+            rows = rows_of_run(run, recipe, split_name)
+        else:
+            rows = rows_of_other_data(run, recipe, split_name)
         loaded = task.load_trained(recipe.model.name, recipe.model.revision)
         names: dict[int, str] = loaded.model.config.id2label  # type: ignore[assignment]  # upstream's type is of input
         label_names = [names[i] for i in range(len(names))]
-        split = dataclasses.replace(split, labels=model_labels(split, label_names), label_names=label_names)
+        split = dataclasses.replace(rows.split, labels=model_labels(rows.split, label_names), label_names=label_names)
         trainer = build_evaluator(recipe, loaded, split, arguments)
         predictions = trainer.predict(trainer.test_dataset, metric_key_prefix="test")
     scores = dataclasses.asdict(detailed_scores(predictions, label_names, "test"))
@@ -101,12 +129,95 @@ def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
         "data": recipe.data.name,
         "split": split_name,
         "rows": len(split),
+        "data_changed": rows.changed,
         "test_time_augmentation": recipe.data.test_time_augmentation,
         **scores,
+        "notes": [*rows.notes, *absent_classes(split)],
     }
 
 
-def model_labels(split: Any, label_names: list[str]) -> Any:
+@dataclass(frozen=True)
+class Rows:
+    """What is scored, and what a reader of the scores must know of it."""
+
+    split: ImageSplit
+    changed: bool | None  # other rows than the run had in this split; None: not known, or of no run
+    notes: list[str]
+
+
+def rows_of_run(run: RunFolder, recipe: Recipe, split_name: str) -> Rows:
+    """The rows that a run had in one of its splits, compared with what it recorded of them.
+
+    Raises:
+        UserError: there is no such split, or its rows were drawn from data that has changed since.
+    """
+    from hf_accel.tasks import TASKS
+
+    task, trained = TASKS[recipe.model.task], load_recipe(run.recipe)
+    seed = int(trained.training.get("seed", DEFAULT_SEED))  # of the run, whatever is asked for now
+    splits = task.open_splits(recipe.data, seed)
+    split = getattr(splits, split_name)
+    if split is None:
+        raise UserError(
+            f"--split validation: {recipe.data.name} has none, and data.validation is 0. Use --split test or train."
+        )
+    # what is asked for may be fewer of them
+    as_trained = splits if recipe.data == trained.data else task.open_splits(trained.data, seed)
+    before = recorded_data(run)
+    if not before:
+        return Rows(split, None, [])
+    change = changes(before, facts_of(as_trained)).get(split_name)
+    if change is None:
+        return Rows(split, False, [])
+    if split_name in as_trained.held_out:
+        raise UserError(
+            f"{recipe.data.name}: has changed since {run.path} was trained on it ({split_name}: {change}). The {split_name} "
+            "rows are drawn from its train split, so the model may have been trained on some of those drawn now. Restore "
+            "the data, or score images that the run has not seen with --data.name."
+        )
+    what = f"warning: the {split_name} rows are not those that {run.path} had ({change})"
+    return Rows(split, True, [f"{what}, so its report is of other rows"])
+
+
+def rows_of_other_data(run: RunFolder | None, recipe: Recipe, split_name: str) -> Rows:
+    """All rows of a split of data that was named; says where the run was trained on them."""
+    from hf_accel.tasks import TASKS
+
+    rows = TASKS[recipe.model.task].open_split(recipe.data, split_name)
+    notes = list(rows.notes)
+    if rows.skipped:
+        notes.append(f"{format_count(len(rows.skipped))} unreadable images are left out; the first: {rows.skipped[0]}")
+    trained_on = None if run is None else load_recipe(run.recipe).data.name
+    if rows.taken == "train" and trained_on is not None and same_place(trained_on, recipe.data.name):
+        notes.append(f"warning: {run.path} was trained on rows of this data, so these scores are not of new images")
+    return Rows(rows.split, None, notes)
+
+
+def recorded_data(run: RunFolder) -> DataFacts:
+    """What a run recorded of its rows: in its report, and while there is none, in its folder. Empty: nothing."""
+    if not run.is_finished:
+        return run.data
+    data = RunReport.load(run.report).data
+    rows = {"train": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
+    return {role: SplitFacts(rows[role], fingerprint) for role, fingerprint in data.fingerprints.items()}
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two names of data mean the same: a folder by whatever path, or one name."""
+    return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
+
+
+def absent_classes(split: ImageSplit) -> list[str]:
+    """A sentence on the classes of the model that the data has no image of; their F1 counts as 0 in the macro mean."""
+    present = set(split.labels.tolist())
+    absent = [name for number, name in enumerate(split.label_names) if number not in present]
+    if not absent:
+        return []
+    names = ", ".join(map(repr, absent[:NAMES_SHOWN])) + (", …" if len(absent) > NAMES_SHOWN else "")
+    return [f"no image of {len(absent):,} of the model's {len(split.label_names):,} classes: {names}"]
+
+
+def model_labels(split: ImageSplit, label_names: list[str]) -> np.ndarray:
     """(N,) label numbers of the data -> (N,) of the model, matched by name."""
     import numpy as np
 
@@ -125,7 +236,7 @@ def render(scores: dict[str, Any], form: str) -> None:
     if form == "json":
         print(json.dumps(scores, indent=2))
         return
-    flat = {key: value for key, value in scores.items() if key != "per_class"}
+    flat = {key: value for key, value in scores.items() if key not in ("per_class", "notes")}
     if form == "csv":
         write_csv(sys.stdout, list(flat), [list(flat.values())])
         return

@@ -10,6 +10,7 @@ from hf_accel.cli import command_parser, is_main_process, quick_imports, run_and
 from hf_accel.config.sections import choices
 from hf_accel.errors import UserError
 from hf_accel.runs.folder import model_place
+from hf_accel.runs.process import warn_of_missing_processes
 from hf_accel.tables import format_table, write_csv
 
 DESCRIPTION = """\
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("top_k", "batch_size"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} is {getattr(args, name)}, expected at least 1")
+    warn_of_missing_processes()
     skip_bad = args.on_bad_image == "skip"
     rows = predict(args.model, args.images, args.top_k, args.batch_size, skip_bad, args.test_time_augmentation)
     if is_main_process():

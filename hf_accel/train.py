@@ -12,6 +12,8 @@ from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.log import start_console
+from hf_accel.runs.process import warn_of_missing_processes
+from hf_accel.runs.recorded_data import facts_of
 
 if TYPE_CHECKING:
     from hf_accel.training.trainer import ImageTrainer
@@ -41,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     recipe = load_recipe(name, args.variant, overrides_from_flags(flags))
     if args.recipe is None and is_main_process():
         print(f"no --recipe given: using {name}", file=sys.stderr)
+    warn_of_missing_processes()
     train(recipe, overwrite=args.overwrite)
     return 0
 
@@ -56,13 +59,23 @@ def train(recipe: Recipe, overwrite: bool = False) -> Path:
     with quick_imports():
         from hf_accel.hub import push as hub
         from hf_accel.runs.log import quiet_libraries
+        from hf_accel.tasks import TASKS
+        from hf_accel.training.arguments import training_arguments
         from hf_accel.training.build import build_trainer
+        from hf_accel.training.checks import continued_data_notes, require_same_model
         from hf_accel.training.finish import finish
 
     quiet_libraries()
     start_console(is_main_process())
-    trainer = build_trainer(recipe)
-    with run.open(recipe):  # from here on nothing in the recipe can be refused
+    arguments = training_arguments(recipe, has_validation=recipe.data.validation > 0)
+    splits = TASKS[recipe.model.task].open_splits(recipe.data, arguments.training.seed)
+    data = facts_of(splits)
+    run.refuse_changed_data(data)
+    trainer = build_trainer(recipe, splits, arguments=arguments)
+    if run.checkpoint is not None and run.begins_elsewhere:
+        trainer.notes += continued_data_notes(run.checkpoint, splits)
+        require_same_model(run.checkpoint, trainer.model)
+    with run.open(recipe, data):  # from here on nothing in the recipe can be refused
         trainer.accelerator.wait_for_everyone()
         tell_what_was_chosen(trainer)
         hub.warn_early(recipe)

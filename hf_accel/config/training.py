@@ -91,6 +91,8 @@ def training_settings() -> type[BaseModel]:
 def _field_type(name: str, annotation: str) -> Any:
     if name == "bf16":
         return StrictBool | Literal["auto"]
+    if name == "resume_from_checkpoint":  # true and false are what its help says, and what is said on the command line
+        return StrictBool | StrictStr | None
     found = eval(annotation, {"__builtins__": {}}, _Names(_PLAIN_TYPES))
     # the range belongs inside, next to the type, so that the JSON Schema has it as well
     if name not in _RANGES:

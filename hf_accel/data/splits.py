@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import textwrap
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -61,6 +62,7 @@ class Splits:
     name: str
     fingerprint: str
     test_split: str = "test"  # the data set's own split that the test rows are of: test, validation or train
+    held_out: tuple[str, ...] = ()  # the roles whose rows were drawn from the data set's train split
     fingerprints: dict[str, str] = field(default_factory=dict)  # of each split by role, its class names included
     skipped: list[str] = field(default_factory=list)  # unreadable images left out, each with the reason
     notes: list[str] = field(default_factory=list)  # where the splits come from, what was not read
@@ -136,6 +138,7 @@ def load_splits(settings: DataSettings, seed: int, selection: bool = True) -> Sp
         fingerprint=hashlib.sha256(content.encode()).hexdigest(),
         fingerprints={role: _fingerprint(part) for role, part in present.items()},
         test_split=next(role for role in ("test", "validation", "train") if role in parts),
+        held_out=_held_out(parts.keys(), present.keys()),
         skipped=skipped,
         notes=notes,
     )
@@ -165,12 +168,19 @@ def _choose_rows(
     return {"train": train, "validation": validation, "test": test}
 
 
+def _held_out(brought: Iterable[str], used: Iterable[str]) -> tuple[str, ...]:
+    """Which of the roles in use are no split of the data set's own: its validation split may be the test."""
+    own = ("test", "validation")[: len({"test", "validation"} & set(brought))]
+    return tuple(role for role in ("validation", "test") if role in used and role not in own)
+
+
 @dataclass(frozen=True)
 class ScoredRows:
     """One split, to be scored by a model that was trained elsewhere."""
 
     split: ImageSplit  # its label_names are the classes that have images, one or more
     fingerprint: str  # comparable with those in `Splits.fingerprints`
+    taken: str  # the data set's own split that the rows are of: train, validation or test
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -213,7 +223,7 @@ def load_split(settings: DataSettings, role: str = "test") -> ScoredRows:
     present = np.unique(part.labels)
     names = [part.label_names[number] for number in present]
     part = replace(part, labels=np.searchsorted(present, part.labels), label_names=names, content=None)
-    return ScoredRows(part, _fingerprint(part), skipped, notes)
+    return ScoredRows(part, _fingerprint(part), taken, skipped, notes)
 
 
 _STAND_FOR = {"test": ("validation", "train")}  # role -> the splits that are scored where there is none of that role

@@ -8,12 +8,14 @@ and a resumed run goes on from them: steps that were lost with the process, and 
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_accel.files import write_whole
 from hf_accel.machine.resources import ResourceWatch, join_resources
+from hf_accel.runs.folder import RunFolder
 
 SAVED = ("step_seconds", "warmup_seconds", "images", "wait_seconds", "transform_seconds", "resumes", "resources")
 
@@ -84,6 +87,8 @@ class Measurement:
         transform_seconds: of them, None while nothing was transformed in a step.
         resumes: how often the run was cut off and went on.
         resources: figures of the finished stretches of the run, see `ResourceWatch`.
+        repeated_steps: how many were lost with a process, or with a batch that was too large, and done again; known to
+            the first process at the end of training.
     """
 
     def __init__(self, stopwatch: Stopwatch, warmup_steps: int = 3, compiled: bool = False) -> None:
@@ -97,12 +102,27 @@ class Measurement:
         self.transform_seconds: float | None = None
         self.resumes = 0
         self.resources: dict[str, float | int | None] = {}
+        self.repeated_steps: int | None = None
         self._steps_here = 0
         self._sizes_here: set[tuple[int, int | None]] = set()
         self._recent: deque[tuple[int, float]] = deque(maxlen=20)
         self._pending: list[Step] = []
         self._last: Any = None
         self._forget_step()
+
+    def sums(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON types."""
+        self._settle()
+        return {name: copy.copy(getattr(self, name)) for name in SAVED}
+
+    def set_sums(self, values: dict[str, Any]) -> None:
+        """Count from the sums of a checkpoint, or of the time before an attempt that failed, as in a new process."""
+        for name, value in values.items():
+            setattr(self, name, copy.copy(value))
+        self._steps_here = 0
+        self._sizes_here.clear()
+        self._recent.clear()
+        self._pending = []
 
     def _forget_step(self) -> None:
         self._images = 0
@@ -214,9 +234,7 @@ class Measurement:
             checkpoint: folder of the checkpoint.
             resources: figures of the stretch of the run that is going on.
         """
-        self._settle()
-        values = {name: getattr(self, name) for name in SAVED}
-        values["resources"] = join_resources(self.resources, resources)
+        values = {**self.sums(), "resources": join_resources(self.resources, resources)}
         file = state_file(checkpoint)
         # each rank comes here at its own time, and only rank 0 made the folder on its machine
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -226,8 +244,7 @@ class Measurement:
         """Go on from the sums of a checkpoint; one of another Trainer has none, and counting starts anew."""
         file = state_file(checkpoint)
         if file.is_file():
-            for name, value in json.loads(file.read_text()).items():
-                setattr(self, name, value)
+            self.set_sums(json.loads(file.read_text()))
         self.resumes += 1
 
 
@@ -237,6 +254,39 @@ def state_file(checkpoint: Path) -> Path:
     return checkpoint / f"measurement_{torch.distributed.get_rank() if is_distributed else 0}.json"
 
 
+class StepsDone:
+    """Counts the steps of all processes of a run, in a file that a killed process leaves up to date.
+
+    Args:
+        path: of the file; its folder is made.
+        step: at which this process begins; 0 starts a new run.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.count = step
+        if step:
+            with suppress(
+                OSError, ValueError
+            ):  # no file: the steps before were counted by nobody, and are taken as done
+                self.count = max(step, int(path.read_text()))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.fdopen(
+            os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0
+        )  # kept as it is for now
+        self._write()
+
+    def add(self) -> None:
+        self.count += 1
+        self._write()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self) -> None:
+        self._file.seek(0)
+        self._file.write(b"%020d" % self.count)  # of one width, so that no digit of the last one stays
+
+
 class MeasureCallback(TrainerCallback):
     """Feeds a `Measurement` from the Trainer's events and watches memory, disk and energy."""
 
@@ -244,16 +294,25 @@ class MeasureCallback(TrainerCallback):
         self.measurement = measurement
         self.device = device
         self.resources = ResourceWatch(device)
+        self.steps_done: StepsDone | None = None  # of the first process alone
+        self._sums_before: dict[str, Any] | None = None  # while it trains: those with which it began
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.measurement.compiled = args.torch_compile
+        if self._sums_before is not None:  # the Trainer begins again, without an end, with a smaller batch
+            self.measurement.set_sums(self._sums_before)
+        elif state.is_world_process_zero:
+            self.steps_done = StepsDone(RunFolder(args.output_dir).steps_done, state.global_step)
+        self._sums_before = self.measurement.sums()
         self.resources.start()
         self.measurement.restart()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.measurement.step()
+        if self.steps_done is not None:
+            self.steps_done.add()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.measurement.restart()
@@ -269,3 +328,8 @@ class MeasureCallback(TrainerCallback):
         self.measurement.restart()
         self.resources.stop()
         self.measurement.resources = join_resources(self.measurement.resources, self.resources.figures())
+        self._sums_before = None
+        if self.steps_done is not None:
+            self.measurement.repeated_steps = self.steps_done.count - state.global_step
+            self.steps_done.close()
+            self.steps_done = None

@@ -29,12 +29,14 @@ class DataSummary:
 
     Attributes:
         test_split: the data set's own split that the test rows come from: test, validation or train.
+        fingerprints: the fingerprint of each split, which `evaluate` and a resume compare; empty in reports of earlier versions.
         labels: the class names, in the order of their ids.
         skipped: the unreadable images that were left out.
     """
 
     name: str | None = None
     fingerprint: str | None = None
+    fingerprints: dict[str, str] = field(default_factory=dict)
     train_rows: int | None = None
     validation_rows: int | None = None
     test_rows: int | None = None
@@ -56,6 +58,10 @@ class TrainSummary:
     """Optimisation alone: seconds and images_per_second leave out evaluation, saving, compilation and warm-up steps.
 
     Attributes:
+        resumes: how often the run was interrupted, or made longer, and resumed from a checkpoint.
+        repeated_steps: optimizer steps that were lost with a process and done again; no other figure contains them.
+        effective_batch_size: the images per optimizer step that were really used, over all processes.
+        accuracy: accuracy on the training batches of the last epoch, augmented as they were.
         compiled: True when every step was compiled; False when compilation was asked for and failed at some step; None when
             it was not asked for.
         compile_failure: why compiled is False, in a sentence.
@@ -65,6 +71,7 @@ class TrainSummary:
     epochs: float | None = None
     world_size: int | None = None
     resumes: int | None = None
+    repeated_steps: int | None = None
     effective_batch_size: int | None = None
     seconds: float | None = None
     images_per_second: float | None = None

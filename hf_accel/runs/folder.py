@@ -21,14 +21,26 @@ from hf_accel.cli import is_main_process
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError
 from hf_accel.files import LONGEST_NAME_BYTES, write_whole
+from hf_accel.runs.checkpoints import (
+    SETTING,
+    TRAINER_STATE,
+    asked_checkpoint,
+    lies_in,
+    of_same_length,
+    recorded,
+    require_checkpoint,
+    require_steps_left,
+)
 from hf_accel.runs.lock import refuse_folder_in_use, sole_use
 from hf_accel.runs.log import start_log
+from hf_accel.runs.recorded_data import DataFacts, changes, from_json, to_json
 
 MARK = ".hf_accel.json"
 # Everything that a run leaves, in the order in which a reader wants it; and checkpoint-<step>, made by the Trainer.
 LEFT = ("model", "report.html", "report.json", "history.csv", "predictions.csv", "plots", "recipe.yaml", "log.txt",
         "runs")  # fmt: skip
 CHECKPOINT_PREFIX = "checkpoint-"
+STEPS_DONE = ".steps_done"  # how many optimizer steps the processes of the run have done in all
 IN_USE = "another process trains or pushes there"
 LONGEST_PATH_BYTES = 4096
 LONGEST_BELOW_BYTES = 200  # of what lies in a run's folder, as checkpoint-1000000/model-00001-of-00002.safetensors
@@ -50,6 +62,7 @@ class RunFolder:
         self.checkpoint: Path | None = None
         self.overwrite = False
         self.mark = self.path / MARK
+        self.steps_done = self.path / STEPS_DONE
         (self.model, self.page, self.report, self.history, self.predictions, self.plots, self.recipe, self.log,
          self.trackers) = (self.path / name for name in LEFT)  # fmt: skip
         self.model_config = self.model / "config.json"
@@ -63,7 +76,8 @@ class RunFolder:
 
         Raises:
             UserError: the folder cannot be written or is in use, or it holds a finished run, an unfinished one of another
-                recipe, or files of other origin under the names that a run uses.
+                recipe, or files of other origin under the names that a run uses; or there is no such checkpoint as
+                `training.resume_from_checkpoint` asks for.
         """
         run = cls(recipe.output_dir)
         writable_place(run.path)
@@ -81,11 +95,13 @@ class RunFolder:
         return run if folder.is_dir() and run.recipe.is_file() else None
 
     @contextmanager
-    def open(self, recipe: Recipe) -> Iterator[None]:
+    def open(self, recipe: Recipe, data: DataFacts | None = None) -> Iterator[None]:
         """Hold the folder for as long as the run lasts: mark it, and start its log and recipe.
 
         Call it when nothing in the recipe can be refused any more. Of several processes, the first one does this.
 
+        Args:
+            data: the rows of the run, which it is compared by when it is resumed.
         Raises:
             UserError: another process is at work there, or has been since `claim`.
         """
@@ -97,9 +113,13 @@ class RunFolder:
                 raise UserError(f"{self.path}: another run has used this folder since this one began. Try again.")
             if self.overwrite:
                 self._remove()
-            self._write_mark(files=None, others=self._others())
+            elif self.is_finished:  # and is made longer
+                self._remove_results()
+            asked = asked_checkpoint(recipe)
+            longer_from = asked.name if isinstance(asked, Path) and lies_in(asked, self.path) else None
+            self._write_mark(files=None, others=self._others(), data=to_json(data or {}), longer_from=longer_from)
             start_log(self.log)
-            recipe.write(self.recipe)
+            recorded(recipe).write(self.recipe)
             yield
             self._write_mark(sorted(self._present() - self._others()), self._others())
 
@@ -109,6 +129,32 @@ class RunFolder:
         others = self._others()
         yield
         self._write_mark(sorted(self._present() - others), others)
+
+    @property
+    def begins_elsewhere(self) -> bool:
+        """Whether the run starts from a checkpoint of another folder."""
+        return self.checkpoint is not None and self.checkpoint.parent != self.path
+
+    @property
+    def data(self) -> DataFacts:
+        """The rows that the run recorded when it opened the folder; empty where it recorded none."""
+        return from_json((self._read_mark() or {}).get("data"))
+
+    def refuse_changed_data(self, data: DataFacts) -> None:
+        """Refuse to continue a run with rows other than its own; call it between `claim` and `open`.
+
+        Raises:
+            UserError: a run is resumed in this folder, and it recorded other rows.
+        """
+        if self.checkpoint is None or self.begins_elsewhere:
+            return
+        changed = changes(self.data, data) if self.data else {}
+        if changed:
+            what = "; ".join(f"{role}: {change}" for role, change in changed.items())
+            raise UserError(
+                f"{self.path}: holds a run whose data has changed since ({what}). Restore the data to resume it, add "
+                "--overwrite to start from scratch, or choose another --output_dir."
+            )
 
     @property
     def is_finished(self) -> bool:
@@ -126,7 +172,7 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint: the Trainer writes trainer_state.json last."""
-        found = [path for path in self.checkpoints() if (path / "trainer_state.json").is_file()]
+        found = [path for path in self.checkpoints() if (path / TRAINER_STATE).is_file()]
         return max(found, key=lambda path: int(path.name.removeprefix(CHECKPOINT_PREFIX)), default=None)
 
     def checkpoints(self) -> list[Path]:
@@ -148,13 +194,32 @@ class RunFolder:
         )
 
     def _usable_checkpoint(self, recipe: Recipe) -> Path | None:
-        """The checkpoint that a run of this recipe resumes from; refuses what `claim` says."""
-        is_ours = self.is_ours()
-        if self.is_finished and is_ours and not self.overwrite:
+        """The checkpoint that a run of this recipe starts from; refuses what `claim` says."""
+        asked = asked_checkpoint(recipe)
+        is_own = lies_in(asked, self.path)
+        if self.is_finished and self.is_ours() and not self.overwrite and not is_own:
             raise UserError(
-                f"{self.path}: holds a finished run, which is kept. Add --overwrite to replace it, or choose another "
-                "--output_dir."
+                f"{self.path}: holds a finished run, which is kept. Add --overwrite to replace it, --{SETTING} true with more "
+                "epochs to train it longer, or choose another --output_dir."
             )
+        self._refuse_foreign_files()
+        if self.overwrite and is_own:
+            raise UserError(
+                f"{self.path}: --overwrite deletes the checkpoints in this folder, and --{SETTING} asks for one of them. Leave "
+                "one of the two out."
+            )
+        last = None if self.overwrite else self.last_checkpoint()
+        if last is not None:
+            return self._resumable(recipe, asked, last)
+        if asked is True:
+            raise UserError(f"{self.path}: --{SETTING} is true, and this folder holds no complete checkpoint.")
+        if not isinstance(asked, Path):
+            return None
+        require_steps_left(recipe, require_checkpoint(asked))
+        return asked
+
+    def _refuse_foreign_files(self) -> None:
+        is_ours = self.is_ours()
         named = [name for name in LEFT if os.path.lexists(self.path / name)]
         ours = {path.name for path in self.checkpoints()} if is_ours else set()
         kept = sorted({path.name for path in self.path.glob(f"{CHECKPOINT_PREFIX}*")} - ours)
@@ -164,26 +229,58 @@ class RunFolder:
                 f"{self.path}: holds {', '.join(foreign)}, and no run left {'it' if len(foreign) == 1 else 'them'} there. "
                 "A run would overwrite or delete files of such names. Move them, or choose another --output_dir."
             )
-        checkpoint = self.last_checkpoint()
-        if checkpoint is None or self.overwrite:
-            return None
+
+    def _resumable(self, recipe: Recipe, asked: bool | Path | None, last: Path) -> Path:
+        """The newest checkpoint of the run in this folder, if this recipe may resume it."""
+        is_own = lies_in(asked, self.path)
         before = load_recipe(self.recipe) if self.recipe.is_file() else None
-        ours_now = recipe.without_secrets()
-        if before != ours_now:
-            changed = ", ".join(differences(before, ours_now)) if before else "its recipe.yaml is gone"
+        now = recorded(recipe)
+        same = before == now
+        if before is not None and is_own:  # asked for by name: it may be made longer
+            same = of_same_length(before) == of_same_length(now)
+        if not same:
+            changed = ", ".join(differences(before, now)) if before else "its recipe.yaml is gone"
+            state = "a finished" if self.is_finished else "an unfinished"
             raise UserError(
-                f"{self.path}: holds an unfinished run with other settings ({changed}). Run it with its own settings to "
+                f"{self.path}: holds {state} run with other settings ({changed}). Run it with its own settings to "
                 "resume it, add --overwrite to start from scratch, or choose another --output_dir."
             )
-        return checkpoint
+        if asked is False:
+            raise UserError(
+                f"{self.path}: holds an unfinished run, and --{SETTING} is false. Add --overwrite to start from scratch, or "
+                "choose another --output_dir."
+            )
+        mark = self._read_mark() or {}
+        if isinstance(asked, Path) and is_own and mark.get("longer_from") != asked.name:
+            require_checkpoint(asked)
+            if asked.name != last.name:
+                raise UserError(
+                    f"--{SETTING} {asked}: {last.name} of that folder is newer, and would be taken for a continuation of this "
+                    f"one. Resume {last.name}, or choose another --output_dir for what follows {asked.name}."
+                )
+        if self.is_finished:
+            require_steps_left(recipe, last)
+        return last
 
     def _read_mark(self) -> dict[str, Any] | None:
         mark = _parsed(self.mark, json.loads)
         return mark if {"files", "others"} <= mark.keys() else None
 
-    def _write_mark(self, files: list[str] | None, others: set[str]) -> None:
-        """Args: files: None while the run lasts, and all by its names is its own; others: files that are not."""
-        values = {"hf_accel": hf_accel.__version__, "files": files, "others": sorted(others)}
+    def _write_mark(self, files: list[str] | None, others: set[str], **facts: Any) -> None:
+        """Write the mark; what else it holds stays.
+
+        Args:
+            files: None while the run lasts, and all by its names is its own.
+            others: files that are not.
+            facts: of the run, `data` and `longer_from` (the checkpoint of this folder that was asked for by name).
+        """
+        values = {
+            **(self._read_mark() or {}),
+            "hf_accel": hf_accel.__version__,
+            "files": files,
+            "others": sorted(others),
+        }
+        values |= facts
         write_whole(self.mark, json.dumps(values, indent=1) + "\n")
 
     def _present(self) -> set[str]:
@@ -208,12 +305,21 @@ class RunFolder:
         """Delete what a run left, and nothing else that may lie in the folder."""
         for name in self._present() - self._others():
             (self.path / name).unlink(missing_ok=True)
+        self.steps_done.unlink(missing_ok=True)
         for folder in self.checkpoints():
             shutil.rmtree(folder)
         for folder in (self.model, self.plots, self.trackers):
             for inner in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
                 _remove_if_empty(inner)
             _remove_if_empty(folder)
+
+    def _remove_results(self) -> None:
+        """Delete what says that the run is finished, and what was made from that; its model stays until the next one."""
+        self.report.unlink()
+        results = tuple(path.name for path in (self.page, self.history, self.predictions, self.plots))
+        for name in self._present() - self._others():
+            if name.split("/")[0] in results:
+                (self.path / name).unlink(missing_ok=True)
 
 
 def model_place(name: str) -> str:

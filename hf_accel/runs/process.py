@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 TRAIN = (sys.executable, "-m", "hf_accel.train")
@@ -16,6 +17,30 @@ ENDS_WITH_PARENT = (
     "-c",
     f"import ctypes, os, sys; ctypes.CDLL(None).prctl(1, {int(signal.SIGKILL)}); os.execv(sys.argv[1], sys.argv[1:])",
 )
+# Set by launchers that start several processes: torch's, and those of MPI, which accelerate can use.
+RANK_IS_KNOWN = ("RANK", "WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+def missing_processes(environment: Mapping[str, str]) -> str | None:
+    """A warning where `accelerate launch` was asked for several processes and started this one alone; else None.
+
+    With --cpu, or without --multi_gpu on CPUs, it starts one process whatever --num_processes and --num_machines say. It
+    names an address of the first process, which it does for several only, but tells nobody of a rank.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in environment and "MASTER_ADDR" in environment
+    if not launched or any(name in environment for name in RANK_IS_KNOWN):
+        return None
+    return (
+        "warning: this is the only process, although `accelerate launch` was asked for more: with --cpu it starts one. On "
+        "CPUs use `accelerate launch --multi_gpu --num_processes N` without --cpu, or torchrun --nproc_per_node N."
+    )
+
+
+def warn_of_missing_processes() -> None:
+    """Print that warning to stderr, if there is one."""
+    warning = missing_processes(os.environ)
+    if warning is not None:
+        print(warning, file=sys.stderr)
 
 
 def run_process(options: Sequence[str], output: Path, tick: Callable[[], None]) -> tuple[int, str]:

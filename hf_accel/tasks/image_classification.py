@@ -17,7 +17,7 @@ from hf_accel.config.recipe import Recipe
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.images import UnreadableImageError, decode_image
 from hf_accel.data.listing import load_images
-from hf_accel.data.splits import ImageSplit, Splits, load_splits
+from hf_accel.data.splits import ImageSplit, ScoredRows, Splits, load_split, load_splits
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
 from hf_accel.inputs.preprocessing import Preprocessing
@@ -41,6 +41,10 @@ class ImageClassification:
     def open_splits(self, settings: DataSettings, seed: int, selection: bool = True) -> Splits:
         """The rows that train, select and score; see `load_splits`."""
         return load_splits(settings, seed, selection)
+
+    def open_split(self, settings: DataSettings, role: str) -> ScoredRows:
+        """All rows of one split of data that is scored and not trained on; see `load_split`."""
+        return load_split(settings, role)
 
     def load_model(self, recipe: Recipe, label_names: list[str]) -> LoadedModel:
         """The recipe's model with a head for these labels; see `models.load.load_model`."""

@@ -64,6 +64,7 @@ def build_report(trainer: ImageTrainer, recipe: Recipe, train: TrainSummary, out
     if trainer.compile_failure is not None:
         settings = {name: value for name, value in settings.items() if not name.startswith("torch_compile")}
         notes = [*notes, trainer.compile_failure]
+    notes = [*notes, *batch_size_note(trainer)]
     test = detailed_scores(output, trainer.splits.label_names, "test")
     views = recipe.data.test_time_augmentation
     return RunReport(
@@ -84,6 +85,14 @@ def build_report(trainer: ImageTrainer, recipe: Recipe, train: TrainSummary, out
         validation=validation_scores(trainer),
         test=replace(test, views=NUM_VIEWS.get(views, 1), test_time_augmentation=views),
     )
+
+
+def batch_size_note(trainer: ImageTrainer) -> list[str]:
+    """What `auto_find_batch_size` did, if it did something."""
+    asked, used = trainer.args.train_batch_size, trainer._train_batch_size
+    if used == asked:
+        return []
+    return [f"auto_find_batch_size: batches of {used} instead of {asked} on each device, because memory ran out"]
 
 
 def was_compiled(trainer: ImageTrainer) -> bool | None:
@@ -155,6 +164,7 @@ def summarise_data(trainer: ImageTrainer, recipe: Recipe) -> DataSummary:
     return DataSummary(
         name=recipe.data.name,
         fingerprint=splits.fingerprint,
+        fingerprints=splits.fingerprints,
         train_rows=len(splits.train),
         validation_rows=None if splits.validation is None else len(splits.validation),
         test_rows=len(splits.test),
@@ -180,7 +190,8 @@ def summarise_training(trainer: ImageTrainer, accuracy: float | None) -> TrainSu
         epochs=state.epoch,
         world_size=args.world_size,
         resumes=trainer.measurement.resumes,
-        effective_batch_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        repeated_steps=trainer.measurement.repeated_steps,
+        effective_batch_size=trainer.get_total_train_batch_size(args),
         **{name: over_ranks(name, max) for name in timing if name != "images_per_second"},
         images_per_second=over_ranks("images_per_second", sum),
         **{name: over_ranks(name, max) for name in figures if name.startswith("peak_")},

@@ -55,6 +55,104 @@ def test_evaluate_matches_classes_by_name_and_refuses_unknown_ones(run_folder, p
         evaluate.main([str(run_folder), "--data.name", str(photos)])
 
 
+def plain_folder(place, photos, **numbers):
+    """Class folders without splits, with so many of the photographs of each class."""
+    for label, number in numbers.items():
+        (place / label).mkdir(parents=True)
+        for file in sorted((photos / "train" / label).iterdir())[:number]:
+            (place / label / file.name).write_bytes(file.read_bytes())
+    return place
+
+
+def scored(capsys, *argv):
+    """The scores of `evaluate ... --format json`, and what it said on stderr."""
+    capsys.readouterr()
+    assert evaluate.main([*map(str, argv), "--format", "json"]) == 0
+    shown = capsys.readouterr()
+    return json.loads(shown.out), shown.err
+
+
+def test_all_of_a_plain_folder_is_scored(run_folder, photos, tmp_path, capsys):
+    folder = plain_folder(tmp_path / "plain", photos, blue=10, red=7)
+    scores, said = scored(capsys, run_folder, "--data.name", folder)
+    assert scores["rows"] == 17
+    assert [row["support"] for row in scores["per_class"]] == [10, 7]
+    assert scores["data_changed"] is None
+    assert "all its rows (train) are scored" in said
+    assert "warning" not in said
+
+
+@pytest.mark.parametrize("place", ["plain", "plain/test"])
+def test_a_folder_of_one_class_is_scored_and_the_absent_class_is_said(run_folder, photos, tmp_path, capsys, place):
+    plain_folder(tmp_path / place, photos, red=9)
+    scores, said = scored(capsys, run_folder, "--data.name", tmp_path / "plain")
+    assert scores["rows"] == 9
+    assert [(row["label"], row["support"]) for row in scores["per_class"]] == [("blue", 0), ("red", 9)]
+    assert "no image of 1 of the model's 2 classes: 'blue'" in said
+    assert scores["notes"][-1] in said
+
+
+def test_the_classes_of_a_folder_are_matched_by_name_and_not_by_order(run_folder, photos, tmp_path, capsys):
+    """red alone would be class 0 of its folder; it is class 1 of the model, which tells the colours apart."""
+    alone, _ = scored(capsys, run_folder, "--data.name", plain_folder(tmp_path / "alone", photos, red=12))
+    both, _ = scored(capsys, run_folder, "--data.name", plain_folder(tmp_path / "both", photos, blue=12, red=12))
+    assert alone["per_class"][1]["recall"] == both["per_class"][1]["recall"]
+
+
+def test_to_hold_rows_out_of_what_is_only_scored_is_refused(run_folder, photos):
+    with pytest.raises(UserError, match=r"--data\.validation"):
+        evaluate.main([str(run_folder), "--data.name", str(photos), "--data.validation", "0.2"])
+
+
+@pytest.fixture
+def run_without_splits(tmp_path, photos, tiny_recipe):
+    """A run whose test rows are a fifth of a plain folder, and that folder."""
+    folder = plain_folder(tmp_path / "plain", photos, blue=12, red=12)
+    return train(tiny_recipe({"data": {"name": str(folder)}})), folder
+
+
+def test_a_run_is_scored_on_its_own_rows_and_refused_where_they_moved(run_without_splits, photos, capsys):
+    run, folder = run_without_splits
+    report = RunReport.load(run)
+    assert set(report.data.fingerprints) == {"train", "validation", "test"}
+    scores, said = scored(capsys, run)
+    assert (scores["rows"], scores["data_changed"]) == (report.data.test_rows, False)
+    assert "warning" not in said
+    for name in ("accuracy", "f1_macro"):
+        assert scores[name] == getattr(report.test, name)
+    fewer, _ = scored(capsys, run, "--data.max_test_rows", 2)
+    assert (fewer["rows"], fewer["data_changed"]) == (2, False)
+    named, said = scored(capsys, run, "--data.name", folder)
+    assert named["rows"] == 24
+    assert "was trained on rows of this data" in said
+    for number in range(4):
+        (folder / "blue" / f"new{number}.png").write_bytes((photos / "test" / "blue" / f"0{number}.png").read_bytes())
+    for split in ("test", "validation"):
+        with pytest.raises(UserError, match=rf"has changed since .*{split}: ") as refused:
+            evaluate.main([str(run), "--split", split])
+        assert "--data.name" in str(refused.value)
+    scores, said = scored(capsys, run, "--split", "train")
+    assert scores["data_changed"] is True
+    assert "the train rows are not those" in said
+
+
+def test_test_rows_that_were_added_are_scored_with_a_warning(tiny_recipe, photos, capsys):
+    run = train(tiny_recipe())
+    (photos / "train" / "red" / "more.png").write_bytes((photos / "train" / "red" / "00.png").read_bytes())
+    scores, said = scored(capsys, run)
+    assert (scores["rows"], scores["data_changed"]) == (8, False)  # there is more to train on: the test is the same
+    assert "warning" not in said
+    (photos / "test" / "red" / "more.png").write_bytes((photos / "train" / "red" / "00.png").read_bytes())
+    scores, said = scored(capsys, run)
+    assert (scores["rows"], scores["data_changed"]) == (9, True)
+    assert "warning: the test rows are not those that" in said
+    assert "8 rows before, 9 now" in said
+    report = json.loads((run / "report.json").read_text())
+    del report["data"]["fingerprints"]  # of an earlier version
+    (run / "report.json").write_text(json.dumps(report))
+    assert scored(capsys, run)[0]["data_changed"] is None
+
+
 HOSTILE = "=1+1\x1b[2J"  # a class name: a formula, and an escape sequence that clears the screen
 SCORES = {"model": "m", "data": "d", "split": "test", "rows": 1234, "test_time_augmentation": "none", "accuracy": 0.5,
           "top5_accuracy": None, "f1_macro": 0.25, "f1_micro": 0.5, "f1_weighted": 0.4, "loss": 12.5}  # fmt: skip

@@ -17,9 +17,10 @@ from hf_accel.config.recipe import load_recipe, variant_names
 from hf_accel.errors import UserError
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder
-from hf_accel.train import main, train
+from hf_accel.train import main, train, train_from
 from hf_accel.training.arguments import choose_precision, training_arguments
 from hf_accel.training.build import build_trainer
+from hf_accel.training.trainer import ImageTrainer
 
 CONTRACT = {
     "schema", "recipe", "variant", "settings", "notes", "environment", "data", "model", "train", "history", "phases",
@@ -142,25 +143,149 @@ def test_a_finished_run_is_kept_unless_told_otherwise(finished):
     assert (folder / "mine.txt").read_text() == "kept"
 
 
-def test_an_interrupted_run_resumes_and_ends_with_the_same_weights(tiny_recipe, tmp_path):
-    def recipe(name):
-        return tiny_recipe({"training": {"num_train_epochs": 3, "output_dir": str(tmp_path / name)}})
+def interrupt(recipe, step):
+    """Train as `train` does until the process dies after so many steps."""
+    from hf_accel.runs.recorded_data import facts_of
 
-    whole = train(recipe("whole"))
-    cut = recipe("cut")
-    trainer = build_trainer(cut)
-    stop = _StopAfter(4)
-    trainer.add_callback(stop)
+    run = RunFolder.claim(recipe)
+    trainer = build_trainer(recipe)
+    trainer.add_callback(_StopAfter(step))
+    held = run.open(recipe, facts_of(trainer.splits))
+    held.__enter__()
     with pytest.raises(KeyboardInterrupt):
-        trainer.train()
-    cut.write(tmp_path / "cut" / "recipe.yaml")
-    assert RunFolder.claim(cut).checkpoint.name == "checkpoint-3"
-    train(cut)
-    first, second = RunReport.load(whole), RunReport.load(tmp_path / "cut")
-    assert second.train.resumes == 1
+        train_from(run.checkpoint, trainer)
+    with pytest.raises(KeyboardInterrupt):
+        held.gen.throw(KeyboardInterrupt())
+
+
+def weights(folder):
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("saving", "stops", "resumes", "repeated"),
+    [({}, [4], 1, 1), ({"save_strategy": "steps", "save_steps": 2, "eval_strategy": "no"}, [5, 7], 2, 2)],
+    ids=["at the end of an epoch", "within an epoch, twice"],
+)
+def test_an_interrupted_run_resumes_and_reports_what_one_that_was_not_reports(
+    tiny_recipe, tmp_path, saving, stops, resumes, repeated
+):
+    """Of the steps, those done again count as repeated: 1 after the checkpoint of step 3, or 1 after each of 4 and 6."""
+
+    def recipe(name):
+        training = {"num_train_epochs": 3, "output_dir": str(tmp_path / name), **saving}
+        return tiny_recipe({"training": training, "data": {"validation": 0 if saving else 0.2}})
+
+    whole, cut = train(recipe("whole")), recipe("cut")
+    for stop in stops:
+        interrupt(cut, stop)
+    first, second = RunReport.load(whole), RunReport.load(train(cut))
+    assert (first.train.resumes, first.train.repeated_steps) == (0, 0)
+    assert (second.train.resumes, second.train.repeated_steps) == (resumes, repeated)
+    assert second.train.steps == first.train.steps == 9
+    assert second.train.accuracy == first.train.accuracy is not None
     assert first.test == second.test
-    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (whole, tmp_path / "cut")]
-    assert weights[0] == weights[1]
+    assert weights(whole) == weights(tmp_path / "cut")
+
+
+def test_a_run_whose_pictures_or_classes_changed_is_not_resumed(tiny_recipe, photos, capsys):
+    recipe = tiny_recipe({"training": {"num_train_epochs": 3}})
+    interrupt(recipe, 4)
+    before = {path: path.stat().st_mtime_ns for path in recipe.output_dir.rglob("*") if path.name != ".lock"}
+    (photos / "train" / "blue").rename(photos / "train" / "aside")
+    (photos / "train" / "red").rename(photos / "train" / "blue")
+    (photos / "train" / "aside").rename(photos / "train" / "red")
+    assert run(lambda argv: train(recipe) and 0) == 2
+    said = capsys.readouterr().err
+    assert "data has changed since (train: 19 rows before and now, but other images, labels or class names" in said
+    assert "test:" not in said
+    for split in ("train", "test"):
+        (photos / split / "zebra").mkdir()
+        (photos / split / "zebra" / "1.png").write_bytes((photos / split / "red" / "00.png").read_bytes())
+    assert run(lambda argv: train(recipe) and 0) == 2
+    assert "test: 8 rows before, 9 now" in capsys.readouterr().err
+    after = {path: path.stat().st_mtime_ns for path in recipe.output_dir.rglob("*") if path.name != ".lock"}
+    assert after == before
+    train(recipe, overwrite=True)
+    assert RunReport.load(recipe.output_dir).data.labels == ["blue", "red", "zebra"]
+
+
+def test_a_finished_run_is_trained_longer_from_its_last_checkpoint(tiny_recipe):
+    short = tiny_recipe({"training": {"num_train_epochs": 2, "lr_scheduler_type": "constant", "logging_steps": 1}})
+    train(short)
+    longer = tiny_recipe({"training": short.training | {"num_train_epochs": 3, "resume_from_checkpoint": True}})
+    report = RunReport.load(train(longer))
+    assert (report.train.steps, report.train.epochs, report.train.resumes, report.train.repeated_steps) == (9, 3, 1, 0)
+    assert [row["step"] for row in report.history] == list(range(1, 10))
+    at_once = {"output_dir": str(short.output_dir.with_name("at_once")), "num_train_epochs": 3}
+    straight = train(tiny_recipe({"training": short.training | at_once}))
+    assert report.test == RunReport.load(straight).test
+    assert weights(short.output_dir) == weights(straight)
+
+
+def test_a_path_is_the_checkpoint_that_another_folder_starts_from(tiny_recipe, tmp_path):
+    def recipe(name, epochs, **more):
+        training = {"num_train_epochs": epochs, "output_dir": str(tmp_path / name), "lr_scheduler_type": "constant"}
+        return tiny_recipe({"training": training | more})
+
+    checkpoint = train(recipe("short", 2)) / "checkpoint-6"
+    report = RunReport.load(train(recipe("longer", 3, resume_from_checkpoint=str(checkpoint))))
+    assert report.train.steps == 9
+    assert any(f"training began from {checkpoint}" in note for note in report.notes)
+    assert weights(tmp_path / "longer") == weights(train(recipe("at_once", 3)))
+    assert checkpoint.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        ({"model": {"name": "timm/resnet10t", "args": {"channels": [8, 8, 16, 16]}}}, "its weights do not fit"),
+        ({"model": {"args": {"depth": 8, "width": 8}}}, "its weights do not fit"),
+        (
+            {"data": {"name": "digits"}},
+            "is of 2 classes, and this data has 10: 'blue' is a class of one of the two only",
+        ),
+    ],
+    ids=["architecture", "width", "classes"],
+)
+def test_a_checkpoint_of_another_model_is_refused_before_anything_is_written(tiny_recipe, tmp_path, patch, message):
+    checkpoint = train(tiny_recipe()) / "checkpoint-3"
+    training = {"output_dir": str(tmp_path / "other"), "num_train_epochs": 5, "resume_from_checkpoint": str(checkpoint)}
+    with pytest.raises(UserError, match="checkpoint-3") as refused:
+        train(tiny_recipe(patch, {"training": training}))
+    assert message in str(refused.value)
+    assert not (tmp_path / "other" / "recipe.yaml").exists()
+
+
+def test_a_checkpoint_is_not_continued_with_test_rows_that_it_was_trained_on(tiny_recipe, photos, tmp_path):
+    plain = {"data": {"name": str(photos / "train")}}
+    checkpoint = train(tiny_recipe(plain)) / "checkpoint-2"
+    (photos / "train" / "red" / "more.png").write_bytes((photos / "test" / "red" / "00.png").read_bytes())
+    training = {"output_dir": str(tmp_path / "other"), "num_train_epochs": 5, "resume_from_checkpoint": str(checkpoint)}
+    with pytest.raises(UserError, match="test rows are drawn from the train split"):
+        train(tiny_recipe(plain, {"training": training}))
+
+
+def test_a_batch_that_was_made_smaller_is_the_one_reported(tiny_recipe, monkeypatch):
+    """Memory runs out at the fourth step; the run begins again with 7 of 8 images and the sums start again, too."""
+    steps = 0
+    step = ImageTrainer.training_step
+
+    def training_step(self, *args, **kwargs):
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            raise RuntimeError("CUDA out of memory.")
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(ImageTrainer, "training_step", training_step)
+    training = {"auto_find_batch_size": True, "num_train_epochs": 2, "gradient_accumulation_steps": 1}
+    report = RunReport.load(train(tiny_recipe({"training": training})))
+    assert report.train.effective_batch_size == 7
+    assert report.train.steps == 6
+    assert report.train.repeated_steps == 3
+    assert "auto_find_batch_size: batches of 7 instead of 8 on each device, because memory ran out" in report.notes
+    assert (report.train.accuracy * 19) % 1 == pytest.approx(0, abs=1e-9)  # of the 19 rows of one epoch
 
 
 class _StopAfter:

@@ -103,9 +103,9 @@ Train time, images/s and step leave out evaluation, saving, compilation (12.3 s)
 
 def test_the_keys_are_those_promised():
     promised = {
-        "data": "name fingerprint train_rows validation_rows test_rows test_split labels skipped",
+        "data": "name fingerprint fingerprints train_rows validation_rows test_rows test_split labels skipped",
         "model": "name parameters flops_per_image pretrained",
-        "train": "steps epochs world_size resumes effective_batch_size seconds images_per_second step_seconds_median "
+        "train": "steps epochs world_size resumes repeated_steps effective_batch_size seconds images_per_second step_seconds_median "
         "data_wait_fraction transform_fraction compiled compile_failure compile_seconds "
         "peak_memory_gib peak_rss_gib peak_anonymous_gib "
         "read_bytes energy_joules final_loss accuracy",
@@ -376,7 +376,7 @@ def test_figures_are_formatted_with_about_three_digits_and_missing_ones_as_a_das
 
 def test_every_section_of_the_report_can_be_built_without_figures():
     for section in (DataSummary, ModelSummary, TrainSummary, Scores, DetailedScores):
-        assert all(getattr(section(), f.name) in (None, []) for f in fields(section))
+        assert all(getattr(section(), f.name) in (None, [], {}) for f in fields(section))
 
 
 def test_reading_a_report_and_printing_its_table_import_nothing_heavy(tmp_path):
