@@ -75,6 +75,7 @@ def build_trainer(
             recipe.name, recipe.data.class_weights, torch.as_tensor(splits.train.labels), len(splits.label_names)
         ),
         muon=arguments.muon,
+        skips_bad_steps=arguments.skips_bad_steps,
         flops_of_row=inputs.flops_of_row,
         processing_class=loaded.processor,
         compute_metrics=EvaluationMetrics(len(splits.label_names)),

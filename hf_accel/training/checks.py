@@ -1,4 +1,4 @@
-"""What a run needs of its model and its disk, refused before anything is written."""
+"""What a run needs of its model, its rows and its disk, refused before anything is written; and how a run failed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from hf_accel.config.recipe import Recipe
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_bytes
+from hf_accel.methods.finite import BadStep
 from hf_accel.runs.folder import RunFolder, writable_place
 
 
@@ -46,3 +47,21 @@ def require_space(folder: Path, args: TrainingArguments, parameters: int) -> Non
             f"checkpoints, and {format_bytes(free)} are free. Free some, choose another --output_dir, or keep fewer checkpoints "
             "(--save_strategy no, --save_only_model true)."
         )
+
+
+def failed_at(bad: BadStep, args: TrainingArguments, max_steps: int) -> str:
+    """The message for a run that a bad step ends: where, why, what is kept and what to try."""
+    checkpoint = RunFolder(args.output_dir).last_checkpoint()
+    kept = "no checkpoint was saved before" if checkpoint is None else f"the last good checkpoint is {checkpoint}"
+    tips = [f"a training.learning_rate below {args.learning_rate:g}"]
+    if args.fp16:
+        tips.append("training.bf16: true instead of fp16")
+    if args.max_grad_norm > 0:
+        tips.append(f"a training.max_grad_norm below {args.max_grad_norm:g}")
+    else:
+        tips.append("training.max_grad_norm: 1, which clips gradients")
+    fresh = "" if checkpoint is None else ", with --overwrite to start from scratch"
+    return (
+        f"step {bad.step} of {max_steps} (learning rate {bad.learning_rate:g}): {bad.reason}. The run ends, nothing of this "
+        f"step is saved, and {kept}. Try {', '.join(tips[:-1])} or {tips[-1]}{fresh}."
+    )
