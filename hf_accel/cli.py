@@ -89,11 +89,10 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
         leave_process_group()
         return code
     except UserError as error:
-        rank = "" if is_main_process() else f" (process {os.environ['RANK']})"
-        print(f"error{rank}: {error}", file=sys.stderr)
+        say_error(str(error))
         return 2
     except RunError as error:
-        say_failure(str(error))
+        say_error(str(error))
         return 1
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -109,14 +108,9 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
         return 130
 
 
-def say_failure(message: str) -> None:
-    """On stderr, and in the log of the run where there is one."""
+def say_error(message: str) -> None:
     rank = "" if is_main_process() else f" (process {os.environ['RANK']})"
-    logger = logging.getLogger("hf_accel")
-    if logger.handlers:
-        logger.error("error%s: %s", rank, message)
-    else:
-        print(f"error{rank}: {message}", file=sys.stderr)
+    print(f"error{rank}: {message}", file=sys.stderr)
 
 
 def run_and_exit(main: Callable[[list[str] | None], int]) -> NoReturn:

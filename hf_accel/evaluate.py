@@ -70,6 +70,7 @@ def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
         UserError: there is no such split, or the model does not know the data's labels.
     """
     with quick_imports():
+        from hf_accel.methods.finite import refuse_broken_weights
         from hf_accel.runs.log import quiet_libraries
         from hf_accel.tasks import TASKS
         from hf_accel.training.arguments import for_scoring, training_arguments
@@ -88,6 +89,7 @@ def evaluate(recipe: Recipe, split_name: str = "test") -> dict[str, Any]:
                 f"--split validation: {recipe.data.name} has none, and data.validation is 0. Use --split test or train."
             )
         loaded = task.load_trained(recipe.model.name, recipe.model.revision)
+        refuse_broken_weights(loaded.model, recipe.model.name)
         label_names = [loaded.model.config.id2label[i] for i in range(loaded.model.config.num_labels)]
         split = dataclasses.replace(split, labels=model_labels(split, label_names), label_names=label_names)
         trainer = build_evaluator(recipe, loaded, split, arguments)

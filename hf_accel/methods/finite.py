@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_accel.errors import RunError
+
 STEPS_UNREAD = 50  # on an accelerator: at most these many steps are trained for nothing
 MOST_IN_A_ROW = 10
 WINDOW = 100
@@ -158,6 +160,18 @@ def broken_tensor(model: nn.Module) -> str | None:
     device = next(model.parameters()).device
     fine = torch.stack([value.to(device) for value in tensors.values()]).tolist()  # one synchronisation
     return next((name for name, is_fine in zip(tensors, fine, strict=True) if not is_fine), None)
+
+
+def refuse_broken_weights(model: nn.Module, name: str) -> None:
+    """Raises:
+    RunError: a weight is not finite; the message begins with `name` of the model.
+    """
+    broken = broken_tensor(model)
+    if broken is not None:
+        raise RunError(
+            f"{name}: {broken} holds values that are not finite, so the model predicts nothing. Its training failed: train it "
+            "again, for example with a lower training.learning_rate, or take an earlier checkpoint."
+        )
 
 
 def _local(tensor: Tensor) -> Tensor:

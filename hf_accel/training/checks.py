@@ -10,8 +10,10 @@ from transformers import PreTrainedModel, TrainingArguments
 from hf_accel.config.recipe import Recipe
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_bytes
-from hf_accel.methods.finite import BadStep
+from hf_accel.methods.finite import BadStep, broken_tensor
+from hf_accel.models.trial import training_failure
 from hf_accel.runs.folder import RunFolder, writable_place
+from hf_accel.tasks.image_classification import ImageInputs
 
 
 def require_checkpointing(recipe: Recipe, args: TrainingArguments, model: PreTrainedModel) -> None:
@@ -24,6 +26,88 @@ def require_checkpointing(recipe: Recipe, args: TrainingArguments, model: PreTra
         raise UserError(
             f"{recipe.name}: training.gradient_checkpointing is true, and {type(model).__name__} of "
             f"{recipe.model.name} cannot compute its activations again. Set it to false, or take a timm model."
+        )
+
+
+def require_steps(recipe: Recipe, args: TrainingArguments, rows: int) -> None:
+    """Refuse a run in which no batch is full and only full batches are trained on: it would score untrained weights.
+
+    Args:
+        rows: of the training split.
+    Raises:
+        UserError: not one step would be made.
+    """
+    batches, processes = rows // args.train_batch_size, _processes(args)
+    if not args.dataloader_drop_last or batches >= processes:
+        return
+    each = "" if processes == 1 else f" for each of the {processes} processes"
+    fix = "leave dataloader_drop_last out"
+    if rows >= processes:
+        fix = f"set training.per_device_train_batch_size to at most {rows // processes}, or {fix}"
+    raise UserError(
+        f"{recipe.name}: training.dataloader_drop_last is true, and {rows} training images make no batch of "
+        f"{args.train_batch_size}{each}, so no step would be made. To train, {fix}."
+    )
+
+
+def require_batches_that_train(
+    recipe: Recipe, args: TrainingArguments, rows: int, inputs: ImageInputs, model: PreTrainedModel
+) -> None:
+    """Refuse a batch of one image where the model cannot be trained on it, as with batch norm over a vector.
+
+    Args:
+        rows: of the training split.
+    Raises:
+        UserError: a forward pass of one image fails in training mode.
+    """
+    if smallest_batch(args, rows) > 1:
+        return
+    failure = training_failure(model, inputs.smallest_batch(model, rows=1))
+    if failure is None:
+        return
+    size = args.train_batch_size
+    others = [other for other in range(size - 1, 1, -1) if rows % other != 1]
+    if rows == 1:
+        what, fix = "there is 1 training image", "Add images."
+    elif size == 1:
+        what, fix = "training.per_device_train_batch_size is 1", "Set it to 2 or more."
+    else:
+        what = (
+            f"training.per_device_train_batch_size is {size}, which leaves one of the {rows} training images for the last batch "
+            "of each epoch"
+        )
+        other = f", or per_device_train_batch_size: {others[0]}" if others else ""
+        fix = f"Set training.dataloader_drop_last: true{other}."
+    raise UserError(
+        f"{recipe.name}: {what}, and {recipe.model.name} cannot be trained on a single image ({failure}). {fix}"
+    )
+
+
+def smallest_batch(args: TrainingArguments, rows: int) -> int:
+    """Images of the smallest batch that a process trains on; between processes the last batches are filled up."""
+    size, rest = args.train_batch_size, rows % args.train_batch_size
+    if args.accelerator_config.split_batches:
+        size = max(1, size // args.world_size)
+    filled = args.world_size > 1 and args.accelerator_config.even_batches
+    return size if rest == 0 or filled or args.dataloader_drop_last else min(size, rest)
+
+
+def _processes(args: TrainingArguments) -> int:
+    """Batches of `train_batch_size` that one step takes, one per process."""
+    return 1 if args.accelerator_config.split_batches else args.world_size
+
+
+def require_finite_weights(recipe: Recipe, model: PreTrainedModel) -> None:
+    """Refuse to train weights that are broken already.
+
+    Raises:
+        UserError: a weight is not finite; the message names its tensor.
+    """
+    name = broken_tensor(model)
+    if name is not None:
+        raise UserError(
+            f"{recipe.name}: model.name is {recipe.model.name}, whose {name} holds values that are not finite, so it cannot be "
+            "trained. Expected a sound model: take another one, or an earlier checkpoint."
         )
 
 

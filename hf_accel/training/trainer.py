@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate.utils import gather_object
@@ -33,9 +33,11 @@ from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
 from hf_accel.methods.losses import cross_entropy_sum
 from hf_accel.methods.muon import MuonSettings, build_muon
 from hf_accel.models.load import LoadedModel
+from hf_accel.runs.log import note_in_log
 from hf_accel.training.arguments import Arguments
 from hf_accel.training.checks import failed_at
 from hf_accel.training.evaluation import TrainAccuracyCallback, kept_of_rows
+from hf_accel.training.progress import BarCallback
 
 logger = logging.getLogger(__name__)
 
@@ -229,7 +231,15 @@ class ImageTrainer(Trainer):
     def _end_after_bad_step(self) -> None:
         bad = self.finite_steps.read(self.accelerator.gather)
         if bad is not None:
-            raise RunError(failed_at(bad, self.args, self.state.max_steps))
+            self._fail(bad)
+
+    def _fail(self, bad: BadStep) -> NoReturn:
+        message = failed_at(bad, self.args, self.state.max_steps)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, BarCallback):
+                callback.close()
+        note_in_log(message)
+        raise RunError(message)
 
     def _leave_step_out(self, model: nn.Module, step: int) -> None:
         logger.warning("step %d: left out, because its loss or gradient norm is not finite", step)
@@ -254,7 +264,7 @@ class ImageTrainer(Trainer):
             bad = BadStep(
                 self.state.global_step, self._get_learning_rate(), f"{found[0]} holds values that are not finite"
             )
-            raise RunError(failed_at(bad, self.args, self.state.max_steps))
+            self._fail(bad)
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         inputs = super()._prepare_inputs(inputs)
