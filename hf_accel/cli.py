@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from hf_accel import __version__
-from hf_accel.errors import UserError
+from hf_accel.errors import RunError, UserError
 
 COMMANDS = {
     "train": "fine-tune an image classifier by a recipe",
@@ -83,15 +83,17 @@ def leave_process_group() -> None:
 
 
 def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) -> int:
-    """Run a command: 0 done, 2 the user's input is wrong (message on stderr), 1 the run failed (traceback)."""
+    """Run a command: 0 done, 2 the user's input is wrong (message on stderr), 1 the run failed (a message, or a traceback)."""
     try:
         code = main(argv)
         leave_process_group()
         return code
     except UserError as error:
-        rank = "" if is_main_process() else f" (process {os.environ['RANK']})"
-        print(f"error{rank}: {error}", file=sys.stderr)
+        say_error(str(error))
         return 2
+    except RunError as error:
+        say_error(str(error))
+        return 1
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -104,6 +106,11 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def say_error(message: str) -> None:
+    rank = "" if is_main_process() else f" (process {os.environ['RANK']})"
+    print(f"error{rank}: {message}", file=sys.stderr)
 
 
 def run_and_exit(main: Callable[[list[str] | None], int]) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The one exception type that means "the user's input is wrong": the commands print it and exit with code 2."""
+"""The exceptions that the commands print as one message: the user's input is wrong (exit code 2), the run failed (1)."""
 
 import difflib
 from typing import Any
@@ -6,6 +6,10 @@ from typing import Any
 
 class UserError(ValueError):
     """The input is wrong and the message says where, what was got, what was expected and how to mend it."""
+
+
+class RunError(RuntimeError):
+    """A run failed, on every process; the message says where, why, what is kept and what to try."""
 
 
 def did_you_mean(name: str, known: list[str] | dict[str, Any]) -> str:

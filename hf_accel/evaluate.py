@@ -100,6 +100,7 @@ def evaluate(
             rows that are now among those to be scored.
     """
     with quick_imports():
+        from hf_accel.methods.finite import refuse_broken_weights
         from hf_accel.runs.log import quiet_libraries
         from hf_accel.tasks import TASKS
         from hf_accel.training.arguments import for_scoring, training_arguments
@@ -116,6 +117,7 @@ def evaluate(
         else:
             rows = rows_of_other_data(run, recipe, split_name)
         loaded = task.load_trained(recipe.model.name, recipe.model.revision)
+        refuse_broken_weights(loaded.model, recipe.model.name)
         names: dict[int, str] = loaded.model.config.id2label  # type: ignore[assignment]  # upstream's type is of input
         label_names = [names[i] for i in range(len(names))]
         split = dataclasses.replace(rows.split, labels=model_labels(rows.split, label_names), label_names=label_names)

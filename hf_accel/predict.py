@@ -70,6 +70,7 @@ def predict(
         from accelerate.utils import gather_object
 
         from hf_accel.data.images import UnreadableImageError
+        from hf_accel.methods.finite import refuse_broken_weights
         from hf_accel.runs.log import quiet_libraries
         from hf_accel.tasks import TASKS
         from hf_accel.training.arguments import accelerator_type
@@ -78,6 +79,7 @@ def predict(
     task = TASKS["image-classification"]
     files = task.find_files(images)
     loaded = task.load_trained(model_place(model))
+    refuse_broken_weights(loaded.model, model)
     state = PartialState(cpu=accelerator_type() == "cpu")
     loaded.model.to(state.device)
     names: dict[int, str] = loaded.model.config.id2label  # type: ignore[assignment]  # upstream's type is of input

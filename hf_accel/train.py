@@ -62,8 +62,8 @@ def train(recipe: Recipe, overwrite: bool = False) -> Path:
         from hf_accel.tasks import TASKS
         from hf_accel.training.arguments import training_arguments
         from hf_accel.training.build import build_trainer
-        from hf_accel.training.checks import continued_data_notes, require_same_model
         from hf_accel.training.finish import finish
+        from hf_accel.training.resuming import continued_data_notes, require_same_model
 
     quiet_libraries()
     start_console(is_main_process())

@@ -60,6 +60,8 @@ TrainingArguments of the installed transformers, name for name; its documentatio
 - `optim: muon`: orthogonalised steps; `optim_args` may hold {muon}.
 - `early_stopping_patience` and `early_stopping_threshold`, the arguments of EarlyStoppingCallback.
 - `keep_freed_memory` (default true): on a CPU, freed memory stays with the process for the next step.
+- `on_nan` (default `stop`): a loss or gradient norm that is not finite ends the run, and nothing is saved after it; `skip`
+  leaves out the step, and ends the run after 10 such steps in a row, or more than 10 among 100.
 
 `hub_token` is read, and written into no file.
 """

@@ -20,6 +20,8 @@ from hf_accel.config.sections import Whole
 EARLY_STOPPING = {"early_stopping_patience": "int", "early_stopping_threshold": "float"}
 # On a CPU: freed memory stays with the process, which saves the kernel's work at every step.
 KEEP_FREED_MEMORY = "keep_freed_memory"
+# What a loss or a gradient that is not finite does: end the run, or leave out its step.
+ON_NAN = "on_nan"
 
 # Set whatever the recipe says: the package does not work otherwise.
 FIXED = {
@@ -78,7 +80,7 @@ def training_types() -> dict[str, str]:
         for n in arguments.body
         if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
     }
-    return {**names, **EARLY_STOPPING, KEEP_FREED_MEMORY: "bool"}
+    return {**names, **EARLY_STOPPING, KEEP_FREED_MEMORY: "bool", ON_NAN: "Literal['stop', 'skip']"}
 
 
 @cache

@@ -32,6 +32,28 @@ def flops_per_image(model: PreTrainedModel, image_size: int | tuple[int, int], s
     return counter.get_total_flops()
 
 
+def training_failure(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> str | None:
+    """Why a forward pass in training mode fails; None: it does not.
+
+    The model, its running statistics and the random numbers of this process are left as they were.
+
+    Args:
+        inputs: arguments of the forward pass, on the model's device.
+    """
+    device, was_training = next(model.parameters()).device, model.training
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+            model.train()(**inputs)
+    except Exception as error:  # whatever it is, training would meet it too
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    finally:
+        model.train(was_training)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    return None
+
+
 def _trial(model: PreTrainedModel, size: tuple[int, int]) -> torch.Tensor:
     """Logits of one black image in the shape in which training gives images, (1, 3, H, W)."""
     device = next(model.parameters()).device

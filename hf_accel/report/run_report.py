@@ -65,9 +65,12 @@ class TrainSummary:
         compiled: True when every step was compiled; False when compilation was asked for and failed at some step; None when
             it was not asked for.
         compile_failure: why compiled is False, in a sentence.
+        skipped_steps: of `steps`, those left out because loss or gradient norm was not finite (`on_nan: skip`, and the
+            loss scaling of fp16).
     """
 
     steps: int | None = None
+    skipped_steps: int | None = None
     epochs: float | None = None
     world_size: int | None = None
     resumes: int | None = None

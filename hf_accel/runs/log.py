@@ -28,6 +28,15 @@ def start_log(path: Path) -> None:
     logging.getLogger("hf_accel").addHandler(file)
 
 
+def note_in_log(message: str) -> None:
+    """Write an error to the run's file alone: the terminal gets it from the command that ends with it."""
+    logger = logging.getLogger("hf_accel")
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), None)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
 def quiet_libraries() -> None:
     """Leave the screen to this package: transformers and datasets report problems only."""
     import datasets

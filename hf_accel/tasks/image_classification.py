@@ -181,6 +181,13 @@ class ImageInputs:
         shape = (1, 3, self.preprocessing.height, self.preprocessing.width)
         return {"pixel_values": torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)}
 
+    def smallest_batch(self, model: PreTrainedModel, rows: int) -> dict[str, Tensor]:
+        """Arguments of a forward pass of so many black images, of the smallest size that training gives the model."""
+        height, width = self.preprocessing.height, self.preprocessing.width
+        if self.sides is not None:
+            height = width = min(self.sides.first_epochs())
+        return {"pixel_values": self.example(model)["pixel_values"].new_zeros(rows, 3, height, width)}
+
     @property
     def notes(self) -> list[str]:
         """What a report says of the images' way."""

@@ -16,7 +16,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.selection import Reasons, plateau_kwargs, selection_defaults
-from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY
+from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY, ON_NAN
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.machine.precision import native_bf16
 from hf_accel.training.supported import refuse_unbuildable, refuse_unsupported
@@ -37,6 +37,7 @@ class Arguments:
     keep_freed_memory: bool  # see machine/allocator.py
     muon: MuonSettings | None  # settings of `optim: muon`, which replaces the optimizer that TrainingArguments names
     notes: list[str] = field(default_factory=list)
+    skips_bad_steps: bool = False  # see methods/finite.py
 
 
 def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
@@ -44,7 +45,7 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
 
     Args:
         recipe: its `training` may hold any TrainingArguments name, `bf16: auto`, `optim: muon`, `keep_freed_memory`,
-            and the two arguments of EarlyStoppingCallback.
+            `on_nan`, and the two arguments of EarlyStoppingCallback.
         has_validation: whether there are rows to select the best checkpoint by.
     Raises:
         UserError: a value that TrainingArguments refuses, or a precision that this device cannot run.
@@ -57,6 +58,7 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     selection = selection_defaults(recipe.name, asked, has_validation)
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     keep_freed_memory = asked.pop(KEEP_FREED_MEMORY, True)
+    skips = asked.pop(ON_NAN, "stop") == "skip"
     notes: list[str] = []
     values, reasons = _own_values(asked, selection)
     values["output_dir"] = str(recipe.output_dir)
@@ -73,8 +75,10 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
         notes.append(f"1 of {arguments.n_gpu} GPUs is used: `accelerate launch -m hf_accel.train` uses all")
         arguments._n_gpu = 1
     notes += [f"{name}: {value!r} ({why})" for name, (value, why) in reasons.items()]
+    if skips:
+        notes.append("on_nan: 'skip' (steps whose loss or gradient norm is not finite are left out)")
     keeps = keep_freed_memory and device == "cpu"
-    return Arguments(arguments, early_stopping, changed_arguments(values), keeps, muon, notes)
+    return Arguments(arguments, early_stopping, changed_arguments(values), keeps, muon, notes, skips)
 
 
 def _own_values(asked: dict[str, Any], selection: Reasons) -> tuple[dict[str, Any], Reasons]:

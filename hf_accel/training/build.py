@@ -20,7 +20,13 @@ from hf_accel.models.probe import unused_parameters
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.image_classification import ImageInputs
 from hf_accel.training.arguments import Arguments, training_arguments
-from hf_accel.training.checks import require_checkpointing, require_space
+from hf_accel.training.checks import (
+    require_batches_that_train,
+    require_checkpointing,
+    require_finite_weights,
+    require_space,
+    require_steps,
+)
 from hf_accel.training.evaluation import EvaluationMetrics
 from hf_accel.training.progress import BarCallback
 from hf_accel.training.trainer import ImageTrainer
@@ -50,12 +56,15 @@ def build_trainer(
     args = arguments.training
     splits = splits or task.open_splits(recipe.data, args.seed)
     refuse_missing_metric(recipe.name, args.metric_for_best_model, len(splits.label_names))
+    require_steps(recipe, args, len(splits.train))
     memory_notes = apply_keep_freed_memory(arguments.keep_freed_memory)
     set_seed(args.seed)  # the new head must not depend on what was drawn before
     loaded = loaded or task.load_model(recipe, splits.label_names)
+    require_finite_weights(recipe, loaded.model)
     require_checkpointing(recipe, args, loaded.model)
     require_space(recipe.output_dir, args, loaded.parameters)
     inputs = task.training_inputs(recipe, splits, loaded, args)
+    require_batches_that_train(recipe, args, len(splits.train), inputs, loaded.model)
     model_notes = apply_model_methods(recipe, loaded, splits, inputs)
     methods = step_methods(recipe, args, loaded.model)
     ddp_notes = skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
@@ -75,6 +84,7 @@ def build_trainer(
             recipe.name, recipe.data.class_weights, torch.as_tensor(splits.train.labels), len(splits.label_names)
         ),
         muon=arguments.muon,
+        skips_bad_steps=arguments.skips_bad_steps,
         flops_of_row=inputs.flops_of_row,
         processing_class=loaded.processor,
         compute_metrics=EvaluationMetrics(len(splits.label_names)),

@@ -1,22 +1,19 @@
-"""Refuses a run for which the model or the disk is not enough, before anything is written."""
+"""What a run needs of its model, its rows and its disk: refused before anything is written."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 from transformers import PreTrainedModel, TrainingArguments
 
 from hf_accel.config.recipe import Recipe
-from hf_accel.data.splits import Splits
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_bytes
-from hf_accel.models.head import known_labels
-from hf_accel.runs.checkpoints import SETTING
+from hf_accel.methods.finite import broken_tensor
+from hf_accel.models.trial import training_failure
 from hf_accel.runs.folder import RunFolder, writable_place
-from hf_accel.runs.recorded_data import changes, facts_of
-from hf_accel.training.trainer import load_weights
+from hf_accel.tasks.image_classification import ImageInputs
 
 
 def require_checkpointing(recipe: Recipe, args: TrainingArguments, model: PreTrainedModel) -> None:
@@ -29,6 +26,88 @@ def require_checkpointing(recipe: Recipe, args: TrainingArguments, model: PreTra
         raise UserError(
             f"{recipe.name}: training.gradient_checkpointing is true, and {type(model).__name__} of "
             f"{recipe.model.name} cannot compute its activations again. Set it to false, or take a timm model."
+        )
+
+
+def require_steps(recipe: Recipe, args: TrainingArguments, rows: int) -> None:
+    """Refuse a run in which no batch is full and only full batches are trained on: it would score untrained weights.
+
+    Args:
+        rows: of the training split.
+    Raises:
+        UserError: not one step would be made.
+    """
+    batches, processes = rows // args.train_batch_size, _processes(args)
+    if not args.dataloader_drop_last or batches >= processes:
+        return
+    each = "" if processes == 1 else f" for each of the {processes} processes"
+    fix = "leave dataloader_drop_last out"
+    if rows >= processes:
+        fix = f"set training.per_device_train_batch_size to at most {rows // processes}, or {fix}"
+    raise UserError(
+        f"{recipe.name}: training.dataloader_drop_last is true, and {rows} training images make no batch of "
+        f"{args.train_batch_size}{each}, so no step would be made. To train, {fix}."
+    )
+
+
+def require_batches_that_train(
+    recipe: Recipe, args: TrainingArguments, rows: int, inputs: ImageInputs, model: PreTrainedModel
+) -> None:
+    """Refuse a batch of one image where the model cannot be trained on it, as with batch norm over a vector.
+
+    Args:
+        rows: of the training split.
+    Raises:
+        UserError: a forward pass of one image fails in training mode.
+    """
+    if smallest_batch(args, rows) > 1:
+        return
+    failure = training_failure(model, inputs.smallest_batch(model, rows=1))
+    if failure is None:
+        return
+    size = args.train_batch_size
+    others = [other for other in range(size - 1, 1, -1) if rows % other != 1]
+    if rows == 1:
+        what, fix = "there is 1 training image", "Add images."
+    elif size == 1:
+        what, fix = "training.per_device_train_batch_size is 1", "Set it to 2 or more."
+    else:
+        what = (
+            f"training.per_device_train_batch_size is {size}, which leaves one of the {rows} training images for the last batch "
+            "of each epoch"
+        )
+        other = f", or per_device_train_batch_size: {others[0]}" if others else ""
+        fix = f"Set training.dataloader_drop_last: true{other}."
+    raise UserError(
+        f"{recipe.name}: {what}, and {recipe.model.name} cannot be trained on a single image ({failure}). {fix}"
+    )
+
+
+def smallest_batch(args: TrainingArguments, rows: int) -> int:
+    """Images of the smallest batch that a process trains on; between processes the last batches are filled up."""
+    size, rest = args.train_batch_size, rows % args.train_batch_size
+    if args.accelerator_config.split_batches:
+        size = max(1, size // args.world_size)
+    filled = args.world_size > 1 and args.accelerator_config.even_batches
+    return size if rest == 0 or filled or args.dataloader_drop_last else min(size, rest)
+
+
+def _processes(args: TrainingArguments) -> int:
+    """Batches of `train_batch_size` that one step takes, one per process."""
+    return 1 if args.accelerator_config.split_batches else args.world_size
+
+
+def require_finite_weights(recipe: Recipe, model: PreTrainedModel) -> None:
+    """Refuse to train weights that are broken already.
+
+    Raises:
+        UserError: a weight is not finite; the message names its tensor.
+    """
+    name = broken_tensor(model)
+    if name is not None:
+        raise UserError(
+            f"{recipe.name}: model.name is {recipe.model.name}, whose {name} holds values that are not finite, so it cannot be "
+            "trained. Expected a sound model: take another one, or an earlier checkpoint."
         )
 
 
@@ -52,58 +131,3 @@ def require_space(folder: Path, args: TrainingArguments, parameters: int) -> Non
             f"checkpoints, and {format_bytes(free)} are free. Free some, choose another --output_dir, or keep fewer checkpoints "
             "(--save_strategy no, --save_only_model true)."
         )
-
-
-def require_same_model(checkpoint: Path, model: PreTrainedModel) -> None:
-    """Refuse to start from a checkpoint of another model. The model has the checkpoint's weights afterwards.
-
-    Args:
-        model: as this run would train it, its classes included.
-    Raises:
-        UserError: another architecture, other classes, or tensors of other names or shapes.
-    """
-    where = f"--{SETTING} {checkpoint}"
-    try:
-        values = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-        architecture = (values.get("architectures") or ["an unnamed architecture"])[0]
-        config = type(model.config).from_dict(values)
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{where}: its config.json cannot be read ({error}). Choose another checkpoint.") from None
-    if architecture != type(model).__name__:
-        raise UserError(
-            f"{where}: is of {architecture}, and this run trains {type(model).__name__}. Give its model.name."
-        )
-    saved, ours = known_labels(config), known_labels(model.config)
-    if saved != ours:
-        differing = [name for name in (*saved, *ours) if (name in saved) != (name in ours)]
-        what = f"{differing[0]!r} is a class of one of the two only" if differing else "they are in another order"
-        raise UserError(
-            f"{where}: is of {len(saved)} classes, and this data has {len(ours)}: {what}. To train its weights for other "
-            f"classes, give it as --model.name."
-        )
-    try:
-        load_weights(model, checkpoint)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{where}: its weights do not fit {model.config.name_or_path or 'the model'}: {reason}"
-        ) from None
-
-
-def continued_data_notes(checkpoint: Path, splits: Splits) -> list[str]:
-    """What a report says of the data of a run that starts from the checkpoint of another run.
-
-    Raises:
-        UserError: test rows may have been trained on there, because they are drawn from data that has changed.
-    """
-    begin, before = f"{SETTING}: training began from {checkpoint}", RunFolder(checkpoint.parent).data
-    if not before:
-        return [f"{begin}, which does not say which rows it was trained on"]
-    changed = changes(before, facts_of(splits))
-    if "test" in changed and "test" in splits.held_out:
-        raise UserError(
-            f"--{SETTING} {checkpoint}: is of a run on other data (test: {changed['test']}). The test rows are drawn from the "
-            "train split, so that run may have been trained on some of those drawn now. Use its data, or data with a test "
-            "split, or give the checkpoint as --model.name."
-        )
-    return [begin, *(f"{role} is not what that checkpoint's run had ({what})" for role, what in changed.items())]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_accel.errors import RunError
 from hf_accel.training.metrics import classification_metrics
 
 TOP_K = 5
@@ -31,15 +32,25 @@ def kept_of_rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 class EvaluationMetrics:
-    """`compute_metrics` of the Trainer: loss, accuracy, top-5 and F1 from what `prediction_step` kept."""
+    """`compute_metrics` of the Trainer: loss, accuracy, top-5 and F1 from what `prediction_step` kept.
+
+    Raises:
+        RunError: logits are not finite, so their order means nothing.
+    """
 
     def __init__(self, num_labels: int) -> None:
         self.num_labels = num_labels
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        top_ids, _, losses, rows = prediction.predictions  # type: ignore[misc]  # upstream says a tuple of one
+        top_ids, confidence, losses, rows = prediction.predictions  # type: ignore[misc]  # upstream says a tuple of one
         # a distributed sampler pads the last batch: a row counted twice would change the figures silently
         assert len(np.unique(rows)) == len(rows), "a row was evaluated twice"
+        broken = int(np.isnan(confidence).sum())
+        if broken:
+            raise RunError(
+                f"{broken} of {len(rows)} rows got logits that are not finite, so they cannot be scored. Train with a lower "
+                "training.learning_rate; if half precision overflows, use training.bf16 instead of fp16, or neither."
+            )
         metrics = classification_metrics(top_ids, np.asarray(prediction.label_ids), self.num_labels)
         # the Trainer's own eval_loss is a mean of batch means, which depends on the batches and the processes
         metrics["loss"] = float(losses.mean(dtype=np.float64))

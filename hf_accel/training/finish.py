@@ -187,6 +187,7 @@ def summarise_training(trainer: ImageTrainer, accuracy: float | None) -> TrainSu
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     return TrainSummary(
         steps=state.global_step,
+        skipped_steps=trainer.finite_steps.skipped,
         epochs=state.epoch,
         world_size=args.world_size,
         resumes=trainer.measurement.resumes,

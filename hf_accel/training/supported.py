@@ -133,6 +133,7 @@ EFFECT: dict[str, str] = {
     ),
     **dict.fromkeys(["early_stopping_patience", "early_stopping_threshold"], "transformers.EarlyStoppingCallback"),
     "keep_freed_memory": "machine/allocator.py",
+    "on_nan": "methods/finite.py",
     "label_smoothing_factor": "training/trainer.py: the loss, in training only",
     "hub_always_push": "hub/push.py: there is one push, after the run, so none is skipped",
     "optim": "the Trainer, or methods/muon.py; a missing package is refused",

@@ -2,8 +2,9 @@
 
 It is thin, and changes what upstream gets wrong or leaves out: batches are transformed on the training device, the loss is
 exact under gradient accumulation, evaluation keeps five classes per row instead of all logits, no row goes unscored, a
-checkpoint is loaded whole, a resumed run continues the state of its methods, and a network that cannot be compiled is
-trained eagerly. What is particular to images is in `tasks/`.
+checkpoint is loaded whole, a resumed run continues the state of its methods, a run whose loss or weights are no longer
+finite ends and saves nothing, and a network that cannot be compiled is trained eagerly. What is particular to images is in
+`tasks/`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
 from torch.utils.data import DataLoader
@@ -30,16 +32,20 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_accel.data.splits import Splits
-from hf_accel.errors import UserError
+from hf_accel.errors import RunError, UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.sampling import EpochSampler
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
 from hf_accel.methods import AfterForward
+from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
 from hf_accel.methods.losses import cross_entropy_sum
 from hf_accel.methods.muon import MuonSettings, build_muon
 from hf_accel.models.load import LoadedModel
+from hf_accel.runs.log import note_in_log
 from hf_accel.training.arguments import Arguments
 from hf_accel.training.evaluation import TrainAccuracyCallback, kept_of_rows
+from hf_accel.training.failure import failed_at
+from hf_accel.training.progress import BarCallback
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +65,14 @@ class ImageTrainer(Trainer):
         methods: callbacks, and contexts of each step in the order in which they are entered; see `hf_accel.methods`.
         class_weights: (C,) float32 weights in the training loss, or None.
         muon: settings of the optimizer Muon; None for the one that `args.optim` names.
+        skips_bad_steps: leave out a step whose loss or gradient norm is not finite, up to a limit, instead of ending the run.
         flops_of_row: batch -> floating-point operations of a forward pass of one of its rows; those of {} are of a row
             of the model's own size. None where nothing is trained.
         callbacks: further callbacks.
         splits, loaded, arguments, notes: what the run was built from, and what was chosen for the user and why.
         kwargs: what else Trainer takes.
     Raises:
-        UserError: Muon under FSDP or DeepSpeed, which shard the matrices that it needs whole.
+        UserError: Muon under FSDP or DeepSpeed, which shard the matrices that it needs whole; `skips_bad_steps` under DeepSpeed.
     """
 
     model: PreTrainedModel
@@ -88,6 +95,7 @@ class ImageTrainer(Trainer):
         methods: Sequence[TrainerCallback | AbstractContextManager] = (),
         class_weights: Tensor | None = None,
         muon: MuonSettings | None = None,
+        skips_bad_steps: bool = False,
         flops_of_row: Callable[[Batch], int] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         splits: Splits | None = None,
@@ -104,6 +112,11 @@ class ImageTrainer(Trainer):
                 "training.optim: muon needs whole weights, and FSDP and DeepSpeed shard them. Launch without them, or "
                 "choose another training.optim."
             )
+        if skips_bad_steps and self.is_deepspeed_enabled:
+            raise UserError(
+                "training.on_nan is 'skip', but DeepSpeed makes the optimizer's step itself. Leave on_nan out, or launch without "
+                "DeepSpeed."
+            )
         self.train_transform = train_transform
         self.eval_transform = eval_transform
         self.test_dataset = test_dataset
@@ -118,11 +131,18 @@ class ImageTrainer(Trainer):
         self.notes = list(notes)
         self.measurement = Measurement(Stopwatch(args.device))
         self.train_accuracy_counts = TrainAccuracyCallback(args.device)
+        is_scaled = self.accelerator.scaler is not None
+        self.finite_steps = FiniteSteps(self.model, args.device, skips_bad_steps, is_scaled)
         self.compile_failure: str | None = None  # why a run that was to be compiled is eager
         self._scored_dataset = test_dataset
         for stock in (ProgressCallback, PrinterCallback):  # our own bar is in progress.py
             self.remove_callback(stock)
-        own = [MeasureCallback(self.measurement, args.device), *callbacks, self.train_accuracy_counts]
+        own = [
+            MeasureCallback(self.measurement, args.device),
+            *callbacks,
+            self.train_accuracy_counts,
+            self.finite_steps,
+        ]
         for callback in [*own, *(method for method in self.methods if isinstance(method, TrainerCallback))]:
             self.add_callback(callback)
 
@@ -197,6 +217,7 @@ class ImageTrainer(Trainer):
     ) -> tuple[list, Tensor | int | None]:
         with self.measurement.waiting():
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._logged_loss_before = self._tr_loss.clone()
         for batch in batches:
             self.measurement.count_images(len(batch["labels"]), self.flops_of_row(batch))
         return batches, num_items
@@ -208,7 +229,58 @@ class ImageTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         with self.step_methods():
-            return super().training_step(*args, **kwargs)
+            loss = super().training_step(*args, **kwargs)
+        self.finite_steps.add_loss(loss)
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
+        """As upstream, which calls it once per optimizer step, before the update."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        step = self.state.global_step + 1
+        self.finite_steps.end_step(step, self._get_learning_rate(), norm)
+        if self.finite_steps.every == 1:
+            self._end_after_bad_step()
+            if self.finite_steps.was_left_out(step):
+                self._leave_step_out(model, step)
+        return norm
+
+    def _end_after_bad_step(self) -> None:
+        bad = self.finite_steps.read(self.accelerator.gather)
+        if bad is not None:
+            self._fail(bad)
+
+    def _fail(self, bad: BadStep) -> NoReturn:
+        message = failed_at(bad, self.args, self.state.max_steps)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, BarCallback):
+                callback.close()
+        note_in_log(message)
+        raise RunError(message)
+
+    def _leave_step_out(self, model: nn.Module, step: int) -> None:
+        logger.warning("step %d: left out, because its loss or gradient norm is not finite", step)
+        model.zero_grad(set_to_none=True)  # an optimizer does nothing to a parameter without a gradient
+        self.finite_steps.restore_buffers()
+        self._tr_loss.copy_(self._logged_loss_before)
+        self._globalstep_last_logged += 1  # the loss that is logged is the mean over the steps that were made
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        control = self.control
+        is_used = control.should_evaluate or control.should_save or control.should_training_stop
+        if is_used or control.should_log or self.finite_steps.is_due:
+            self._end_after_bad_step()
+        if is_used:
+            self._end_with_broken_weights()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _end_with_broken_weights(self) -> None:
+        """An update can overflow although its loss and its gradients are finite."""
+        found = [name for name in gather_object([broken_tensor(self.model)]) if name is not None]
+        if found:
+            bad = BadStep(
+                self.state.global_step, self._get_learning_rate(), f"{found[0]} holds values that are not finite"
+            )
+            self._fail(bad)
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         inputs = super()._prepare_inputs(inputs)
@@ -284,7 +356,7 @@ class ImageTrainer(Trainer):
                 method.load_state_dict(state[name])
 
     def _stateful_methods(self) -> dict[str, Stateful]:
-        methods = (self.train_accuracy_counts, *self.methods)
+        methods = (self.train_accuracy_counts, self.finite_steps, *self.methods)
         return {type(method).__name__: method for method in methods if isinstance(method, Stateful)}
 
     def _method_file(self, checkpoint: str) -> Path:
