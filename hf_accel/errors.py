@@ -5,7 +5,7 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """The input is wrong and the message says where, what was got, what was expected and how to mend it."""
+    """The input is wrong and the message says where, what was got, what was expected and how to fix it."""
 
 
 class RunError(RuntimeError):

@@ -1,8 +1,11 @@
-"""Every document: its links lead somewhere, its English is plain, and CI runs what it says."""
+"""Every document: its links lead somewhere, its English and that of the code is plain, and CI runs what it says."""
 
+import ast
+import io
 import json
 import re
 import subprocess
+import tokenize
 import tomllib
 from pathlib import Path
 
@@ -20,6 +23,7 @@ MARKDOWN = sorted(
 )
 RECIPES = [*sorted((ROOT / "recipes").rglob("*.yaml")), ROOT / "benchmarks" / "tricks.yaml"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MODULES = sorted((ROOT / "hf_accel").rglob("*.py"))
 
 # Words and phrases that a practitioner would have to translate, with those to write instead: see CONTRIBUTING.md.
 DIALECT = {
@@ -49,6 +53,26 @@ def english_of(path: Path) -> str:
     return re.sub(r"`[^`]*`", "`code`", text)
 
 
+def english_of_code(source: str) -> list[str]:
+    """Texts of a module: its comments (those of neighbouring lines are one) and its string literals, docstrings included.
+
+    An expression within a string stands for a word. Strings without a space are names and keys, not English.
+    """
+    comments: dict[int, str] = {}  # last line -> text
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            line = token.start[0]
+            comments[line] = f"{comments.pop(line - 1, '')} {token.string.removeprefix('#')}"
+    texts, inner = list(comments.values()), set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr):
+            inner |= {id(part) for part in node.values}
+            texts.append("".join(str(part.value) if isinstance(part, ast.Constant) else "code" for part in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inner:
+            texts.append(node.value)
+    return [re.sub(r"`[^`]*`", "`code`", text) for text in texts if " " in text.strip()]
+
+
 def dialect_in(text: str) -> list[str]:
     text = " ".join(text.split())
     return [
@@ -65,6 +89,30 @@ def in_project(path: Path) -> str:
 @pytest.mark.parametrize("path", [*MARKDOWN, *RECIPES, *NOTEBOOKS], ids=in_project)
 def test_a_document_is_plain_english(path):
     assert dialect_in(english_of(path)) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=in_project)
+def test_comments_and_texts_of_code_are_plain_english(path):
+    assert [found for text in english_of_code(path.read_text("utf-8")) for found in dialect_in(text)] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = 1  # the file beside it",
+        "# a run that was cut\n# off",
+        '"""It goes on with\nthe same command."""',
+        "def f():\n    raise ValueError(f'{x}: {y} is no '\n                     'name')",
+        "x = f'{a} times as fast'",
+        'x = "one sub-folder a class"',
+    ],
+)
+def test_dialect_is_found_in_code(source):
+    assert len([found for text in english_of_code(source) for found in dialect_in(text)]) == 1
+
+
+def test_names_in_code_are_not_read_as_english():
+    assert english_of_code("arms = beside['anew'], f'arm_{number}'") == []
 
 
 @pytest.mark.parametrize(
@@ -118,10 +166,11 @@ def test_every_relative_link_leads_to_a_file_or_a_heading(path):
         assert (path.parent / file).exists(), target
 
 
-def test_the_documents_are_seen_at_all():
+def test_documents_and_modules_are_found():
     names = {in_project(path) for path in MARKDOWN}
     assert {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/architecture.md", "benchmarks/README.md"} <= names
     assert len(RECIPES) > 10
+    assert len(MODULES) > 100
     assert NOTEBOOKS
 
 

@@ -1,7 +1,7 @@
-"""Settings that contradict each other: what the recipe alone can refuse, before data, weights or a device are touched.
+"""Settings that contradict each other: refused from the recipe alone, before data, weights or a device are touched.
 
 The checks take the sections as they stand in the merged recipe, so that these mistakes are reported together with those
-of single values; a value of the wrong type is never one that they object to.
+in single values; a value of the wrong type never fails them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
     """Messages about settings that cannot be combined.
 
     Args:
-        recipe: its sections are looked at where they are mappings.
+        recipe: the merged recipe; only sections that are mappings are checked.
     """
     model, data, training = (
         recipe[section] if isinstance(recipe.get(section), dict) else {} for section in ("model", "data", "training")
@@ -37,7 +37,7 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
 
 
 def folder_name_problem(name: Any) -> str | None:
-    """What was expected of the name of a recipe or a variant, which becomes the name of a folder; None: it is one.
+    """What is expected of the name of a recipe or a variant, which becomes the name of a folder; None if it is valid.
 
     >>> folder_name_problem("vit_cifar10") is None
     True
@@ -82,7 +82,7 @@ def _nothing_to_select_by(data: dict[str, Any], training: dict[str, Any]) -> lis
 
 
 def selection_problems(where: str, recipe: dict[str, Any]) -> list[str]:
-    """Messages about scoring, saving and selecting that contradict each other, of a recipe whose values are of their types."""
+    """Messages about scoring, saving and selecting that contradict each other, in a recipe whose values have the right types."""
     training = {name: value for name, value in (recipe.get("training") or {}).items() if value is not None}
     try:
         selection_defaults(where, training, has_validation=recipe["data"].get("validation", 0) > 0)

@@ -12,11 +12,11 @@ from hf_accel.errors import UserError, did_you_mean
 class MuonSettings:
     """What `training.optim_args` may hold with `optim: muon`.
 
-    `training.learning_rate` is that of the orthogonalised steps, which have the same size whatever the size of the
+    `training.learning_rate` is the rate of the orthogonalised steps, which have the same size whatever the size of the
     gradient. The rates of SGD are for a loss that is the mean over the rows of a step: a rate published for a sum
-    (airbench's are) is to be multiplied by the rows. `training.weight_decay` is the share of a weight that one step of
-    SGD without momentum takes off at the full learning rate, so it need not be converted; orthogonalised weights do
-    not decay.
+    (as airbench's are) must be multiplied by the number of rows. `training.weight_decay` is the share of a weight that
+    one step of SGD without momentum takes off at the full learning rate, so it need not be converted; orthogonalised
+    weights do not decay.
     """
 
     momentum: float = 0.6  # Nesterov's, before the orthogonalisation

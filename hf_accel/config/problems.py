@@ -1,6 +1,6 @@
 """Every mistake in a recipe, in this package's words: where, what was got, what is expected, and near names.
 
-pydantic finds those in single values; what it found is said here as for everything else.
+pydantic finds the mistakes in single values; they are worded here like all others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hf_accel.errors import UserError, did_you_mean
 NAMES_OF_ONE_RUN = ("name", "variant", "output_name")  # no other recipe inherits them
 TOP_LEVEL = ("extends", *NAMES_OF_ONE_RUN, *SECTIONS, "training", "variants")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
-_FEW = 4  # names that a message lists whole
+_FEW = 4  # up to so many names, a message lists them all
 _LONGEST = 200
 
 
@@ -78,7 +78,7 @@ def section_problems(where: str, section: str, values: Any, is_patch: bool = Fal
     """Unknown names, wrong types and values out of range in one section, as messages.
 
     Args:
-        is_patch: a setting that must be there may be missing: the recipe that is patched has it.
+        is_patch: the values are those of a patch: a required setting may be missing, the patched recipe has it.
     """
     if not isinstance(values, dict):
         return [f"{where}: {section} is {shown(values)}, expected a mapping of settings"]
@@ -108,7 +108,7 @@ def shown(value: Any) -> str:
 
 
 def variants_of(where: Path | str, raw: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The patches of a recipe by name, without those that are taken away."""
+    """The patches of a recipe by name, without those that null removes."""
     variants = raw.get("variants") or {}
     if not isinstance(variants, dict):
         raise UserError(f"{where}: variants is {shown(variants)}, expected a mapping of names to patches")
@@ -116,7 +116,7 @@ def variants_of(where: Path | str, raw: dict[str, Any]) -> dict[str, dict[str, A
 
 
 def patch_form_problem(patch: Any) -> str | None:
-    """What keeps a variant from being applied, to be read after its name."""
+    """Why a variant cannot be applied, as words that follow its name; None if it can."""
     if not isinstance(patch, dict):
         return f" is {shown(patch)}, expected a mapping of sections"
     if not isinstance(patch.get("extends"), str | None):

@@ -21,7 +21,7 @@ from hf_accel.config.yaml_text import dump_yaml, parse_yaml
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.files import write_whole
 
-# Settings that mean nothing to another model or data set than the one they were written for.
+# Settings that have a meaning only for the model or data set that they were written for.
 OF_ONE_NAME = {
     "model": ("args", "revision", "pretrained"),
     "data": ("config", "revision", "image_column", "label_column", "class_weights"),
@@ -57,7 +57,7 @@ class Recipe:
         return values
 
     def write(self, path: Path) -> None:
-        """Save as YAML, but for the token: it is read from the usual places again when the file is run."""
+        """Save as YAML without the token, which is read from the usual places again when the file is run."""
         write_whole(path, dump_yaml(self.without_secrets().to_dict()))
 
     def without_secrets(self) -> Recipe:
@@ -80,7 +80,7 @@ class RecipeFile:
 
     @property
     def variants(self) -> list[str]:
-        """Variants that the recipe defines or inherits; null takes an inherited one away."""
+        """Variants that the recipe defines or inherits; null removes an inherited one."""
         return list(variants_of(self.path, self.raw))
 
     def recipe(self, variant: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -142,7 +142,9 @@ def _output_name(name: str, before: dict[str, Any], overrides: dict[str, Any]) -
 def find_recipe(name: str | Path) -> Path:
     """The YAML file of a recipe name, or the path itself."""
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or os.path.isfile(path):  # unlike Path.is_file, also of what no path can be
+    if path.suffix in (".yaml", ".yml") or os.path.isfile(
+        path
+    ):  # Path.is_file would raise for a name that cannot be a path
         if not os.path.isfile(path):
             raise UserError(
                 f"--recipe {name}: there is no such file. `hf-accel recipe list` shows the shipped recipes."
@@ -150,7 +152,7 @@ def find_recipe(name: str | Path) -> Path:
         return path
     shipped = shipped_recipes()
     if str(name) not in shipped:
-        raise UserError(f"--recipe {name}: no recipe of that name. {did_you_mean(str(name), shipped)}")
+        raise UserError(f"--recipe {name}: there is no recipe of that name. {did_you_mean(str(name), shipped)}")
     return shipped[str(name)]
 
 
@@ -253,7 +255,7 @@ def _variant_patch(
 
 
 def _training(values: dict[str, Any]) -> dict[str, Any]:
-    """The values as they were given, but for 64.0 where a whole number is wanted."""
+    """The values as they were given, except that 64.0 becomes 64 where a whole number is expected."""
     checked = training_settings().model_validate(values)
     whole = {name: number for name in values if type(number := getattr(checked, name)) is int}
     return {name: whole.get(name, value) for name, value in values.items()}

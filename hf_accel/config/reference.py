@@ -36,14 +36,14 @@ Everything in a recipe is checked before data or weights are touched, and all mi
 
 ## How a recipe is put together
 
-- `extends`: a shipped recipe's name, or a file next to this one. Its `name` is not inherited: that is the file's own, and
+- `extends`: a shipped recipe's name, or a file next to this one. Its `name` is not inherited: a file has its own, which
   names the folder of the run, `outputs/<recipe>/<variant>`. A name has no slashes and no control characters.
 - `variants`: named patches. `extends` inside a variant names another variant that it starts from, and `null` removes an
   inherited variant. `ga` is short for `ga_same_batch`.
 - The order is: the recipe that is extended, the recipe, the variant, the command line. Mappings merge; everything else,
   lists included, is replaced.
-- A patch that names another model or data set starts without what was said of the one before: {of_one_name}.
-- YAML is read as YAML 1.2 reads numbers (`2e-5` is one); dates are text. A key that is there twice is refused.
+- A patch that names another model or data set drops the settings that belong to the previous one: {of_one_name}.
+- YAML is read as YAML 1.2 reads numbers (`2e-5` is one); dates are text. A key that appears twice is refused.
 
 ## On the command line
 
@@ -63,16 +63,16 @@ TrainingArguments of the installed transformers, name for name; its documentatio
 - `on_nan` (default `stop`): a loss or gradient norm that is not finite ends the run, and nothing is saved after it; `skip`
   leaves out the step, and ends the run after 10 such steps in a row, or more than 10 among 100.
 
-`hub_token` is read, and written into no file.
+`hub_token` is read, but never written to a file.
 """
 
 DERIVED = """\
-### Set by what else is asked
+### Set according to other arguments
 
 | argument | value | why |
 |---|---|---|
-| `save_strategy` | that of `eval_strategy`; `epoch` where nothing is evaluated | as often as the validation rows are scored |
-| `save_steps` | that of `eval_steps`, where both strategies are `steps` | the best checkpoint must be a saved one |
+| `save_strategy` | the value of `eval_strategy`; `epoch` where nothing is evaluated | as often as validation rows are scored |
+| `save_steps` | the value of `eval_steps`, where both strategies are `steps` | the best checkpoint must be a saved one |
 | `dataloader_persistent_workers` | `true` with `dataloader_num_workers` | workers start once, not every epoch |
 | `use_cpu`, `dataloader_pin_memory` | `true`, `false` without an accelerator | memory is pinned for an accelerator |
 | `accelerator_config` | `{non_blocking: true}` with pinned memory | a pinned batch is copied while the device computes |
@@ -106,7 +106,7 @@ def _sections() -> Iterator[tuple[str, Schema]]:
 def _settings_table(section: str) -> str:
     schema = dict(_sections())[section]
     kind = AugmentSettings if section == "data.augment" else SECTIONS[section]
-    fields: dict[str, FieldInfo] = {field.name: field.default for field in dataclasses.fields(kind)}
+    fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(kind)}
     rows = ["| setting | takes | default | meaning | example |", "|---|---|---|---|---|"]
     for name, setting in known_settings(schema).items():
         if name == "augment":

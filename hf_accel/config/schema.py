@@ -22,7 +22,7 @@ def section_schema(section: str) -> Schema:
     schema = _in_place(schema, schema.get("$defs", {}))
     if section == "training":
         for setting in schema["properties"].values():
-            del setting["default"]  # upstream's are not known without importing it
+            del setting["default"]  # upstream's defaults are not known without importing it
     return schema
 
 
@@ -76,7 +76,7 @@ def recipe_schema() -> Schema:
             "description": "The name or the file of a recipe that this one changes.",
         },
         "name": {**name, "description": "Default: the name of the file."},
-        "variant": {**name, "description": "In the recipe.yaml of a run: the variant that it was."},
+        "variant": {**name, "description": "In the recipe.yaml of a run: the variant that was run."},
         "output_name": {
             **name,
             "description": "In the recipe.yaml of a run: the name of its folder.",
@@ -147,7 +147,7 @@ def _in_place(node: Any, definitions: dict[str, Schema]) -> Any:
 
 
 def _for_files(node: Any) -> Any:
-    """Without what only this package reads, and with nothing required."""
+    """Without the keys that only this package reads, and with nothing required."""
     if isinstance(node, list):
         return [_for_files(part) for part in node]
     if not isinstance(node, dict):

@@ -24,7 +24,7 @@ def _rising(pair: list[float]) -> list[float]:
 
 
 def _expected(words: str) -> dict[str, JsonValue]:
-    """Says what a message expects where the type and the range do not say it all."""
+    """The words of a message, where the type and the range of a setting do not say what is expected."""
     return {"expected": words}
 
 
@@ -40,30 +40,32 @@ class ModelSettings:
         description="A Hub id, timm/NAME, hf_accel/NAME (the networks of this package), or a local folder.",
         examples=["timm/resnet50.a1_in1k"],
     )
-    pretrained: StrictBool = Field(True, description="false: the architecture with random weights.")
+    pretrained: StrictBool = Field(default=True, description="false: the architecture with random weights.")
     revision: StrictStr | None = Field(
-        None, description="Branch, tag or commit of the model on the Hub.", examples=["main"]
+        default=None, description="Branch, tag or commit of the model on the Hub.", examples=["main"]
     )
-    task: Literal["image-classification"] = Field("image-classification", description="What the model is trained for.")
+    task: Literal["image-classification"] = Field(
+        default="image-classification", description="What the model is trained for."
+    )
     args: dict[Any, Any] = Field(
         default_factory=dict,
         description="Arguments of the timm model, or settings that replace those of a transformers config.",
         examples=[{"drop_path_rate": 0.1}],
     )
     channels_last: StrictBool = Field(
-        False, description="NHWC weights: faster convolutions on most devices, no gain for ViT."
+        default=False, description="NHWC weights: faster convolutions on most devices, no gain for ViT."
     )
     freeze_batch_norm: StrictBool = Field(
-        False,
+        default=False,
         description="Batch-norm layers keep their pretrained statistics, for small data sets.",
         examples=[True],
     )
     whiten_stem: StrictBool = Field(
-        False, description="The first convolution becomes a fixed whitening of the training images' patches."
+        default=False, description="The first convolution becomes a fixed whitening of the training images' patches."
     )
     kernels: Literal["auto", "library"] = Field(
-        "auto",
-        description="auto: on a CPU, bf16 operations that PyTorch computes slowly are replaced; library: none is.",
+        default="auto",
+        description="auto: on a CPU, bf16 operations that PyTorch computes slowly are replaced; library: none are.",
     )
 
 
@@ -71,18 +73,28 @@ class ModelSettings:
 class ColorJitter:
     """Strengths as in torchvision's ColorJitter; 0 is off."""
 
-    brightness: Number = Field(0.0, ge=0, description="The brightness is multiplied by 1 plus or minus at most this.")
-    contrast: Number = Field(0.0, ge=0, description="The contrast is multiplied by 1 plus or minus at most this.")
-    saturation: Number = Field(0.0, ge=0, description="The saturation is multiplied by 1 plus or minus at most this.")
-    hue: Number = Field(0.0, ge=0, le=0.5, description="The colour circle is turned by at most this part of a turn.")
+    brightness: Number = Field(
+        default=0.0, ge=0, description="The brightness is multiplied by 1 plus or minus at most this."
+    )
+    contrast: Number = Field(
+        default=0.0, ge=0, description="The contrast is multiplied by 1 plus or minus at most this."
+    )
+    saturation: Number = Field(
+        default=0.0, ge=0, description="The saturation is multiplied by 1 plus or minus at most this."
+    )
+    hue: Number = Field(
+        default=0.0, ge=0, le=0.5, description="The colour circle is turned by at most this part of a turn."
+    )
 
 
 @dataclass(frozen=True, config=_KNOWN_ONLY)
 class RandAugment:
     """RandAugment with torchvision's operations (https://arxiv.org/abs/1909.13719)."""
 
-    num_ops: Annotated[StrictInt, Field(ge=0, le=100), Whole] = Field(2, description="Operations per image.")
-    magnitude: Annotated[StrictInt, Field(ge=0, le=30), Whole] = Field(9, description="Strength of every operation.")
+    num_ops: Annotated[StrictInt, Field(ge=0, le=100), Whole] = Field(default=2, description="Operations per image.")
+    magnitude: Annotated[StrictInt, Field(ge=0, le=30), Whole] = Field(
+        default=9, description="Strength of every operation."
+    )
 
 
 @dataclass(frozen=True, config=_KNOWN_ONLY)
@@ -90,12 +102,14 @@ class AugmentSettings:
     """Random changes to a training image, applied to whole batches on the training device. Absent means off."""
 
     crop: Literal["none", "pad", "random_resized"] = Field(
-        "none", description="pad: a shifted window of the padded image; random_resized: a random part, resized."
+        default="none", description="pad: a shifted window of the padded image; random_resized: a random part, resized."
     )
     pad: Annotated[StrictInt, Field(ge=0, le=512), Whole] = Field(
-        4, description="Pixels of the stored image that are added on each side, for crop: pad."
+        default=4, description="Pixels of the stored image that are added on each side, for crop: pad."
     )
-    pad_mode: Literal["reflect", "zero"] = Field("reflect", description="What the added pixels are, for crop: pad.")
+    pad_mode: Literal["reflect", "zero"] = Field(
+        default="reflect", description="What the added pixels are, for crop: pad."
+    )
     scale: Annotated[list[Share], Field(min_length=2, max_length=2), AfterValidator(_rising)] = Field(
         default_factory=lambda: [0.08, 1.0],
         description="Smallest and largest area of a crop, as a share of the image, for crop: random_resized.",
@@ -107,27 +121,29 @@ class AugmentSettings:
         json_schema_extra=_expected("two rising numbers above 0"),
     )
     flip: StrictBool | Literal["alternating"] = Field(
-        False,
+        default=False,
         description="Horizontal flips with probability 0.5; alternating: every image is flipped in every other epoch.",
     )
     color_jitter: ColorJitter | None = Field(
-        None, description="Random brightness, contrast, saturation and hue.", examples=[{"brightness": 0.4, "hue": 0.1}]
+        default=None,
+        description="Random brightness, contrast, saturation and hue.",
+        examples=[{"brightness": 0.4, "hue": 0.1}],
     )
     randaugment: RandAugment | None = Field(
-        None, description="RandAugment; {} takes its defaults.", examples=[{"num_ops": 2, "magnitude": 9}]
+        default=None, description="RandAugment; {} takes its defaults.", examples=[{"num_ops": 2, "magnitude": 9}]
     )
     random_erasing: Number = Field(
-        0.0, ge=0, le=1, description="Probability that a rectangle of an image is erased.", examples=[0.25]
+        default=0.0, ge=0, le=1, description="Probability that a rectangle of an image is erased.", examples=[0.25]
     )
     mixup: Number = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=100,
         description="Alpha of the Beta distribution by which two images are blended; 0: off.",
         examples=[0.2],
     )
     cutmix: Number = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=100,
         description="Alpha of the Beta distribution of the part that another image replaces; 0: off.",
@@ -143,7 +159,9 @@ class ProgressiveResizing:
         description="Side of the first epoch's images.",
         json_schema_extra=_expected("a whole number of pixels, at least 4"),
     )
-    full_at: Number = Field(0.75, gt=0, le=1, description="Fraction of the epochs after which images have full size.")
+    full_at: Number = Field(
+        default=0.75, gt=0, le=1, description="Fraction of the epochs after which images have full size."
+    )
 
 
 @dataclass(frozen=True, config=_KNOWN_ONLY)
@@ -153,66 +171,71 @@ class DataSettings:
     name: StrictStr = Field(
         description="A Hub id, a local folder (parquet files or class folders), or digits.", examples=["./photos"]
     )
-    config: StrictStr | None = Field(None, description="Configuration of a Hub data set.")
+    config: StrictStr | None = Field(default=None, description="Configuration of a Hub data set.")
     revision: StrictStr | None = Field(
-        None, description="Branch, tag or commit of the data set on the Hub.", examples=["main"]
+        default=None, description="Branch, tag or commit of the data set on the Hub.", examples=["main"]
     )
-    image_column: StrictStr | None = Field(None, description="Column of the images; null: found by name and type.")
+    image_column: StrictStr | None = Field(
+        default=None, description="Column of the images; null: found by name and type."
+    )
     label_column: StrictStr | None = Field(
-        None, description="Column of the labels; null: found by name and type.", examples=["fine_label"]
+        default=None, description="Column of the labels; null: found by name and type.", examples=["fine_label"]
     )
     validation: Number = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=0.9,
         description="Fraction held out from train where there is no validation split; 0: all rows train, the last weights stay.",
         examples=[0.1],
     )
     image_size: Annotated[StrictInt, Field(ge=4, le=4096), Whole] | None = Field(
-        None, description="Side of the model's input in pixels; null: the model's own.", examples=[224]
+        default=None, description="Side of the model's input in pixels; null: the model's own.", examples=[224]
     )
     max_pixels: Annotated[StrictInt, Field(ge=1), Whole] | None = Field(
-        178_956_970,  # the limit of PIL itself: twice Image.MAX_IMAGE_PIXELS
+        default=178_956_970,  # the limit of PIL itself: twice Image.MAX_IMAGE_PIXELS
         description="Images with more pixels are refused as unreadable; null: no limit.",
     )
     cache: Literal["memory", "disk", "device", "none"] = Field(
-        "memory", description="Where decoded images are kept; none: every epoch decodes them again."
+        default="memory", description="Where decoded images are kept; none: every epoch decodes them again."
     )
     transforms: Literal["device", "loader"] = Field(
-        "device",
+        default="device",
         description="Where images are changed: in batches on the training device, or on the CPU while loading.",
     )
     cache_size: Annotated[StrictInt, Field(ge=4, le=8192), Whole] | None = Field(
-        None, description="Short side in pixels at which photographs are cached; null: the model's input / 0.875."
+        default=None,
+        description="Short side in pixels at which photographs are cached; null: the model's input / 0.875.",
     )
     cache_dir: StrictStr | None = Field(
-        None, description="Folder of cache: disk; null: hf_accel in $HF_HOME, or else in the user's folder of caches."
+        default=None,
+        description="Folder of cache: disk; null: hf_accel in $HF_HOME, or else in the user's folder of caches.",
     )
     layout: Literal["auto", "classes"] = Field(
-        "auto",
+        default="auto",
         description="classes: every folder directly below data.name is a class, even one that is called test or train.",
     )
     on_bad_image: Literal["error", "skip"] = Field(
-        "error",
+        default="error",
         description="What an unreadable image does: it ends the run, or is left out and counted.",
         examples=["skip"],
     )
     max_train_rows: Annotated[StrictInt, Field(ge=2), Whole] | None = Field(
-        None, description="Train on this many rows at most, drawn by class with the seed.", examples=[1000]
+        default=None, description="Train on this many rows at most, drawn by class with the seed.", examples=[1000]
     )
     max_test_rows: Annotated[StrictInt, Field(ge=1), Whole] | None = Field(
-        None, description="Score this many test rows at most, drawn by class with the seed."
+        default=None, description="Score this many test rows at most, drawn by class with the seed."
     )
     progressive_resizing: ProgressiveResizing | None = Field(
-        None,
+        default=None,
         description="Training images that grow by epoch from a smaller size to the model's own.",
         examples=[{"start": 128, "full_at": 0.75}],
     )
     test_time_augmentation: Literal["none", "flip", "flip_shift"] = Field(
-        "none", description="Evaluation takes the mean logits over two (flip) or six (flip_shift) views of an image."
+        default="none",
+        description="Evaluation takes the mean logits over two (flip) or six (flip_shift) views of an image.",
     )
     class_weights: Literal["balanced"] | list[Annotated[Number, Field(ge=0)]] | None = Field(
-        None,
+        default=None,
         description="Weights of the classes in the training loss: balanced (by their rows), or one number per class.",
         examples=["balanced"],
     )

@@ -98,7 +98,7 @@ def _without_validation(where: str, asked: dict[str, Any]) -> Reasons:
 
 
 def _strategies(asked: dict[str, Any]) -> Reasons:
-    """eval_strategy and save_strategy with their steps, each after the other where only one is given."""
+    """eval_strategy and save_strategy with their steps, where only one is given, the other follows it."""
     saving = asked.get("save_strategy", "steps" if "save_steps" in asked else None)
     scoring = asked.get("eval_strategy", "steps" if "eval_steps" in asked else None)
     values: Reasons = {}

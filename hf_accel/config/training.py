@@ -85,7 +85,7 @@ def training_types() -> dict[str, str]:
 
 @cache
 def training_settings() -> type[BaseModel]:
-    """A model of `training:`, made to check the values that are given; what is left out is upstream's to say."""
+    """A model of `training:`, made to check the values that are given; defaults are upstream's."""
     settings: Any = {name: (_field_type(name, annotation), None) for name, annotation in training_types().items()}
     return create_model("TrainingSettings", __config__=ConfigDict(extra="forbid"), **settings)
 

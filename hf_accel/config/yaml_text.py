@@ -1,6 +1,6 @@
 """YAML of recipes: read into plain values, or refused; written so that it reads back as the same values.
 
-PyYAML's safe loader with four changes. `2e-5` is a number, as in YAML 1.2; a date is text; a key that is there twice is
+PyYAML's safe loader with four changes. `2e-5` is a number, as in YAML 1.2; a date is text; a key that appears twice is
 refused; and everything that a recipe cannot hold (sets, bytes, keys that are lists) is refused where it stands.
 """
 
@@ -134,7 +134,7 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 
 def _refuse_too_much(root: yaml.Node) -> None:
-    """Count values as they are after every alias is replaced by what it stands for; one that holds itself never ends."""
+    """Count values as they are after every alias is replaced by its value; an alias that contains itself never ends."""
     waiting, values = [(root, 0)], 0
     while waiting:
         node, depth = waiting.pop()

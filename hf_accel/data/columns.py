@@ -95,9 +95,9 @@ def _holds_images(feature: object) -> bool:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """From what the label columns of the splits hold to class numbers 0..n-1, matched by name.
+    """Class numbers 0..n-1 of the values in the label columns of all splits, matched by name.
 
-    Numbers of a ClassLabel column mean the names of that very column: another split may list them in another order.
+    Numbers of a ClassLabel column stand for the names of that column: another split may list them in another order.
     Names that are equal in Unicode's normal form C look equal, and are one class; blank ones are missing labels.
     """
 
@@ -124,7 +124,7 @@ class LabelMap:
             return own[np.where((cells >= 0) & (cells < len(feature.names)), cells, -1)]
         values = pc.drop_null(pc.unique(cells))
         of_values = [numbers.get(normal_name(str(value)), -1) for value in _plain_values(values, column)]
-        places = pc.index_in(cells, values).fill_null(-1).to_numpy().astype(np.int64)  # -1 is the last of the next
+        places = pc.index_in(cells, values).fill_null(-1).to_numpy().astype(np.int64)  # -1 picks the last entry below
         return np.array([*of_values, -1], dtype=np.int64)[places]
 
 
@@ -163,7 +163,7 @@ def read_column(table: datasets.Dataset, column: str) -> pa.ChunkedArray:
 
 
 def is_unlabelled(column: pa.ChunkedArray) -> bool:
-    """Whether it is a test split published without labels: all null or blank, or all -1, as of ImageNet-1k."""
+    """Whether it is a test split published without labels: all null or blank, or all -1, as in ImageNet-1k."""
     if len(column) == column.null_count:
         return True
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):

@@ -1,4 +1,4 @@
-"""Pictures that occur twice: in two splits, where a score counts what was learnt by heart, or under two labels."""
+"""Pictures that occur twice: in two splits, where the score then counts memorised pictures, or under two labels."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ def duplicate_notes(parts: dict[str, ImageSplit], folder: str) -> list[str]:
     """Notes about images that are byte for byte the same.
 
     Args:
-        parts: role -> split, in the order train, validation, test. Those without `content` are not looked at.
-        folder: of the data; files in it are named relative to it.
+        parts: role -> split, in the order train, validation, test; splits without `content` are left out.
+        folder: the data folder; its files are named relative to it.
     """
-    parts = {role: part for role, part in parts.items() if part.content is not None}
+    hashed = {role: (part, part.content) for role, part in parts.items() if part.content is not None}
     notes = []
-    for (first, one), (second, other) in combinations(parts.items(), 2):
-        shared = np.intersect1d(one.content, other.content)
-        rows = np.flatnonzero(np.isin(other.content, shared[shared != 0]))
+    for (first, (one, ones)), (second, (other, others)) in combinations(hashed.items(), 2):
+        shared = np.intersect1d(ones, others)
+        rows = np.flatnonzero(np.isin(others, shared[shared != 0]))
         if len(rows):
             pairs = [
-                f"{_name(other, row, folder)} = {_name(one, np.flatnonzero(one.content == other.content[row])[0], folder)}"
+                f"{_name(other, row, folder)} = {_name(one, np.flatnonzero(ones == others[row])[0], folder)}"
                 for row in rows[:_EXAMPLES]
             ]
             notes.append(
                 f"{len(rows):,} of the {len(other):,} {second} images are also {first} images, byte for byte "
                 f"({_listed(pairs, len(rows))})"
             )
-    return notes + _conflicts(parts, folder)
+    return notes + _conflicts(list(hashed.values()), folder)
 
 
-def _conflicts(parts: dict[str, ImageSplit], folder: str) -> list[str]:
+def _conflicts(hashed: list[tuple[ImageSplit, np.ndarray]], folder: str) -> list[str]:
     """Equal images with different labels, within a split or across."""
-    if not parts:
+    if not hashed:
         return []
-    splits = list(parts.values())
-    content = np.concatenate([part.content for part in splits])
+    splits = [part for part, _ in hashed]
+    content = np.concatenate([numbers for _, numbers in hashed])
     labels = np.concatenate([part.labels for part in splits])
     rows = np.lexsort((labels, content))
     content, labels = content[rows], labels[rows]

@@ -28,8 +28,8 @@ def with_own_files(
     """Check and resolve the files that rows name.
 
     Args:
-        table: its `column` is `Image(decode=False)`.
-        folders: where such files may be; a relative path is relative to the first.
+        table: the rows; its `column` is `Image(decode=False)`.
+        folders: the folders that may hold such files; a relative path is relative to the first.
         where: the split, for messages.
     Returns:
         The table with absolute paths where rows have no bytes, and a fingerprint of those files ("" for none).
@@ -78,7 +78,7 @@ def content_numbers(table: datasets.Dataset, column: str) -> np.ndarray | None:
 
 
 def _numbers(cells: pa.BinaryArray) -> list[int]:
-    """Content numbers of encoded images, read in place: three times faster than a scalar for each."""
+    """Content numbers of encoded images, read in place: three times faster than one scalar per image."""
     kind = np.int64 if pa.types.is_large_binary(cells.type) else np.int32
     _, offsets, data = cells.buffers()
     if data is None:

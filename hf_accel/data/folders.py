@@ -42,7 +42,7 @@ class ImageTable:
     table: datasets.Dataset
     fingerprint: str
     content: np.ndarray | None  # (N,) uint64, equal for files of equal content; None: the files were not read
-    name: str  # of the split, as the folder calls it
+    name: str  # the folder's own name for the split
 
 
 @dataclass
@@ -82,7 +82,7 @@ def read_image_folder(
     other = len(listing.files) - reader.used - len(unread) - sum(map(is_metadata, listing.files))
     if other > 0:
         what = "are not named by the stated labels" if stated.rows else "lie outside the class folders"
-        reader.notes.append(f"{other} files are no images, or {what}: not read")
+        reader.notes.append(f"{other} files are not images, or {what}: not read")
     return {role: tables[role] for role in ("train", "validation", "test") if role in tables}, reader.notes
 
 
@@ -139,7 +139,7 @@ def _find_splits(reader: _Reader, stated: set[str]) -> dict[str, str]:
     """Role -> the folder, with "/", whose folders are the classes; {"train": ""}: those of the data folder itself.
 
     Args:
-        stated: roles that have their rows already.
+        stated: the roles that already have rows.
     Raises:
         UserError: the folders could mean several things.
     """
@@ -148,11 +148,13 @@ def _find_splits(reader: _Reader, stated: set[str]) -> dict[str, str]:
         parts = name.split("/")
         if len(parts) > 1:
             below[parts[0]].add("/".join(parts[1:-1]))
-    tops = sorted(below)
-    with_classes = [top for top in tops if split_role(top) and below[top] != {""} and split_role(top) not in stated]
-    by_role = defaultdict(list)
-    for top in with_classes:
-        by_role[split_role(top)].append(top)
+    with_classes = []
+    by_role: dict[str, list[str]] = defaultdict(list)
+    for top in sorted(below):
+        role = split_role(top)
+        if role is not None and role not in stated and below[top] != {""}:
+            with_classes.append(top)
+            by_role[role].append(top)
     for role, names in by_role.items():
         if len(names) > 1:
             raise UserError(
@@ -186,10 +188,10 @@ def _check_neighbours(reader: _Reader, below: dict[str, set[str]], splits: list[
         elif not is_train_there:
             raise _ambiguous(reader, [*splits, *others])
         else:
-            reader.notes.append(f"folder {top} is no split and is not read")
+            reader.notes.append(f"folder {top} is not a split and is not read")
     read = {*splits, *others}
     visible = sorted(p.name for p in reader.folder.iterdir() if p.is_dir() and not is_hidden(p.name))
-    reader.notes += [f"folder {printable(name)} is no split and is not read" for name in visible if name not in read]
+    reader.notes += [f"folder {printable(name)} is not a split and is not read" for name in visible if name not in read]
 
 
 def _ambiguous(reader: _Reader, names: list[str]) -> UserError:
@@ -211,7 +213,7 @@ def _without_splits(reader: _Reader, below: dict[str, set[str]]) -> dict[str, st
         )
         hint = f" {'; '.join(hints)}." if hints else ""
         raise UserError(
-            f"{reader.where}: its images lie in no class folder.{hint} {_EXPECTED}: cats/1.jpg, dogs/2.jpg; or a "
+            f"{reader.where}: its images are not in class folders.{hint} {_EXPECTED}: cats/1.jpg, dogs/2.jpg; or a "
             "metadata.csv next to the images, with the columns file_name and label."
         )
     _refuse_level_above(reader, "", below)
@@ -223,7 +225,7 @@ def _unclear_splits(reader: _Reader, below: dict[str, set[str]], resembling: lis
     if rest:
         seen = f"the folders {_some(resembling)} look like splits, next to {_some(rest)}, which look like classes"
     elif all(below[top] == {""} for top in resembling):
-        seen = f"the folders {_some(resembling)} look like splits, and their images lie in no class folder"
+        seen = f"the folders {_some(resembling)} look like splits, and their images are not in class folders"
     else:
         seen = f"the folders {_some(resembling)} look like splits, but are not named train, validation and test"
     return UserError(

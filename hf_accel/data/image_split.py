@@ -14,7 +14,7 @@ from hf_accel.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-_MOST_TRIED = 20  # images of the same class, in place of one that became unreadable
+_MOST_TRIED = 20  # images of the same class, to replace one that became unreadable
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class ImageSplit:
                 self.where(other),
             )  # fmt: skip
             return pixels
-        raise self._unreadable(row, error, "So are the next images of its class.") from error
+        raise self._unreadable(row, error, "Neither can the next images of its class.") from error
 
     def _unreadable(self, row: int, error: UnreadableImageError, advice: str) -> UserError:
         return UserError(f"{self.where(row)}: cannot be read as an image: {error.reason}. {advice}")

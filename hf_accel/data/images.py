@@ -1,8 +1,8 @@
 """Image files and encoded bytes -> RGB pixels.
 
 Transparency is dropped, not blended, because `convert("RGB")` is what `pipeline("image-classification")` does with the
-same file later: the model must be trained on what it will be shown. Only grey levels beyond 8 bits are treated in
-another way: PIL clips them, which turns most of a 16-bit picture white, so they are scaled, and a note says so.
+same file later: the model must be trained on what it will be shown. Only grey levels beyond 8 bits are treated
+differently: PIL clips them, which turns most of a 16-bit picture white, so they are scaled, and a note says so.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def decode_image(encoded: dict | bytes | Path | None, max_pixels: int | None = M
         encoded: the bytes of an image file, its path, or a row of an `Image(decode=False)` column
             ({"bytes", "path"}).
         max_pixels: width x height from which an image is refused, by its header: a few KB may hold gigabytes of pixels.
-            None: any size. A limit above Pillow's own lifts that one for this process.
+            None: any size. A limit above Pillow's own switches that off in this process.
     Returns:
-        (H, W, 3) uint8, RGB. Of an animation, the first frame.
+        (H, W, 3) uint8, RGB; of an animation the first frame.
     Raises:
         UnreadableImageError: missing, truncated, not an image, too large, or of grey levels without a known range.
     """
@@ -111,7 +111,7 @@ def _open(encoded: bytes | Path) -> PIL.Image.Image:
 def _orientation(image: PIL.Image.Image) -> int:
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF beside sound pixels is common, and costs no more than the turn
+    except Exception:  # damaged EXIF next to sound pixels is common, and costs no more than the rotation
         return 1
 
 
@@ -132,14 +132,14 @@ def is_deep_grey(image: PIL.Image.Image) -> bool:
 
 
 def has_deep_grey(encoded: dict | None) -> bool:
-    """The same of a row of an image column, by its header; False where that cannot be read."""
+    """`is_deep_grey` of a row of an image column, by its header; False where that cannot be read."""
     source = encoded and (encoded["bytes"] or (Path(encoded["path"]) if encoded["path"] else None))
     if not source:
         return False
     try:
         with _open(source) as image:
             return is_deep_grey(image)
-    except Exception:  # unreadable: said when it is read
+    except Exception:  # unreadable: reported when it is read
         return False
 
 
@@ -198,4 +198,4 @@ def _unidentified(encoded: bytes | Path) -> str:
     is_heic = start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
     if is_heic and not HAS_HEIC:
         return f"its content is HEIC, whatever its name: {HEIC_EXTRA}"
-    return "its content is in no image format that Pillow knows"
+    return "its content is not in an image format that Pillow knows"

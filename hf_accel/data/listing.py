@@ -57,8 +57,8 @@ def list_files(folder: Path) -> Listing:
     """All files below a folder.
 
     Hidden files and folders (`.ipynb_checkpoints`, `._photo.jpg`, `__MACOSX`) are left out. Links are followed after
-    everything else is listed, so that a file keeps its own path; one that leads to a folder above is not followed. Text,
-    not Path: a folder of a million images is listed several times faster.
+    everything else is listed, so that a file keeps its own path; a link to a folder above is not followed. Names are text,
+    not Path objects: a folder of a million images is listed several times faster.
 
     Raises:
         UserError: a folder may not be listed.
@@ -181,7 +181,7 @@ def load_images(paths: list[str]) -> list[Path]:
     A file named outright is taken whatever its ending.
 
     Raises:
-        UserError: an argument stands for no image file.
+        UserError: an argument does not lead to an image file.
     """
     found: dict[object, Path] = {}
     for text in paths:
@@ -237,14 +237,14 @@ def _fits(names: list[str], pattern: list[str]) -> bool:
 
 
 def files_fingerprint(names: list[str], paths: list[str], salt: Iterable[str] = ()) -> tuple[str, np.ndarray | None]:
-    """What tells these files from others, wherever and since whenever they are there.
+    """A fingerprint of files, the same wherever they are.
 
     Args:
-        names: of the files in their data set.
+        names: the names of the files in their data set.
         salt: texts that belong to the content, such as labels stated elsewhere.
     Returns:
         A digest of the names and of what the files hold (of their size and date, where they are too large to be read),
-        and (N,) uint64 content numbers as of `content_number`, None where the files are too large.
+        and (N,) uint64 content numbers from `content_number`, None where the files are too large.
     Raises:
         UserError: a path leads to a pipe, socket or device.
     """
@@ -277,7 +277,7 @@ def content_number(digest: bytes) -> int:
 
 
 def _content_digest(path: str) -> bytes:
-    """SHA-256 of a file; its error's number where it cannot be read, as its image cannot."""
+    """SHA-256 of a file; the number of the error where it cannot be read, as its image cannot."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()

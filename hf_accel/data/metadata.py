@@ -1,7 +1,7 @@
 """Labels that a data set states next to its pictures: `metadata.csv`, `.jsonl` or `.parquet`, as in `imagefolder`.
 
-Such a file has a column `file_name`, relative to its own folder, and a label column; it may stand at the root or in the
-folders below it. Stated labels come before the names of folders. A column `split` says where a row belongs.
+Such a file has a column `file_name`, relative to its own folder, and a label column; it may be in the root or in the
+folders directly below it. Stated labels come before the names of folders. A column `split` says where a row belongs.
 """
 
 from __future__ import annotations

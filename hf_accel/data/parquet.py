@@ -24,7 +24,7 @@ def read_parquet_tables(
     """Split -> table, and notes. A class column whose names differ from file to file of one split holds texts.
 
     Args:
-        names: of the parquet files below `folder`.
+        names: the names of the parquet files below `folder`.
     Raises:
         OSError, ValueError, datasets.exceptions.DatasetsError, pa.ArrowException: a file cannot be read.
     """

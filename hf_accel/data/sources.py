@@ -46,7 +46,7 @@ class Source:
     fingerprints: dict[str, str]  # by role; the same in every process that opens the same data
     names: dict[str, str]  # by role: what the data set calls the split
     notes: list[str] = field(default_factory=list)  # what a person should know about how it was read
-    content: dict[str, np.ndarray | None] = field(default_factory=dict)  # by role: (N,) uint64, of equal files equal
+    content: dict[str, np.ndarray | None] = field(default_factory=dict)  # by role: (N,) uint64, equal for equal files
     folders: tuple[Path, ...] | None = None  # from which files that rows name may be read; None: the names are our own
 
 
@@ -79,7 +79,7 @@ def _refuse_clash(folder: Path) -> None:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name that is no folder was meant as one: a Hub id is `name` or `owner/name`, nothing else."""
+    """Whether a name that is not a folder was meant as one: a Hub id is `name` or `owner/name`, nothing else."""
     parts = name.split("/")
     looks_local = name.startswith((".", "~")) or "\\" in name or "" in parts or len(parts) > 2
     return looks_local or (len(parts) == 2 and Path(parts[0]).is_dir())
@@ -97,7 +97,7 @@ def _open_digits() -> Source:
 
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), grey levels 0..16 -> 0..255
-    # Encoded, although they could be kept as pixels: the embedded default then tests the path of every other data set.
+    # Encoded, although they could be kept as pixels: the built-in data set then takes the path of every other one.
     features = datasets.Features(
         {"image": datasets.Image(decode=False), "label": datasets.ClassLabel(names=[str(n) for n in range(10)])}
     )

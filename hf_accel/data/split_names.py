@@ -21,7 +21,7 @@ NOUNS = (
     *("data", "dataset", "set", "split", "subset", "part", "folder", "dir", "directory", "sample", "samples"),
     *("image", "images", "img", "imgs", "picture", "pictures", "pic", "pics", "photo", "photos", "file", "files"),
 )
-UNLABELLED_WORDS = ("holdout", "unlabelled", "unlabeled")  # hold rows of no role, and are not classes either
+UNLABELLED_WORDS = ("holdout", "unlabelled", "unlabeled")  # their rows have no role, and they are not classes either
 
 _ROLES = {word: role for role, words in SPLIT_WORDS.items() for word in words}
 _SEPARATOR = r"[\W_]*+"  # possessive, as all repetitions here: a long name must not take long
@@ -53,7 +53,9 @@ def resembling_splits(names: Iterable[str]) -> list[str]:
     """Those of some neighbouring folders that resemble splits: `train`, `test1`; `seg_train` where there is `seg_test`."""
     names = list(names)
     found = {name for name in names if _NUMBERED.fullmatch(name.strip().casefold()) or split_role(name)}
-    by_rest = defaultdict(dict)  # what is left of a name without its split word -> role -> name
+    by_rest: dict[tuple[str, ...], dict[str, str]] = defaultdict(
+        dict
+    )  # what is left of a name without its split word -> role -> name
     for name in names:
         tokens = re.split(r"[\W_]+", name.strip().casefold())
         for place in (0, -1):

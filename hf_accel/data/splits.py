@@ -61,7 +61,7 @@ class Splits:
     label_names: list[str]
     name: str
     fingerprint: str
-    test_split: str = "test"  # the data set's own split that the test rows are of: test, validation or train
+    test_split: str = "test"  # the data set's own split that the test rows come from: test, validation or train
     held_out: tuple[str, ...] = ()  # the roles whose rows were drawn from the data set's train split
     fingerprints: dict[str, str] = field(default_factory=dict)  # of each split by role, its class names included
     skipped: list[str] = field(default_factory=list)  # unreadable images left out, each with the reason
@@ -69,8 +69,8 @@ class Splits:
 
     def describe(self) -> str:
         """Classes, counts and notes, in one screen: of many classes the largest and the smallest are shown."""
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        parts = {role: part for role, part in parts.items() if part is not None}
+        roles = {"train": self.train, "validation": self.validation, "test": self.test}
+        parts = {role: part for role, part in roles.items() if part is not None}
         counts = np.stack([np.bincount(p.labels, minlength=len(self.label_names)) for p in parts.values()])  # (P, C)
         totals = ", ".join(f"{len(part):,} {role}" for role, part in parts.items())
         names = [_short(name) for name in self.label_names]
@@ -124,21 +124,22 @@ def load_splits(settings: DataSettings, seed: int, selection: bool = True) -> Sp
     chosen = _choose_rows(parts, settings, seed, selection, notes)
     skipped: list[str] = []
     if settings.on_bad_image == "skip":
-        chosen = {role: part and _readable(part, skipped, role == "train") for role, part in chosen.items()}
+        chosen = {role: _readable(part, skipped, role == "train") for role, part in chosen.items()}
         chosen["train"] = replace(chosen["train"], has_stand_ins=True)
     _refuse_single_class(chosen["train"], settings)
-    present = {role: part for role, part in chosen.items() if part is not None}
-    notes += _coverage_notes(present) + _deep_grey_notes(present) + duplicate_notes(present, settings.name)
-    chosen = {role: part and replace(part, content=None) for role, part in chosen.items()}
-    content = "".join(part.fingerprint for part in present.values())
+    notes += _coverage_notes(chosen) + _deep_grey_notes(chosen) + duplicate_notes(chosen, settings.name)
+    chosen = {role: replace(part, content=None) for role, part in chosen.items()}
+    content = "".join(part.fingerprint for part in chosen.values())
     return Splits(
-        **chosen,
-        label_names=present["train"].label_names,
+        train=chosen["train"],
+        validation=chosen.get("validation"),
+        test=chosen["test"],
+        label_names=chosen["train"].label_names,
         name=settings.name,
         fingerprint=hashlib.sha256(content.encode()).hexdigest(),
-        fingerprints={role: _fingerprint(part) for role, part in present.items()},
+        fingerprints={role: _fingerprint(part) for role, part in chosen.items()},
         test_split=next(role for role in ("test", "validation", "train") if role in parts),
-        held_out=_held_out(parts.keys(), present.keys()),
+        held_out=_held_out(parts.keys(), chosen.keys()),
         skipped=skipped,
         notes=notes,
     )
@@ -146,9 +147,9 @@ def load_splits(settings: DataSettings, seed: int, selection: bool = True) -> Sp
 
 def _choose_rows(
     parts: dict[str, ImageSplit], settings: DataSettings, seed: int, selection: bool, notes: list[str]
-) -> dict[str, ImageSplit | None]:
-    """train, validation and test as `load_splits` describes them; what was decided is added to the notes."""
-    train, validation, test = (parts.get(role) for role in ("train", "validation", "test"))
+) -> dict[str, ImageSplit]:
+    """train, validation (if any) and test as `load_splits` describes them; the decisions are added to the notes."""
+    train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
     selection = selection and settings.validation > 0
     if test is None and validation is not None:
         validation, test = None, validation
@@ -165,7 +166,7 @@ def _choose_rows(
     else:
         train, validation = _hold_out(train, settings.validation, seed, "validation")
         notes.append(f"validation: {settings.validation:.3g} of train held out, stratified, seed {seed}")
-    return {"train": train, "validation": validation, "test": test}
+    return {"train": train, **({} if validation is None else {"validation": validation}), "test": test}
 
 
 def _held_out(brought: Iterable[str], used: Iterable[str]) -> tuple[str, ...]:
@@ -190,7 +191,7 @@ def load_split(settings: DataSettings, role: str = "test") -> ScoredRows:
 
     Data without splits (a folder of class folders, a table without a test split) is scored as a whole when its test or
     train rows are asked for; without a test split the validation split is the test. `max_test_rows`, for train
-    `max_train_rows`, and `on_bad_image` hold.
+    `max_train_rows`, and `on_bad_image` apply.
 
     Args:
         role: train, validation or test.
@@ -325,8 +326,8 @@ def stratified_rows(labels: np.ndarray, number: int, seed: int, leave: int = 0) 
 
     Args:
         labels: (N,) class numbers.
-        number: how many rows, at most N.
-        leave: at least so many rows of every class are not drawn, even where that makes the draw smaller.
+        number: rows to draw, at most N.
+        leave: rows that stay in every class at least, even where fewer than `number` are then drawn.
     Returns:
         Row numbers, ascending, so that files and tables are read in their order.
     """

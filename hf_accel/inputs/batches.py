@@ -21,8 +21,8 @@ class ImageBatches(Dataset):
     """Batches of a split.
 
     Args:
-        split: whose labels are read.
-        pixels: its pixels, from `open_training_pixels` or `open_evaluation_pixels`.
+        split: the split whose labels are read.
+        pixels: the pixels of its rows, from `open_training_pixels` or `open_evaluation_pixels`.
         partners: epochs (B,), rows (B,) -> rows (B,) to be blended in by mixup or cutmix; None for neither.
         sides: epoch -> side in pixels of its training images; None for the model's own.
     """
@@ -42,7 +42,7 @@ class ImageBatches(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor | int]:
+    def __getitems__(self, indices: list[int]) -> dict[str, Any]:
         """Read a batch.
 
         Args:
@@ -54,19 +54,19 @@ class ImageBatches(Dataset):
             epoch.
         """
         epochs, rows = np.divmod(np.asarray(indices, dtype=np.int64), len(self))
-        batch = {"epochs": torch.from_numpy(epochs), **self._read(rows, "")}
+        batch: dict[str, Any] = {"epochs": torch.from_numpy(epochs), **self._read(rows, "")}
         if self.partners is not None:
             batch |= self._read(self.partners(epochs, rows), "partner_")
         if self.sides is not None:
             batch["side"] = self.sides(int(epochs[0]))
         return batch
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         """One image, as a batch of one."""
         return self.__getitems__([index])
 
     def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with its pixels, once it is on the training device: what the transforms take."""
+        """The batch with its pixels, once it is on the training device, as the transforms take it."""
         return self.pixels.complete(batch)
 
     def _read(self, rows: np.ndarray, prefix: str) -> dict[str, Tensor]:
@@ -83,21 +83,21 @@ class TransformedBatches(Dataset):
     """Batches that are transformed where they are loaded, for `data.transforms: loader`; the pixels are the same.
 
     Args:
-        batches: what is read.
+        batches: the batches to be transformed.
         transform: batch dictionary -> `pixel_values` and `labels`.
     """
 
-    def __init__(self, batches: ImageBatches, transform: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
+    def __init__(self, batches: ImageBatches, transform: Callable[[dict[str, Any]], dict[str, Tensor]]) -> None:
         self.batches = batches
         self.transform = transform
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+    def __getitems__(self, indices: list[int]) -> dict[str, Any]:
         batch = self.batches.__getitems__(indices)
         return {key: batch[key] for key in ("rows", "side") if key in batch} | self.transform(batch)
 
     def complete(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """What the model takes of such a batch."""
+        """The part of such a batch that the model takes."""
         return {key: batch[key] for key in ("pixel_values", "labels")}

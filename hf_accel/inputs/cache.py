@@ -35,7 +35,7 @@ class PixelStore:
 
     Attributes:
         mode: memory, disk, device or none.
-        nbytes: of the pixels stored; 0 when nothing is.
+        nbytes: size of the stored pixels; 0 when none are stored.
     """
 
     mode: str
@@ -63,16 +63,19 @@ class CachedPixels(PixelStore):
     A pickled copy (a spawned DataLoader worker) maps the file again, or shares the memory of the first through torch.
     """
 
-    def __init__(self, flat: Tensor | None, index: np.ndarray | None, folder: Path | None = None) -> None:
+    def __init__(self, flat: Tensor, index: np.ndarray, folder: Path | None = None) -> None:
         self.folder = folder
         self.mode = "memory" if folder is None else "disk"
         self.flat = flat  # (nbytes,) uint8
         self.index = index  # (N, 3) int64: first byte, height, width
-        if folder is not None:
-            self._map()
         self.nbytes = self.flat.numel()
         shapes = self.index[:, 1:]
         self.shape = tuple(map(int, shapes[0])) if bool((shapes == shapes[0]).all()) else None  # of every image
+
+    @classmethod
+    def mapped(cls, folder: Path) -> CachedPixels:
+        """The pixels of a cache on disk, memory-mapped."""
+        return cls(*_map(folder), folder)
 
     def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
         if self.shape is not None:
@@ -86,11 +89,8 @@ class CachedPixels(PixelStore):
 
     def images(self) -> Tensor:
         """(N, H, W, 3) uint8, a view; only where all images have one size."""
+        assert self.shape is not None
         return self.flat.view(len(self.index), *self.shape, 3)
-
-    def _map(self) -> None:
-        self.flat = torch.from_numpy(map_pixels(self.folder))
-        self.index = read_index(self.folder)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ if self.folder is None else {**self.__dict__, "flat": None, "index": None}
@@ -98,7 +98,11 @@ class CachedPixels(PixelStore):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self.folder is not None:
-            self._map()
+            self.flat, self.index = _map(self.folder)
+
+
+def _map(folder: Path) -> tuple[Tensor, np.ndarray]:
+    return torch.from_numpy(map_pixels(folder)), read_index(folder)
 
 
 class DevicePixels(PixelStore):
@@ -151,7 +155,7 @@ def open_pixels(
     preprocessing: Preprocessing | None,
     device: torch.device | str = "cpu",
 ) -> PixelStore:
-    """Open the pixels of a split in the mode `data.cache` asks for, building what is missing.
+    """Open the pixels of a split in the mode `data.cache` asks for; a missing cache is built.
 
     Args:
         short_side: keep photographs at this short side (smaller ones as they are), for random-resized crops.
@@ -161,12 +165,15 @@ def open_pixels(
     Raises:
         UserError: an image is unreadable, or memory, disk or device cannot hold the pixels.
     """
-    assert (short_side is None) != (preprocessing is None)
-    stored = stored_for_training(split, short_side) if preprocessing is None else stored_for_model(split, preprocessing)
+    if preprocessing is not None:
+        stored = stored_for_model(split, preprocessing)
+    else:
+        assert short_side is not None
+        stored = stored_for_training(split, short_side)
     if settings.cache == "none":
         return DecodedPixels(stored)
     if settings.cache == "disk":
-        return CachedPixels(None, None, open_disk_cache(stored, settings.cache_dir))
+        return CachedPixels.mapped(open_disk_cache(stored, settings.cache_dir))
     cached = _read_into_memory(stored)
     return cached if settings.cache == "memory" else _move_to_device(stored, cached, torch.device(device))
 

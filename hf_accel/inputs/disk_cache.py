@@ -31,7 +31,7 @@ _SAMPLES, _SAMPLE_BYTES = 256, 64 << 10  # checksummed: all of a cache up to 16 
 
 
 def cache_folder(cache_dir: str | None) -> Path:
-    """Where caches lie: the setting, else `hf_accel` in $HF_HOME, in $XDG_CACHE_HOME, or in ~/.cache."""
+    """The folder of all caches: the setting, else `hf_accel` in $HF_HOME, in $XDG_CACHE_HOME, or in ~/.cache."""
     if cache_dir is not None:
         return Path(cache_dir).expanduser()
     home = os.environ.get("HF_HOME") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"

@@ -2,7 +2,7 @@
 
 Processors of transformers say what they do in attributes that each class may interpret in its own way. So the reading
 below is only a proposal: it is compared with the processor on probe images, and where the two differ the processor itself
-is called for every image, which is slower and right. Mean and std are not read but measured, for the same reason
+is called for every image, which is slower but right. Mean and std are not read but measured, for the same reason
 (EfficientNet's divides by std twice).
 """
 
@@ -13,7 +13,7 @@ import json
 import logging
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import PIL.Image
@@ -45,7 +45,7 @@ class Preprocessing:
     mean: tuple[float, float, float]  # on the scale 0..1, in the order of the output's channels
     std: tuple[float, float, float]
     resizer: str = "pillow"  # or torchvision: bicubic differs by up to 10 levels in strong contrast
-    crop_rounds: bool = False  # a crop that cannot be central: torchvision rounds its offset, transformers cuts it off
+    crop_rounds: bool = False  # a crop that cannot be central: torchvision rounds its offset, transformers truncates it
     bgr: bool = False  # the model wants blue first
     processor: BaseImageProcessor | None = None  # set when only calling the processor gives the right pixels
 
@@ -63,8 +63,8 @@ class Preprocessing:
             processor = with_image_size(processor, image_size)
         measured = _measure(processor)
         plain = cls(**measured, resize=None, interpolation="bilinear", processor=processor)
-        read = _read_timm if _is_timm(processor) else _read_transformers
-        candidates = [replace(plain, **fields, processor=None) for fields in read(processor)]
+        readings = _read_timm(processor) if _is_timm(processor) else _read_transformers(processor)
+        candidates = [replace(plain, **fields, processor=None) for fields in readings]
         levels_off = [candidate._levels_off(processor) for candidate in candidates]
         if candidates and min(levels_off) <= MAX_LEVELS_OFF:
             return candidates[int(np.argmin(levels_off))]
@@ -87,14 +87,15 @@ class Preprocessing:
         """The size an image has after `resize`, before the crop."""
         if isinstance(self.resize, tuple):
             return self.resize
+        assert self.resize is not None, "the processor itself resizes"
         short, long = sorted((height, width))
         longer = int(self.resize * long / short)
         return (self.resize, longer) if height <= width else (longer, self.resize)
 
     def crop_offset(self, height: int, width: int) -> tuple[int, int]:
         """Top and left of the centre crop in an image that `resized` gives."""
-        spare = (height - self.height) / 2, (width - self.width) / 2
-        return tuple(round(s) if self.crop_rounds else int(s) for s in spare)
+        top, left = (height - self.height) / 2, (width - self.width) / 2
+        return (round(top), round(left)) if self.crop_rounds else (int(top), int(left))
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 -> (height, width, 3) uint8: everything but the normalisation."""
@@ -110,7 +111,7 @@ class Preprocessing:
 
     def _undo(self, pixel_values: np.ndarray) -> np.ndarray:
         """(3, H, W) float32, normalised -> (H, W, 3) uint8, RGB."""
-        levels = pixel_values.transpose(1, 2, 0) * np.float32(self.std) + np.float32(self.mean)
+        levels = pixel_values.transpose(1, 2, 0) * np.array(self.std, np.float32) + np.array(self.mean, np.float32)
         levels = np.clip(np.rint(levels * 255), 0, 255).astype(np.uint8)
         return levels[..., ::-1] if self.bgr else levels
 
@@ -132,7 +133,8 @@ def with_image_size(processor: BaseImageProcessor, image_size: int) -> BaseImage
         return processor
     if _is_timm(processor):
         config = {**processor.data_config, "input_size": [3, image_size, image_size]}
-        return type(processor)(pretrained_cfg=config, architecture=processor.architecture)
+        architecture: str = processor.architecture  # type: ignore[attr-defined]  # upstream sets it from a keyword
+        return type(processor)(pretrained_cfg=config, architecture=architecture)
     settings = processor.to_dict()
     size, square = dict(settings["size"]), {"height": image_size, "width": image_size}
     if settings.get("do_center_crop"):
@@ -151,7 +153,7 @@ def with_image_size(processor: BaseImageProcessor, image_size: int) -> BaseImage
     return resized
 
 
-def _is_timm(processor: BaseImageProcessor) -> bool:
+def _is_timm(processor: BaseImageProcessor) -> TypeGuard[TimmWrapperImageProcessor]:
     return type(processor).__name__ == "TimmWrapperImageProcessor"
 
 
@@ -188,7 +190,7 @@ def resize_part(
 
 
 def _source_part(source: int, target: int, start: int, length: int) -> tuple[tuple[float, float], slice]:
-    """Of one axis, what a part of the resized image is made of: its ends within a slice of the source, and that slice."""
+    """For one axis: the ends, within a slice of the source, of what becomes a part of the resized image; and the slice."""
     scale = source / target
     first, last = start * scale, (start + length) * scale
     margin = 4 * max(scale, 1)  # the widest filter reaches 3 pixels of the coarser side
@@ -235,11 +237,12 @@ def _read_transformers(processor: BaseImageProcessor) -> list[dict[str, Any]]:
     if not settings.get("do_resize") or settings.get("do_pad"):
         return []
     if set(size) == {"height", "width"}:
-        resize = (size["height"], size["width"])
+        resize: int | tuple[int, int] = (size["height"], size["width"])
     elif set(size) == {"shortest_edge"}:
-        resize = size["shortest_edge"]
-        if settings.get("crop_pct"):  # ConvNext: the size is that of the crop, and from 384 pixels there is none
-            resize = int(resize / settings["crop_pct"]) if resize < 384 else (resize, resize)
+        side = size["shortest_edge"]
+        resize = side
+        if settings.get("crop_pct"):  # ConvNext states the size of the crop, and does not crop from 384 pixels on
+            resize = int(side / settings["crop_pct"]) if side < 384 else (side, side)
     else:
         return []
     interpolation = PIL.Image.Resampling(int(settings["resample"])).name.lower()

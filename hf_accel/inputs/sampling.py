@@ -34,7 +34,7 @@ def mixes(augment: AugmentSettings) -> bool:
 
 
 class EpochSampler(Sampler[int]):
-    """Every row once an epoch, in an order that depends on the seed and the epoch alone.
+    """Every row once per epoch, in an order that depends on the seed and the epoch alone.
 
     Yields `epoch * num_rows + row`. Accelerate shards the batches over the ranks and calls `set_epoch`.
     """

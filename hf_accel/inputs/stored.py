@@ -21,7 +21,7 @@ from hf_accel.inputs.preprocessing import Preprocessing, resize_image
 
 SMALL_SIDE = 64  # pixels; images of one size up to this are kept as they are and resized on the training device
 MAX_ASPECT = 16  # long side / short side; a crop of 8 % of the area does not fit into a longer strip
-_CHUNK = 64  # rows; a slice of the table costs 1 us a row, single rows 60 us
+_CHUNK = 64  # rows; a slice of the table costs 1 us per row, single rows 60 us
 _THREADED_PIXELS = 128 * 128  # PIL decodes smaller images faster in one thread: they mostly hold the interpreter lock
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: these orientations swap height and width
 
@@ -64,9 +64,9 @@ class StoredImages:
     def shapes(self) -> np.ndarray:
         """(N, 2) int64: height and width of what `read` will give, from the headers of the files."""
         if self.preprocessing is not None:
-            return np.tile(np.int64([self.preprocessing.height, self.preprocessing.width]), (len(self), 1))
+            return np.tile(np.array([self.preprocessing.height, self.preprocessing.width], np.int64), (len(self), 1))
         if self.original_shape is not None:
-            return np.tile(np.int64(self._stored_shape(*self.original_shape)), (len(self), 1))
+            return np.tile(np.array(self._stored_shape(*self.original_shape), np.int64), (len(self), 1))
         sizes = self.original_shapes()
         return np.array([self._stored_shape(h, w) for h, w in sizes], dtype=np.int64).reshape(-1, 2)
 

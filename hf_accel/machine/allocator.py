@@ -19,7 +19,7 @@ def keep_freed_memory() -> str | None:
     """Ask glibc to keep freed memory, for the rest of this process.
 
     The resident memory then stays at its peak. A user who has chosen an allocator, or its settings, by the environment
-    is left with the choice.
+    keeps that choice.
 
     Returns:
         None when it was done, else why not.

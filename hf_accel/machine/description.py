@@ -1,7 +1,7 @@
 """What a run ran on: device, driver, versions, commit and command line.
 
 Reports and model cards are published, so the command is cleaned before it is kept: no tokens, and no folder of this
-machine beyond a file's own name. Nothing here fails because git or nvidia-smi is not installed: the unknown is None.
+machine beyond a file's own name. Nothing here fails because git or nvidia-smi is not installed: an unknown value is None.
 """
 
 import importlib.metadata

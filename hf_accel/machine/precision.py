@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def native_bf16(device: "torch.device | str") -> tuple[bool, str]:
-    """Whether the device has instructions that multiply bf16, and why that is thought.
+    """Whether the device has instructions that multiply bf16, and the evidence.
 
     PyTorch and transformers answer yes for every CPU, but one without these instructions trains about twice as slowly
     in bf16 as in fp32. Apple's mps is answered no: no gain has been measured there.
@@ -37,7 +37,7 @@ def native_bf16(device: "torch.device | str") -> tuple[bool, str]:
 def cpu_name() -> str:
     if sys.platform == "darwin":
         return output_of("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
-    # ARM kernels give no "model name".
+    # Linux gives no "model name" on aarch64.
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 

@@ -22,6 +22,7 @@ from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.sampling import draw_partners, mixes
+from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel, load_model, load_trained
 from hf_accel.models.trial import flops_per_image
 from hf_accel.tasks.image_gallery import Example, GalleryItem, answered_examples, confident_mistakes, data_sample
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class ImageClassification:
-    """What is particular to images, for code that is not."""
+    """Everything that is particular to images, for code that is not."""
 
     def open_splits(self, settings: DataSettings, seed: int, selection: bool = True) -> Splits:
         """The rows that train, select and score; see `load_splits`."""
@@ -74,7 +75,8 @@ class ImageClassification:
     def scoring_inputs(self, recipe: Recipe, loaded: LoadedModel, args: TrainingArguments) -> ImageInputs:
         """What the batches of an evaluation are made of."""
         preprocessing = Preprocessing.of(loaded.processor)
-        return ImageInputs(recipe, preprocessing, args, loaded.model.config.num_labels, loaded.image_size)
+        num_labels = len(known_labels(loaded.model.config))
+        return ImageInputs(recipe, preprocessing, args, num_labels, loaded.image_size)
 
     def collate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """`data_collator`: `ImageBatches.__getitems__` returns whole batches, so there is nothing to collate."""
@@ -107,8 +109,8 @@ class ImageClassification:
         """Classify image files with the model's own image processor.
 
         Args:
-            loaded: the model computes on the device that it is on.
-            skip: is called with each error and the file left out; None raises it.
+            loaded: the model, which computes on the device that it is on.
+            skip: is called with the error of a file that cannot be read, which is then left out; None: the error is raised.
         Yields:
             The position of a file in `files`, and the probabilities of the classes, (C,) float32.
         Raises:
@@ -131,7 +133,7 @@ class ImageClassification:
 
 @dataclass(frozen=True)
 class ImageInputs:
-    """The way of images from a split to the model: datasets of batches, and what is done to a batch on the device."""
+    """The path of images from a split to the model: datasets of batches, and what is done to a batch on the device."""
 
     recipe: Recipe
     preprocessing: Preprocessing
@@ -190,7 +192,7 @@ class ImageInputs:
 
     @property
     def notes(self) -> list[str]:
-        """What a report says of the images' way."""
+        """What a report says of this path."""
         notes = views_note(self.recipe.data.test_time_augmentation)
         return notes if self.sides is None else [*notes, self.sides.note]
 

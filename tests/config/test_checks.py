@@ -54,7 +54,7 @@ def refusal(overrides, recipe="digits", variant=None) -> str:
         ({"training": {"report_to": [1]}}, "training.report_to is [1], expected text, a list of values or null"),
     ],
 )
-def test_what_the_recipe_alone_can_refuse_is_refused_at_load(overrides, message):
+def test_contradictions_in_a_recipe_are_refused_at_load(overrides, message):
     assert message in refusal(overrides)
 
 
@@ -76,7 +76,7 @@ def test_a_name_that_no_folder_can_have_is_refused(name):
     assert "a variant is called" in refusal({"variants": {name: {}}}) if isinstance(name, str) else True
 
 
-def test_a_name_outside_ascii_is_one():
+def test_a_name_outside_ascii_is_accepted():
     assert load_recipe("digits", overrides={"name": "Blüte 2"}).output_dir.parts == ("outputs", "Blüte 2", "default")
 
 

@@ -163,7 +163,7 @@ def damaged_recipes(count: int, seed: int) -> list[str]:
 
 
 def load_everything(path: Path) -> None:
-    """The recipe as it stands, and one of its variants; what loads is the same after a way through its own YAML."""
+    """The recipe as it stands, and one of its variants; a recipe that loads is the same after it is written and read again."""
     file = RecipeFile.read(path)
     recipe = file.recipe()
     again = path.with_name("again.yaml")

@@ -97,7 +97,7 @@ def test_command_line_values_are_read_as_yaml():
 
 
 @pytest.mark.parametrize("text", ["./my #1 photos", "2024", "no", "1e5", "{x}", "a: b"])
-def test_what_names_something_stays_the_text_it_is(text):
+def test_a_name_on_the_command_line_stays_text(text):
     assert overrides_from_flags({"data.name": text, "model.revision": text, "hub_model_id": text}) == {
         "data": {"name": text},
         "model": {"revision": text},
@@ -105,7 +105,7 @@ def test_what_names_something_stays_the_text_it_is(text):
     }
 
 
-def test_a_value_is_no_section():
+def test_a_value_cannot_also_be_a_section():
     with pytest.raises(UserError, match="already given"):
         overrides_from_flags({"model.args": "2", "model.args.x": "1"})
 
@@ -123,7 +123,7 @@ def test_an_override_wins_over_the_variant_and_the_variant_over_the_recipe(recip
     assert recipe.training == {"seed": 3, "num_train_epochs": 2}
 
 
-def test_another_model_or_data_set_starts_without_the_arguments_of_the_one_before(recipe_file):
+def test_another_model_or_data_set_starts_without_the_arguments_of_the_previous_one(recipe_file):
     path = recipe_file(
         "model: {name: timm/resnet18, pretrained: false, args: {channels: [8, 8, 8, 8]}, channels_last: true}\n"
         "data: {name: a, label_column: kind, image_size: 32}\n"
@@ -284,7 +284,7 @@ def test_a_model_or_data_set_of_the_command_line_joins_the_name_of_the_folder(ov
     assert recipe.name == "digits"
 
 
-def test_the_joined_name_is_kept_with_the_recipe_and_no_setting(tmp_path):
+def test_the_joined_name_is_kept_with_the_recipe_but_is_not_a_setting(tmp_path):
     recipe = load_recipe("finetune", "baseline", {"data": {"name": "./photos"}})
     assert recipe.output_dir == Path("outputs/finetune-photos/baseline")
     recipe.write(tmp_path / "recipe.yaml")
@@ -313,7 +313,7 @@ def test_a_recipe_file_is_read_once_for_all_its_variants(monkeypatch):
     assert sorted(reads) == ["_techniques", "vit_cifar10", "vit_cifar100"]
 
 
-def test_a_recipe_whose_texts_look_like_numbers_is_the_same_after_a_way_through_its_file(tmp_path):
+def test_a_recipe_whose_texts_look_like_numbers_is_the_same_after_writing_and_reading(tmp_path):
     recipe = load_recipe("digits", overrides={"data": {"revision": "1e5"}, "training": {"run_name": "2024-01-01"}})
     recipe.write(tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
@@ -326,7 +326,7 @@ def test_a_whole_number_may_be_written_with_a_point():
     assert isinstance(recipe.training["max_steps"], int)
 
 
-def test_the_name_of_the_file_is_that_of_the_recipe(recipe_file):
+def test_a_recipe_without_a_name_has_that_of_its_file(recipe_file):
     assert load_recipe(recipe_file(MINIMAL, "my photos.yaml")).name == "my photos"
     assert load_recipe(recipe_file(MINIMAL + "name: 2024")).name == "2024"
     with pytest.raises(UserError, match=r"name is '\.\.', expected a name that a folder can have"):

@@ -54,7 +54,7 @@ def test_every_shipped_recipe_and_its_resolved_form_fit_the_schema(schema):
         "extends: 5",
     ],
 )
-def test_what_the_loader_refuses_does_not_fit_the_schema(schema, text, tmp_path):
+def test_a_recipe_that_the_loader_refuses_does_not_fit_the_schema(schema, text, tmp_path):
     values = parse_yaml(text)
     assert not schema.is_valid(values)
     (tmp_path / "mine.yaml").write_text(dump_yaml({"extends": "digits", **values}))
@@ -85,7 +85,7 @@ def test_every_setting_says_what_it_means():
                 waiting += [setting, *setting.get("anyOf", [])]
 
 
-def test_the_schema_is_printed_without_what_only_this_package_reads(capsys):
+def test_the_schema_is_printed_without_the_keys_that_only_this_package_reads(capsys):
     assert main(["schema"]) == 0
     printed = capsys.readouterr().out
     assert json.loads(printed) == recipe_schema()
@@ -107,7 +107,7 @@ def test_the_schema_is_printed_without_what_only_this_package_reads(capsys):
         ({"type": "object"}, "a mapping"),
     ],
 )
-def test_what_is_expected_is_said_in_words(setting, words):
+def test_the_expectation_of_a_setting_is_put_in_words(setting, words):
     assert expected(setting) == words
 
 

@@ -57,14 +57,14 @@ def test_a_value_is_read_as_what_it_looks_like(text, value):
         ("a: 1\n---\nb: 1", "expected a single document"),
     ],
 )
-def test_what_no_recipe_can_hold_is_refused_with_its_place(text, message):
+def test_yaml_that_a_recipe_cannot_hold_is_refused_with_its_place(text, message):
     with pytest.raises(UserError) as caught:
         parse_yaml(text)
     assert str(caught.value).startswith("not valid YAML: ")
     assert message in str(caught.value)
 
 
-def test_what_is_written_reads_back_as_the_same():
+def test_written_values_read_back_as_the_same():
     texts = [
         "1e-5",
         "2E5",

@@ -26,7 +26,7 @@ def test_rows_may_name_files_below_the_data_folder(tmp_path, monkeypatch):
     (data / "inside.png").symlink_to("pictures/003.png")
     cells = [{"bytes": None, "path": f"pictures/{n:03}.png"} for n in range(10)]
     cells[3]["path"] = str(data / "pictures" / "003.png")
-    cells[4] = {"bytes": png(4), "path": "/etc/hostname"}  # a mere name: it has bytes
+    cells[4] = {"bytes": png(4), "path": "/etc/hostname"}  # only a name: the row has bytes
     cells[5]["path"] = "inside.png"
     write_rows(data, cells)
     monkeypatch.chdir(tmp_path)
@@ -57,7 +57,7 @@ def test_a_row_that_names_a_file_elsewhere_is_refused_by_its_number(kind, tmp_pa
     cells = [{"bytes": png(n), "path": None} for n in range(10)]
     cells[7] = {"bytes": None, "path": path}
     write_rows(data, cells)
-    if kind == "url":  # a name below the folder, of a file that is not there
+    if kind == "url":  # the name of a file below the folder that does not exist
         with pytest.raises(UserError, match="cannot be read as an image: No such file"):
             [part.read(row) for part in (load(data).train, load(data).test) for row in range(len(part))]
         return
@@ -142,7 +142,7 @@ def test_the_limit_holds_for_folders_and_tables_and_such_images_can_be_skipped(t
         }
 
 
-def test_a_limit_above_pillows_own_is_the_one_that_holds(monkeypatch):
+def test_a_limit_above_pillows_own_replaces_it(monkeypatch):
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 10)
     encoded = png(0, (50, 40))
     with pytest.raises(UnreadableImageError, match="decompression bomb"):

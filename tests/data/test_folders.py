@@ -92,7 +92,7 @@ def test_a_single_folder_above_the_data_is_named(inner, tmp_path):
     assert load(tmp_path / "dataset").label_names == ["cat", "dog"]
 
 
-def test_folders_inside_classes_that_say_nothing_are_no_question(tmp_path):
+def test_folders_inside_classes_may_have_any_other_names(tmp_path):
     write_folder(tmp_path, {"cat/images": 5, "dog/images": 5})
     assert load(tmp_path).label_names == ["cat", "dog"]
 
@@ -172,7 +172,7 @@ def test_a_class_of_pictures_that_cannot_be_read_does_not_disappear(suffix, advi
 
 
 @pytest.mark.usefixtures("no_heic")
-def test_a_folder_of_nothing_but_unread_pictures_says_what_would_read_them(tmp_path):
+def test_a_folder_of_unread_pictures_alone_is_refused_with_what_would_read_them(tmp_path):
     write_folder(tmp_path, {"cat": 3, "dog": 3})
     for label in ("cat", "dog"):
         rename(tmp_path / label, ".heic")

@@ -100,7 +100,7 @@ def test_exif_orientation_is_applied_once(orientation, kind):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_damaged_exif_does_not_cost_the_image():
+def test_an_image_with_damaged_exif_is_still_read():
     encoded = encode(noise(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff\x01\x12broken")
     assert decode_image(encoded).shape == (24, 16, 3)
 
@@ -111,13 +111,13 @@ def test_damaged_exif_does_not_cost_the_image():
         (b"", "empty"),
         (None, "empty"),
         ({"bytes": None, "path": None}, "empty"),
-        (b"<html>404</html>", "no image format"),
+        (b"<html>404</html>", "not in an image format"),
         (encode(noise(200, 200), "JPEG")[:-2000], "truncated"),
         (encode(noise(200, 200), "PNG")[:-2000], "truncated"),
         (Path("gone.jpg"), "gone.jpg: .*No such file"),
     ],
 )
-def test_what_is_no_image_is_refused_with_the_reason(encoded, reason):
+def test_bytes_that_are_not_an_image_are_refused_with_the_reason(encoded, reason):
     with pytest.raises(UnreadableImageError, match=reason):
         decode_image(encoded)
 
@@ -160,14 +160,14 @@ def test_16_bit_grey_is_scaled_by_the_range_that_its_mode_states_however_dark_it
 
 
 @pytest.mark.parametrize("values", [[0, 70_000], [-1, 255], [-1000, 3000]])
-def test_32_bit_grey_of_no_known_range_is_refused_with_its_levels(values):
+def test_32_bit_grey_without_a_known_range_is_refused_with_its_levels(values):
     with pytest.raises(
         UnreadableImageError, match=f"grey levels reach from {values[0]} to {values[1]}, expected 0..255"
     ):
         grey(values, "TIFF")
 
 
-def test_deep_grey_is_said_once_when_it_is_met(caplog):
+def test_the_first_deep_grey_image_is_announced_once(caplog):
     images._warn_once.cache_clear()
     for _ in range(3):
         grey([0, 65535], "PNG", np.uint16)

@@ -42,7 +42,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_a_file(tmp_path):
     ("argument", "message"),
     [("nothing.jpg", "no such file"), ("*.nothing", "no image file matches"), ("empty", "holds no image file")],
 )
-def test_an_argument_that_stands_for_no_image_is_refused_by_name(argument, message, tmp_path, monkeypatch):
+def test_an_argument_without_an_image_is_refused_by_name(argument, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=message) as refused:

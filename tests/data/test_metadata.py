@@ -92,7 +92,7 @@ def test_a_label_column_of_any_name_can_be_named(tmp_path):
     rows = [{"file_name": row["file_name"], "species": row["label"]} for row in flat(tmp_path, 10)]
     write_metadata(tmp_path, rows)
     message = refusal(tmp_path)
-    assert "lie in no class folder" in message
+    assert "are not in class folders" in message
     assert "has no label column (its columns: file_name, species): not read; name it with data.label_column" in message
     assert load(tmp_path, label_column="species").label_names == ["fox", "owl"]
 
@@ -107,7 +107,9 @@ def test_pictures_that_are_not_named_are_counted(tmp_path):
     write_metadata(tmp_path, rows[:16])
     splits = load(tmp_path)
     assert len(splits.train) + len(splits.test) == 16
-    assert any(note.startswith("4 files are no images, or are not named by the stated labels") for note in splits.notes)
+    assert any(
+        note.startswith("4 files are not images, or are not named by the stated labels") for note in splits.notes
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every kind of `data.name` opens, and what is no data set is refused in one message."""
+"""Every kind of `data.name` opens, and a name that is not a data set is refused in one message."""
 
 import subprocess
 import sys
@@ -66,7 +66,7 @@ def test_photographs_with_train_and_val_are_tested_on_val_and_selected_on_held_o
     assert splits.test.where(0).endswith("hymenoptera/val/ants/10308379_1b6c72e180.jpg")
 
 
-def test_a_folder_of_class_folders_is_a_data_set_and_hidden_folders_are_no_classes(tmp_path):
+def test_a_folder_of_class_folders_is_a_data_set_and_hidden_folders_are_not_classes(tmp_path):
     write_folder(tmp_path, {"dogs": 10, "cats/indoor": 5, "cats/outdoor": 5, ".ipynb_checkpoints": 3})
     write_folder(tmp_path, {"dogs/.thumbnails": 2, "__MACOSX": 2, "nothing": 0})
     (tmp_path / "notes.txt").write_text("not an image")
@@ -74,7 +74,7 @@ def test_a_folder_of_class_folders_is_a_data_set_and_hidden_folders_are_no_class
     assert splits.label_names == ["cats", "dogs"]
     assert (counts(splits.train), counts(splits.test)) == ([8, 8], [2, 2])
     assert "no image in nothing: not a class" in splits.notes
-    assert any(note.startswith("1 files are no images") for note in splits.notes)
+    assert any(note.startswith("1 files are not images") for note in splits.notes)
 
 
 @pytest.mark.parametrize(
@@ -112,14 +112,14 @@ def test_a_missing_folder_is_refused_with_its_neighbours_and_without_the_hub(tmp
     [
         ([], "the folder is empty"),
         (["a.txt", ".hidden/a/1.png"], "none of its 1 files is parquet or an image"),
-        (["1.png", "2.png"], "lie in no class folder"),
+        (["1.png", "2.png"], "are not in class folders"),
         (["cats/1.png", "cats/2.png", "dogs/readme.txt"], "one class only, cats"),
         (["photos/cats/1.png", "photos/dogs/1.png"], r"one class only, photos.* \(cats, dogs\)"),
         (["val/a/1.png", "test/b/1.png"], "no train split, only test, val"),
         (["train/a/1.png", "train/a/2.png", "val/a/1.png", "val/b/1.png"], "one class only, a"),
     ],
 )
-def test_folders_that_are_no_data_set_are_refused(files, message, tmp_path):
+def test_folders_that_are_not_a_data_set_are_refused(files, message, tmp_path):
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(png(0))
@@ -128,7 +128,7 @@ def test_folders_that_are_no_data_set_are_refused(files, message, tmp_path):
     assert str(refused.value).startswith(f"data.name {tmp_path}")
 
 
-def test_a_file_is_no_data_set(tmp_path):
+def test_a_file_is_not_a_data_set(tmp_path):
     (tmp_path / "cats.zip").write_bytes(b"")
     assert "is a file, expected a folder" in refusal(tmp_path / "cats.zip")
 
@@ -205,7 +205,7 @@ def test_the_name_of_the_built_in_data_set_is_questioned_next_to_a_folder_of_tha
     assert len(load("digits").label_names) == 10
 
 
-def test_parquet_files_that_belong_to_no_split_are_said(tmp_path):
+def test_parquet_files_outside_the_splits_are_named_in_a_note(tmp_path):
     write_parquet(tmp_path, {"train": ["a", "b"] * 5})
     table = datasets.Dataset.from_dict({"image": [{"bytes": png(200), "path": None}] * 2, "label": ["a", "b"]})
     table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "data" / "more.parquet")
@@ -213,13 +213,13 @@ def test_parquet_files_that_belong_to_no_split_are_said(tmp_path):
     assert "1 parquet files do not belong to the splits found: data/more.parquet not read" in splits.notes
 
 
-def test_pictures_next_to_parquet_files_are_said_not_to_be_rows(tmp_path):
+def test_a_note_says_that_pictures_next_to_parquet_files_are_not_rows(tmp_path):
     write_parquet(tmp_path, {"train": ["a", "b"] * 5})
     write_folder(tmp_path, {"samples": 3})
     assert "the folder holds parquet files: its 3 picture files are not read as rows" in load(tmp_path).notes
 
 
-def test_links_and_special_files_of_an_image_folder_are_said(tmp_path):
+def test_links_and_special_files_of_an_image_folder_are_named_in_a_note(tmp_path):
     write_folder(tmp_path, {"cat": 10, "dog": 10})
     (tmp_path / "cat" / "loop").symlink_to("..")
     (tmp_path / "dog" / "copy").symlink_to("../cat")

@@ -167,7 +167,7 @@ def with_bad_images(tmp_path):
     return folder
 
 
-def test_reading_a_bad_image_names_its_file_and_the_way_out(with_bad_images):
+def test_reading_a_bad_image_names_its_file_and_the_fix(with_bad_images):
     splits = load(with_bad_images, selection=False)
     bad = [(part, row) for part in (splits.train, splits.test) for row in range(len(part)) if "003" in part.where(row)]
     part, row = next((part, row) for part, row in bad if "/a/" in part.where(row))
@@ -300,7 +300,7 @@ def test_evaluation_takes_the_split_that_is_asked_for(tmp_path):
     assert "no test split: all its rows (val) are scored" in scored.notes
 
 
-def test_evaluation_keeps_limits_bad_images_and_refuses_what_has_no_labels(tmp_path):
+def test_evaluation_keeps_the_limits_skips_bad_images_and_refuses_data_without_labels(tmp_path):
     write_folder(tmp_path, {"a": 30, "b": 10})
     assert counts(load_one(tmp_path, max_test_rows=8).split) == [6, 2]
     (tmp_path / "a" / "003.png").write_bytes(b"")
@@ -321,7 +321,7 @@ def test_a_scored_split_has_the_fingerprint_it_had_in_training_and_only_classes_
     assert load_one(tmp_path / "photos").fingerprint == load(tmp_path / "photos").fingerprints["test"]
 
 
-def test_classes_that_limits_leave_without_images_are_said_by_name(tmp_path):
+def test_classes_that_limits_leave_without_images_are_named(tmp_path):
     write_parquet(tmp_path, {"train": ["a"] * 50 + ["b"] * 40 + ["c"] * 2, "test": ["a"] * 9 + ["b"] * 9 + ["c"]})
     notes = load(tmp_path, max_train_rows=10, max_test_rows=2).notes
     assert "train has no image of 1 of the 3 classes: 'c'" in notes
@@ -357,7 +357,7 @@ def test_an_image_that_becomes_unreadable_during_a_run_is_replaced_by_one_of_its
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I"])
-def test_deep_grey_images_are_said_in_a_note(mode, tmp_path):
+def test_a_note_tells_of_deep_grey_images(mode, tmp_path):
     write_folder(tmp_path, {"a": 10, "b": 10})
     values = np.full((4, 6), 3000, np.uint16 if mode == "I;16" else np.int32)
     assert not any("8 bits" in note for note in load(tmp_path).notes)

@@ -208,7 +208,7 @@ def test_a_damaged_or_stale_disk_cache_is_built_again(damage, vit48, tmp_path, m
     assert torch.equal(before, after)
 
 
-def test_the_rest_of_a_build_that_was_killed_does_no_harm(vit48, tmp_path):
+def test_the_files_of_a_build_that_was_killed_do_no_harm(vit48, tmp_path):
     split = make_split(noise(*VARIED))
     before = open_evaluation_pixels(split, settings("disk", tmp_path), vit48).images().clone()
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())

@@ -1,4 +1,4 @@
-"""The environment names device, versions, commit and command, publishes no secret and fails for want of no tool."""
+"""The environment names device, versions, commit and command, publishes no secret and does without tools that are missing."""
 
 import shlex
 import subprocess
@@ -147,7 +147,7 @@ def test_no_secret_of_the_command_line_is_kept(arguments):
         ["--hub_token", "--seed", "3"],
     ],
 )
-def test_what_is_neither_secret_nor_local_is_kept_as_it_was(arguments):
+def test_other_words_of_the_command_are_kept_as_they_were(arguments):
     assert published_command(["train.py", *arguments]) == " ".join(["train.py", *arguments])
 
 

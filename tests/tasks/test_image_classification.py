@@ -1,4 +1,4 @@
-"""The object through which training, evaluation and prediction reach what is particular to images."""
+"""The object through which training, evaluation and prediction reach everything that is particular to images."""
 
 import ast
 import inspect
