@@ -1,4 +1,4 @@
-"""What a comparison will run: its entries, the command of every run, and how long that takes."""
+"""The plan of a comparison: its entries, the command of every run, and the time that they take."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Plan:
         overrides = overrides_from_flags(flags)
         passed = [word for name, text in flags.items() for word in (f"--{name}", text)]
         self.entries: list[Entry] = []
-        self.options: dict[str, list[str]] = {}  # of `train`, by entry
+        self.options: dict[str, list[str]] = {}  # options of `train`, by entry
         for name in args.recipe:
             file = RecipeFile.read(name)
             for variant in _wanted_variants(file, args):

@@ -46,7 +46,7 @@ print(json.dumps({"environment": describe_environment(), "mixed_precision": nati
 
 @dataclass(frozen=True)
 class Machine:
-    """What every run of a comparison shares."""
+    """The facts that all runs of a comparison share."""
 
     environment: dict[str, Any]
     mixed_precision: bool  # whether any 16-bit format is fast here
@@ -116,7 +116,7 @@ def plan_run(entry: Entry, round_number: int, folder: Path, options: Sequence[st
 
     Args:
         folder: the folder of the comparison.
-        options: `--recipe` and what follows it, for `hf_accel.train`.
+        options: the arguments of `hf_accel.train`, from `--recipe` on.
     """
     seed = seed_of(entry, round_number)
     described = {name: value for name, value in entry.recipe.to_dict().items() if name != "output_name"}
@@ -171,7 +171,7 @@ def do_run(planned: PlannedRun, tick: Callable[[], None]) -> RunOutcome:
         report = RunReport.load(planned.folder)
         # an eager run in the place of a compiled one says nothing about compilation
         error = report.train.compile_failure
-    # Weights would fill the disk: twelve entries with eight seeds of ViT-B are 32 GB. The reports are what is compared.
+    # Weights would fill the disk: twelve entries with eight seeds of ViT-B are 32 GB. Only the reports are compared.
     RunFolder(planned.folder).remove_weights()
     record = {"key": planned.key, "started": started, "wall_seconds": wall_seconds, "error": error}
     write_whole(planned.folder / RECORD, json.dumps(record, indent=2))

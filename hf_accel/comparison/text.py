@@ -151,7 +151,7 @@ def points(difference: tuple[float, float | None, float | None] | None) -> str:
 
 
 def signed(fraction: float) -> str:
-    """A fraction in percentage points with its sign; what rounds to zero is '+0.00'."""
+    """A fraction in percentage points with its sign; a fraction that rounds to zero is '+0.00'."""
     return f"{round(100 * fraction, 2) + 0.0:+.2f}"
 
 

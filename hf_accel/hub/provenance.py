@@ -1,4 +1,4 @@
-"""Where the weights and the images of a run came from, as far as others can find them."""
+"""The origin of a run's weights and images, as far as others can find it."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class PushResult:
     """The outcome of a push."""
 
     repo_id: str
-    url: str | None  # of the model's page; None when the push failed
+    url: str | None  # address of the model's page; None when the push failed
     error: str | None  # why it failed, in one line
     command: str  # pushes the folder, now or later
     files: list[str] = field(default_factory=list)  # uploaded, as paths in the repository

@@ -1,1 +1,1 @@
-"""What a run did and measured, as a file, a table and a page."""
+"""The results of a run as a file, a table and a page."""

@@ -58,7 +58,7 @@ def write_page(
 
     Args:
         folder: the run's folder; its `recipe.yaml` is shown when there is one.
-        report: what is shown.
+        report: the report to show.
         gallery: the most confident mistakes, surest first.
         sample: images of the data set.
     Returns:

@@ -61,7 +61,7 @@ class Plot:
     name: str  # file name without ending
     title: str
     figure: Figure
-    alt: str  # what a reader of the plot would learn from it
+    alt: str  # the same information in words
 
     def html(self) -> str:
         """Inline SVG with the page's font and theme."""

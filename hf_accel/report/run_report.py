@@ -1,4 +1,4 @@
-"""What a run did and measured: `report.json` and `history.csv`.
+"""The results of a run: `report.json` and `history.csv`.
 
 The dataclasses are the file: field by field, in its order. A figure that was not measured is None there, null in the
 file and a dash in the table, never 0. Nothing here imports torch, because comparisons and model cards are made from
@@ -223,7 +223,7 @@ class RunReport:
         return _from_values(cls, values, str(path))
 
     def table(self, folder: str | Path | None = None) -> str:
-        """The figures a reader wants first, with what they were measured on and what they leave out.
+        """The main figures of the run, with the machine they were measured on and what they leave out.
 
         Args:
             folder: the folder of the run; when given, its files are listed below the table.

@@ -1,4 +1,4 @@
-"""Where the messages of a run go: the terminal and log.txt."""
+"""The messages of a run, in the terminal and in log.txt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model said of each image of a split; `predictions.csv` of a run is this, row by row."""
+"""The predictions of a model for the rows of a split; `predictions.csv` of a run has one line for each."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ COLUMNS = ("row", "label", "predicted", "confidence")
 
 @dataclass(frozen=True)
 class Predictions:
-    """One entry per evaluated image, in the order of rows."""
+    """One entry per evaluated row, in the order of rows."""
 
-    rows: np.ndarray  # (N,) int64, of the split
+    rows: np.ndarray  # (N,) int64, numbers in the split
     labels: np.ndarray  # (N,) int64
     predicted: np.ndarray  # (N,) int64
-    confidence: np.ndarray  # (N,) float, the model's in its prediction, in [0, 1]
+    confidence: np.ndarray  # (N,) float, the model's confidence in its prediction, in [0, 1]
 
     def to_csv(self) -> str:
         text = io.StringIO()
@@ -37,8 +37,8 @@ class Predictions:
         """Read a run's `predictions.csv` back.
 
         Raises:
-            OSError: there is none.
-            ValueError: it is damaged.
+            OSError: there is no such file.
+            ValueError: the file is damaged.
         """
         with path.open(newline="", encoding="utf-8") as file:
             header, *lines = csv.reader(file)

@@ -1,1 +1,1 @@
-"""The Trainer: its arguments, what is wired to it, evaluation, and the end of a run."""
+"""The Trainer: its arguments, its wiring, evaluation, and the end of a run."""

@@ -116,7 +116,7 @@ def _construct(where: str, values: dict[str, Any], muon: MuonSettings | None) ->
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            # its own list of optimizers has no muon, and what it names instead is never built
+            # TrainingArguments does not know muon, and the optimizer that it names instead is never built
             arguments = TrainingArguments(**values | ({} if muon is None else {"optim": "sgd"}))
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{where}: training: {' '.join(str(error).split())}") from None
@@ -170,7 +170,7 @@ def accelerator_type() -> str:
 
 
 def choose_precision(where: str, asked: dict[str, Any], device: str) -> tuple[dict[str, bool], str]:
-    """Resolve `bf16: auto` and refuse what cannot run.
+    """Resolve `bf16: auto` and refuse a precision that cannot run.
 
     bf16 where the device multiplies it natively, else fp16 on CUDA, else fp32: a CPU without bf16 instructions trains
     1.8-2.5 times slower in it, and neither PyTorch nor the Trainer says so.

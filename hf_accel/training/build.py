@@ -41,10 +41,10 @@ def build_trainer(
     """Everything a recipe asks for, ready for `.train()`.
 
     Args:
-        recipe: from `load_recipe`.
-        splits: from `load_splits`; None loads them.
-        loaded: from `load_model`; None loads it. Its head must fit the labels of `splits`.
-        arguments: from `training_arguments`; None builds them.
+        recipe: the recipe, as `load_recipe` returns it.
+        splits: the rows, as `load_splits` returns them; None loads them.
+        loaded: the model, as `load_model` returns it; None loads it. Its head must fit the labels of `splits`.
+        arguments: the arguments, as `training_arguments` returns them; None builds them.
     Returns:
         A Trainer with `splits`, `loaded`, `arguments` and `notes` (what was chosen for the user and why) as attributes, and
         `test_dataset` next to `train_dataset` and `eval_dataset`.

@@ -32,7 +32,7 @@ def kept_of_rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 class EvaluationMetrics:
-    """`compute_metrics` of the Trainer: loss, accuracy, top-5 and F1 from what `prediction_step` kept.
+    """`compute_metrics` of the Trainer: loss, accuracy, top-5 and F1 from the figures that `prediction_step` kept.
 
     Raises:
         RunError: logits are not finite, so their order means nothing.

@@ -1,4 +1,4 @@
-"""What a person sees during a run: a bar with loss and images/s, and a line per evaluation.
+"""The display of a run: a bar with loss and images/s, and a line per evaluation.
 
 Where stderr is not a terminal (CI, a log file) the bar is left out and the lines stay.
 """
