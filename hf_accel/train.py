@@ -73,8 +73,8 @@ def train(recipe: Recipe, overwrite: bool = False) -> Path:
     run.refuse_changed_data(data)
     trainer = build_trainer(recipe, splits, arguments=arguments)
     if run.checkpoint is not None and run.begins_elsewhere:
-        trainer.notes += continued_data_notes(run.checkpoint, splits)
         require_same_model(run.checkpoint, trainer.model)
+        trainer.notes += continued_data_notes(run.checkpoint, splits)
     with run.open(recipe, data):  # from here on nothing in the recipe can be refused
         trainer.accelerator.wait_for_everyone()
         tell_what_was_chosen(trainer)
