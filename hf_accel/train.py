@@ -30,7 +30,8 @@ Fine-tune an image classifier by a recipe.
 
 Every argument of TrainingArguments is a flag under its own name, the other settings of a recipe are dotted:
 --model.name, --data.name, --data.cache none, --data.augment.flip true. `hf-accel recipe show NAME` prints a recipe.
-The same command resumes a run that was interrupted."""
+The same command resumes a run that was interrupted; --resume_from_checkpoint true with a larger --num_train_epochs
+trains a finished one longer, and --resume_from_checkpoint PATH continues that checkpoint in another --output_dir."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,8 +74,8 @@ def train(recipe: Recipe, overwrite: bool = False) -> Path:
     run.refuse_changed_data(data)
     trainer = build_trainer(recipe, splits, arguments=arguments)
     if run.checkpoint is not None and run.begins_elsewhere:
-        trainer.notes += continued_data_notes(run.checkpoint, splits)
         require_same_model(run.checkpoint, trainer.model)
+        trainer.notes += continued_data_notes(run.checkpoint, splits)
     with run.open(recipe, data):  # from here on nothing in the recipe can be refused
         trainer.accelerator.wait_for_everyone()
         tell_what_was_chosen(trainer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
-import os
+import mmap
 import statistics
 import time
 from collections import deque
@@ -270,21 +270,16 @@ class StepsDone:
             ):  # no file: the steps before were counted by nobody, and are taken as done
                 self.count = max(step, int(path.read_text()))
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.fdopen(
-            os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0
-        )  # kept as it is for now
-        self._write()
+        path.write_bytes(self._text())
+        with path.open("r+b") as file:  # mapped, so that a step costs a copy of 20 bytes, and no process holds it open
+            self._map = mmap.mmap(file.fileno(), 0)
 
     def add(self) -> None:
         self.count += 1
-        self._write()
+        self._map[:] = self._text()
 
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self) -> None:
-        self._file.seek(0)
-        self._file.write(b"%020d" % self.count)  # of one width, so that no digit of the last one stays
+    def _text(self) -> bytes:
+        return b"%020d" % self.count  # always of one width
 
 
 class MeasureCallback(TrainerCallback):
@@ -331,5 +326,4 @@ class MeasureCallback(TrainerCallback):
         self._sums_before = None
         if self.steps_done is not None:
             self.measurement.repeated_steps = self.steps_done.count - state.global_step
-            self.steps_done.close()
             self.steps_done = None

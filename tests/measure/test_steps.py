@@ -12,7 +12,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from hf_accel.machine import resources
 from hf_accel.machine.resources import GIB, ResourceWatch, join_resources
-from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
+from hf_accel.measure.steps import MeasureCallback, Measurement, StepsDone, Stopwatch
 from hf_accel.report.history import history_from_log
 from hf_accel.training.build import build_trainer
 from hf_accel.training.finish import summarise_training
@@ -345,6 +345,25 @@ def test_the_callback_carries_bytes_energy_and_peaks_over_a_resume(tmp_path, mon
     assert again.resources["read_bytes"] == 300 + 10
 
 
+def test_steps_of_all_processes_of_a_run_are_counted_and_a_new_run_starts_at_0(tmp_path):
+    file = tmp_path / "run" / "steps"
+
+    def process(begins_at, does):
+        counted = StepsDone(file, begins_at)
+        for _ in range(does):
+            counted.add()
+        return counted.count
+
+    assert process(0, 10) == 10
+    assert process(8, 1) == 11  # killed after step 10, and again after step 9
+    assert process(8, 4) == 15
+    assert process(0, 2) == 2
+    file.write_bytes(b"")
+    assert process(6, 1) == 7
+    file.unlink()
+    assert process(6, 1) == 7
+
+
 # over ranks
 
 
@@ -360,7 +379,8 @@ def test_rates_are_summed_over_ranks_and_seconds_are_the_slowest_ranks(monkeypat
 
     monkeypatch.setattr("hf_accel.training.finish.gather_object", gather)
     trainer = SimpleNamespace(
-        args=SimpleNamespace(world_size=2, train_batch_size=4, gradient_accumulation_steps=2),
+        args=SimpleNamespace(world_size=2),
+        get_total_train_batch_size=lambda args: 16,
         state=TrainerState(global_step=4, epoch=1.0, log_history=[{"loss": 2.0}, {"loss": 1.0}]),
         measurement=run.measurement,
     )
