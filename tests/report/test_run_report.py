@@ -105,8 +105,8 @@ def test_the_keys_are_those_promised():
     promised = {
         "data": "name fingerprint train_rows validation_rows test_rows test_split labels skipped",
         "model": "name parameters flops_per_image pretrained",
-        "train": "steps epochs world_size resumes effective_batch_size seconds images_per_second step_seconds_median "
-        "data_wait_fraction transform_fraction compiled compile_failure compile_seconds "
+        "train": "steps skipped_steps epochs world_size resumes effective_batch_size seconds images_per_second "
+        "step_seconds_median data_wait_fraction transform_fraction compiled compile_failure compile_seconds "
         "peak_memory_gib peak_rss_gib peak_anonymous_gib "
         "read_bytes energy_joules final_loss accuracy",
         "validation": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted",
