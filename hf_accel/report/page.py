@@ -38,6 +38,7 @@ from hf_accel.formatting import (
 from hf_accel.measure.paired import wilson_interval
 from hf_accel.report.plots import Plot, largest_confusions, run_plots
 from hf_accel.runs.folder import RunFolder
+from hf_accel.tables import printable
 
 if TYPE_CHECKING:
     from hf_accel.report.run_report import RunReport
@@ -152,7 +153,8 @@ def render(template: str, path: Path, **values: Any) -> Path:
         "device": device_text,
     }
     text = environment.get_template(template).render(version=hf_accel.__version__, **values)
-    return write_whole(path, text)
+    # names of classes may hold control characters, which HTML may not
+    return write_whole(path, "\n".join(map(printable, text.split("\n"))))
 
 
 def data_uri(image: np.ndarray) -> str:

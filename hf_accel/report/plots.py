@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 
 from hf_accel.files import write_whole
 from hf_accel.formatting import format_count, format_duration, format_percent, format_score
+from hf_accel.tables import printable
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -69,7 +71,7 @@ class Plot:
         text = re.sub(r'^.*?<svg (.*?)width="[^"]*" height="[^"]*"', r"<svg \1", text, count=1, flags=re.DOTALL)
         for colour, name in THEME.items():
             text = text.replace(colour, f"var(--{name})")
-        return text.replace("<svg ", f'<svg class="plot" role="img" aria-label="{escape(self.alt)}" ', 1)
+        return text.replace("<svg ", f'<svg class="plot" role="img" aria-label="{escape(printable(self.alt))}" ', 1)
 
     def save(self, folder: Path) -> Path:
         """Write NAME.svg with its letters as paths: it looks the same in every program."""
@@ -80,7 +82,9 @@ class Plot:
     def _svg(self, fonttype: str, facecolor: str) -> str:
         buffer = io.StringIO()
         # The salt keeps the ids of two plots of a page apart; no date, so that the same run gives the same bytes.
-        with matplotlib.rc_context({"svg.fonttype": fonttype, "svg.hashsalt": self.name}):
+        with matplotlib.rc_context({"svg.fonttype": fonttype, "svg.hashsalt": self.name}), warnings.catch_warnings():
+            # one per character of class names that matplotlib's font lacks; in a page the reader's fonts show them
+            warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
             nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
             self.figure.savefig(buffer, format="svg", metadata=nothing, facecolor=facecolor)
         return buffer.getvalue()
@@ -252,5 +256,8 @@ def _short(label: str, most: int = 18) -> str:
 
 
 def verbatim(text: str) -> str:
-    """Text that matplotlib shows as it is: it would read a formula between two dollar signs, and fail for most names."""
-    return text.replace("$", r"\$")
+    """Text that matplotlib shows as it is: it would read a formula between two dollar signs, and fail for most names.
+
+    Control characters, which no SVG may hold, become visible escapes.
+    """
+    return printable(text).replace("$", r"\$")
