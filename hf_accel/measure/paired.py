@@ -2,7 +2,7 @@
 
 Runs are interleaved, round by round, so a ratio is taken within a round, where both rows met the same machine. Each row
 is tested on its own pairs (Student's t on log ratios) and the table is corrected by Holm. Pooling the noise of all rows
-would need about half the repeats, but it calls quiet rows by the noise of loud ones: with a baseline three times as
+would need about half the repeats, but it judges quiet rows by the noise of loud ones: with a baseline three times as
 noisy as the rest, one table in ten then had a false "faster". This way none of the noises tried exceeds one in twenty.
 """
 
@@ -50,8 +50,8 @@ def paired_ratio(values: Sequence[float], baseline: Sequence[float]) -> PairedRa
     """
     logs = _log_ratios(values, baseline)
     mean, low, high, p_value = _mean_interval(logs)
-    bounds = (None, None) if low is None else (math.exp(low), math.exp(high))
-    return PairedRatio(math.exp(mean), *bounds, p_value, len(logs))
+    low, high = (None if bound is None else math.exp(bound) for bound in (low, high))
+    return PairedRatio(math.exp(mean), low, high, p_value, len(logs))
 
 
 def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> tuple[float, float | None, float | None]:
@@ -94,8 +94,10 @@ def verdicts(ratios: Sequence[PairedRatio | None], above: str, below: str) -> li
         (verdict, Holm's p-value) in the order of `ratios`: `above`, `below`, "no measurable difference", "not repeated"
         (a single pair has no interval) or "not measured".
     """
-    tested = [place for place, ratio in enumerate(ratios) if ratio is not None and ratio.p_value is not None]
-    adjusted = dict(zip(tested, holm([ratios[place].p_value for place in tested]), strict=True))
+    tested = {
+        place: ratio.p_value for place, ratio in enumerate(ratios) if ratio is not None and ratio.p_value is not None
+    }
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     words = []
     for place, ratio in enumerate(ratios):
         if ratio is None:
@@ -155,12 +157,12 @@ def smallest_effect(noise: float, num_pairs: int, num_rows: int) -> float | None
 
 
 def _log_ratios(values: Sequence[float], baseline: Sequence[float]) -> np.ndarray:
-    values, baseline = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
-    if values.shape != baseline.shape or values.size == 0:
-        raise ValueError(f"got {values.size} and {baseline.size} figures, expected the same number of both, at least 1")
-    if not (np.isfinite([values, baseline]).all() and (values > 0).all() and (baseline > 0).all()):
+    row, base = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
+    if row.shape != base.shape or row.size == 0:
+        raise ValueError(f"got {row.size} and {base.size} figures, expected the same number of both, at least 1")
+    if not (np.isfinite([row, base]).all() and (row > 0).all() and (base > 0).all()):
         raise ValueError("a ratio needs positive, finite figures")
-    return np.log(values / baseline)
+    return np.log(row / base)
 
 
 def _mean_interval(samples: np.ndarray) -> tuple[float, float | None, float | None, float | None]:

@@ -1,9 +1,9 @@
-"""How fast a run is: seconds a step, images a second, waiting for data, transforming, compiling.
+"""How fast a run is: seconds per step, images per second, waiting for data, transforming, compiling.
 
 A step is timed from the end of one optimizer step to the end of the next, because batches are fetched before
 `on_step_begin`; the clock restarts after evaluation and saving. On CUDA the marks are events, read when the device is
-idle anyway, so that measuring adds no synchronisation. All figures are saved with each checkpoint, one file a process,
-and a resumed run goes on from them: steps that were lost with the process, and are done again, count once.
+idle anyway, so that measuring adds no synchronisation. All figures are saved with each checkpoint, one file per
+process, and a resumed run continues from them: steps that were lost with the process, and are done again, count once.
 """
 
 from __future__ import annotations
@@ -80,12 +80,12 @@ class Measurement:
         compiled: the network is compiled; `MeasureCallback` sets it from the TrainingArguments.
 
     Attributes:
-        step_seconds: of each step that counts.
-        warmup_seconds: of each warm-up step.
-        images: of the steps that count.
-        wait_seconds: of them, None while nothing was waited for.
-        transform_seconds: of them, None while nothing was transformed in a step.
-        resumes: how often the run was cut off and went on.
+        step_seconds: seconds of each step that counts.
+        warmup_seconds: seconds of each warm-up step.
+        images: number of images in the steps that count.
+        wait_seconds: seconds that these steps waited for batches, None while there was no wait.
+        transform_seconds: seconds of image transforms in these steps, None while there were none.
+        resumes: how often the run was interrupted and resumed.
         resources: figures of the finished stretches of the run, see `ResourceWatch`.
         repeated_steps: how many were lost with a process, or with a batch that was too large, and done again; known to
             the first process at the end of training.
@@ -131,7 +131,7 @@ class Measurement:
         self._transforms: list[tuple[Any, Any]] = []
 
     def restart(self) -> None:
-        """Start the clock anew: what happened since the last step (evaluation, saving) is not training."""
+        """Start the clock again: what happened since the last step (evaluation, saving) is not training."""
         self._settle()
         self._last = self.stopwatch.mark()
         self._forget_step()
@@ -144,7 +144,7 @@ class Measurement:
         self._forget_step()
 
     def count_images(self, rows: int, size: int | None = None) -> None:
-        """A batch comes, of rows of this size (any number that tells sizes apart; None: they are always of one)."""
+        """A batch begins, whose rows have this size (any number that tells sizes apart; None: they never differ)."""
         self._images += rows
         self._size = size
 
@@ -190,7 +190,7 @@ class Measurement:
     def total_seconds(self) -> float:
         """Seconds of optimisation so far: what `summary` calls seconds, and the warm-up steps.
 
-        After a resume they go on from the checkpoint's. Evaluation, saving and everything before the first step of a
+        After a resume they continue from the checkpoint's. Evaluation, saving and everything before the first step of a
         process (starting, loading) are in neither.
         """
         self._settle()
@@ -228,11 +228,11 @@ class Measurement:
         }
 
     def save(self, checkpoint: Path, resources: dict[str, float | int | None]) -> None:
-        """Keep the sums beside a checkpoint's weights.
+        """Keep the sums next to a checkpoint's weights.
 
         Args:
             checkpoint: folder of the checkpoint.
-            resources: figures of the stretch of the run that is going on.
+            resources: figures of the present stretch of the run.
         """
         values = {**self.sums(), "resources": join_resources(self.resources, resources)}
         file = state_file(checkpoint)
@@ -241,7 +241,7 @@ class Measurement:
         write_whole(file, json.dumps(values))  # the checkpoint counts as complete: half a file would stop its resume
 
     def load(self, checkpoint: Path) -> None:
-        """Go on from the sums of a checkpoint; one of another Trainer has none, and counting starts anew."""
+        """Continue from the sums of a checkpoint; one of another Trainer has none, and counting starts from zero."""
         file = state_file(checkpoint)
         if file.is_file():
             self.set_sums(json.loads(file.read_text()))
@@ -249,7 +249,7 @@ class Measurement:
 
 
 def state_file(checkpoint: Path) -> Path:
-    """Where this process keeps its sums, beside the rng_state_*.pth of its rank."""
+    """Where this process keeps its sums, next to the rng_state_*.pth of its rank."""
     is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     return checkpoint / f"measurement_{torch.distributed.get_rank() if is_distributed else 0}.json"
 
@@ -313,6 +313,7 @@ class MeasureCallback(TrainerCallback):
         self.measurement.restart()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        assert args.output_dir is not None  # upstream has a default
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         self.measurement.save(folder, self.resources.figures())
         self.measurement.restart()

@@ -13,7 +13,8 @@ mixup, progressive resizing, alternating flip); around the step (`cpu_kernels`, 
 in the optimizer (`muon`); in evaluation (`transforms/views.py`).
 
 The docstring of a module says what the method does, its source, its line in a recipe and its measured effect.
-`tests/methods/test_matrix.py` takes every method through the same tests; what a method cannot do is refused by name.
+`tests/methods/test_matrix.py` takes every method through the same tests; a method refuses by name the
+settings with which it cannot work.
 """
 
 from typing import Protocol, runtime_checkable

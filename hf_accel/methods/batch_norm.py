@@ -28,7 +28,7 @@ class BatchNormStatisticsOnce(AbstractContextManager):
 
     def __init__(self, model: nn.Module) -> None:
         self.layers = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        self.held: list[tuple[nn.Module, float | None, Tensor | None]] = []
+        self.held: list[tuple[nn.modules.batchnorm._BatchNorm, float | None, Tensor | None]] = []
         self.entered = False
 
     def __enter__(self) -> BatchNormStatisticsOnce:

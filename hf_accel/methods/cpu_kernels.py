@@ -7,7 +7,7 @@ made no measurable difference to bf16 (1.15x and 1.17x of stock; 12 rounds), see
 
 Source: ours; upstream https://github.com/pytorch/pytorch/issues/13716 (depthwise convolutions), 183815 (bf16 convolutions
 since 2.13). `python -m benchmarks.ceiling` shows the whole step with `--model.kernels auto` and `library`: when the second is
-not slower, this file can go.
+not slower, this file can be deleted.
 Recipe: `model: {kernels: auto}`, the default; it acts in bf16 on a CPU, without a compiler.
 """
 
@@ -49,7 +49,8 @@ class CpuKernels(TorchFunctionMode):
         if func is torch.conv2d and not kwargs and _is_slow_depthwise(*args):
             return DepthwiseConv2d.apply(*args[:3], _pair(args[3]), _pair(args[4]))
         if func is functional.scaled_dot_product_attention and _is_plain_attention(*args, **kwargs):
-            return plain_attention(*args[:3], kwargs.get("scale"))
+            query, key, value = args[:3]
+            return plain_attention(query, key, value, kwargs.get("scale"))
         return func(*args, **kwargs)
 
 
@@ -153,5 +154,5 @@ def _is_plain_attention(
     )
 
 
-def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
     return (value, value) if isinstance(value, int) else tuple(value)

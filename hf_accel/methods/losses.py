@@ -28,7 +28,7 @@ def cross_entropy_sum(
 
     Args:
         logits: (B, C).
-        labels: (B,) int64 class numbers, or (B, C) probabilities, each row of sum 1.
+        labels: (B,) int64 class numbers, or (B, C) probabilities, whose rows sum to 1.
         class_weights: (C,); a row counts with the weight of its class.
         label_smoothing: share of each label spread over all classes, in [0, 1).
 
@@ -54,8 +54,8 @@ def class_weights(where: str, asked: str | list[float] | None, labels: Tensor, n
     Args:
         where: the recipe's name, for the message.
         asked: "balanced", a weight for each class, or None.
-        labels: (N,) int64, of the training rows.
-        num_labels: C.
+        labels: (N,) int64, the labels of the training rows.
+        num_labels: the number of classes C.
     Raises:
         UserError: the number of weights is not that of the classes.
     """

@@ -35,11 +35,11 @@ class Muon(torch.optim.Optimizer):
         params: parameter groups. `orthogonal` (bool) says which kind of step a group takes; such a parameter has two or
             more dimensions and is reshaped to (first dimension, everything else). `normalize_weights` scales its 4-D
             weights, see `MuonSettings`.
-        lr: of the groups that name none, as the next three are.
+        lr: learning rate of the groups that do not name their own; the same holds for the next three.
         momentum: Nesterov's.
-        weight_decay: of groups that are not orthogonal: times the weight, added to the gradient, as torch.optim.SGD.
+        weight_decay: for groups that are not orthogonal: times the weight, added to the gradient, as torch.optim.SGD.
         ns_steps: Newton-Schulz iterations.
-        compute_dtype: of the iterations.
+        compute_dtype: data type of the iterations.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
         self.compute_dtype = compute_dtype
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -90,7 +90,7 @@ def orthogonalize(matrix: Tensor, steps: int = 3, dtype: torch.dtype = torch.flo
     Args:
         matrix: (rows, columns), of any scale.
         steps: iterations; small singular values need more of them.
-        dtype: of the iterations.
+        dtype: data type of the iterations.
     Returns:
         (rows, columns) in `dtype`: U S V with S near 1, where `matrix` is U S' V.
     """

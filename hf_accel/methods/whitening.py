@@ -30,13 +30,13 @@ def whiten_stem(model: nn.Module, split: ImageSplit, preprocessing: Preprocessin
     """Set the weight of the model's first convolution over an image's three channels, and stop it from learning.
 
     The filters are the eigenvectors of the second moments of patches, divided by the root of their eigenvalues, largest
-    first, then their opposites, because the activation that follows cuts off the negative. Filters beyond these keep
+    first, then their opposites, because the activation that follows removes negative outputs. Filters beyond these keep
     their random weights. A bias still learns.
 
     Args:
-        model: changed in place; on any device.
-        split: training rows; up to 5,000, spread evenly, since those of an image folder are ordered by class.
-        preprocessing: the model's.
+        model: the model, on any device; it is changed in place.
+        split: the training rows; up to 5,000 are read, spread evenly, since an image folder is ordered by class.
+        preprocessing: the model's preprocessing.
     Returns:
         What was done, in words.
     Raises:
@@ -67,7 +67,7 @@ def patch_moments(split: ImageSplit, rows: np.ndarray, preprocessing: Preprocess
     On the CPU, whatever the model is on, so that every rank finds the same filters.
     """
     transform = EvalTransform(preprocessing)
-    total, count = 0.0, 0
+    total, count = torch.zeros((), dtype=torch.float64), 0
     for start in range(0, len(rows), CHUNK):
         images = [preprocessing.apply(split.read(row)) for row in rows[start : start + CHUNK]]
         pixels = transform({"pixels": torch.from_numpy(np.stack(images))})["pixel_values"]

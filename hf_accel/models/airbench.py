@@ -7,6 +7,8 @@ down. Registered with timm by `import hf_accel.cifar_nets`, which brings all net
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F  # noqa: N812  the name that every PyTorch user knows
 from timm.layers import SelectAdaptivePool2d
@@ -79,7 +81,7 @@ class AirbenchBlock(nn.Module):
         """(B, in_channels, S, S) -> (B, channels, S / 2, S / 2)."""
         shortcut = self.act(self.norm1(self.pool(self.conv1(x))))
         x = self.act(self.norm2(self.conv2(shortcut)))
-        if self.conv3 is None:
+        if self.conv3 is None or self.norm3 is None:
             return x
         return self.act(self.norm3(self.conv3(x)) + shortcut)
 
@@ -109,7 +111,7 @@ class CifarAirbench(nn.Module):
     ) -> None:
         super().__init__()
         if depth not in (2, 3):
-            raise ValueError(f"depth is {depth}, expected 2 or 3 convolutions a block")
+            raise ValueError(f"depth is {depth}, expected 2 or 3 convolutions per block")
         self.num_features = self.head_hidden_size = widths[-1]
         self.logit_scale = logit_scale
         self.grad_checkpointing = False
@@ -133,13 +135,14 @@ class CifarAirbench(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str = "max") -> None:
         self.num_classes = num_classes
         self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=True)
+        self.head: nn.Module = nn.Identity()
         if num_classes == 0:
-            self.head = nn.Identity()
             return
-        self.head = ScaledLinear(self.num_features, num_classes, self.logit_scale or 1 / self.num_features)
+        head = ScaledLinear(self.num_features, num_classes, self.logit_scale or 1 / self.num_features)
         if self.logit_scale is None:
             with torch.no_grad():
-                self.head.weight.div_(self.head.weight.std())
+                head.weight.div_(head.weight.std())
+        self.head = head
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, 3, 32, 32) -> (B, widths[-1], 3, 3)."""
@@ -157,18 +160,18 @@ class CifarAirbench(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def _cifar_airbench(variant: str, pretrained: bool, **kwargs: object) -> CifarAirbench:
+def _cifar_airbench(variant: str, pretrained: bool, **kwargs: Any) -> CifarAirbench:
     return build_model_with_cfg(CifarAirbench, variant, pretrained, **kwargs)
 
 
 @register_model
-def cifar_airbench94(pretrained: bool = False, **kwargs: object) -> CifarAirbench:
+def cifar_airbench94(pretrained: bool = False, **kwargs: Any) -> CifarAirbench:
     """The network of airbench94_muon.py, 1.97 M parameters."""
     return _cifar_airbench("cifar_airbench94", pretrained, **kwargs)
 
 
 @register_model
-def cifar_airbench96(pretrained: bool = False, **kwargs: object) -> CifarAirbench:
+def cifar_airbench96(pretrained: bool = False, **kwargs: Any) -> CifarAirbench:
     """The network of airbench96.py, 9.92 M parameters."""
     args = {"widths": (128, 384, 512), "depth": 3, "momentum": 0.1, "logit_scale": 1 / 9}
     return _cifar_airbench("cifar_airbench96", pretrained, **{**args, **kwargs})

@@ -7,6 +7,8 @@ a process that loads one of them must `import hf_accel.cifar_nets` first.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.layers import create_classifier
 from timm.models import build_model_with_cfg, create_model, generate_default_cfgs, register_model
@@ -126,14 +128,14 @@ class CifarResNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def _cifar_resnet(variant: str, pretrained: bool, **kwargs: object) -> CifarResNet:
+def _cifar_resnet(variant: str, pretrained: bool, **kwargs: Any) -> CifarResNet:
     return build_model_with_cfg(CifarResNet, variant, pretrained, **kwargs)
 
 
-def _small_stem(architecture: str, **kwargs: object) -> nn.Module:
+def _small_stem(architecture: str, **kwargs: Any) -> nn.Module:
     """A timm ResNet whose 7x7 stride-2 stem and max-pool become one 3x3 stride-1 convolution."""
     kwargs = {key: value for key, value in kwargs.items() if not key.startswith("pretrained_cfg")}
-    model = create_model(architecture, pretrained=False, **kwargs)
+    model: Any = create_model(architecture, pretrained=False, **kwargs)  # nn.Module does not know its attributes
     old = model.conv1
     model.conv1 = nn.Conv2d(old.in_channels, old.out_channels, 3, 1, 1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -143,24 +145,24 @@ def _small_stem(architecture: str, **kwargs: object) -> nn.Module:
 
 
 @register_model
-def cifar_resnet20(pretrained: bool = False, **kwargs: object) -> CifarResNet:
+def cifar_resnet20(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """ResNet-20, 0.27 M parameters, 41 MMAC at 32 px."""
     return _cifar_resnet("cifar_resnet20", pretrained, **{"depth": 20, **kwargs})
 
 
 @register_model
-def cifar_resnet44(pretrained: bool = False, **kwargs: object) -> CifarResNet:
+def cifar_resnet44(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """ResNet-44, 0.66 M parameters, 98 MMAC at 32 px."""
     return _cifar_resnet("cifar_resnet44", pretrained, **{"depth": 44, **kwargs})
 
 
 @register_model
-def cifar_resnet18(pretrained: bool = False, **kwargs: object) -> nn.Module:
+def cifar_resnet18(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """ResNet-18 with a 3x3 stem, 11.2 M parameters."""
     return _small_stem("resnet18", **kwargs)
 
 
 @register_model
-def cifar_resnet50(pretrained: bool = False, **kwargs: object) -> nn.Module:
+def cifar_resnet50(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """ResNet-50 with a 3x3 stem, 23.5 M parameters."""
     return _small_stem("resnet50", **kwargs)

@@ -1,15 +1,15 @@
-"""The classifier of a model: which tensors it is, and how it is made new.
+"""The classifier of a model: which tensors belong to it, and how it is initialised again.
 
-Which they are is asked of the architecture, not of names: two models of the meta device that differ in nothing but the
+The architecture is asked which they are, not their names: two models of the meta device that differ in nothing but the
 number of classes differ in the shapes of the classifier alone.
 """
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, TimmWrapperConfig
 
 from hf_accel.errors import UserError
@@ -26,7 +26,9 @@ def set_labels(config: PreTrainedConfig, label_names: list[str]) -> None:
 
 def known_labels(config: PreTrainedConfig) -> list[str]:
     """Class names of a loaded config, in the order of the logits."""
-    return [config.id2label[number] for number in sorted(config.id2label)]
+    assert config.id2label is not None  # upstream sets it, with numbers for keys, whenever a config is made
+    names: dict[Any, str] = config.id2label
+    return [names[number] for number in sorted(names)]
 
 
 def head_tensors(model: PreTrainedModel) -> set[str]:
@@ -47,7 +49,7 @@ def head_tensors(model: PreTrainedModel) -> set[str]:
 
 def renew_head(model: PreTrainedModel, names: set[str]) -> None:
     """Give the tensors `names` the values with which transformers starts a new classifier, in place."""
-    fresh = _on_meta(model, model.config.num_labels)
+    fresh = _on_meta(model, len(known_labels(model.config)))
     for parent in sorted({name.rpartition(".")[0] for name in names}):
         module = fresh.get_submodule(parent).to_empty(device="cpu", recurse=False)
         fresh._init_weights(module)
@@ -56,7 +58,7 @@ def renew_head(model: PreTrainedModel, names: set[str]) -> None:
             model.get_parameter(name).copy_(fresh.get_parameter(name))
 
 
-def _on_meta(model: PreTrainedModel, num_labels: int) -> nn.Module:
+def _on_meta(model: PreTrainedModel, num_labels: int) -> PreTrainedModel:
     config = copy.deepcopy(model.config)
     config.num_labels = num_labels
     with torch.device("meta"):

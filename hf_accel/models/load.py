@@ -1,9 +1,9 @@
 """Any Hub or timm image classifier, ready to be trained for the labels at hand.
 
-What upstream leaves to the user is done here once: a new head (said which layers), fp32 master weights whatever the
+Steps that upstream leaves to the user are done here once: a new head (its layers are named), fp32 master weights whatever the
 file holds, label names, a processor that can be saved, and for timm the `pretrained_cfg` without which a fine-tuned
 folder has no processor. A classifier is kept only where the file was trained for the same class names in the same order;
-otherwise it starts anew, and a note says so. Code from a repository is never run, and no pickle is opened.
+otherwise it starts from scratch, and a note says so. Code from a repository is never run, and no pickle is opened.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def load_model(settings: ModelSettings, label_names: list[str], image_size: int 
         label_names: one name per class, in the order of the label numbers.
         image_size: side of the square input in pixels; None is the model's own.
     Raises:
-        UserError: no such model, no image classifier, weights that cannot be had, or arguments that do not fit them.
+        UserError: no such model, not an image classifier, no weights that can be loaded, or arguments that do not fit.
     """
     is_timm_architecture = not settings.pretrained and settings.name.startswith((OWN_PREFIX, TIMM_PREFIX))
     loaded = (
@@ -123,7 +123,7 @@ def _timm_from_scratch(settings: ModelSettings, label_names: list[str], image_si
         raise UserError(f"model.name: timm has no model {base!r}. {did_you_mean(base, known)}")
     _refuse_loading_arguments(settings.name, settings.args)
     try:
-        network = timm.create_model(base, pretrained=False, num_classes=len(label_names), **settings.args)
+        network: Any = timm.create_model(base, pretrained=False, num_classes=len(label_names), **settings.args)
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"model.args: {base} does not take {settings.args}: {error}") from None
     tagged = timm.models.get_pretrained_cfg(architecture, allow_unregistered=True)
@@ -134,7 +134,9 @@ def _timm_from_scratch(settings: ModelSettings, label_names: list[str], image_si
         if image_size <= 64:
             cfg["crop_pct"] = 1.0  # small images are resized whole: cropping would cut their content
     config = TimmWrapperConfig(
-        architecture=base, model_args=_without_num_classes(settings.args) or None, pretrained_cfg=plain(cfg)
+        architecture=base,
+        model_args=_without_num_classes(settings.args) or None,
+        pretrained_cfg=plain(cfg),  # type: ignore[call-arg]  # a config keeps keywords that it has no field for
     )
     set_labels(config, label_names)
     model = TimmWrapperForImageClassification(config)
@@ -192,7 +194,7 @@ def _with_weights(
     """The model of `config` with the weights of the file, and what was done, in words.
 
     Args:
-        own: the file's own config, but for the labels.
+        own: the file's own config, except for the labels.
         config: the same with the arguments of the recipe.
         known: class names that the file's classifier was trained for.
     """

@@ -1,8 +1,8 @@
-"""Weights of one image size carried over to a model of another: position tensors are resampled, all others are equal.
+"""Weights of one image size carried over to a model of another: position tensors are resampled, all others are copied.
 
 timm's models are resized by timm's own checkpoint filters, plus `resample_abs_pos_embed` for absolute embeddings that a
-filter leaves alone (CaiT). For transformers' models the same is done that their `interpolate_pos_encoding` does in a
-forward pass: absolute embeddings bicubic, BEiT's tables of relative positions bilinear. What cannot be carried over is
+filter leaves alone (CaiT). Models of transformers are treated as by their `interpolate_pos_encoding` in a forward
+pass: absolute embeddings bicubic, BEiT's tables of relative positions bilinear. Tensors that cannot be carried over are
 refused by name; nothing but the classifier is ever left with random values.
 """
 
@@ -31,8 +31,8 @@ def resized_copy(source: PreTrainedModel, config: PreTrainedConfig) -> tuple[Pre
     """A model of `config` with the weights of `source`, which has another image size.
 
     Args:
-        source: fully loaded, with the head that the result keeps.
-        config: of the result; it has the labels of the source.
+        source: a fully loaded model, with the head that the result keeps.
+        config: the config of the result, with the labels of the source.
     Returns:
         The model, and the names of the tensors that were resampled.
     Raises:
@@ -40,7 +40,7 @@ def resized_copy(source: PreTrainedModel, config: PreTrainedConfig) -> tuple[Pre
     """
     model = type(source)(config)
     before = source.state_dict()
-    if isinstance(model, TimmWrapperForImageClassification):
+    if isinstance(model, TimmWrapperForImageClassification) and isinstance(source, TimmWrapperForImageClassification):
         model.timm_model.load_state_dict(_timm_network(source.timm_model, config).state_dict())
     else:
         model.load_state_dict(_transformers_tensors(before, model, source.config, config))
@@ -53,9 +53,10 @@ def resized_copy(source: PreTrainedModel, config: PreTrainedConfig) -> tuple[Pre
     return model, changed
 
 
-def _timm_network(source: nn.Module, config: PreTrainedConfig) -> nn.Module:
+def _timm_network(source: Any, config: PreTrainedConfig) -> nn.Module:
+    """Any, because the type of a timm network is nn.Module, which does not know its attributes."""
     arguments = config.model_args or {}
-    target = timm.create_model(config.architecture, num_classes=config.num_labels, **arguments)
+    target: Any = timm.create_model(config.architecture, num_classes=config.num_labels, **arguments)
     state = dict(source.state_dict())
     embedding = state.get("pos_embed")
     if embedding is not None and embedding.ndim == 3 and embedding.shape != target.pos_embed.shape:
@@ -110,7 +111,7 @@ def _absolute(name: str, tensor: Tensor, target: Tensor, old: tuple[int, int], n
 
 def _relative(name: str, tensor: Tensor, target: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """((2H - 1)(2W - 1) + P, heads) -> ((2H' - 1)(2W' - 1) + P, heads): the P rows of the class token come last."""
-    old, new = (tuple(2 * side - 1 for side in grid) for grid in (old, new))
+    old, new = (2 * old[0] - 1, 2 * old[1] - 1), (2 * new[0] - 1, 2 * new[1] - 1)
     places = old[0] * old[1]
     if not 0 <= len(tensor) - places <= MOST_PREFIX_TOKENS or len(tensor) - places + new[0] * new[1] != len(target):
         raise _refusal(name, tensor, target)

@@ -24,7 +24,7 @@ def load_processor(
     """The processor of a folder or Hub model, and what had to be chosen, in words.
 
     Args:
-        config: of the model; a timm config gets the `pretrained_cfg` that describes the result.
+        config: the model's config; a timm config gets the `pretrained_cfg` that describes the result.
         image_size: side in pixels of the square images that it makes; None is the model's own.
     Raises:
         UserError: a timm folder without `pretrained_cfg` of an architecture for which timm has none.
@@ -47,7 +47,8 @@ def processor_size(processor: BaseImageProcessor) -> int:
     """Side in pixels of the square image that a processor makes."""
     if isinstance(processor, TimmWrapperImageProcessor):
         return processor.data_config["input_size"][-1]
-    size = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
+    own: Any = processor  # every class declares its settings itself
+    size = own.crop_size if getattr(own, "do_center_crop", False) else own.size
     return size["height"] if size.get("height") else size["shortest_edge"]
 
 
@@ -89,12 +90,14 @@ def _timm_processor(
 
 
 def _default_processor(config: PreTrainedConfig) -> BaseImageProcessor:
-    processor = IMAGE_PROCESSOR_MAPPING[type(config)]["torchvision"]()
+    by_backend: Any = IMAGE_PROCESSOR_MAPPING[type(config)]  # annotated as a tuple upstream
+    processor = by_backend["torchvision"]()
     side = config.to_dict().get("image_size")
     return with_image_size(processor, side) if isinstance(side, int) else processor
 
 
 def _statistics(processor: BaseImageProcessor) -> str:
-    if not processor.do_normalize:
+    own: Any = processor
+    if not own.do_normalize:
         return "pixels from 0 to 1, not normalised"
-    return f"mean {list(processor.image_mean)}, std {list(processor.image_std)}"
+    return f"mean {list(own.image_mean)}, std {list(own.image_std)}"

@@ -1,7 +1,8 @@
 """A saved model is loaded again and compared with the one that was trained, before anybody relies on it.
 
-What is compared is what a user of the folder gets: the class names of its config, its tensors, and its logits on a few
-images. On a CPU in float32 the logits are equal bit by bit; elsewhere kernels are chosen anew, and the tensors decide.
+The check covers everything that a user of the folder gets: the class names of its config, its tensors, and its logits on
+a few images. On a CPU in float32 the logits are equal bit by bit; elsewhere kernels are chosen again, and the tensors
+decide.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ def flops_per_image(model: PreTrainedModel, image_size: int | tuple[int, int], s
 
     Args:
         image_size: height and width in pixels, one number for a square.
-        setting: that asked for this size, for the message.
+        setting: the setting that asked for this size, for the message.
     Raises:
         UserError: the model cannot process such an image, or does not answer with one logit per class.
     """

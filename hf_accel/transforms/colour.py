@@ -26,7 +26,7 @@ def jitter(images: Tensor, draws: Tensor, strengths: ColorJitter) -> Tensor:
     Args:
         images: (B, 3, H, W) float32, levels 0..255.
         draws: (B, 4) in [0, 1).
-        strengths: as torchvision's ColorJitter.
+        strengths: the changes' strengths, as in torchvision's ColorJitter.
     """
     changes = ((brightness, strengths.brightness), (contrast, strengths.contrast), (saturation, strengths.saturation))
     for column, (change, strength) in enumerate(changes):

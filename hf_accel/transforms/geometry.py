@@ -1,15 +1,16 @@
 """Crop, flip and resize of a whole batch, each image in its own way.
 
 Interpolation is linear and separable, so a crop with its resize and flip is one weighted sum of columns and one of rows.
-An enlargement has two or four terms, which `embedding_bag` adds on a CPU in 45 us an image for 32 -> 224 pixels, where
-matrix products take 150, one `interpolate` an image 170 and `grid_sample` 230 (one core of an AMD EPYC 9005). Large
-photographs on a CPU are resized by one `interpolate` an image (0.23 ms; products 2.3 ms). An accelerator multiplies
+An enlargement has two or four terms, which `embedding_bag` adds on a CPU in 45 us per image for 32 -> 224 pixels, where
+matrix products take 150, one `interpolate` per image 170 and `grid_sample` 230 (one core of an AMD EPYC 9005). Large
+photographs on a CPU are resized by one `interpolate` per image (0.23 ms; products 2.3 ms). An accelerator multiplies
 matrices, whatever the size.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,12 +19,12 @@ from torch.nn import functional
 
 from hf_accel.inputs.preprocessing import Preprocessing
 
-CROP_TRIES = 10  # as torchvision: so many proposals until one fits into the image
+CROP_TRIES = 10  # proposals, of which the first that fits into the image is taken, as in torchvision
 CROP_DRAWS = 2 * CROP_TRIES + 2
 
 
 class Boxes(NamedTuple):
-    """One rectangle an image, (B,) float32 each, in whole pixels."""
+    """One rectangle per image, (B,) float32 each, in whole pixels."""
 
     top: Tensor
     left: Tensor
@@ -32,20 +33,20 @@ class Boxes(NamedTuple):
 
 
 def draw_boxes(
-    draws: Tensor, heights: Tensor, widths: Tensor, scale: tuple[float, float], ratio: tuple[float, float]
+    draws: Tensor, heights: Tensor, widths: Tensor, scale: Sequence[float], ratio: Sequence[float]
 ) -> tuple[Boxes, Tensor]:
     """Rectangles of random area and aspect ratio, distributed as torchvision's RandomResizedCrop draws them.
 
     Args:
         draws: (B, CROP_DRAWS) in [0, 1).
-        heights, widths: (B,) float32, of the images.
+        heights, widths: (B,) float32, the sizes of the images.
         scale: bounds of the area, as a share of the image.
         ratio: bounds of width / height, drawn on a logarithmic scale.
     Returns:
         The boxes, and (B,) bool: whether one of the proposals fitted. Where none did, the box is meaningless.
     """
     areas = (heights * widths)[:, None] * torch.lerp(*_bounds(draws, scale), draws[:, :CROP_TRIES])
-    log_ratio = tuple(math.log(r) for r in ratio)
+    log_ratio = [math.log(r) for r in ratio]
     ratios = torch.lerp(*_bounds(draws, log_ratio), draws[:, CROP_TRIES:-2]).exp()
     box_widths, box_heights = (areas * ratios).sqrt().round(), (areas / ratios).sqrt().round()
     fits = (box_widths <= widths[:, None]) & (box_heights <= heights[:, None]) & (box_widths > 0) & (box_heights > 0)
@@ -55,9 +56,7 @@ def draw_boxes(
     return Boxes(top, left, height, width), fits.any(1)
 
 
-def draw_crops(
-    draws: Tensor, heights: Tensor, widths: Tensor, scale: tuple[float, float], ratio: tuple[float, float]
-) -> Boxes:
+def draw_crops(draws: Tensor, heights: Tensor, widths: Tensor, scale: Sequence[float], ratio: Sequence[float]) -> Boxes:
     """Boxes of a random-resized crop; where no proposal fitted, the largest centred one of an allowed ratio."""
     boxes, fits = draw_boxes(draws, heights, widths, scale, ratio)
     width = torch.minimum(widths, (heights * ratio[1]).round())
@@ -66,7 +65,7 @@ def draw_crops(
     return Boxes(*(torch.where(fits, box, fallback) for box, fallback in zip(boxes, centred, strict=True)))
 
 
-def _bounds(like: Tensor, bounds: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def _bounds(like: Tensor, bounds: Sequence[float]) -> tuple[Tensor, Tensor]:
     return like.new_full((), bounds[0]), like.new_full((), bounds[1])
 
 
@@ -74,7 +73,7 @@ class Axis(NamedTuple):
     """How the pixels of a resized axis are summed from those of the source."""
 
     weights: Tensor  # (B, target, terms) float32, or of 1 for all images; every row sums to 1
-    index: Tensor | None  # (B, target, terms) int64, the pixels that the terms are; None: every pixel of the source
+    sources: Tensor | None  # (B, target, terms) int64, the pixels that are summed; None: every pixel of the source
 
 
 def resize_axis(
@@ -164,10 +163,10 @@ def _sum_rows(rows: Tensor, axis: Axis) -> Tensor:
     """(B, G, n, d) contiguous -> (B, G, target, d): each new row is a weighted sum of the n rows of its group."""
     num, groups, height, depth = rows.shape
     weights = axis.weights[:, None]
-    if axis.index is None:
+    if axis.sources is None:
         return torch.matmul(weights, rows)
     group = torch.arange(num * groups).view(num, groups, 1, 1)
-    index = axis.index[:, None] + group * height  # (B, G, target, terms)
+    index = axis.sources[:, None] + group * height  # (B, G, target, terms)
     return functional.embedding_bag(
         index.flatten(0, 2),
         rows.reshape(-1, depth),
@@ -195,14 +194,15 @@ def resample_each(pixels: Tensor, boxes: Boxes, flip: Tensor, size: tuple[int, i
 
 
 def shift_and_flip(
-    pixels: Tensor, flip: Tensor, down: Tensor | None = None, right: Tensor | None = None, reflect: bool = True
+    pixels: Tensor, flip: Tensor, move: tuple[Tensor, Tensor] | None = None, reflect: bool = True
 ) -> Tensor:
     """Move the window of each image by whole pixels and mirror it.
 
     Args:
         pixels: (B, h, w, 3) uint8.
         flip: (B,) bool.
-        down, right: (B,) int64, how far the window moves; what it uncovers is reflected, or black.
+        move: (B,) int64 each, how far the window moves down and right; None: it stays.
+        reflect: the uncovered pixels are reflections of the image; False: they are black.
     Returns:
         (B, h, w, 3) uint8.
     """
@@ -210,7 +210,8 @@ def shift_and_flip(
     y = torch.arange(height, device=pixels.device).expand(num, height)
     x = torch.arange(width, device=pixels.device).expand(num, width)
     x = torch.where(flip[:, None], width - 1 - x, x)
-    if down is not None:
+    if move is not None:
+        down, right = move
         y, x = y + down[:, None], x + right[:, None]
         covered = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None]
         y, x = _reflected(y, height), _reflected(x, width)
@@ -218,7 +219,7 @@ def shift_and_flip(
     index = (image * height + y[:, :, None]) * width + x[:, None]
     # 4 times faster on a CPU than indexing with three tensors
     moved = pixels.reshape(-1, 3).index_select(0, index.flatten()).view(pixels.shape)
-    return moved if down is None or reflect else moved * covered[..., None]
+    return moved if move is None or reflect else moved * covered[..., None]
 
 
 def _reflected(position: Tensor, size: int) -> Tensor:
@@ -250,11 +251,11 @@ class ModelGeometry:
         axes = []
         for source, target, start, length in zip((height, width), resized, offset, (to.height, to.width), strict=True):
             whole = torch.tensor([0.0, float(source)], device=device)
-            weights, index = resize_axis(whole[:1], whole[1:], source, target, to.interpolation)
+            weights, sources = resize_axis(whole[:1], whole[1:], source, target, to.interpolation)
             if to.resizer == "torchvision":
                 weights = _as_16_bit(weights)
             kept = slice(start, start + length)
-            axes.append(Axis(weights[:, kept], None if index is None else index[:, kept]))
+            axes.append(Axis(weights[:, kept], None if sources is None else sources[:, kept]))
         return axes[0], axes[1]
 
 

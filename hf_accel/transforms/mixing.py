@@ -1,6 +1,6 @@
 """Mixup and cutmix of images with their partners, with a share of its own for each image.
 
-The partner is a row of the whole split, drawn by the counter hash, and not another image of the batch as elsewhere: so a
+The partner is a row of the whole split, drawn by the counter hash, and not another image of the batch as elsewhere, so a
 mixture does not depend on how rows were put into batches. The price is that the partner is augmented too.
 
 Source: https://arxiv.org/abs/1710.09412 (mixup), https://arxiv.org/abs/1905.04899 (cutmix).
@@ -28,11 +28,12 @@ def mix(
     Args:
         images, partners: (B, 3, H, W) float32, normalised.
         draws: (B, 4) in [0, 1).
-        mixup, cutmix: `beta_quantiles`, or None where not wanted; with both, each image draws one of them.
+        mixup, cutmix: `beta_quantiles`, or None where it is not wanted; with both, each image draws one of them.
     Returns:
         (B, 3, H, W) float32, and (B,) float32: the share of the image in its mixture, for cutmix by its true area.
     """
     if cutmix is None:
+        assert mixup is not None
         share = _quantile(mixup, draws[:, 1])
         return torch.lerp(partners, images, share[:, None, None, None]), share
     size = images.shape[2:]
@@ -61,7 +62,7 @@ def _quantile(table: Tensor, draws: Tensor) -> Tensor:
 
 
 def _cut_boxes(share: Tensor, draws: Tensor, height: int, width: int) -> tuple[Boxes, Tensor]:
-    """Boxes that leave about `share` (B,) of each image, cut off at its border, and the share that they truly leave."""
+    """Boxes that leave about `share` (B,) of each image, clipped at its border, and the share that they truly leave."""
     side = (1 - share).sqrt()
     half_height, half_width = (side * height / 2).floor(), (side * width / 2).floor()
     centre_y, centre_x = (draws[:, 0] * height).floor(), (draws[:, 1] * width).floor()

@@ -11,6 +11,8 @@ epoch, the other half in the next. Measured: ResNet-20, two epochs of CIFAR-10, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -50,9 +52,9 @@ class TrainTransform:
 
     Args:
         augment: the `data.augment:` section of a recipe.
-        preprocessing: the model's.
-        num_labels: C, for the soft labels of mixup and cutmix.
-        seed: of all random numbers.
+        preprocessing: the model's preprocessing.
+        num_labels: the number of classes C, for the soft labels of mixup and cutmix.
+        seed: the seed of all random numbers.
         channels_last: memory format of the output.
     """
 
@@ -70,7 +72,7 @@ class TrainTransform:
         self.seed = seed
         self.channels_last = channels_last
         self.size = (preprocessing.height, preprocessing.width)
-        # interpolations without a matrix or a kernel for tensors are trained with their nearest relative
+        # interpolations without a matrix or a kernel for tensors are replaced by their nearest relative
         smooth = preprocessing.interpolation in ("bicubic", "lanczos")
         self.interpolation = "bicubic" if smooth else "bilinear"
         has_colour = augment.color_jitter is not None or augment.randaugment is not None
@@ -79,11 +81,11 @@ class TrainTransform:
         self._draw_counts = self._needed_draws()
         self._constants = _Constants(preprocessing, self._draw_counts, augment)
 
-    def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Augment a batch of `ImageBatches`, its pixels included, on the device it is on.
 
         Returns:
-            pixel_values: (B, 3, S, S) float32, normalised; S is the batch's `side`, without one the model's.
+            pixel_values: (B, 3, S, S) float32, normalised; S is the batch's `side`, or else the model's.
             labels: (B,) int64, or (B, C) float32 rows that sum to 1 where images are mixed.
         """
         self._constants.move_to(batch["rows"].device)
@@ -180,7 +182,7 @@ class TrainTransform:
         augment = self.augment
         if draws is not None:
             offset = (draws * (2 * augment.pad + 1)).long() - augment.pad
-            pixels = shift_and_flip(pixels, flip, offset[:, 0], offset[:, 1], augment.pad_mode == "reflect")
+            pixels = shift_and_flip(pixels, flip, (offset[:, 0], offset[:, 1]), augment.pad_mode == "reflect")
         elif augment.flip:
             pixels = shift_and_flip(pixels, flip)
         return self._fit(pixels, self.channels_last)
@@ -190,7 +192,7 @@ class EvalTransform:
     """What the model's own processor does, for whole batches on the device.
 
     Args:
-        preprocessing: the model's.
+        preprocessing: the model's preprocessing.
         channels_last: memory format of the output.
     """
 

@@ -35,8 +35,9 @@ def randaugment(images: Tensor, draws: Tensor, magnitude: int) -> Tensor:
     counts = functional.one_hot(picks, 2 * len(operations)).sum(0).tolist()
     for picked, rows_each in zip(picks.t(), counts, strict=True):
         for pick, rows in enumerate(picked.argsort(stable=True).split(rows_each)):
-            if len(rows) and operations[pick // 2] is not None:
-                images[rows] = operations[pick // 2](images[rows], -1.0 if pick % 2 else 1.0)
+            operation = operations[pick // 2]
+            if len(rows) and operation is not None:
+                images[rows] = operation(images[rows], -1.0 if pick % 2 else 1.0)
     return images.to(torch.float32)
 
 

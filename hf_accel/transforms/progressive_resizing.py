@@ -6,7 +6,7 @@ the training, and to ask a GPU for the epochs of a batch would make the host wai
 Source: EfficientNetV2 (https://arxiv.org/abs/2104.00298), without its change of regularisation.
 Recipe: `data: {progressive_resizing: {start: 128, full_at: 0.75}}`.
 Measured: MobileNetV2, the recipe mobilenetv2_imagefolder, seeds 0 to 2, from 160 px: the whole command took a quarter less time,
-and on average less than one of 153 photographs fewer was right (benchmarks/README.md).
+and on average less than one more of 153 photographs was classified wrongly (benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class TrainingSides:
     [128, 128, 160, 192, 224]
     """
 
-    start: int  # of the first epoch
-    full: int  # of the model; the last epoch has it, whatever full_at
+    start: int  # side of the first epoch
+    full: int  # side of the model's input; the last epoch has it, whatever full_at
     full_at: float  # fraction of the epochs after which images are full, in (0, 1]
     num_epochs: int
 

@@ -1,6 +1,6 @@
 """Test-time augmentation: an image is scored by the mean of the logits of several views of it.
 
-The views are made of the finished images, and the model is called once per view: memory stays that of one, and a compiled
+The views are made of the finished images, and the model is called once per view: memory stays that of one view, and a compiled
 model sees one size of batch.
 
 Source: cifar10-airbench (https://github.com/KellerJordan/cifar10-airbench).
@@ -42,11 +42,12 @@ def mean_logits(forward: Callable[[Tensor], Tensor], images: Tensor, kind: str) 
     Args:
         forward: images (B, 3, H, W) -> logits (B, C).
     """
-    return sum(weight * forward(view).float() for weight, view in views(images, kind))
+    first, *others = (weight * forward(view).float() for weight, view in views(images, kind))
+    return sum(others, first)
 
 
 def views_note(kind: str) -> list[str]:
-    """What a report says of figures that were made so; nothing without test-time augmentation."""
+    """What a report says of figures that were computed so; empty without test-time augmentation."""
     if kind == "none":
         return []
     return [

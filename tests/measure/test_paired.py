@@ -141,7 +141,7 @@ def test_power_equals_the_share_found_by_simulation():
     assert power(1.1, 0.05, 6, 4) == pytest.approx(found, abs=0.025)
 
 
-def test_more_noise_and_more_arms_need_more_rounds_within_bounds():
+def test_more_noise_and_more_rows_need_more_rounds_within_bounds():
     assert rounds_needed(0.0, 11) == PILOT_ROUNDS
     assert rounds_needed(0.01, 11) < rounds_needed(0.04, 11) < rounds_needed(0.06, 11) <= MOST_ROUNDS
     assert rounds_needed(0.04, 1) < rounds_needed(0.04, 11)
@@ -153,7 +153,7 @@ def test_the_smallest_effect_shrinks_with_rounds_and_is_none_when_nothing_can_be
     assert smallest_effect(3.0, 3, 11) is None
 
 
-def test_noise_is_pooled_over_arms_and_drift_between_rounds_is_not_noise():
+def test_noise_is_pooled_over_rows_and_drift_between_rounds_is_not_noise():
     baseline = [10.0, 20.0, 40.0]
     assert paired_noise([([11.0, 22.0, 44.0], baseline)]) == pytest.approx(0.0, abs=1e-12)
     logs = np.array([0.01, 0.05, -0.03])

@@ -1,4 +1,4 @@
-"""What a run costs: which steps count, what a gap is not, what a resume keeps, and None for what was not measured."""
+"""The cost of a run: steps that count, gaps that do not, figures that a resume keeps, and None for those not measured."""
 
 import itertools
 import mmap
@@ -183,7 +183,7 @@ def test_the_recent_rate_is_that_of_the_last_20_steps():
     assert run.measurement.recent_images_per_second() == pytest.approx((10 * 8 + 10 * 4) / (10 * 4.0 + 10 * 1.0))
 
 
-def test_compilation_is_what_the_warm_up_took_beyond_median_steps():
+def test_compilation_is_the_time_of_the_warm_up_beyond_median_steps():
     run = Run(compiled=True)
     for seconds in (40.0, 1.0, 1.0, 1.0, 1.0):
         run.step(seconds)
@@ -224,7 +224,7 @@ def test_a_shorter_batch_of_a_run_that_is_not_compiled_is_training():
     assert run.measurement.summary()["seconds"] == pytest.approx(0.5)
 
 
-def test_what_was_not_measured_is_none_and_never_0():
+def test_a_figure_that_was_not_measured_is_none_and_never_0():
     run = Run(compiled=True)
     run.step(1.0)  # warm-up alone
     summary = run.measurement.summary()
@@ -239,7 +239,7 @@ def test_what_was_not_measured_is_none_and_never_0():
 # resumes
 
 
-def test_a_run_that_went_on_from_a_checkpoint_has_the_figures_of_an_uninterrupted_one(tmp_path):
+def test_a_run_resumed_from_a_checkpoint_has_the_figures_of_an_uninterrupted_one(tmp_path):
     steps = [(2.0, 8, 0.5, (0.1,)), (1.0, 8, 0.1, (0.1,)), (1.0, 8, 0.2, (0.2,)), (0.5, 3, 0.1, (0.1,))]
     whole = Run(warmup_steps=0)
     for step in steps * 2:
@@ -263,7 +263,7 @@ def test_a_run_that_went_on_from_a_checkpoint_has_the_figures_of_an_uninterrupte
     assert [path.name for path in tmp_path.iterdir()] == ["measurement_0.json"]
 
 
-def test_each_process_of_a_run_warms_up_anew_and_its_compilation_counts(tmp_path):
+def test_each_process_of_a_run_warms_up_again_and_its_compilation_counts(tmp_path):
     first = Run(compiled=True)
     for seconds in (31.0, 1.0, 1.0, 1.0):
         first.step(seconds)
@@ -279,14 +279,14 @@ def test_each_process_of_a_run_warms_up_anew_and_its_compilation_counts(tmp_path
     assert second.measurement.total_seconds() == pytest.approx(58.0)
 
 
-def test_a_checkpoint_of_another_trainer_starts_the_sums_anew(tmp_path):
+def test_a_checkpoint_of_another_trainer_starts_the_sums_from_zero(tmp_path):
     run = Run()
     run.measurement.load(tmp_path)
     assert run.measurement.resumes == 1
     assert run.measurement.total_seconds() == 0
 
 
-def test_every_rank_goes_on_from_its_own_sums(tmp_path, monkeypatch):
+def test_every_rank_continues_from_its_own_sums(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     for rank in (0, 1):
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
@@ -496,7 +496,7 @@ def test_a_real_run_adds_up(tiny_recipe, transforms):
     assert len(seconds) == 8
     assert all(later > earlier for earlier, later in itertools.pairwise(seconds))
     assert seconds[-1] == pytest.approx(total, abs=1e-4)
-    # 19 training images: two batches of 8 and one of 3 an epoch, and the first three steps are the warm-up
+    # 19 training images: two batches of 8 and one of 3 per epoch, and the first three steps are the warm-up
     assert figures.images_per_second * figures.seconds == pytest.approx(8 + 8 + 3 + 8 + 8)
     assert (figures.transform_fraction is None) == (transforms == "loader")
     assert figures.compile_seconds is None

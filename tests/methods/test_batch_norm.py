@@ -28,7 +28,7 @@ def test_statistics_are_updated_by_the_forward_pass_alone(use_reentrant, momentu
 
 
 def test_upstream_still_updates_the_statistics_twice():
-    """Once it does not, `BatchNormStatisticsOnce` can go: https://github.com/pytorch/pytorch/issues/96136"""
+    """Once it does not, `BatchNormStatisticsOnce` can be deleted: https://github.com/pytorch/pytorch/issues/96136"""
     norm = nn.BatchNorm2d(3)
     checkpoint(norm, torch.randn(2, 3, 4, 4), use_reentrant=False).sum().backward()
     assert norm.num_batches_tracked == 2

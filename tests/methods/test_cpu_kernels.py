@@ -102,7 +102,7 @@ def test_a_network_in_bf16_is_as_near_to_fp32_as_without(name, kind, replaced):
     assert distance(ours) < 1.2 * distance(library)
 
 
-def test_what_is_not_slow_or_not_plain_is_left_alone(replaced):
+def test_other_operations_are_left_alone(replaced):
     x, weight = torch.randn(2, 8, 9, 9), torch.randn(8, 1, 3, 3)
     query = torch.randn(1, 2, 5, 4, dtype=torch.bfloat16)
     with CpuKernels():

@@ -1,6 +1,7 @@
 """Every method through the same tests: it trains, resumes bit for bit, and composes with accumulation, bf16 and ranks.
 
-A new method is a line of METHODS. What a method cannot do is said there, with the reason, or refused by name.
+A new method is a line of METHODS. A comparison that a method cannot pass is listed there, with the reason; settings with
+which it cannot work are refused by name.
 """
 
 import os
@@ -28,7 +29,7 @@ MUON = {"optim": "muon", "learning_rate": 0.05, "optim_args": "head_lr=0.5,bias_
 
 @dataclass(frozen=True)
 class Method:
-    """A patch on the tiny recipe, and what micro-batches of it cannot be compared with."""
+    """A patch on the tiny recipe, and why its micro-batches cannot be compared, if so."""
 
     patch: dict
     not_one_batch: str | None = None  # why k micro-batches are not one batch, beyond rounding
@@ -189,7 +190,7 @@ class CountedSteps(AbstractContextManager):
 
 
 @pytest.mark.parametrize("is_loaded", [True, False])
-def test_what_a_method_remembers_travels_with_a_checkpoint(is_loaded, method_recipe, tmp_path, monkeypatch):
+def test_the_state_of_a_method_travels_with_a_checkpoint(is_loaded, method_recipe, tmp_path, monkeypatch):
     whole = build_trainer(method_recipe("mixup", "run", SAVED))
     whole.methods.append(CountedSteps())
     whole.train()

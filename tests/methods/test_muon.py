@@ -129,7 +129,7 @@ def test_it_learns_and_the_schedule_multiplies_all_rates_alike(tiny_recipe, mode
     assert rates[0] == pytest.approx(0.1)
 
 
-def test_an_interrupted_run_goes_on_with_the_same_momentum_and_the_same_stem(tiny_recipe, tmp_path):
+def test_an_interrupted_run_resumes_with_the_same_momentum_and_the_same_stem(tiny_recipe, tmp_path):
     from transformers import TrainerCallback
 
     class Stop(TrainerCallback):

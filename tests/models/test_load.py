@@ -1,4 +1,4 @@
-"""What loading never does, whose weights and whose preprocessing a model gets."""
+"""Loading never runs code, and a model gets the right weights and preprocessing."""
 
 import json
 import os

@@ -44,7 +44,7 @@ def test_a_timm_model_tuned_again_names_the_new_classes_everywhere(tiny_recipe, 
 
 @pytest.mark.parametrize("labels", [NEW, ["maple", "ginkgo"]], ids=["other names", "another order"])
 @pytest.mark.parametrize("save", [save_resnet, lambda f, n: save_hub(f, HUB["vit"], n)], ids=["timm", "hub"])
-def test_a_classifier_of_other_classes_is_new_and_said(save, labels, tmp_path):
+def test_a_classifier_of_other_classes_is_new_and_a_note_says_so(save, labels, tmp_path):
     folder = save(tmp_path / "saved", OLD)
     before = AutoModelForImageClassification.from_pretrained(folder).state_dict()
     loaded = load_model(ModelSettings(str(folder)), labels)
@@ -59,7 +59,7 @@ def test_a_classifier_of_other_classes_is_new_and_said(save, labels, tmp_path):
 
 
 @pytest.mark.parametrize("save", [save_resnet, lambda f, n: save_hub(f, HUB["vit"], n)], ids=["timm", "hub"])
-def test_a_classifier_of_the_same_classes_is_kept_and_said(save, tmp_path):
+def test_a_classifier_of_the_same_classes_is_kept_and_a_note_says_so(save, tmp_path):
     folder = save(tmp_path / "saved", OLD)
     before = AutoModelForImageClassification.from_pretrained(folder).state_dict()
     loaded = load_model(ModelSettings(str(folder)), OLD)
@@ -125,7 +125,7 @@ def test_a_tensor_that_differs_in_its_last_bit_is_found(saved):
 
 def test_other_logits_of_the_same_tensors_are_found(saved):
     folder, model, pixels = saved
-    model.timm_model.act1 = torch.nn.GELU()  # what the config does not say
+    model.timm_model.act1 = torch.nn.GELU()  # this is not in the config
     with pytest.raises(SavedModelError, match=r"logits of the saved model differ .* on 3 images, expected at most 0"):
         check_saved(folder, model, OLD, pixels)
 

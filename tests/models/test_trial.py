@@ -28,7 +28,7 @@ def test_a_model_of_one_size_says_which_size_it_takes():
         flops_per_image(model, 40)
 
 
-def test_a_failure_that_is_not_about_the_size_is_reported_as_what_it_is():
+def test_a_failure_for_another_reason_than_the_size_is_reported_with_that_reason():
     model = from_scratch("vit_tiny_patch16_224", **VIT)
 
     def broken(*_):
@@ -40,7 +40,7 @@ def test_a_failure_that_is_not_about_the_size_is_reported_as_what_it_is():
     assert "image_size" not in str(caught.value)
 
 
-def test_a_model_for_grey_images_is_refused_as_one(tmp_path):
+def test_a_model_for_grey_images_is_refused(tmp_path):
     model = from_scratch("resnet10t", channels=[8, 8, 16, 16], in_chans=1)
     with pytest.raises(UserError, match=r"cannot process a colour image.*1 channels|to have 1 channels") as caught:
         flops_per_image(model, 32)

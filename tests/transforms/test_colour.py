@@ -69,7 +69,7 @@ def test_randaugment_operations_equal_torchvision(number, magnitude, images):
         assert (off > 0).float().mean() < 0.01, (name, sign)
 
 
-def test_randaugment_treats_an_image_alike_in_any_company(images):
+def test_randaugment_treats_an_image_alike_in_any_batch(images):
     draws = torch.rand(4, 4, generator=torch.Generator().manual_seed(0))
     together = randaugment(images, draws, 9)
     alone = torch.cat([randaugment(images[n : n + 1], draws[n : n + 1], 9) for n in range(4)])

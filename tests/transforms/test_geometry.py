@@ -85,7 +85,7 @@ def test_pad_and_crop_equals_torchvision(reflect):
     pixels = torch.from_numpy(np.stack(noise(*[(32, 32)] * 5)))
     down, right = torch.tensor([-4, 0, 4, 2, -1]), torch.tensor([4, 0, -3, -4, 1])
     flip = torch.tensor([True, False, True, False, True])
-    ours = shift_and_flip(pixels, flip, down, right, reflect)
+    ours = shift_and_flip(pixels, flip, (down, right), reflect)
     for image, result, y, x, flipped in zip(pixels.permute(0, 3, 1, 2), ours, down, right, flip, strict=True):
         padded = tvf.pad(image, [4] * 4, padding_mode="reflect" if reflect else "constant")
         window = tvf.crop(padded, 4 + int(y), 4 + int(x), 32, 32)

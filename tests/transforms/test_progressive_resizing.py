@@ -161,7 +161,7 @@ def test_workers_give_the_same_run(tiny_recipe, tmp_path):
     assert losses("here", 0) == losses("workers", 2)
 
 
-def test_a_resumed_run_goes_on_at_the_size_of_its_epoch(tiny_recipe):
+def test_a_resumed_run_continues_at_the_size_of_its_epoch(tiny_recipe):
     recipe = tiny_recipe(
         small_first(),
         {"training": {"save_strategy": "steps", "save_steps": 4, "save_total_limit": 9, "eval_strategy": "no"}},
@@ -199,7 +199,7 @@ def save_vit(folder):
     return {"model": {"name": str(folder), "pretrained": True, "args": {}}}
 
 
-def test_what_cannot_be_trained_so_is_refused_before_anything_is_written(tiny_recipe, tmp_path):
+def test_a_size_that_the_model_cannot_take_is_refused_before_anything_is_written(tiny_recipe, tmp_path):
     vit = save_vit(tmp_path / "vit")
     wide = tmp_path / "wide"
     save_vit(wide)

@@ -112,7 +112,7 @@ def test_report_table_page_and_card_say_how_the_figures_were_made(flipped):
     summary = next(line for line in body.splitlines() if "**Accuracy" in line)
     assert "with test-time augmentation" in summary
     assert "Test-time augmentation: flip" in body.split("## Results")[1].split("##")[0]
-    assert head.count("test_time_augmentation: flip") == 2  # beside each metric of model-index
+    assert head.count("test_time_augmentation: flip") == 2  # next to each metric of model-index
     assert "--data.test_time_augmentation flip" in (flipped / "model" / "notebook.ipynb").read_text()
 
 
