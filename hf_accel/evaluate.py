@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
-    """The recipe of the model's run where there is one, else `finetune`; the overrides go on top.
+    """The recipe of the model's run where there is one, else `finetune`; the overrides are applied last.
 
     Raises:
         UserError: no data is named and there is no run that knows it, or a setting that only training can follow.

@@ -19,7 +19,7 @@ def paper_table(comparison: Comparison) -> dict[str, Any]:
     """Published rows, each followed by ours.
 
     Returns:
-        {source, url, command, remarks, rows[{model, data, source, arm, accuracy, f1, f1_micro, seconds, remark}]}.
+        `{source, url, command, remarks, rows[{model, data, source, arm, accuracy, f1, f1_micro, seconds, remark}]}`.
         `arm` is the name of the variant. `f1` is micro-averaged in the paper's rows and macro-averaged in ours;
         `f1_micro` is the same in both. A recipe that the paper does not have gives no rows, and a variant that was not
         measured is a row of None.

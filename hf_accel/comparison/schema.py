@@ -93,7 +93,7 @@ class Row:
 
 @dataclass(kw_only=True)
 class Comparison:
-    """The whole table; `compare.json` is this, field by field, with the rows under "arms"."""
+    """The whole table; `compare.json` is this, field by field, with the rows under `arms`."""
 
     schema: int = SCHEMA
     baseline: str

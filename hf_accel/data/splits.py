@@ -170,7 +170,7 @@ def _choose_rows(
 
 
 def _held_out(brought: Iterable[str], used: Iterable[str]) -> tuple[str, ...]:
-    """Which of the roles in use are no split of the data set's own: its validation split may be the test."""
+    """The roles in use that the data set brings no split for; its validation split may be the test."""
     own = ("test", "validation")[: len({"test", "validation"} & set(brought))]
     return tuple(role for role in ("validation", "test") if role in used and role not in own)
 

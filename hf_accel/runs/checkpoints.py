@@ -39,7 +39,7 @@ def lies_in(asked: bool | Path | None, folder: Path) -> bool:
 def recorded(recipe: Recipe) -> Recipe:
     """The recipe as a run keeps it: with the checkpoint of another folder it began from, and without secrets.
 
-    How a run is resumed in its own folder is no part of what it is.
+    How a run is resumed in its own folder does not belong to what it is.
     """
     if isinstance(asked := asked_checkpoint(recipe), Path) and not lies_in(asked, recipe.output_dir):
         return recipe.without_secrets()

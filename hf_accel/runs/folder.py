@@ -362,7 +362,7 @@ def writable_place(folder: Path) -> Path:
         raise UserError(f"{where}: is a file, expected a folder")
     place = next(path for path in (whole, *whole.parents) if os.path.exists(path))
     if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(f"{where}: {place} is no folder that can be written. Choose another --output_dir.")
+        raise UserError(f"{where}: {place} is not a folder that can be written. Choose another --output_dir.")
     return place
 
 

@@ -20,13 +20,7 @@ from hf_accel.models.probe import unused_parameters
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.image_classification import ImageInputs
 from hf_accel.training.arguments import Arguments, training_arguments
-from hf_accel.training.checks import (
-    require_batches_that_train,
-    require_checkpointing,
-    require_finite_weights,
-    require_space,
-    require_steps,
-)
+from hf_accel.training.checks import require_batches_that_train, require_steps, require_usable_model
 from hf_accel.training.evaluation import EvaluationMetrics
 from hf_accel.training.progress import BarCallback
 from hf_accel.training.trainer import ImageTrainer
@@ -60,9 +54,7 @@ def build_trainer(
     memory_notes = apply_keep_freed_memory(arguments.keep_freed_memory)
     set_seed(args.seed)  # the new head must not depend on what was drawn before
     loaded = loaded or task.load_model(recipe, splits.label_names)
-    require_finite_weights(recipe, loaded.model)
-    require_checkpointing(recipe, args, loaded.model)
-    require_space(recipe.output_dir, args, loaded.parameters)
+    require_usable_model(recipe, args, loaded)
     inputs = task.training_inputs(recipe, splits, loaded, args)
     require_batches_that_train(recipe, args, len(splits.train), inputs, loaded.model)
     model_notes = apply_model_methods(recipe, loaded, splits, inputs)

@@ -11,9 +11,17 @@ from hf_accel.config.recipe import Recipe
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_bytes
 from hf_accel.methods.finite import broken_tensor
+from hf_accel.models.load import LoadedModel
 from hf_accel.models.trial import training_failure
 from hf_accel.runs.folder import RunFolder, writable_place
 from hf_accel.tasks.image_classification import ImageInputs
+
+
+def require_usable_model(recipe: Recipe, args: TrainingArguments, loaded: LoadedModel) -> None:
+    """Refuse a model that cannot be trained as asked, or whose checkpoints do not fit on the disk; raises UserError."""
+    require_finite_weights(recipe, loaded.model)
+    require_checkpointing(recipe, args, loaded.model)
+    require_space(recipe.output_dir, args, loaded.parameters)
 
 
 def require_checkpointing(recipe: Recipe, args: TrainingArguments, model: PreTrainedModel) -> None:

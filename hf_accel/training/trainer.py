@@ -107,16 +107,7 @@ class ImageTrainer(Trainer):
         # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
         model.accepts_loss_kwargs = False  # type: ignore[assignment]  # torch's type knows tensors and modules only
         super().__init__(model=model, args=args, compute_loss_func=self.loss, **kwargs)
-        if muon is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UserError(
-                "training.optim: muon needs whole weights, and FSDP and DeepSpeed shard them. Launch without them, or "
-                "choose another training.optim."
-            )
-        if skips_bad_steps and self.is_deepspeed_enabled:
-            raise UserError(
-                "training.on_nan is 'skip', but DeepSpeed makes the optimizer's step itself. Leave on_nan out, or launch without "
-                "DeepSpeed."
-            )
+        self._refuse_sharding(muon, skips_bad_steps)
         self.train_transform = train_transform
         self.eval_transform = eval_transform
         self.test_dataset = test_dataset
@@ -145,6 +136,18 @@ class ImageTrainer(Trainer):
         ]
         for callback in [*own, *(method for method in self.methods if isinstance(method, TrainerCallback))]:
             self.add_callback(callback)
+
+    def _refuse_sharding(self, muon: MuonSettings | None, skips_bad_steps: bool) -> None:
+        if muon is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise UserError(
+                "training.optim: muon needs whole weights, and FSDP and DeepSpeed shard them. Launch without them, or "
+                "choose another training.optim."
+            )
+        if skips_bad_steps and self.is_deepspeed_enabled:
+            raise UserError(
+                "training.on_nan is 'skip', but DeepSpeed makes the optimizer's step itself. Leave on_nan out, or launch without "
+                "DeepSpeed."
+            )
 
     @property
     def flops_per_image(self) -> int:
