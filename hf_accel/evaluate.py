@@ -101,6 +101,7 @@ def evaluate(
     """
     with quick_imports():
         from hf_accel.methods.finite import refuse_broken_weights
+        from hf_accel.models.head import known_labels
         from hf_accel.runs.log import quiet_libraries
         from hf_accel.tasks import TASKS
         from hf_accel.training.arguments import for_scoring, training_arguments
@@ -118,8 +119,7 @@ def evaluate(
             rows = rows_of_other_data(run, recipe, split_name)
         loaded = task.load_trained(recipe.model.name, recipe.model.revision)
         refuse_broken_weights(loaded.model, recipe.model.name)
-        names: dict[int, str] = loaded.model.config.id2label  # type: ignore[assignment]  # upstream's type is of input
-        label_names = [names[i] for i in range(len(names))]
+        label_names = known_labels(loaded.model.config)
         split = dataclasses.replace(rows.split, labels=model_labels(rows.split, label_names), label_names=label_names)
         trainer = build_evaluator(recipe, loaded, split, arguments)
         predictions = trainer.predict(trainer.test_dataset, metric_key_prefix="test")
@@ -189,8 +189,7 @@ def rows_of_other_data(run: RunFolder | None, recipe: Recipe, split_name: str) -
     notes = list(rows.notes)
     if rows.skipped:
         notes.append(f"{format_count(len(rows.skipped))} unreadable images are left out; the first: {rows.skipped[0]}")
-    trained_on = None if run is None else load_recipe(run.recipe).data.name
-    if rows.taken == "train" and trained_on is not None and same_place(trained_on, recipe.data.name):
+    if rows.taken == "train" and run is not None and same_place(load_recipe(run.recipe).data.name, recipe.data.name):
         notes.append(f"warning: {run.path} was trained on rows of this data, so these scores are not of new images")
     return Rows(rows.split, None, notes)
 
@@ -201,7 +200,7 @@ def recorded_data(run: RunFolder) -> DataFacts:
         return run.data
     data = RunReport.load(run.report).data
     rows = {"train": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
-    return {role: SplitFacts(rows[role], fingerprint) for role, fingerprint in data.fingerprints.items()}
+    return {role: SplitFacts(rows[role] or 0, fingerprint) for role, fingerprint in data.fingerprints.items()}
 
 
 def same_place(one: str, other: str) -> bool:
