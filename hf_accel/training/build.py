@@ -81,11 +81,12 @@ def build_trainer(
     require_space(recipe.output_dir, args, loaded.parameters)
     num_labels = len(splits.label_names)
     preprocessing = Preprocessing.of(loaded.processor)
+    sides, flops_by_side = None, {}
+    if recipe.data.progressive_resizing is not None:  # first: it refuses a model that is not square as what it is
+        sides = training_sides(recipe.data.progressive_resizing, preprocessing, args, len(splits.train))
     flops = flops_per_image(loaded.model, (preprocessing.height, preprocessing.width))
     stem_notes = [whiten_stem(loaded.model, splits.train, preprocessing)] if recipe.model.whiten_stem else []
-    sides, flops_by_side = None, {}
-    if recipe.data.progressive_resizing is not None:
-        sides = training_sides(recipe.data.progressive_resizing, preprocessing, args, len(splits.train))
+    if sides is not None:
         setting = "data.progressive_resizing"
         flops_by_side = {side: flops_per_image(loaded.model, side, setting) for side in sides.first_epochs()}
     train_dataset = _train_batches(splits.train, recipe, preprocessing, args, sides)
