@@ -25,7 +25,7 @@ def test_every_verb_and_recipe_that_the_documents_name_exists():
     texts += [path.read_text("utf-8") for path in (ROOT / "hf_accel").rglob("*.py")]
     for text in texts:
         for verb in re.findall(r"hf-accel ([a-z]+)\b", text):
-            assert verb in (*COMMANDS, "verb"), verb
+            assert verb in (*COMMANDS, "verb", "help", "version"), verb
         for names in re.findall(r"(?:hf-accel|-m hf_accel\.)\s?[a-z]+ +--recipe ((?:[a-z]\w+(?![\w./]) ?)+)", text):
             assert set(names.split()) <= set(shipped_recipes()), names
 

@@ -64,10 +64,11 @@ class ImageClassification:
             UserError: the model cannot take images of a size that the recipe asks for.
         """
         preprocessing = Preprocessing.of(loaded.processor)
-        flops = {loaded.image_size: flops_per_image(loaded.model, (preprocessing.height, preprocessing.width))}
         sides = None
-        if recipe.data.progressive_resizing is not None:
+        if recipe.data.progressive_resizing is not None:  # first: it refuses a model that is not square as what it is
             sides = training_sides(recipe.data.progressive_resizing, preprocessing, args, len(splits.train))
+        flops = {loaded.image_size: flops_per_image(loaded.model, (preprocessing.height, preprocessing.width))}
+        if sides is not None:
             setting = "data.progressive_resizing"
             flops |= {side: flops_per_image(loaded.model, side, setting) for side in sides.first_epochs()}
         return ImageInputs(recipe, preprocessing, args, len(splits.label_names), loaded.image_size, flops, sides)
