@@ -299,6 +299,7 @@ class MeasureCallback(TrainerCallback):
         if self._sums_before is not None:  # the Trainer begins again, without an end, with a smaller batch
             self.measurement.set_sums(self._sums_before)
         elif state.is_world_process_zero:
+            assert args.output_dir is not None  # training_arguments sets it
             self.steps_done = StepsDone(RunFolder(args.output_dir).steps_done, state.global_step)
         self._sums_before = self.measurement.sums()
         self.resources.start()

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from transformers import PreTrainedModel, TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.errors import UserError
@@ -94,15 +95,21 @@ def require_batches_that_train(
 def smallest_batch(args: TrainingArguments, rows: int) -> int:
     """Images of the smallest batch that a process trains on; between processes the last batches are filled up."""
     size, rest = args.train_batch_size, rows % args.train_batch_size
-    if args.accelerator_config.split_batches:
+    if _sharing(args).split_batches:
         size = max(1, size // args.world_size)
-    filled = args.world_size > 1 and args.accelerator_config.even_batches
+    filled = args.world_size > 1 and _sharing(args).even_batches
     return size if rest == 0 or filled or args.dataloader_drop_last else min(size, rest)
+
+
+def _sharing(args: TrainingArguments) -> AcceleratorConfig:
+    """How batches are shared among the processes."""
+    assert isinstance(args.accelerator_config, AcceleratorConfig)  # upstream makes it one of what it was given
+    return args.accelerator_config
 
 
 def _processes(args: TrainingArguments) -> int:
     """Batches of `train_batch_size` that one step takes, one per process."""
-    return 1 if args.accelerator_config.split_batches else args.world_size
+    return 1 if _sharing(args).split_batches else args.world_size
 
 
 def require_finite_weights(recipe: Recipe, model: PreTrainedModel) -> None:
