@@ -36,6 +36,8 @@ from hf_accel.comparison import plan as comparison_plan  # noqa: E402
 from hf_accel.runs import process  # noqa: E402
 from tests.support.tables import unpadded  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def here(monkeypatch, tmp_path):

@@ -13,6 +13,8 @@ from hf_accel.cli import COMMANDS, command_parser, parse_with_overrides
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import load_recipe, shipped_recipes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

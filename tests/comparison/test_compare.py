@@ -34,6 +34,8 @@ from hf_accel.runs import process
 from hf_accel.runs.lock import sole_use
 from tests.support.reports import ENVIRONMENT, entries, outcome
 
+pytestmark = pytest.mark.slow
+
 STUB = (sys.executable, str(Path(__file__).parents[1] / "support" / "stub_train.py"))
 RECIPE = """
 extends: digits

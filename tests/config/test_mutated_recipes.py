@@ -15,6 +15,8 @@ from hf_accel.config.recipe import RecipeFile, load_recipe, shipped_recipes
 from hf_accel.config.yaml_text import dump_yaml
 from hf_accel.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 COUNT = int(os.environ.get("HF_ACCEL_MUTATIONS", "250"))
 SEED = int(os.environ.get("MUTATION_SEED", "0"))
 DIGITS = RecipeFile.read("digits")

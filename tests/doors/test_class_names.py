@@ -9,10 +9,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import PIL.Image
+import pytest
 from transformers import AutoConfig
 
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder
+
+pytestmark = pytest.mark.slow
 
 NAMES = ["$x^2$", "1 $ and $2", "a_b_c", "50% {}", "back\\slash\\$", "cat \N{CAT FACE}", "\u732b", "=cmd()", "two\nlines",
          "<b>bold", "\x1b[2Jclear"]  # fmt: skip

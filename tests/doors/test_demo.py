@@ -20,6 +20,8 @@ from hf_accel import demo
 from hf_accel.errors import UserError
 from tests.support.hub_contents import write_run
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Chromium may contact no machine but the page's.
 FLAGS = [

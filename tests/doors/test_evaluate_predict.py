@@ -13,6 +13,8 @@ from hf_accel.errors import UserError
 from hf_accel.report.run_report import RunReport
 from hf_accel.train import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):

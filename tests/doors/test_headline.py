@@ -12,6 +12,8 @@ import pytest
 from tests.support.hub_contents import fill_for_headline
 from tests.support.hub_server import HubServer
 
+pytestmark = pytest.mark.slow
+
 RECIPES = [f"{model}_{data}" for model in ("vit", "resnet50", "efficientnet_b0") for data in ("cifar10", "cifar100")]
 
 

@@ -22,6 +22,8 @@ from hf_accel.training.arguments import choose_precision, training_arguments
 from hf_accel.training.build import build_trainer
 from hf_accel.training.trainer import ImageTrainer
 
+pytestmark = pytest.mark.slow
+
 CONTRACT = {
     "schema", "recipe", "variant", "settings", "notes", "environment", "data", "model", "train", "history", "phases",
     "sparsity", "validation", "test",

@@ -9,6 +9,8 @@ import pytest
 from hf_accel.train import train
 from tests.support.hub_server import TOKEN
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_run_leaves_the_token_in_no_file_and_no_folder_of_this_machine_in_an_upload(
     hub, tiny_recipe, tmp_path, monkeypatch

@@ -21,6 +21,8 @@ from hf_accel.train import train
 from hf_accel.training.build import build_trainer
 from hf_accel.training.evaluation import TrainAccuracyCallback
 
+pytestmark = pytest.mark.slow
+
 AIRBENCH = {"name": "hf_accel/cifar_airbench94", "args": {"widths": [8, 8, 8]}}
 VIT_ARGS = {"img_size": 16, "patch_size": 8, "depth": 1, "embed_dim": 24, "num_heads": 2}
 VIT = {"name": "timm/vit_tiny_patch16_224", "args": VIT_ARGS}

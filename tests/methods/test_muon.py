@@ -12,6 +12,8 @@ from hf_accel.runs.folder import RunFolder
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
 
+pytestmark = pytest.mark.slow
+
 AIRBENCH = {"name": "hf_accel/cifar_airbench94", "pretrained": False, "args": {"widths": [8, 12, 12]}}
 VIT = {
     "name": "timm/vit_tiny_patch16_224",

@@ -17,6 +17,8 @@ from hf_accel.models.load import load_model, load_trained
 from hf_accel.report.run_report import RunReport
 from hf_accel.train import train
 
+pytestmark = pytest.mark.slow
+
 NAMES = {"cifar_airbench94": 1_971_640, "cifar_airbench96": 9_915_704}
 
 

@@ -15,6 +15,8 @@ from hf_accel.report.run_report import RunReport
 from hf_accel.train import main, train
 from hf_accel.training.build import build_trainer
 
+pytestmark = pytest.mark.slow
+
 SMALLEST = {"model": {"args": {"depth": 8, "width": 2}}}
 
 

@@ -11,6 +11,8 @@ from hf_accel.errors import UserError
 from hf_accel.models.load import load_model
 from hf_accel.training.build import build_trainer
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32
 SMALL = {
     "hidden_size": 16,

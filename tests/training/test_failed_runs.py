@@ -20,6 +20,8 @@ from hf_accel.training.build import build_trainer
 from hf_accel.training.checks import require_steps, smallest_batch
 from hf_accel.training.trainer import ImageTrainer
 
+pytestmark = pytest.mark.slow
+
 SAVED = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
 
 OVERFLOWING = {"learning_rate": 1e6, "weight_decay": 1e35, "optim": "sgd", "lr_scheduler_type": "constant"}

@@ -5,6 +5,8 @@ import pytest
 from hf_accel.report.run_report import RunReport
 from hf_accel.train import train
 
+pytestmark = pytest.mark.slow
+
 
 def test_tensorboard_gets_the_curves_of_the_report(tiny_recipe):
     event_accumulator = pytest.importorskip(
