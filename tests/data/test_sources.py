@@ -174,6 +174,7 @@ def test_a_name_that_the_hub_does_not_have_or_cannot_have_is_refused(monkeypatch
     assert "neither a local folder nor a name the Hub can have" in refusal("my photos")
 
 
+@pytest.mark.slow
 def test_a_data_set_of_the_hub_is_downloaded_once_and_then_opens_without_a_network(tmp_path):
     table = write_parquet(tmp_path / "hub", {"train": [0, 1] * 10, "test": [0, 1]}, ANTS_AND_BEES, image="img")
     code = (

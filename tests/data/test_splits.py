@@ -140,6 +140,7 @@ def test_files_too_large_to_be_read_beforehand_are_told_apart_by_their_dates(tmp
     assert load(folder, validation=0.1).fingerprint != first
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_fingerprints(tmp_path):
     parquet = write_parquet(tmp_path / "tables", {"train": ["a", "b"] * 10})
     code = (

@@ -58,6 +58,7 @@ def test_a_push_uploads_what_the_allow_list_names_and_no_pickle(hub, run_folder,
     assert hub.files("tester/pushed")["model.safetensors"] == (run_folder / "model/model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_pushed_model_gives_the_same_logits_in_a_fresh_process(hub, run_folder, tmp_path, monkeypatch):
     assert push_here(hub, monkeypatch, run_folder).error is None
     code = (

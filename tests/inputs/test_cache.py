@@ -257,6 +257,7 @@ def test_caches_lie_in_the_folder_named_or_in_that_of_hugging_face(monkeypatch, 
     assert cache_folder(str(tmp_path)) == tmp_path
 
 
+@pytest.mark.slow
 def test_processes_that_want_the_same_cache_at_once_build_it_once(tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(2), context.Queue()
@@ -287,6 +288,7 @@ def identity(batch: dict) -> dict:
     return batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_worker_processes_read_the_same_batches(start, vit48, tmp_path):
     split = make_split(noise(*VARIED))
@@ -335,6 +337,7 @@ for mode in ("none", "disk"):
 """
 
 
+@pytest.mark.slow
 def test_anonymous_memory_stays_flat_when_the_data_grows_tenfold(tmp_path):
     if not Path("/proc/self/status").exists():
         pytest.skip("RssAnon is read from /proc")

@@ -78,6 +78,7 @@ def test_evaluation_equals_the_processor_of_a_saved_timm_model(data_dir):
     assert levels_off(processor, str(data_dir / "hymenoptera")) <= TWO_LEVELS
 
 
+@pytest.mark.slow
 def test_real_weights_give_the_same_classes_on_either_path(data_dir):
     """213 photographs, 1,000 classes: the package's pixels and the processor's give the same class."""
     processor = transformers.AutoImageProcessor.from_pretrained(data_dir / "mobilenetv2_100")

@@ -54,6 +54,7 @@ def rounds_chosen(log_speeds):
     return rounds_needed(noise, speeds.shape[1] - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "noise_kind",
     ["normal", "each row its own noise", "a noisy baseline", "one noisy row", "heavy tails", "bursts of a neighbour"],
@@ -68,6 +69,7 @@ def test_without_an_effect_at_most_one_table_in_twenty_says_faster(noise_kind):
     assert wrong / tables <= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_noise", [0.005, 0.015, RUN_NOISE, 0.04])
 def test_a_ten_percent_gain_is_found_four_times_in_five_with_the_default_repeats(run_noise):
     rng = np.random.default_rng(1)

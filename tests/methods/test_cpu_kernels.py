@@ -139,6 +139,7 @@ def page_faults(what: str, **env: str) -> tuple[int, str]:
     return int(done.stdout), done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
 def test_memory_that_a_step_freed_is_not_mapped_again():
     given_back, _ = page_faults("leave")

@@ -42,6 +42,7 @@ def test_upstream_still_crashes_on_a_strided_1x1_convolution_of_few_channels():
     assert subprocess.run([sys.executable, "-c", UPSTREAM], capture_output=True).returncode != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3, 4, 15, 16])
 def test_the_weight_gradient_of_a_strided_1x1_convolution_is_right(channels):
     done = subprocess.run([sys.executable, "-c", PROTECTED.format(channels=channels)], capture_output=True, text=True)

@@ -92,6 +92,7 @@ def open_page(browser, pages):
         page.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_says_nothing_to_the_console_and_asks_no_one(open_page, pages, name):
     page = open_page(name)
@@ -192,6 +193,7 @@ def test_plots_are_also_files_on_white_with_letters_as_paths(pages, name):
         assert "var(" not in text
 
 
+@pytest.mark.slow
 def test_the_same_report_gives_the_same_page(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

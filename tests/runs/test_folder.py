@@ -189,13 +189,13 @@ def test_a_link_to_a_folder_is_an_output(recipe, tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_refused(recipe, tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="no folder that can be written"):
+    with pytest.raises(UserError, match="is not a folder that can be written"):
         RunFolder.claim(recipe)
 
 
 def test_a_folder_that_the_system_says_is_not_writable_is_refused(recipe, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(UserError, match="no folder that can be written"):
+    with pytest.raises(UserError, match="is not a folder that can be written"):
         RunFolder.claim(recipe)
     assert not recipe.output_dir.exists()
 

@@ -28,6 +28,7 @@ def test_the_warning_comes_where_several_were_asked_for_and_one_was_started(envi
     assert (missing_processes(environment) is not None) == is_missing
 
 
+@pytest.mark.slow
 def test_accelerate_starts_one_process_on_a_cpu_and_the_run_says_so(photos, tmp_path):
     flags = {"--data.name": photos, "--output_dir": tmp_path / "run", "--max_steps": 1, "--data.image_size": 16}
     flags |= {"--model.name": "hf_accel/cifar_resnet20", "--model.pretrained": "false"}

@@ -143,6 +143,7 @@ def test_scoring_leaves_numpys_random_state_alone():
     assert np.random.rand() == expected
 
 
+@pytest.mark.slow
 def test_scoring_needs_neither_the_network_nor_a_writable_home(tmp_path):
     not_a_folder = tmp_path / "home"
     not_a_folder.write_text("a file: nothing can be created below it")

@@ -161,6 +161,7 @@ def test_workers_give_the_same_run(tiny_recipe, tmp_path):
     assert losses("here", 0) == losses("workers", 2)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_at_the_size_of_its_epoch(tiny_recipe):
     recipe = tiny_recipe(
         small_first(),
