@@ -177,6 +177,7 @@ def test_a_resumed_run_continues_at_the_size_of_its_epoch(tiny_recipe):
         assert torch.equal(resumed.model.state_dict()[key], value), key
 
 
+@pytest.mark.slow
 def test_operations_are_counted_at_the_size_of_each_batch(tiny_recipe):
     trainer = build_trainer(tiny_recipe(small_first()))
     trainer.train()
