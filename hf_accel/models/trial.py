@@ -79,7 +79,7 @@ def _why_no_answer(model: PreTrainedModel, size: tuple[int, int], setting: str, 
     for other in _own_sizes(model) - {size}:
         try:
             _trial(model, other)
-        except Exception:
+        except Exception:  # this size does not work either, for whatever reason: the first error is the one to report
             continue
         return (
             f"{setting}: the model cannot take {pixels} ({reason}), but it takes {other[0]} x {other[1]}. Leave the "
