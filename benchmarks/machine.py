@@ -12,6 +12,7 @@ from hf_accel.machine.precision import native_bf16
 from hf_accel.training.arguments import accelerator_type
 
 SIDES = {"cpu": 2048, "cuda": 8192}  # a GPU is not full with less
+SMALLEST_SIDE = 256
 
 
 def describe(quick: bool = False) -> dict[str, Any]:
@@ -40,8 +41,11 @@ def describe(quick: bool = False) -> dict[str, Any]:
 def matrix_peak(side: int, dtype: torch.dtype, device: str, seconds: float) -> float:
     """FLOP/s of the fastest of many `side` x `side` products, on random numbers, after a warm-up.
 
-    On CUDA float32 is what PyTorch does by default: no TF32.
+    On CUDA float32 is what PyTorch does by default: no TF32. Where one product would take longer than `seconds`, as in
+    bf16 on a CPU without any support for it (0.3 GFLOP/s on an AMD EPYC of 2021), the sides are halved until it does not.
     """
+    while side > SMALLEST_SIDE and product_seconds(SMALLEST_SIDE, dtype, device) * (side / SMALLEST_SIDE) ** 3 > seconds:
+        side //= 2
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     products = 10 if device == "cuda" else 1
     best = float("inf")
@@ -54,6 +58,15 @@ def matrix_peak(side: int, dtype: torch.dtype, device: str, seconds: float) -> f
             a @ b
         best = min(best, (now(device) - start) / products)
     return 2 * side**3 / best
+
+
+def product_seconds(side: int, dtype: torch.dtype, device: str) -> float:
+    """The second of two products of that size: the first one also starts the library."""
+    a = torch.randn(side, side, device=device).to(dtype)
+    a @ a
+    start = now(device)
+    a @ a
+    return now(device) - start
 
 
 def now(device: str | torch.device) -> float:
