@@ -44,7 +44,9 @@ def matrix_peak(side: int, dtype: torch.dtype, device: str, seconds: float) -> f
     On CUDA float32 is what PyTorch does by default: no TF32. Where one product would take longer than `seconds`, as in
     bf16 on a CPU without any support for it (0.3 GFLOP/s on an AMD EPYC of 2021), the sides are halved until it does not.
     """
-    while side > SMALLEST_SIDE and product_seconds(SMALLEST_SIDE, dtype, device) * (side / SMALLEST_SIDE) ** 3 > seconds:
+    while (
+        side > SMALLEST_SIDE and product_seconds(SMALLEST_SIDE, dtype, device) * (side / SMALLEST_SIDE) ** 3 > seconds
+    ):
         side //= 2
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     products = 10 if device == "cuda" else 1
