@@ -31,6 +31,8 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         _weights_that_do_not_exist(model),
         _pixels_out_of_reach(data),
         _two_precisions(training),
+        _two_losses(training),
+        _rates_of_muon(training),
         *_nothing_to_select_by(data, training),
     ]
     return [f"{where}: {problem}" for problem in found if problem] + _muon_problems(where, training)
@@ -72,6 +74,24 @@ def _pixels_out_of_reach(data: dict[str, Any]) -> str | None:
 def _two_precisions(training: dict[str, Any]) -> str | None:
     if training.get("fp16") is True and training.get("bf16") is True:
         return "training.fp16 and training.bf16 are both true, expected at most one of them"
+    return None
+
+
+def _two_losses(training: dict[str, Any]) -> str | None:
+    if training.get("focal_gamma") and training.get("generalized_cross_entropy"):
+        return "training.focal_gamma and training.generalized_cross_entropy are both set, expected at most one of them"
+    return None
+
+
+def _rates_of_muon(training: dict[str, Any]) -> str | None:
+    if training.get("optim") != "muon":
+        return None
+    if training.get("head_learning_rate") is not None:
+        return "training.head_learning_rate cannot be combined with optim: muon. Set optim_args: head_lr=... instead."
+    if training.get("layer_decay") not in (None, 1, 1.0):
+        return (
+            "training.layer_decay cannot be combined with optim: muon, whose steps have the same size in every layer."
+        )
     return None
 
 

@@ -62,6 +62,12 @@ TrainingArguments of the installed transformers, name for name; its documentatio
 - `keep_freed_memory` (default true): on a CPU, freed memory stays with the process for the next step.
 - `on_nan` (default `stop`): a loss or gradient norm that is not finite ends the run, and nothing is saved after it; `skip`
   leaves out the step, and ends the run after 10 such steps in a row, or more than 10 among 100.
+- `focal_gamma` (default 0, the plain cross-entropy): focal loss; rows that are predicted well count less.
+- `generalized_cross_entropy` (default 0, the plain cross-entropy; 1: mean absolute error): a loss for noisy labels, which
+  rows that are predicted badly dominate less; 0.7 is the published value.
+- `ema_decay` (default 0: off): evaluated and saved is a moving average of the weights, for example with 0.999.
+- `layer_decay` (default 1: off): factor of each layer's learning rate over that of the layer after it, for example 0.75.
+- `head_learning_rate`: learning rate of the classifier, where it is not `learning_rate`.
 
 `hub_token` is read, but never written to a file.
 """

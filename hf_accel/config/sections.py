@@ -60,6 +60,11 @@ class ModelSettings:
         description="Batch-norm layers keep their pretrained statistics, for small data sets.",
         examples=[True],
     )
+    freeze: Literal["none", "backbone"] | Annotated[StrictInt, Field(ge=0, le=10_000), Whole] = Field(
+        default="none",
+        description="backbone: only the classifier learns; a number: the stem and that many layers after it do not learn.",
+        examples=["backbone"],
+    )
     whiten_stem: StrictBool = Field(
         default=False, description="The first convolution becomes a fixed whitening of the training images' patches."
     )

@@ -22,6 +22,16 @@ EARLY_STOPPING = {"early_stopping_patience": "int", "early_stopping_threshold": 
 KEEP_FREED_MEMORY = "keep_freed_memory"
 # What a loss or a gradient that is not finite does: end the run, or leave out its step.
 ON_NAN = "on_nan"
+# Methods of this package, each off at its default.
+FOCAL_GAMMA, GENERALIZED_CROSS_ENTROPY = "focal_gamma", "generalized_cross_entropy"
+EMA_DECAY, LAYER_DECAY, HEAD_LEARNING_RATE = "ema_decay", "layer_decay", "head_learning_rate"
+OWN_METHODS = {
+    FOCAL_GAMMA: "float",
+    GENERALIZED_CROSS_ENTROPY: "float",
+    EMA_DECAY: "float",
+    LAYER_DECAY: "float",
+    HEAD_LEARNING_RATE: "float",
+}
 
 # Set whatever the recipe says: the package does not work otherwise.
 FIXED = {
@@ -46,6 +56,11 @@ _RANGES = {
     "dataloader_num_workers": Field(ge=0, le=4096),
     "label_smoothing_factor": Field(ge=0, le=0.999),
     "early_stopping_patience": Field(ge=1, le=10**9),
+    FOCAL_GAMMA: Field(ge=0, le=100),
+    GENERALIZED_CROSS_ENTROPY: Field(ge=0, le=1),
+    EMA_DECAY: Field(ge=0, lt=1),
+    LAYER_DECAY: Field(gt=0, le=1),
+    HEAD_LEARNING_RATE: Field(gt=0, le=1e6),
     "seed": Field(ge=0, le=2**32 - 1),
 }
 _PLAIN_TYPES = {
@@ -80,7 +95,13 @@ def training_types() -> dict[str, str]:
         for n in arguments.body
         if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
     }
-    return {**names, **EARLY_STOPPING, KEEP_FREED_MEMORY: "bool", ON_NAN: "Literal['stop', 'skip']"}
+    return {
+        **names,
+        **EARLY_STOPPING,
+        **OWN_METHODS,
+        KEEP_FREED_MEMORY: "bool",
+        ON_NAN: "Literal['stop', 'skip']",
+    }
 
 
 @cache

@@ -19,10 +19,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TimmWrapperForImageClassification
+from transformers import PreTrainedModel
 
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.machine.precision import native_bf16
+from hf_accel.models.head import head_parameters
 
 # Keller Jordan's quintic: the slope at zero is as large as it can be, and singular values end between 0.7 and 1.2.
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -135,13 +136,3 @@ def build_muon(model: PreTrainedModel, settings: MuonSettings, learning_rate: fl
         ns_steps=settings.ns_steps,
         compute_dtype=torch.bfloat16 if native else torch.float32,
     )
-
-
-def head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
-    """Parameters of the classifier: in transformers, all that the base model does not hold."""
-    if isinstance(model, TimmWrapperForImageClassification):
-        classifier = model.timm_model.get_classifier()
-        heads = classifier if isinstance(classifier, (tuple, list)) else [classifier]
-        return [parameter for head in heads for parameter in head.parameters()]
-    inner = {id(parameter) for parameter in model.base_model.parameters()}
-    return [parameter for parameter in model.parameters() if id(parameter) not in inner]

@@ -10,7 +10,8 @@ import copy
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, TimmWrapperConfig
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel, TimmWrapperConfig, TimmWrapperForImageClassification
 
 from hf_accel.errors import UserError
 
@@ -45,6 +46,16 @@ def head_tensors(model: PreTrainedModel) -> set[str]:
             "trained for other classes. Choose another model."
         )
     return head
+
+
+def head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
+    """Parameters of the classifier: in transformers, all that the base model does not hold."""
+    if isinstance(model, TimmWrapperForImageClassification):
+        classifier = model.timm_model.get_classifier()
+        heads = classifier if isinstance(classifier, (tuple, list)) else [classifier]
+        return [parameter for head in heads for parameter in head.parameters()]
+    inner = {id(parameter) for parameter in model.base_model.parameters()}
+    return [parameter for parameter in model.parameters() if id(parameter) not in inner]
 
 
 def renew_head(model: PreTrainedModel, names: set[str]) -> None:

@@ -36,6 +36,7 @@ import hf_accel.models.cifar_resnet  # noqa: F401  both register this package's 
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.models.head import head_tensors, known_labels, renew_head, set_labels
+from hf_accel.models.layers import freeze
 from hf_accel.models.layout import use_channels_last
 from hf_accel.models.positions import resized_copy
 from hf_accel.models.processors import PREPROCESSING_KEYS, load_processor, plain, processor_size
@@ -81,6 +82,8 @@ def load_model(settings: ModelSettings, label_names: list[str], image_size: int 
     if settings.freeze_batch_norm:
         frozen = freeze_batch_norm(loaded.model)
         loaded.notes.append(f"{frozen} batch-norm layers keep their statistics")
+    if settings.freeze != "none":
+        loaded.notes.append(freeze(loaded.model, settings.freeze))
     loaded.model.train()
     return loaded
 

@@ -16,7 +16,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.selection import Reasons, plateau_kwargs, selection_defaults
-from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY, ON_NAN
+from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY, ON_NAN, OWN_METHODS
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.machine.precision import native_bf16
 from hf_accel.training.supported import refuse_unbuildable, refuse_unsupported
@@ -38,6 +38,7 @@ class Arguments:
     muon: MuonSettings | None  # settings of `optim: muon`, which replaces the optimizer that TrainingArguments names
     notes: list[str] = field(default_factory=list)
     skips_bad_steps: bool = False  # see methods/finite.py
+    methods: dict[str, float] = field(default_factory=dict)  # settings of this package's methods, those that are set
 
 
 def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
@@ -59,6 +60,8 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     keep_freed_memory = asked.pop(KEEP_FREED_MEMORY, True)
     skips = asked.pop(ON_NAN, "stop") == "skip"
+    methods = {name: asked.pop(name) for name in OWN_METHODS if name in asked}
+    methods = {name: value for name, value in methods.items() if value is not None}
     notes: list[str] = []
     values, reasons = _own_values(asked, selection)
     values["output_dir"] = str(recipe.output_dir)
@@ -78,7 +81,7 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     if skips:
         notes.append("on_nan: 'skip' (steps whose loss or gradient norm is not finite are left out)")
     keeps = keep_freed_memory and device == "cpu"
-    return Arguments(arguments, early_stopping, changed_arguments(values), keeps, muon, notes, skips)
+    return Arguments(arguments, early_stopping, changed_arguments(values), keeps, muon, notes, skips, methods)
 
 
 def _own_values(asked: dict[str, Any], selection: Reasons) -> tuple[dict[str, Any], Reasons]:

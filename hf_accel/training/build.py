@@ -13,6 +13,7 @@ from hf_accel.data.splits import ImageSplit, Splits
 from hf_accel.machine.allocator import apply_keep_freed_memory
 from hf_accel.methods.batch_norm import BatchNormStatisticsOnce
 from hf_accel.methods.cpu_kernels import CpuKernels, chosen_kernels
+from hf_accel.methods.ema import WeightAverage
 from hf_accel.methods.losses import class_weights
 from hf_accel.methods.whitening import whiten_stem
 from hf_accel.models.load import LoadedModel
@@ -58,7 +59,7 @@ def build_trainer(
     inputs = task.training_inputs(recipe, splits, loaded, args)
     require_batches_that_train(recipe, args, len(splits.train), inputs, loaded.model)
     model_notes = apply_model_methods(recipe, loaded, splits, inputs)
-    methods = step_methods(recipe, args, loaded.model)
+    methods = [*step_methods(recipe, args, loaded.model), *run_methods(arguments, loaded.model)]
     ddp_notes = skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
     notes = [*splits.notes, *loaded.notes, *model_notes, *arguments.notes, *memory_notes, *ddp_notes, *inputs.notes]
     return ImageTrainer(
@@ -76,6 +77,7 @@ def build_trainer(
             recipe.name, recipe.data.class_weights, torch.as_tensor(splits.train.labels), len(splits.label_names)
         ),
         muon=arguments.muon,
+        method_settings=arguments.methods,  # the loss, and learning rates by layer
         skips_bad_steps=arguments.skips_bad_steps,
         flops_of_row=inputs.flops_of_row,
         processing_class=loaded.processor,
@@ -84,7 +86,7 @@ def build_trainer(
         splits=splits,
         loaded=loaded,
         arguments=arguments,
-        notes=[*notes, *(method.note for method in methods if isinstance(method, CpuKernels))],
+        notes=[*notes, *(method.note for method in methods if isinstance(method, (CpuKernels, WeightAverage)))],
     )
 
 
@@ -121,6 +123,12 @@ def step_methods(
         BatchNormStatisticsOnce(model) if args.gradient_checkpointing else None,
     ]
     return [method for method in methods if method is not None]
+
+
+def run_methods(arguments: Arguments, model: PreTrainedModel) -> list[TrainerCallback]:
+    """The methods that act between the steps of a training run, in the order in which they act."""
+    decay = arguments.methods.get("ema_decay")
+    return [WeightAverage(model, decay)] if decay else []
 
 
 def early_stopping(arguments: Arguments) -> list[EarlyStoppingCallback]:

@@ -36,10 +36,12 @@ from hf_accel.errors import RunError, UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.sampling import EpochSampler
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
-from hf_accel.methods import AfterForward
+from hf_accel.methods import AfterForward, EvaluatedWeights
 from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
-from hf_accel.methods.losses import cross_entropy_sum
+from hf_accel.methods.learning_rates import layer_rates, split_groups
+from hf_accel.methods.losses import cross_entropy_sum, training_loss_sum
 from hf_accel.methods.muon import MuonSettings, build_muon
+from hf_accel.models.layers import layer_numbers
 from hf_accel.models.load import LoadedModel
 from hf_accel.runs.log import note_in_log
 from hf_accel.training.arguments import Arguments
@@ -65,6 +67,7 @@ class ImageTrainer(Trainer):
         methods: callbacks, and contexts of each step in the order in which they are entered; see `hf_accel.methods`.
         class_weights: (C,) float32 weights in the training loss, or None.
         muon: settings of the optimizer Muon; None for the one that `args.optim` names.
+        method_settings: those of `Arguments.methods`: the loss, and learning rates by layer.
         skips_bad_steps: leave out a step whose loss or gradient norm is not finite, up to a limit, instead of ending the run.
         flops_of_row: batch -> floating-point operations of a forward pass of one of its rows; those of {} are of a row
             of the model's own size. None where nothing is trained.
@@ -72,7 +75,8 @@ class ImageTrainer(Trainer):
         splits, loaded, arguments, notes: what the run was built from, and what was chosen for the user and why.
         kwargs: what else Trainer takes.
     Raises:
-        UserError: Muon under FSDP or DeepSpeed, which shard the matrices that it needs whole; `skips_bad_steps` under DeepSpeed.
+        UserError: Muon or an average of the weights under FSDP or DeepSpeed, which shard the tensors that they need whole;
+            `skips_bad_steps` under DeepSpeed.
     """
 
     model: PreTrainedModel
@@ -95,6 +99,7 @@ class ImageTrainer(Trainer):
         methods: Sequence[TrainerCallback | AbstractContextManager] = (),
         class_weights: Tensor | None = None,
         muon: MuonSettings | None = None,
+        method_settings: dict[str, float] | None = None,
         skips_bad_steps: bool = False,
         flops_of_row: Callable[[Batch], int] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
@@ -107,7 +112,7 @@ class ImageTrainer(Trainer):
         # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
         model.accepts_loss_kwargs = False  # type: ignore[assignment]  # torch's type knows tensors and modules only
         super().__init__(model=model, args=args, compute_loss_func=self.loss, **kwargs)
-        self._refuse_sharding(muon, skips_bad_steps)
+        self._refuse_sharding(muon, skips_bad_steps, methods)
         self.train_transform = train_transform
         self.eval_transform = eval_transform
         self.test_dataset = test_dataset
@@ -115,6 +120,7 @@ class ImageTrainer(Trainer):
         self.methods = list(methods)
         self.class_weights = None if class_weights is None else class_weights.to(args.device)
         self.muon = muon
+        self.method_settings = method_settings or {}
         if flops_of_row is not None:
             self.flops_of_row = flops_of_row
         if splits is not None and loaded is not None and arguments is not None:
@@ -126,10 +132,13 @@ class ImageTrainer(Trainer):
         self.finite_steps = FiniteSteps(self.model, args.device, skips_bad_steps, is_scaled)
         self.compile_failure: str | None = None  # why a run that was to be compiled is eager
         self._scored_dataset = test_dataset
+        self._replace_callbacks(callbacks)
+
+    def _replace_callbacks(self, callbacks: Sequence[TrainerCallback]) -> None:
         for stock in (ProgressCallback, PrinterCallback):  # our own bar is in progress.py
             self.remove_callback(stock)
         own = [
-            MeasureCallback(self.measurement, args.device),
+            MeasureCallback(self.measurement, self.args.device),
             *callbacks,
             self.train_accuracy_counts,
             self.finite_steps,
@@ -137,7 +146,13 @@ class ImageTrainer(Trainer):
         for callback in [*own, *(method for method in self.methods if isinstance(method, TrainerCallback))]:
             self.add_callback(callback)
 
-    def _refuse_sharding(self, muon: MuonSettings | None, skips_bad_steps: bool) -> None:
+    def _refuse_sharding(self, muon: MuonSettings | None, skips_bad_steps: bool, methods: Sequence[Any]) -> None:
+        is_averaged = any(isinstance(method, EvaluatedWeights) for method in methods)
+        if is_averaged and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise UserError(
+                "training.ema_decay averages whole weights, and FSDP and DeepSpeed shard them. Launch without them, or leave "
+                "ema_decay out."
+            )
         if muon is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise UserError(
                 "training.optim: muon needs whole weights, and FSDP and DeepSpeed shard them. Launch without them, or "
@@ -185,23 +200,31 @@ class ImageTrainer(Trainer):
         self.measurement.compiled = False
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        is_new = self.optimizer is None
         if self.muon is None:
-            return super().create_optimizer(model)
-        if self.optimizer is None:
+            optimizer = super().create_optimizer(model)
+            if is_new:
+                self._split_by_layer(optimizer, self.model if model is None else model)
+            return optimizer
+        if is_new:
             self.optimizer = build_muon(self.model, self.muon, self.args.learning_rate, self.args.weight_decay)
         return self.optimizer
 
+    def _split_by_layer(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+        decay = self.method_settings.get("layer_decay", 1.0)
+        head_rate = self.method_settings.get("head_learning_rate")
+        if decay != 1 or head_rate is not None:
+            rates = layer_rates(layer_numbers(self.model), self.args.learning_rate, decay, head_rate)
+            split_groups(optimizer, dict(model.named_parameters()), rates)
+
     def loss(self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """Mean cross-entropy over all rows of an accumulation window; smoothing and weights in training only."""
+        """Mean over all rows of an accumulation window: of the recipe's loss in training, else of the cross-entropy."""
         logits = outputs["logits"]
-        training = self.model.training
-        total = cross_entropy_sum(
-            logits,
-            labels,
-            self.class_weights if training else None,
-            self.args.label_smoothing_factor if training else 0.0,
-        )
-        if training:
+        if not self.model.training:
+            total = cross_entropy_sum(logits, labels)
+        else:
+            smoothing = self.args.label_smoothing_factor
+            total = training_loss_sum(logits, labels, self.class_weights, smoothing, self.method_settings)
             self.train_accuracy_counts.count(logits, labels)
             for method in self.methods:
                 if isinstance(method, AfterForward):
@@ -306,7 +329,11 @@ class ImageTrainer(Trainer):
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         assert isinstance(dataloader.dataset, ImageBatches), "an evaluation reads whole batches"
         self._scored_dataset = dataloader.dataset
-        return super().evaluation_loop(dataloader, *args, **kwargs)
+        with ExitStack() as stack:
+            for method in self.methods:
+                if isinstance(method, EvaluatedWeights):
+                    stack.enter_context(method.in_place())
+            return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -350,11 +377,15 @@ class ImageTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        file = None if checkpoint is None else self._method_file(checkpoint)
-        if file is None or not file.is_file():  # a checkpoint without a training state
+        if checkpoint is not None:
+            self._load_method_states(checkpoint, self._stateful_methods())
+
+    def _load_method_states(self, checkpoint: str, methods: dict[str, Stateful]) -> None:
+        file = self._method_file(checkpoint)
+        if not file.is_file():  # a checkpoint without a training state
             return
         state = torch.load(file, map_location=self.args.device, weights_only=True)
-        for name, method in self._stateful_methods().items():
+        for name, method in methods.items():
             if name in state:
                 method.load_state_dict(state[name])
 
@@ -380,6 +411,8 @@ class ImageTrainer(Trainer):
         best = self.state.best_model_checkpoint
         assert best is not None, "upstream asks only where there is a best checkpoint"
         load_weights(self.model, best)
+        averages = {n: method for n, method in self._stateful_methods().items() if isinstance(method, EvaluatedWeights)}
+        self._load_method_states(best, averages)
 
 
 def load_weights(model: PreTrainedModel, folder: str | Path) -> None:

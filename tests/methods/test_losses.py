@@ -3,7 +3,13 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
-from hf_accel.methods.losses import balanced_class_weights, cross_entropy_sum
+from hf_accel.methods.losses import (
+    balanced_class_weights,
+    cross_entropy_sum,
+    focal_loss_sum,
+    generalized_cross_entropy_sum,
+    training_loss_sum,
+)
 from hf_accel.training.build import build_trainer
 
 
@@ -22,6 +28,41 @@ def test_soft_labels_are_probabilities_of_one_class_each():
     mixed = 0.3 * soft + 0.7 * soft.roll(1, 0)
     expected = -(mixed * logits.log_softmax(-1)).sum()
     torch.testing.assert_close(cross_entropy_sum(logits, mixed), expected)
+
+
+def test_focal_loss_and_generalised_cross_entropy_are_those_of_their_papers():
+    logits, labels = torch.randn(5, 4), torch.tensor([0, 3, 2, 2, 1])
+    p = logits.softmax(-1)[torch.arange(5), labels]
+    torch.testing.assert_close(focal_loss_sum(logits, labels, 2.0), (-((1 - p) ** 2) * p.log()).sum())
+    torch.testing.assert_close(generalized_cross_entropy_sum(logits, labels, 0.7), ((1 - p**0.7) / 0.7).sum())
+
+
+def test_both_losses_reach_the_cross_entropy_at_the_end_of_their_range():
+    logits, labels = torch.randn(5, 4), torch.tensor([0, 3, 2, 2, 1])
+    weights = torch.tensor([1.0, 2.0, 0.5, 1.0])
+    whole = cross_entropy_sum(logits, labels, weights, label_smoothing=0.1)
+    torch.testing.assert_close(focal_loss_sum(logits, labels, 0.0, weights, 0.1), whole)
+    near = generalized_cross_entropy_sum(logits, labels, 1e-4, weights, 0.1)
+    torch.testing.assert_close(near, whole, rtol=1e-3, atol=1e-3)
+
+
+def test_the_losses_take_soft_labels_and_have_finite_gradients_at_certain_rows():
+    soft = torch.tensor([[0.3, 0.7, 0.0], [0.0, 0.0, 1.0]])
+    for loss in (lambda x, y: focal_loss_sum(x, y, 0.5), lambda x, y: generalized_cross_entropy_sum(x, y, 0.7)):
+        logits = torch.tensor([[0.2, -0.1, 0.0], [0.0, 0.0, 200.0]], requires_grad=True)
+        hard = [loss(logits[:1], torch.tensor([k])) for k in range(2)]
+        torch.testing.assert_close(loss(logits[:1], soft[:1]), 0.3 * hard[0] + 0.7 * hard[1])
+        loss(logits, soft).backward()
+        assert logits.grad.isfinite().all()
+
+
+def test_a_recipe_chooses_the_loss():
+    logits, labels = torch.randn(5, 4), torch.tensor([0, 3, 2, 2, 1])
+    chosen = [training_loss_sum(logits, labels, None, 0.0, methods) for methods in
+              ({}, {"focal_gamma": 2.0}, {"generalized_cross_entropy": 0.7})]  # fmt: skip
+    expected = [cross_entropy_sum(logits, labels), focal_loss_sum(logits, labels, 2.0),
+                generalized_cross_entropy_sum(logits, labels, 0.7)]  # fmt: skip
+    assert chosen == expected
 
 
 def test_balanced_weights_are_those_of_scikit_learn():

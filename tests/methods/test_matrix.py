@@ -42,6 +42,12 @@ METHODS = {
     "label smoothing": Method({"training": {"label_smoothing_factor": 0.2}}),
     "mixup": Method({"data": {"augment": {"mixup": 0.5}}}),
     "cutmix": Method({"data": {"augment": {"cutmix": 1.0}}}),
+    "focal loss": Method({"training": {"focal_gamma": 2.0}}),
+    "generalised cross-entropy": Method({"training": {"generalized_cross_entropy": 0.7}}),
+    "average of weights": Method({"training": {"ema_decay": 0.9}}),
+    "learning rates by layer": Method({"training": {"layer_decay": 0.5, "head_learning_rate": 0.1}}),
+    "frozen layers": Method({"model": {"freeze": 1}}),
+    "frozen backbone": Method({"model": {"freeze": "backbone"}}),
     "muon": Method({"training": MUON}),
     "whitening": Method({"model": {**AIRBENCH, "whiten_stem": True}}),
     "checkpointed batch norm": Method(
