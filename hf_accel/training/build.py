@@ -77,7 +77,7 @@ def build_trainer(
             recipe.name, recipe.data.class_weights, torch.as_tensor(splits.train.labels), len(splits.label_names)
         ),
         muon=arguments.muon,
-        method_settings=arguments.methods,  # the loss, and learning rates by layer
+        method_settings=arguments.methods,
         skips_bad_steps=arguments.skips_bad_steps,
         flops_of_row=inputs.flops_of_row,
         processing_class=loaded.processor,
@@ -86,7 +86,7 @@ def build_trainer(
         splits=splits,
         loaded=loaded,
         arguments=arguments,
-        notes=[*notes, *(method.note for method in methods if isinstance(method, (CpuKernels, WeightAverage)))],
+        notes=[*notes, *(method.note for method in methods if isinstance(method, CpuKernels | WeightAverage))],
     )
 
 

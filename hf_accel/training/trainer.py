@@ -200,13 +200,13 @@ class ImageTrainer(Trainer):
         self.measurement.compiled = False
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        is_new = self.optimizer is None
         if self.muon is None:
+            is_new = self.optimizer is None
             optimizer = super().create_optimizer(model)
             if is_new:
                 self._split_by_layer(optimizer, self.model if model is None else model)
             return optimizer
-        if is_new:
+        if self.optimizer is None:
             self.optimizer = build_muon(self.model, self.muon, self.args.learning_rate, self.args.weight_decay)
         return self.optimizer
 
@@ -411,8 +411,9 @@ class ImageTrainer(Trainer):
         best = self.state.best_model_checkpoint
         assert best is not None, "upstream asks only where there is a best checkpoint"
         load_weights(self.model, best)
-        averages = {n: method for n, method in self._stateful_methods().items() if isinstance(method, EvaluatedWeights)}
-        self._load_method_states(best, averages)
+        methods = self._stateful_methods()
+        averages = [name for name, method in methods.items() if isinstance(method, EvaluatedWeights)]
+        self._load_method_states(best, {name: methods[name] for name in averages})
 
 
 def load_weights(model: PreTrainedModel, folder: str | Path) -> None:
