@@ -52,6 +52,21 @@ class ModelSettings:
         description="Arguments of the timm model, or settings that replace those of a transformers config.",
         examples=[{"drop_path_rate": 0.1}],
     )
+    dropout: Number | None = Field(
+        default=None, ge=0, lt=1, description="Dropout of a timm model; null: the architecture's own.", examples=[0.1]
+    )
+    drop_path: Number | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Stochastic depth of a timm model: rate of the last residual branch; null: the architecture's own.",
+        examples=[0.1],
+    )
+    activation: StrictStr | None = Field(
+        default=None,
+        description="Activation of a timm model, by timm's name; null: the architecture's own.",
+        examples=["leaky_relu"],
+    )
     channels_last: StrictBool = Field(
         default=False, description="NHWC weights: faster convolutions on most devices, no gain for ViT."
     )

@@ -40,6 +40,7 @@ from hf_accel.models.layers import freeze
 from hf_accel.models.layout import use_channels_last
 from hf_accel.models.positions import resized_copy
 from hf_accel.models.processors import PREPROCESSING_KEYS, load_processor, plain, processor_size
+from hf_accel.models.regularisation import refuse_regularisation, require_regularisation, with_regularisation
 
 OWN_PREFIX = "hf_accel/"
 TIMM_PREFIX = "timm/"
@@ -124,11 +125,13 @@ def _timm_from_scratch(settings: ModelSettings, label_names: list[str], image_si
     if not timm.is_model(base):
         known = timm.list_models()
         raise UserError(f"model.name: timm has no model {base!r}. {did_you_mean(base, known)}")
-    _refuse_loading_arguments(settings.name, settings.args)
+    arguments = with_regularisation(settings)
+    _refuse_loading_arguments(settings.name, arguments)
     try:
-        network: Any = timm.create_model(base, pretrained=False, num_classes=len(label_names), **settings.args)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"model.args: {base} does not take {settings.args}: {error}") from None
+        network: Any = timm.create_model(base, pretrained=False, num_classes=len(label_names), **arguments)
+    except (TypeError, ValueError, AssertionError, KeyError) as error:
+        raise UserError(f"model.args: {base} does not take {arguments}: {error}") from None
+    require_regularisation(network, settings)
     tagged = timm.models.get_pretrained_cfg(architecture, allow_unregistered=True)
     defaults = {**(tagged.to_dict() if tagged is not None else {}), **network.pretrained_cfg}
     cfg = {key: defaults[key] for key in PREPROCESSING_KEYS if key in defaults}
@@ -138,7 +141,7 @@ def _timm_from_scratch(settings: ModelSettings, label_names: list[str], image_si
             cfg["crop_pct"] = 1.0  # small images are resized whole: cropping would cut their content
     config = TimmWrapperConfig(
         architecture=base,
-        model_args=_without_num_classes(settings.args) or None,
+        model_args=_without_num_classes(arguments) or None,
         pretrained_cfg=plain(cfg),  # type: ignore[call-arg]  # a config keeps keywords that it has no field for
     )
     set_labels(config, label_names)
@@ -159,13 +162,18 @@ def _from_repository(settings: ModelSettings, label_names: list[str], image_size
         known = known_labels(own)
         # not as arguments of from_pretrained: a timm config would keep its own number of classes
         set_labels(own, label_names)
-        config = _with_arguments(own, settings.args)
+        is_timm = isinstance(own, TimmWrapperConfig)
+        if not is_timm:
+            refuse_regularisation(name, settings)
+        config = _with_arguments(own, with_regularisation(settings) if is_timm else settings.args)
         processor, notes = load_processor(name, revision, config, image_size)
         if settings.pretrained:
             model, weights_notes = _with_weights(name, revision, own, config, known)
         else:
             model = AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
             weights_notes = [f"{config.model_type} from random weights"]
+        if is_timm:
+            require_regularisation(model.timm_model, settings)  # type: ignore[attr-defined, unused-ignore]
     return LoadedModel(model, processor, processor_size(processor), [*weights_notes, *notes])
 
 
