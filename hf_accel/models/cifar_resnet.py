@@ -1,5 +1,5 @@
-"""Networks for 32-pixel images that timm lacks: ResNet-20/32/44/56 (He et al. 2015, section 4.2) and ImageNet ResNets
-with a 3x3 stem and no max-pool.
+"""Networks for 32-pixel images that timm lacks: ResNet-20/32/44/56 (He et al. 2015, section 4.2), ImageNet ResNets with a
+3x3 stem and no max-pool, and EfficientNet and MobileNetV2 that halve the image three times instead of five times.
 
 They are registered with timm under `cifar_*`, so that they save, load and reach the Hub as every other timm model does;
 a process that loads one of them must `import hf_accel.cifar_nets` first.
@@ -27,7 +27,16 @@ CIFAR_CFG = {
 default_cfgs = generate_default_cfgs(
     {
         f"{name}.untrained": CIFAR_CFG
-        for name in ("cifar_resnet20", "cifar_resnet44", "cifar_resnet18", "cifar_resnet50")
+        for name in (
+            "cifar_resnet20",
+            "cifar_resnet44",
+            "cifar_resnet18",
+            "cifar_resnet34",
+            "cifar_resnet50",
+            "cifar_efficientnet_b0",
+            "cifar_efficientnet_b1",
+            "cifar_mobilenetv2",
+        )
     }
 )
 
@@ -134,13 +143,34 @@ def _cifar_resnet(variant: str, pretrained: bool, **kwargs: Any) -> CifarResNet:
 
 def _small_stem(architecture: str, **kwargs: Any) -> nn.Module:
     """A timm ResNet whose 7x7 stride-2 stem and max-pool become one 3x3 stride-1 convolution."""
-    kwargs = {key: value for key, value in kwargs.items() if not key.startswith("pretrained_cfg")}
-    model: Any = create_model(architecture, pretrained=False, **kwargs)  # nn.Module does not know its attributes
+    model = _of_timm(architecture, **kwargs)
     old = model.conv1
     model.conv1 = nn.Conv2d(old.in_channels, old.out_channels, 3, 1, 1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
-    model.pretrained_cfg = model.default_cfg = dict(CIFAR_CFG)
+    return model
+
+
+def _small_strides(architecture: str, **kwargs: Any) -> nn.Module:
+    """A timm network of inverted residuals whose stem and first downsampling block keep the size of the image.
+
+    Source of the strides: MobileNetV2 of https://github.com/kuangliu/pytorch-cifar.
+    """
+    model = _of_timm(architecture, **kwargs)
+    model.conv_stem.stride = (1, 1)
+    first = next(block for block in model.blocks.modules() if getattr(block, "conv_dw", None) is not None
+                 and block.conv_dw.stride == (2, 2))  # fmt: skip
+    first.conv_dw.stride = (1, 1)
+    return model
+
+
+def _of_timm(architecture: str, **kwargs: Any) -> Any:
+    """A network of timm that says it is for 32-pixel images; nn.Module, which it is, does not know its attributes."""
+    kwargs = {key: value for key, value in kwargs.items() if not key.startswith("pretrained_cfg")}
+    model: Any = create_model(architecture, pretrained=False, **kwargs)
+    own = model.default_cfg
+    names = {key: own[key] for key in ("first_conv", "classifier")}
+    model.pretrained_cfg = model.default_cfg = {**CIFAR_CFG, **names}
     return model
 
 
@@ -163,6 +193,30 @@ def cifar_resnet18(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 
 @register_model
+def cifar_resnet34(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-34 with a 3x3 stem, 21.3 M parameters."""
+    return _small_stem("resnet34", **kwargs)
+
+
+@register_model
 def cifar_resnet50(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """ResNet-50 with a 3x3 stem, 23.5 M parameters."""
     return _small_stem("resnet50", **kwargs)
+
+
+@register_model
+def cifar_efficientnet_b0(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """EfficientNet-B0 whose last feature map is 4 x 4 at 32 px, 4.0 M parameters."""
+    return _small_strides("efficientnet_b0", **kwargs)
+
+
+@register_model
+def cifar_efficientnet_b1(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """EfficientNet-B1 whose last feature map is 4 x 4 at 32 px, 6.5 M parameters."""
+    return _small_strides("efficientnet_b1", **kwargs)
+
+
+@register_model
+def cifar_mobilenetv2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """MobileNetV2 whose last feature map is 4 x 4 at 32 px, 2.2 M parameters."""
+    return _small_strides("mobilenetv2_100", **kwargs)

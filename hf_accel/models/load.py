@@ -32,7 +32,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
 import hf_accel.models.airbench
-import hf_accel.models.cifar_resnet  # noqa: F401  both register this package's networks with timm
+import hf_accel.models.cct
+import hf_accel.models.cifar_resnet  # noqa: F401  all three register this package's networks with timm
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.models.head import head_tensors, known_labels, renew_head, set_labels
