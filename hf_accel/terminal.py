@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def bar(total: int | None, title: str, unit: str, *, delay: float = 0.5, **optio
     """
     from tqdm import tqdm
 
-    is_hidden = not shows_bars() or bool(options.pop("disable", False))
+    is_hidden = bool(options.pop("disable", False)) or not shows_bars()
     if not is_hidden and _terminal_columns(sys.stderr) < FULL_BAR_COLUMNS and total is not None:
         options.setdefault("bar_format", _NARROW_BAR)
     return tqdm(
@@ -126,6 +127,18 @@ def bar(total: int | None, title: str, unit: str, *, delay: float = 0.5, **optio
         file=sys.stderr,
         **options,
     )
+
+
+@contextmanager
+def above_bars() -> Iterator[None]:
+    """Print lines within, which then stand above the bars that are on the screen."""
+    if "tqdm.std" not in sys.modules:
+        yield
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        yield
 
 
 def close_bars() -> None:
