@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = train(recipe, overwrite=args.overwrite)
     if is_main_process():
         report = RunReport.load(folder)
-        text = f"{report.table(folder, terminal.columns(sys.stdout))}\n\n{what_next(folder, report.data.name)}"
+        text = f"{report.table(folder, terminal.columns(sys.stdout))}\n\n{what_next(folder, recipe.data.name)}"
         print_result(args, {"folder": str(folder), **report.to_dict()}, text, last_line=str(folder))
     return 0
 
