@@ -22,9 +22,8 @@ def next_commands(folder: str | Path) -> list[NextCommand]:
     >>> print(next_commands("outputs/my photos")[0].command)
     hf-accel predict 'outputs/my photos' photo.jpg
     """
-    place = shlex.quote(str(folder))
-    if place.startswith("-"):  # a command would take it for a flag
-        place = f"./{place}"
+    name = str(folder)
+    place = shlex.quote(f"./{name}" if name.startswith("-") else name)  # a command would take -photos for a flag
     return [
         NextCommand("classify images: files, folders or globs", f"hf-accel predict {place} photo.jpg"),
         NextCommand("try the model in a browser", f"hf-accel demo {place}"),

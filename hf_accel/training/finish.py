@@ -20,11 +20,12 @@ from hf_accel.data.splits import Splits
 from hf_accel.files import write_whole
 from hf_accel.hub.card import write_card, write_notebook
 from hf_accel.hub.examples import write_examples
+from hf_accel.hub.publication import cleaned_recipe, cleaned_report
 from hf_accel.machine.description import describe_environment
 from hf_accel.models.saved import IMAGES_COMPARED, check_saved
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.history import history_from_log
-from hf_accel.report.page import write_page
+from hf_accel.report.page import draw_plots, write_page
 from hf_accel.report.run_report import DataSummary, DetailedScores, ModelSummary, RunReport, Scores, TrainSummary
 from hf_accel.runs.folder import RunFolder
 from hf_accel.tasks import TASKS
@@ -141,11 +142,18 @@ def write_extras(
         if predictions is not None:
             mistakes = attempt("gallery of mistakes", lambda: task.mistakes(predictions, splits.test))
         sample = attempt("sample of the data", lambda: task.sample(splits.train))
-    attempt(folder.page.name, lambda: write_page(folder.path, run.report, mistakes or (), sample or ()))
+    plots = attempt("plots", lambda: draw_plots(run.report, folder.plots))
     if splits is not None and model is not None and processor is not None:
         attempt("examples", lambda: write_examples(folder, run.recipe, task.examples(splits.test, model, processor)))
     attempt("model card", lambda: write_card(run))
     attempt(folder.notebook.name, lambda: write_notebook(run))
+    # last, because it links to the others; cleaned, because pages are shared
+    attempt(
+        folder.page.name,
+        lambda: write_page(
+            folder.path, cleaned_report(run), mistakes or (), sample or (), plots or {}, cleaned_recipe(run)
+        ),
+    )
     return failed
 
 
