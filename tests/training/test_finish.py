@@ -1,6 +1,7 @@
 """The end of a run: model and scores are saved first, and the page or the card may fail without costing the run."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -57,6 +58,20 @@ def test_dollar_signs_in_class_names_are_drawn_as_they_stand(trained):
     text = (trained / "report.html").read_text()
     for name in CLASSES.values():
         assert f">{name}</text>" in text  # a label of a plot, letters kept as text in the page
+
+
+@pytest.mark.parametrize("name", ["report.html", "model/README.md", "model/notebook.ipynb"])
+def test_what_is_shared_of_a_run_names_no_folder_of_this_machine(trained, name):
+    text = (trained / name).read_text(encoding="utf-8")
+    assert str(trained.parent) not in text
+    assert str(Path.home()) not in text
+    assert trained.parent.name not in text
+
+
+def test_the_page_links_to_every_file_of_the_run(trained):
+    links = re.findall(r'<a href="([^#"]+)"', (trained / "report.html").read_text(encoding="utf-8"))
+    assert {"report.json", "history.csv", "predictions.csv", "recipe.yaml", "model/README.md"} <= set(links)
+    assert all((trained / link).exists() for link in links)
 
 
 def test_facts_of_a_run_are_in_its_report(trained):
