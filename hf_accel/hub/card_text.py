@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 FOLDED_FROM_CLASSES = 20  # a longer per-class table is folded
 CONFUSIONS_SHOWN = 5
+PLOT_TITLES = {"accuracy": "Validation accuracy", "confusion": "Confusion matrix",
+               "per_class": "Precision, recall and F1 by class", "step_time": "Where the time of a step goes"}  # fmt: skip
 
 
 def card_body(
@@ -135,7 +137,8 @@ def _per_class(report: RunReport) -> str:
 def _plots(plots: list[str]) -> str:
     if not plots:
         return ""
-    titles = [PurePosixPath(name).stem.replace("_", " ").capitalize() for name in plots]
+    stems = [PurePosixPath(name).stem for name in plots]
+    titles = [PLOT_TITLES.get(stem, stem.replace("_", " ").capitalize()) for stem in stems]
     pictures = (f"{title}:\n\n![{title}]({name})" for title, name in zip(titles, plots, strict=True))
     return "### Plots\n\n" + "\n\n".join(pictures)
 
@@ -162,7 +165,7 @@ def _training(report: RunReport) -> str:
         ("Compilation, not in that time", _known(format_duration, train.compile_seconds)),
         ("Images per second, optimisation only", _known(format_quantity, train.images_per_second)),
         ("Waiting for data", _known(format_percent, train.data_wait_fraction)),
-        ("Peak memory on the device", _known(format_gib, train.peak_memory_gib)),
+        *((f"Peak memory {where}", format_gib(gib)) for gib, where in train.memory_figures),
         ("Energy, as the device measured it", _known(format_energy, train.energy_joules)),
         ("Final training loss", _known(format_score, train.final_loss)),
     ]

@@ -18,7 +18,7 @@ from hf_accel.methods.whitening import whiten_stem
 from hf_accel.models.load import LoadedModel
 from hf_accel.models.probe import unused_parameters
 from hf_accel.tasks import TASKS
-from hf_accel.tasks.inputs import TaskInputs
+from hf_accel.tasks.image_classification import ImageInputs
 from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.checks import require_batches_that_train, require_steps, require_usable_model
 from hf_accel.training.evaluation import EvaluationMetrics
@@ -104,7 +104,7 @@ def build_evaluator(recipe: Recipe, loaded: LoadedModel, split: ImageSplit, argu
     )
 
 
-def apply_model_methods(recipe: Recipe, loaded: LoadedModel, splits: Splits, inputs: TaskInputs) -> list[str]:
+def apply_model_methods(recipe: Recipe, loaded: LoadedModel, splits: Splits, inputs: ImageInputs) -> list[str]:
     """The methods that change the model before training, in the order in which they act; returns what they did."""
     notes = []
     if recipe.model.whiten_stem:

@@ -15,7 +15,7 @@ from hf_accel.methods.finite import broken_tensor
 from hf_accel.models.load import LoadedModel
 from hf_accel.models.trial import training_failure
 from hf_accel.runs.folder import RunFolder, writable_place
-from hf_accel.tasks.inputs import TaskInputs
+from hf_accel.tasks.image_classification import ImageInputs
 
 
 def require_usable_model(recipe: Recipe, args: TrainingArguments, loaded: LoadedModel) -> None:
@@ -60,7 +60,7 @@ def require_steps(recipe: Recipe, args: TrainingArguments, rows: int) -> None:
 
 
 def require_batches_that_train(
-    recipe: Recipe, args: TrainingArguments, rows: int, inputs: TaskInputs, model: PreTrainedModel
+    recipe: Recipe, args: TrainingArguments, rows: int, inputs: ImageInputs, model: PreTrainedModel
 ) -> None:
     """Refuse a batch of one image where the model cannot be trained on it, as with batch norm over a vector.
 
