@@ -10,7 +10,7 @@ from pathlib import Path
 from hf_accel.cli import command_parser, run_and_exit
 from hf_accel.errors import UserError
 from hf_accel.hub.space import write_space
-from hf_accel.runs.folder import RunFolder
+from hf_accel.runs.folder import RunFolder, model_place
 
 DESCRIPTION = """\
 Serve a small web page to drop an image on.
@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _find_model(name: str) -> tuple[str, str]:
     """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub, and the page's title."""
+    place = model_place(name)
     folder, run = Path(name), RunFolder(name)
     if run.model_config.is_file():
         from hf_accel.report.run_report import RunReport
@@ -59,8 +60,8 @@ def _find_model(name: str) -> tuple[str, str]:
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"{name}: has no model/config.json, expected the folder of a finished run or of a model")
     if not folder.is_dir() and name.count("/") != 1:
-        raise UserError(f"{name}: there is no such folder, and an id on the Hub looks like owner/name")
-    return name, folder.resolve().name if folder.is_dir() else name
+        raise UserError(f"{name}: no such folder, and an id on the Hub looks like owner/name")
+    return place, folder.resolve().name if folder.is_dir() else name
 
 
 if __name__ == "__main__":

@@ -109,6 +109,12 @@ class Preprocessing:
         image = resize_image(image, height, width, self.interpolation, self.resizer)
         return image[top : top + self.height, left : left + self.width]
 
+    def pixel_values(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 RGB -> (3, height, width) float32, normalised, in the order of channels that the model takes."""
+        pixels = self.apply(image)
+        levels = (pixels[..., ::-1] if self.bgr else pixels).astype(np.float32) / 255
+        return ((levels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)).transpose(2, 0, 1)
+
     def _undo(self, pixel_values: np.ndarray) -> np.ndarray:
         """(3, H, W) float32, normalised -> (H, W, 3) uint8, RGB."""
         levels = pixel_values.transpose(1, 2, 0) * np.array(self.std, np.float32) + np.array(self.mean, np.float32)

@@ -16,7 +16,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_utils import PredictionOutput
 
 from hf_accel.config.recipe import Recipe
-from hf_accel.data.splits import Splits
+from hf_accel.data.splits import ImageSplit, Splits
 from hf_accel.files import write_whole
 from hf_accel.hub.card import write_card, write_notebook
 from hf_accel.hub.examples import write_examples
@@ -54,7 +54,13 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
     finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output))
     if trainer.is_world_process_zero():
         finished.report.save(run.path)
-        write_extras(finished, predictions_of(output), trainer.splits, trainer.model, trainer.loaded.processor)
+        write_extras(
+            finished,
+            predictions_of(output, trainer.splits.test),
+            trainer.splits,
+            trainer.model,
+            trainer.loaded.processor,
+        )
     trainer.accelerator.wait_for_everyone()
     return finished
 
@@ -231,8 +237,11 @@ def detailed_scores(predictions: PredictionOutput, label_names: list[str], prefi
     )
 
 
-def predictions_of(output: PredictionOutput) -> Predictions:
-    """What the Trainer predicted, in the order of rows; several ranks give it in another one."""
+def predictions_of(output: PredictionOutput, split: ImageSplit) -> Predictions:
+    """What the Trainer predicted for the rows of a split, in their order; several ranks give it in another one."""
     top_ids, confidence, _, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
     order = np.argsort(rows)
-    return Predictions(rows[order], np.asarray(output.label_ids)[order], top_ids[order, 0], confidence[order])
+    labels = np.asarray(output.label_ids)[order]
+    return Predictions(
+        split.label_names, labels, top_ids[order, 0], confidence[order], split.row_numbers(), split.file_names()
+    )
