@@ -15,7 +15,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_accel.cli import command_parser, is_main_process, quick_imports, run_and_exit
+from hf_accel import terminal
+from hf_accel.cli import command_parser, interrupt_says, is_main_process, print_result, quick_imports, run_and_exit
 from hf_accel.config.sections import choices
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_count
@@ -112,7 +113,9 @@ def classify(args: argparse.Namespace) -> int:
 
     quiet_libraries()
     task, place = TASKS["image-classification"], model_place(args.model)
-    form = (args.format or "table") if args.output is None else form_of(args.output, args.format)
+    # with --output, --json is about what is printed, and asks for no form of the file
+    asked = None if args.json and args.output is not None else args.format
+    form = (asked or "table") if args.output is None else form_of(args.output, asked)
     sources, count = named_images(args.images)
     loaded = task.load_trained(place)
     refuse_broken_weights(loaded.model, args.model)
@@ -123,14 +126,21 @@ def classify(args: argparse.Namespace) -> int:
     state = PartialState(cpu=accelerator_type() == "cpu")
     state.wait_for_everyone()  # the first process may write to the output once all have read it
     loaded.model.to(state.device)
-    if count is not None and output is not None:
-        sources = [source for source in sources if not output.holds(str(source))]
+    if output is not None:
+        sources = left(sources, output)
+    done_before = count - len(sources) if count is not None and isinstance(sources, list) else 0
     limit = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
 
     def score(images: Iterable[ImageSource]) -> Iterator[ScoredImage]:
         return task.score_images(loaded, images, args.batch_size, args.test_time_augmentation, **limit)
 
-    return Work(args, form, shape, output, count).finish(shared(state, sources, score, args.batch_size))
+    return Work(args, form, shape, output, count, done_before).finish(shared(state, sources, score, args.batch_size))
+
+
+def left(sources: Iterable[Path | str], output: PredictionFile) -> Iterable[Path | str]:
+    """The images that the file has no rows of; a list stays one, and has a length."""
+    images = (source for source in sources if not output.holds(str(source)))
+    return list(images) if isinstance(sources, list) else images
 
 
 def open_output(args: argparse.Namespace, form: str, loaded: LoadedModel, shape: PredictionShape) -> PredictionFile:
@@ -188,6 +198,7 @@ class Work:
     Args:
         output: the file that gets the rows; None: standard output does.
         count: how many images there are, those that `output` holds included; None: not known.
+        done_before: how many of them it holds.
     """
 
     def __init__(
@@ -197,9 +208,10 @@ class Work:
         shape: PredictionShape,
         output: PredictionFile | None,
         count: int | None,
+        done_before: int,
     ) -> None:
         self.args, self.form, self.shape, self.output, self.count = args, form, shape, output, count
-        self.before = 0 if output is None else len(output)
+        self.done_before = done_before
         self.classified = 0
         self.unreadable: list[UnreadableImageError] = []
 
@@ -209,25 +221,21 @@ class Work:
         Raises:
             UserError: no image could be read, or one could not and --on_bad_image is error.
         """
-        from tqdm import tqdm
-
-        # None hides the bar where stderr is not a terminal; rows that appear on the same terminal show the progress
-        hidden = True if not is_main_process() or (self.output is None and sys.stdout.isatty()) else None
-        initial = 0 if self.count is None else self.before
-        bar = tqdm(total=self.count, initial=initial, unit="image", dynamic_ncols=True, disable=hidden)
+        # rows that appear on the same terminal show the progress themselves
+        hidden = self.output is None and terminal.is_terminal(sys.stdout)
+        bar = terminal.bar(self.count, "classified", "image", initial=self.done_before, disable=hidden)
         try:
-            with bar, contextlib.closing(answers):
+            with interrupt_says(self._interrupted), bar, contextlib.closing(answers):
                 self._write(self._rows(answers, bar))
-        except KeyboardInterrupt:
-            if self.output is None:
-                raise
-            print(f"interrupted: {format_count(len(self.output))} rows are in {self.args.output}. The same command "
-                  "continues it.", file=sys.stderr)  # fmt: skip
-            return 130
         finally:
             if self.output is not None:
                 self.output.close()
         return self._exit_code()
+
+    def _interrupted(self) -> str:
+        if self.output is None:
+            return "the images that are not printed are not classified. --output FILE keeps what is done."
+        return f"{format_count(len(self.output))} rows are in {self.args.output}. The same command continues it."
 
     def _rows(self, answers: Iterable[ScoredImage], bar: tqdm) -> Iterator[PredictedRow]:
         for answer in answers:
@@ -242,8 +250,9 @@ class Work:
         if self.args.on_bad_image == "error":
             raise UserError(f"{error} Fix or remove it, or leave out --on_bad_image error.")
         self.unreadable.append(error)
-        if is_main_process():
-            bar.write(printable(f"left out: {error}"), file=sys.stderr)
+        if is_main_process() and self.count != 1:  # which ends with an error
+            with bar.external_write_mode(file=sys.stderr):
+                terminal.warn(printable(f"left out: {error}"))
 
     def _write(self, rows: Iterator[PredictedRow]) -> None:
         if not is_main_process():
@@ -256,17 +265,24 @@ class Work:
     def _exit_code(self) -> int:
         unreadable = len(self.unreadable)
         total = self.classified + unreadable
-        if not total and not self.before:
+        if not total and self.count is None:
             raise UserError("no image is named on standard input, expected one file, folder, glob or URL per line")
-        if unreadable and not self.classified and not self.before and self.args.on_bad_image == "report":
+        if unreadable and not self.classified and not self.done_before and self.args.on_bad_image == "report":
             what = "" if unreadable == 1 else f"none of the {format_count(unreadable)} images can be read; the first: "
             raise UserError(f"{what}{self.unreadable[0]}")
-        if is_main_process() and self.output is not None:
-            print(f"{self.args.output}: {format_count(len(self.output))} rows")
-        if is_main_process() and unreadable:
-            what = f"{format_count(unreadable)} of {format_count(total)} images could not be read and are left out"
-            print(what, file=sys.stderr)
+        if is_main_process():
+            self._say_end(total)
         return 1 if unreadable and self.args.on_bad_image == "report" else 0
+
+    def _say_end(self, total: int) -> None:
+        if self.output is not None:
+            left_out = [{"file": error.where, "reason": error.reason} for error in self.unreadable]
+            document = {"output": str(self.args.output), "rows": len(self.output), "left_out": left_out}
+            text = f"{self.args.output}: {format_count(len(self.output))} rows"
+            print_result(self.args, document, text, str(self.args.output))
+        if self.unreadable:
+            what = f"{format_count(len(self.unreadable))} of {format_count(total)} images could not be read"
+            terminal.warn(f"{what} and are left out")
 
 
 def render(rows: Iterator[PredictedRow], form: str, shape: PredictionShape, rows_at_once: int = 32) -> None:

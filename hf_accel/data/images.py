@@ -193,7 +193,7 @@ def _too_large(pixels: str, max_pixels: int) -> str:
 
 
 def _pillow_refusal(error: Exception, max_pixels: int | None) -> str | None:
-    """The same in the same words where Pillow refuses an image first, as one that is no larger in its header can be."""
+    """The reason in the words of the setting where Pillow refused an image; None: the error is another one."""
     if not isinstance(error, PIL.Image.DecompressionBombError):
         return None
     pixels = re.search(r"\d+", str(error))

@@ -9,7 +9,7 @@ import urllib.request
 import hf_accel
 from hf_accel.data.images import UnreadableImageError
 
-MOST_BYTES = 100_000_000  # of a file; a server may go on sending for ever
+MOST_BYTES = 100_000_000  # of a file: a server may never stop sending
 TIMEOUT_SECONDS = 20  # without an answer
 
 
