@@ -122,7 +122,7 @@ def evaluate(
         label_names = known_labels(loaded.model.config)
         split = dataclasses.replace(rows.split, labels=model_labels(rows.split, label_names), label_names=label_names)
         trainer = build_evaluator(recipe, loaded, split, arguments)
-        predictions = trainer.predict(trainer.test_dataset, metric_key_prefix="test")
+        predictions = trainer.score(trainer.test_dataset)
     scores = dataclasses.asdict(detailed_scores(predictions, label_names, "test"))
     for name in ("confusion", "views", "test_time_augmentation"):  # of a run; the last is said below
         scores.pop(name)

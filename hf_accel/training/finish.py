@@ -49,7 +49,7 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
     if trainer.is_world_process_zero():
         # a pickle with local paths and perhaps a token: nothing in this package reads it
         (run.model / "training_args.bin").unlink(missing_ok=True)
-    output = trainer.predict(trainer.test_dataset, metric_key_prefix="test")
+    output = trainer.score(trainer.test_dataset)
     check_saved_model(trainer, run.model)
     finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output))
     if trainer.is_world_process_zero():
