@@ -107,8 +107,7 @@ def classify(args: argparse.Namespace) -> int:
         from hf_accel.models.head import known_labels
         from hf_accel.runs.log import quiet_libraries
         from hf_accel.tasks import TASKS
-        from hf_accel.tasks.prediction_file import form_of
-        from hf_accel.tasks.predictions import PredictionShape
+        from hf_accel.tasks.predictions import PredictionShape, form_of
         from hf_accel.training.arguments import accelerator_type
 
     quiet_libraries()

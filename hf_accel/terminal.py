@@ -113,7 +113,7 @@ def bar(total: int | None, title: str, unit: str, *, delay: float = 0.5, **optio
     """
     from tqdm import tqdm
 
-    is_hidden = not shows_bars() or bool(options.pop("disable", False))
+    is_hidden = bool(options.pop("disable", False)) or not shows_bars()
     if not is_hidden and _terminal_columns(sys.stderr) < FULL_BAR_COLUMNS and total is not None:
         options.setdefault("bar_format", _NARROW_BAR)
     return tqdm(

@@ -138,7 +138,7 @@ def _open_parquet_folder(
     notes = listing.notes() + notes
     if num_pictures:
         notes.append(f"the folder holds parquet files: its {num_pictures:,} picture files are not read as rows")
-    return _by_role(where, tables, fingerprints, notes, (folder,))
+    return source_of_tables(where, tables, fingerprints, notes, (folder,))
 
 
 def _open_hub(settings: DataSettings) -> Source:
@@ -160,7 +160,7 @@ def _open_hub(settings: DataSettings) -> Source:
     except datasets.exceptions.DatasetNotFoundError as error:
         raise UserError(f"{where}: there is no such local folder, and the Hub says: {error} {local}") from error
     downloads = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}"
-    return _by_role(where, tables, folders=(downloads, Path(datasets.config.DOWNLOADED_DATASETS_PATH)))
+    return source_of_tables(where, tables, folders=(downloads, Path(datasets.config.DOWNLOADED_DATASETS_PATH)))
 
 
 @contextmanager
@@ -182,14 +182,14 @@ def _said_clearly(where: str) -> Iterator[None]:
         raise UserError(f"{where}: cannot be opened: {cause}") from error
 
 
-def _by_role(
+def source_of_tables(
     where: str,
     tables: dict[str, datasets.Dataset],
     fingerprints: dict[str, str] | None = None,
     notes: list[str] | None = None,
     folders: tuple[Path, ...] | None = None,
 ) -> Source:
-    """Give each split its role; a split that has none is not read, and a note says so."""
+    """Tables by name, as a source: give each split its role; a split that has none is not read, and a note says so."""
     source = Source({}, {}, {}, notes or [], folders=folders)
     rank = {word: place for words in SPLIT_WORDS.values() for place, word in enumerate(words)}
     for name in sorted(tables, key=lambda name: rank.get(name.casefold(), len(rank))):  # stable

@@ -105,7 +105,7 @@ class _Preparation:
         short, long = sorted(pixels.shape[:2])
         reading = self._preprocessing() if long > MOST_ENLARGED * short else None
         if reading is not None:
-            return {"pixel_values": torch.from_numpy(reading.pixel_values(pixels))[None]}
+            return {"pixel_values": reading.normalised(pixels)[None]}
         return dict(self.processor(images=[PIL.Image.fromarray(pixels)], return_tensors="pt"))
 
     def _preprocessing(self) -> Preprocessing | None:

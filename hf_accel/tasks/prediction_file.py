@@ -14,35 +14,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from hf_accel.errors import UserError, did_you_mean
+from hf_accel.errors import UserError
 from hf_accel.files import write_whole
 from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel
 from hf_accel.tables import csv_cell
-from hf_accel.tasks.predictions import FORMS, PredictedRow, PredictionShape, write_predictions
+from hf_accel.tasks.predictions import PredictedRow, PredictionShape, refuse_unwritable, write_predictions
 
-ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 WRITTEN_BY = "hf-accel predict"
 _CHUNK = 1 << 16  # bytes
-
-
-def form_of(path: Path, asked: str | None) -> str:
-    """csv or jsonl: what was asked for, else what the ending says.
-
-    Raises:
-        UserError: neither says one of the two.
-    """
-    if asked in FORMS:
-        return asked
-    if asked is not None:
-        raise UserError(f"--format {asked}: a file is written as csv or jsonl. Leave it out, or choose one of them.")
-    form = ENDINGS.get(path.suffix.lower())
-    if form is None:
-        hint = did_you_mean(path.suffix.lower(), ENDINGS) if path.suffix else "It has no ending."
-        raise UserError(
-            f"--output {path}: expected a name that ends in .csv or .jsonl, or --format csv or jsonl. {hint}"
-        )
-    return form
 
 
 def settings_of(loaded: LoadedModel, name: str, shape: PredictionShape, **others: Any) -> dict[str, Any]:
@@ -84,13 +64,7 @@ class PredictionFile:
         """
         output = cls(path, form, shape, settings)
         where = f"--output {path}"
-        if not path.parent.is_dir():
-            raise UserError(f"{where}: the folder {path.parent} does not exist. Make it, or choose another file.")
-        if path.exists() and not path.is_file():
-            raise UserError(f"{where}: is not a regular file, expected a file to write the rows to")
-        place = path if path.exists() else path.parent
-        if not os.access(place, os.W_OK):
-            raise UserError(f"{where}: {place} may not be written. Choose another file.")
+        refuse_unwritable(path)
         if path.exists() and path.stat().st_size:
             output._refuse_foreign(where)
             output._before = set(output._files_done())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import numpy as np
 
+from hf_accel.errors import UserError, did_you_mean
 from hf_accel.tables import csv_cell, write_csv
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("row", "file", "label", "predicted", "confidence")
 EARLIER_COLUMNS = ("row", "label", "predicted", "confidence")  # of version 0.1, with numbers of classes and of rows
-FORMS = ("csv", "jsonl")  # those that a file can be continued in
+ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+FORMS = ("csv", "jsonl")  # of a file
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,39 @@ def write_predictions(
         file.flush()
 
 
+def form_of(path: Path, asked: str | None) -> str:
+    """csv or jsonl: what was asked for, else what the ending says.
+
+    Raises:
+        UserError: neither says one of the two.
+    """
+    if asked in FORMS:
+        return asked
+    if asked is not None:
+        raise UserError(f"--format {asked}: a file is written as csv or jsonl. Leave it out, or choose one of them.")
+    form = ENDINGS.get(path.suffix.lower())
+    if form is None:
+        hint = did_you_mean(path.suffix.lower(), ENDINGS) if path.suffix else "It has no ending."
+        raise UserError(
+            f"--output {path}: expected a name that ends in .csv or .jsonl, or --format csv or jsonl. {hint}"
+        )
+    return form
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raises:
+    UserError: the file cannot be written; nothing was tried.
+    """
+    where = f"--output {path}"
+    if not path.parent.is_dir():
+        raise UserError(f"{where}: the folder {path.parent} does not exist. Make it, or choose another file.")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{where}: is not a regular file, expected a file to write the rows to")
+    place = path if path.exists() else path.parent
+    if not os.access(place, os.W_OK):
+        raise UserError(f"{where}: {place} may not be written. Choose another file.")
+
+
 @dataclass(frozen=True)
 class Predictions:
     """The predictions for the rows of a split: one entry for each row, in the order of the split."""
@@ -136,9 +172,9 @@ class Predictions:
                 probabilities=None if self.probabilities is None else self.probabilities[position].tolist(),
             )
 
-    def to_csv(self) -> str:
+    def to_text(self, form: str = "csv") -> str:
         text = io.StringIO()
-        write_predictions(text, self.shape(), self)
+        write_predictions(text, self.shape(), self, form)
         return text.getvalue()
 
     @classmethod

@@ -49,7 +49,7 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
     if trainer.is_world_process_zero():
         # a pickle with local paths and perhaps a token: nothing in this package reads it
         (run.model / "training_args.bin").unlink(missing_ok=True)
-    output = trainer.predict(trainer.test_dataset, metric_key_prefix="test")
+    output = trainer.score(trainer.test_dataset)
     check_saved_model(trainer, run.model)
     finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output))
     if trainer.is_world_process_zero():
@@ -142,7 +142,7 @@ def write_extras(
 
     mistakes = sample = None
     if predictions is not None:
-        attempt(folder.predictions.name, lambda: write_whole(folder.predictions, predictions.to_csv()))
+        attempt(folder.predictions.name, lambda: write_whole(folder.predictions, predictions.to_text()))
     if splits is not None:
         if predictions is not None:
             mistakes = attempt("gallery of mistakes", lambda: task.mistakes(predictions, splits.test))
@@ -239,9 +239,14 @@ def detailed_scores(predictions: PredictionOutput, label_names: list[str], prefi
 
 def predictions_of(output: PredictionOutput, split: ImageSplit) -> Predictions:
     """What the Trainer predicted for the rows of a split, in their order; several ranks give it in another one."""
-    top_ids, confidence, _, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
+    top_ids, confidence, _, *probabilities, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
     order = np.argsort(rows)
-    labels = np.asarray(output.label_ids)[order]
     return Predictions(
-        split.label_names, labels, top_ids[order, 0], confidence[order], split.row_numbers(), split.file_names()
+        label_names=split.label_names,
+        labels=np.asarray(output.label_ids)[order],
+        predicted=top_ids[order, 0],
+        confidence=confidence[order],
+        rows=split.row_numbers(),
+        files=split.file_names(),
+        probabilities=probabilities[0][order] if probabilities else None,
     )

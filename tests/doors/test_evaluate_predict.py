@@ -55,6 +55,32 @@ def test_evaluate_prints_a_table_and_csv_and_scores_the_other_splits(run_folder,
     assert row["rows"] == "19"
 
 
+def test_evaluate_writes_a_row_for_each_image_in_the_shape_of_the_runs_own(run_folder, tmp_path, capsys):
+    for split, ending in (("test", "csv"), ("validation", "jsonl")):
+        output = tmp_path / f"rows.{ending}"
+        scores, said = scored(capsys, run_folder, "--split", split, "--output", output, "--probabilities")
+        assert f"{output}: the predictions for {scores['rows']} rows" in said
+        text = output.read_text()
+        rows = list(csv.DictReader(io.StringIO(text)) if ending == "csv" else map(json.loads, text.splitlines()))
+        assert len(rows) == scores["rows"]
+        assert sum(row["label"] == row["predicted"] for row in rows) == round(scores["accuracy"] * len(rows))
+        for row in rows:
+            of_all = (
+                row["probabilities"]
+                if "probabilities" in row
+                else {name: row[f"p({name})"] for name in ("blue", "red")}
+            )
+            assert max(map(float, of_all.values())) == pytest.approx(float(row["confidence"]), abs=1e-6)
+            assert row["file"].startswith("test/" if split == "test" else "train/")
+    own = list(csv.DictReader(io.StringIO((run_folder / "predictions.csv").read_text())))
+    again = list(csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text())))
+    assert [{name: row[name] for name in own[0]} for row in again] == own
+    with pytest.raises(UserError, match="exists already"):
+        evaluate.main([str(run_folder), "--output", str(tmp_path / "rows.csv")])
+    with pytest.raises(UserError, match="--output FILE"):
+        evaluate.main([str(run_folder), "--probabilities"])
+
+
 def test_evaluate_matches_classes_by_name_and_refuses_unknown_ones(run_folder, photos, capsys):
     for split in ("train", "test"):
         (photos / split / "blue").rename(photos / split / "zebra")

@@ -20,7 +20,7 @@ def predictions(**more) -> Predictions:
 
 def test_predictions_survive_their_file_with_the_names_of_their_classes(tmp_path):
     path = tmp_path / "predictions.csv"
-    path.write_text(predictions(files=["test/a.png", "@b.png"]).to_csv(), encoding="utf-8", newline="")
+    path.write_text(predictions(files=["test/a.png", "@b.png"]).to_text(), encoding="utf-8", newline="")
     assert path.read_text().splitlines() == [
         "row,file,label,predicted,confidence",
         "7,test/a.png,dog,dog,0.250000",
@@ -39,7 +39,7 @@ def test_a_file_of_an_earlier_version_has_numbers_and_is_read_and_written_in_the
     again = Predictions.load(path, NAMES)
     assert (again.labels.tolist(), again.predicted.tolist()) == ([2, 0], [2, 1])
     split = make_split(noise(*[(8, 8)] * 6)).select(np.array([5, 3]))
-    assert again.of(split).to_csv().splitlines()[1:] == ["5,,dog,dog,0.250000", "3,,cat,'=1+1,0.500000"]
+    assert again.of(split).to_text().splitlines()[1:] == ["5,,dog,dog,0.250000", "3,,cat,'=1+1,0.500000"]
 
 
 @pytest.mark.parametrize(
