@@ -22,8 +22,10 @@ Serve a small web page to drop an image on.
 
 Only this machine can reach the page. Needs Gradio: pip install "hf_accel[demo]"."""
 
-# With these Gradio would serve the page, or files of this machine, to others.
-OPENING_VARIABLES = ("GRADIO_SHARE", "GRADIO_SERVER_NAME", "GRADIO_ALLOWED_PATHS", "GRADIO_MCP_SERVER")
+# Others decide where Gradio listens, which files of this machine it serves, and whether it shares the page: a variable that
+# was set for another program must not open this one.
+KEPT_VARIABLES = ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE", "GRADIO_BLOCKED_PATHS", "GRADIO_SERVER_PORT",
+                  "GRADIO_NUM_PORTS", "GRADIO_ANALYTICS_ENABLED")  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         document = {"space": str(args.space), "command": command}
         print_result(args, document, f"{args.space}: a Space. Try it with: {command}", str(args.space))
         return 0
-    for name in OPENING_VARIABLES:
-        os.environ.pop(name, None)
+    for name in [name for name in os.environ if name.startswith("GRADIO_") and name not in KEPT_VARIABLES]:
+        del os.environ[name]
     # Gradio reads it on import, and would otherwise ask its own server at each start.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from hf_accel.hub.space_app import CSS, LARGEST_UPLOAD, build_page
@@ -54,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         share=False,
         css=CSS,
         max_file_size=LARGEST_UPLOAD,
+        show_error=True,
         quiet=True,
         prevent_thread_lock=True,
     )
