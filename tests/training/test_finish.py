@@ -1,8 +1,10 @@
 """The end of a run: model and scores are saved first, and the page or the card may fail without costing the run."""
 
+import csv
 import json
 import re
 import shutil
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,14 @@ def test_what_is_shared_of_a_run_names_no_folder_of_this_machine(trained, name):
     assert str(trained.parent) not in text
     assert str(Path.home()) not in text
     assert trained.parent.name not in text
+
+
+def test_the_page_names_a_mistake_by_the_file_that_predictions_csv_has(trained):
+    shown = re.findall(r'class="where">([^<]+)', (trained / "report.html").read_text(encoding="utf-8"))
+    with open(trained / "predictions.csv", encoding="utf-8", newline="") as file:
+        wrong = {row["file"] for row in csv.DictReader(file) if row["label"] != row["predicted"]}
+    assert wrong
+    assert {unescape(name) for name in shown} == wrong
 
 
 def test_the_page_links_to_every_file_of_the_run(trained):
