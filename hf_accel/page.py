@@ -50,12 +50,12 @@ def write_again(run: FinishedRun) -> list[str]:
     from hf_accel.tasks.predictions import Predictions
     from hf_accel.training.finish import write_extras
 
-    predictions = None
+    predictions, splits = None, splits_of(run)
     try:
-        predictions = Predictions.load(run.folder.predictions)
+        predictions = Predictions.load(run.folder.predictions, run.report.data.labels)
+        predictions = predictions if splits is None else predictions.of(splits.test)
     except (OSError, ValueError) as error:
         logger.warning("no gallery of mistakes: %s", error)
-    splits = splits_of(run)
     if splits is None:
         return write_extras(run, predictions, splits=None, model=None, processor=None)
     loaded = TASKS[run.recipe.model.task].load_trained(run.folder.model)

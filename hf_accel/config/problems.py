@@ -34,7 +34,7 @@ def recipe_problems(where: str, raw: dict[str, Any]) -> list[str]:
         problem = folder_name_problem(raw[key]) if raw.get(key) is not None else None
         problems += [f"{where}: {key} is {shown(raw[key])}, {problem}"] if problem else []
     problems += _patch_problems(where, raw)
-    for section in SECTIONS:
+    for section in ("model", "data"):
         if not isinstance(raw.get(section), dict) or not raw[section].get("name"):
             problems.append(f"{where}: {section}.name is missing, expected the name of a {section}")
     problems += contradictions(where, raw)

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from hf_accel.config.problems import NAMES_OF_ONE_RUN, patch_form_problem, recipe_problems, shown, variants_of
-from hf_accel.config.sections import SECTIONS, DataSettings, ModelSettings
+from hf_accel.config.sections import SECTIONS, DataSettings, ModelSettings, PushSettings
 from hf_accel.config.training import training_settings
 from hf_accel.config.yaml_text import dump_yaml, parse_yaml
 from hf_accel.errors import UserError, did_you_mean
@@ -43,6 +43,7 @@ class Recipe:
     training: dict[str, Any]  # TrainingArguments, name for name
     # the name joined by the model or data set that an override names: runs of two data sets need two folders
     output_name: str | None = field(default=None, compare=False)
+    push: PushSettings = field(default_factory=PushSettings, compare=False)  # nothing that is trained depends on it
 
     @property
     def output_dir(self) -> Path:
@@ -54,6 +55,8 @@ class Recipe:
         values = asdict(self)
         if self.output_name is None:
             del values["output_name"]
+        if self.push == PushSettings():
+            del values["push"]
         return values
 
     def write(self, path: Path) -> None:
@@ -105,6 +108,7 @@ class RecipeFile:
             data=TypeAdapter(DataSettings).validate_python(raw["data"]),
             training=_training(raw.get("training") or {}),
             output_name=_output_name(str(raw["name"]), before, overrides or {}),
+            push=TypeAdapter(PushSettings).validate_python(raw.get("push", {})),
         )
 
 

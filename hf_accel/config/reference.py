@@ -106,7 +106,8 @@ def recipe_reference() -> str:
 def _sections() -> Iterator[tuple[str, Schema]]:
     for section in SECTIONS:
         yield section, section_schema(section)
-    yield "data.augment", known_settings(section_schema("data"))["augment"]
+        if section == "data":
+            yield "data.augment", known_settings(section_schema("data"))["augment"]
 
 
 def _settings_table(section: str) -> str:

@@ -1,4 +1,4 @@
-"""The settings of `model:` and `data:`. Type, choices, range, default and meaning of a setting stand at its field.
+"""The settings of `model:`, `data:` and `push:`. Type, choices, range, default and meaning of a setting stand at its field.
 
 The checks at load, the JSON Schema of `hf-accel recipe schema` and docs/recipe.md are made from these fields.
 `training:` is TrainingArguments, name for name: see config/training.py.
@@ -264,7 +264,19 @@ class DataSettings:
     )
 
 
-SECTIONS: dict[str, type] = {"model": ModelSettings, "data": DataSettings}
+@dataclass(frozen=True, config=_KNOWN_ONLY)
+class PushSettings:
+    """What of a run is published with its model; `training.push_to_hub` and `hf-accel push` publish it."""
+
+    examples: StrictBool | None = Field(
+        default=None,
+        description="Whether three test images, with the model's answers, are published with the model; null: only those of "
+        "a data set that is public, never those of a local folder.",
+        examples=[True],
+    )
+
+
+SECTIONS: dict[str, type] = {"model": ModelSettings, "data": DataSettings, "push": PushSettings}
 
 
 def choices(setting: str) -> tuple[str, ...]:

@@ -20,13 +20,21 @@ PLATEAU = ("reduce_lr_on_plateau", "greedy")
 TENTH = 0.1  # of all steps
 
 
-def selection_defaults(where: str, asked: dict[str, Any], has_validation: bool) -> Reasons:
+def selection_defaults(
+    where: str,
+    asked: dict[str, Any],
+    has_validation: bool,
+    has_own_metrics: bool = False,
+    has_standard_metrics: bool = True,
+) -> Reasons:
     """The defaults of evaluation, saving and selection that follow from what was asked.
 
     Args:
         where: the recipe, for messages.
         asked: the `training:` of the recipe.
         has_validation: whether there are rows to select by.
+        has_own_metrics: whether a caller computes metrics of any name.
+        has_standard_metrics: whether those of `METRICS` are computed; False: the loss alone.
     Returns:
         Only arguments that were not asked for, each with its value and the reason.
     Raises:
@@ -40,7 +48,7 @@ def selection_defaults(where: str, asked: dict[str, Any], has_validation: bool) 
         _refuse_without_scores(where, asked)
         values["load_best_model_at_end"] = (False, "the validation rows are not scored, so nothing selects")
     else:
-        values |= _best_model(where, asked, chosen)
+        values |= _best_model(where, asked, chosen, has_own_metrics, METRICS if has_standard_metrics else ("loss",))
     return {name: value for name, value in values.items() if name not in asked}
 
 
@@ -128,15 +136,18 @@ def _strategies(asked: dict[str, Any]) -> Reasons:
     return values
 
 
-def _best_model(where: str, asked: dict[str, Any], chosen: dict[str, Any]) -> Reasons:
-    metric = asked.get("metric_for_best_model") or "accuracy"
+def _best_model(
+    where: str, asked: dict[str, Any], chosen: dict[str, Any], has_own_metrics: bool, computed: tuple[str, ...]
+) -> Reasons:
+    metric = asked.get("metric_for_best_model") or computed[0]
     name = metric.removeprefix("eval_")
-    if name not in METRICS:
+    is_own = has_own_metrics and name not in computed
+    if name not in computed and not is_own:
         raise UserError(
             f"{where}: training.metric_for_best_model is {metric!r}, which is not computed here. "
-            f"{did_you_mean(name, list(METRICS))}"
+            f"{did_you_mean(name, list(computed))}"
         )
-    greater = name != "loss"
+    greater = asked.get("greater_is_better", not name.endswith("loss")) if is_own else name != "loss"
     better = "higher" if greater else "lower"
     if asked.get("greater_is_better", greater) != greater:
         raise UserError(
@@ -144,7 +155,7 @@ def _best_model(where: str, asked: dict[str, Any], chosen: dict[str, Any]) -> Re
             "so the worst checkpoint would be kept. Leave greater_is_better out."
         )
     values: Reasons = {
-        "metric_for_best_model": ("accuracy", "accuracy on the validation rows selects"),
+        "metric_for_best_model": (computed[0], f"{computed[0]} on the validation rows selects"),
         "greater_is_better": (greater, f"a {better} {name} is better"),
     }
     problem = _why_nothing_to_load(chosen)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import datasets
 import numpy as np
 
+from hf_accel.data.given_rows import GivenRows
 from hf_accel.data.images import MAX_PIXELS, UnreadableImageError, decode_image
 from hf_accel.errors import UserError
 
@@ -21,9 +24,9 @@ _MOST_TRIED = 20  # images of the same class, to replace one that became unreada
 class ImageSplit:
     """The rows of one split, nothing decoded."""
 
-    dataset: datasets.Dataset  # its image column is Image(decode=False): {"bytes", "path"}
+    dataset: datasets.Dataset | GivenRows  # its image column is Image(decode=False): {"bytes", "path"}
     image_column: str
-    labels: np.ndarray  # (N,) int64
+    labels: np.ndarray  # (N,) int64; all -1 where they are not known, in rows that are only predicted
     label_names: list[str]
     source: str  # for messages: "data/cifar10, train split"
     fingerprint: str  # changes with the content and with the rows selected
@@ -31,10 +34,25 @@ class ImageSplit:
     max_pixels: int | None = MAX_PIXELS  # width x height from which an image counts as unreadable
     were_readable: bool = False  # the unreadable images were left out when the split was loaded
     has_stand_ins: bool = False  # an image that became unreadable since then is replaced by one of its class
+    folder: Path | None = None  # of the data, if it is one on this machine
     content: np.ndarray | None = None  # (N,) uint64, equal for equal files; kept only while splits are made
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def is_labelled(self) -> bool:
+        return not len(self.labels) or bool(self.labels.max() >= 0)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether a row has the same pixels whenever it is read, so that they can be kept."""
+        return not isinstance(self.dataset, GivenRows) or self.dataset.is_fixed
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the rows are tensors that the model takes as they are, instead of images."""
+        return isinstance(self.dataset, GivenRows) and self.dataset.is_prepared
 
     def read(self, row: int) -> np.ndarray:
         """Pixels of one row, (H, W, 3) uint8 RGB, upright.
@@ -64,6 +82,22 @@ class ImageSplit:
         original = int(row) if self.rows is None else int(self.rows[row])
         name = f" ({encoded['path']})" if encoded["path"] else ""
         return f"row {original}{name} of {self.source}"
+
+    def row_numbers(self) -> np.ndarray:
+        """(N,) int64: the row of each image in the data set."""
+        return np.arange(len(self)) if self.rows is None else self.rows
+
+    def file_names(self) -> list[str | None]:
+        """The file of each image, relative to the folder of the data; None where an image has none.
+
+        Reports hold them, so a file elsewhere is named without its folder, which belongs to this machine.
+        """
+        if isinstance(self.dataset, GivenRows):
+            return [None] * len(self)
+        column = f"{self.image_column}.path"
+        paths = self.dataset.flatten().select_columns([column])[:][column]
+        roots = [] if self.folder is None else [os.path.abspath(self.folder), os.path.realpath(self.folder)]
+        return [_relative_name(path, roots) if path else None for path in paths]
 
     def select(self, rows: np.ndarray) -> ImageSplit:
         """The split that has only these rows, in this order."""
@@ -98,3 +132,11 @@ class ImageSplit:
 
     def _unreadable(self, row: int, error: UnreadableImageError, advice: str) -> UserError:
         return UserError(f"{self.where(row)}: cannot be read as an image: {error.reason}. {advice}")
+
+
+def _relative_name(path: str, roots: list[str]) -> str:
+    for root in roots:
+        inside = root.rstrip(os.sep) + os.sep
+        if path.startswith(inside):
+            return path.removeprefix(inside)
+    return Path(path).name if os.path.isabs(path) else path

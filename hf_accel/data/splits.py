@@ -12,9 +12,10 @@ import json
 import logging
 import os
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -110,17 +111,43 @@ def load_splits(settings: DataSettings, seed: int, selection: bool = True) -> Sp
     Raises:
         UserError: the data cannot be found, understood or divided, or has one class only.
     """
-    source = open_source(settings)
+    return splits_of_source(open_source(settings), settings, seed, selection)
+
+
+def splits_of_source(
+    source: Source,
+    settings: DataSettings,
+    seed: int,
+    selection: bool = True,
+    name_classes: Callable[[list[str]], list[str]] = list,
+) -> Splits:
+    """`load_splits` of tables that are open.
+
+    Args:
+        name_classes: the classes that the train split names -> the same in the order of their numbers.
+    """
     if "train" not in source.parts:
         raise UserError(
             f"data.name {settings.name}: has no train split, only {', '.join(sorted(source.names.values()))}. Expected a "
             "split named train."
         )
     train = source.parts["train"]
-    label_map = LabelMap.of(train, find_columns(train, settings)[1])
-    if len(label_map.names) < 2:
-        raise _single_class(settings, label_map.names)
-    parts, notes = _label(source, settings, label_map)
+    found = LabelMap.of(train, find_columns(train, settings)[1])
+    if len(found.names) < 2:
+        raise _single_class(settings, found.names)
+    parts, notes = _label(source, settings, LabelMap(name_classes(found.names)))
+    return splits_of_parts(parts, settings, seed, selection, notes)
+
+
+def splits_of_parts(
+    parts: dict[str, ImageSplit], settings: DataSettings, seed: int, selection: bool, notes: list[str]
+) -> Splits:
+    """The second half of `load_splits`: which of the labelled rows train, select and score.
+
+    Args:
+        parts: the data's own splits by role; `train` is one of them.
+        notes: on how they were read.
+    """
     _refuse_single_class(parts["train"], settings)
     chosen = _choose_rows(parts, settings, seed, selection, notes)
     skipped: list[str] = []
@@ -238,6 +265,7 @@ def _fingerprint(part: ImageSplit) -> str:
 def _label(source: Source, settings: DataSettings, label_map: LabelMap) -> tuple[dict[str, ImageSplit], list[str]]:
     """Every part with its class numbers; empty and unlabelled ones are left out, and a note says so."""
     parts, notes = {}, list(source.notes)
+    folder = Path(settings.name).expanduser()
     for role, table in source.parts.items():
         image_column, label_column = find_columns(table, settings)
         column = read_column(table, label_column)
@@ -259,6 +287,7 @@ def _label(source: Source, settings: DataSettings, label_map: LabelMap) -> tuple
             source=where,
             fingerprint=hashlib.sha256(content.encode()).hexdigest(),
             max_pixels=settings.max_pixels,
+            folder=folder if folder.is_dir() else None,
             content=numbers,
         )
         _refuse_unknown_labels(part, table, label_column)

@@ -17,7 +17,7 @@ from hf_accel.hub.card_text import card_body
 from hf_accel.hub.examples import read_examples
 from hf_accel.hub.notebook import notebook_text
 from hf_accel.hub.provenance import Source, base_model, data_set
-from hf_accel.hub.publication import PLOTS, cleaned_report, is_local
+from hf_accel.hub.publication import BESIDE_MODEL, PLOTS, cleaned_report, is_local
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder
@@ -31,19 +31,19 @@ def write_card(run: FinishedRun) -> Path:
     folder, recipe = run.folder, run.recipe
     report, config = cleaned_report(run), model_config(folder)
     base, data = base_model(recipe), data_set(recipe)
-    metadata = card_metadata(report, recipe, config, base, data, examples=read_examples(folder))
+    metadata = card_metadata(report, recipe, config, base, data, examples=read_examples(folder, recipe))
     plots = [
-        path.relative_to(folder.path).as_posix() for pattern in PLOTS for path in sorted(folder.path.glob(pattern))
+        BESIDE_MODEL + path.relative_to(folder.path).as_posix()
+        for pattern in PLOTS
+        for path in sorted(folder.path.glob(pattern))
     ]
     body = card_body(report, recipe, base, data, needs_package=needs_package(config), plots=plots)
     return write_whole(folder.card, f"---\n{metadata.to_yaml()}\n---\n\n{body}")
 
 
-def write_notebook(run: FinishedRun) -> Path | None:
-    """Write `model/notebook.ipynb` of a run; returns its path, None where the task has none."""
+def write_notebook(run: FinishedRun) -> Path:
+    """Write `model/notebook.ipynb` of a run; returns its path."""
     folder, recipe = run.folder, run.recipe
-    if recipe.model.task != "image-classification":
-        return None
     text = notebook_text(
         recipe,
         data_set(recipe).name,
@@ -87,6 +87,8 @@ def card_metadata(
         datasets=[data.name] if data.on_hub else None,
         metrics=["accuracy", "f1"],
         widget=examples or None,
+        # without examples the Hub's widget would offer pictures of its own, of classes that the model does not know
+        inference=None if examples else False,
         model_name=report.recipe if report.variant == "default" else f"{report.recipe}-{report.variant}",
         eval_results=_results(report, recipe, data) or None,
     )

@@ -16,17 +16,21 @@ from hf_accel.formatting import (
     format_quantity,
     format_score,
 )
-from hf_accel.hub.publication import CARD_PLACEHOLDER
+from hf_accel.hub.publication import BESIDE_MODEL, CARD_PLACEHOLDER
 from hf_accel.measure.paired import wilson_interval
 from hf_accel.report.plots import largest_confusions
 from hf_accel.report.run_report import RunReport
+from hf_accel.report.titles import run_title
 from hf_accel.tables import format_table, markdown_text
+from hf_accel.tasks.texts import TEXTS
 
 if TYPE_CHECKING:
     from hf_accel.hub.provenance import Source
 
 FOLDED_FROM_CLASSES = 20  # a longer per-class table is folded
 CONFUSIONS_SHOWN = 5
+PLOT_TITLES = {"accuracy": "Validation accuracy", "confusion": "Confusion matrix",
+               "per_class": "Precision, recall and F1 by class", "step_time": "Where the time of a step goes"}  # fmt: skip
 
 
 def card_body(
@@ -37,7 +41,7 @@ def card_body(
     Args:
         base: None when the weights were trained from scratch.
         needs_package: the model loads only after `import hf_accel.cifar_nets`.
-        plots: paths of images in the repository.
+        plots: paths of images, relative to the card.
     """
     sections = [
         _summary(report, recipe, base, data),
@@ -55,16 +59,17 @@ def card_body(
 
 
 def _summary(report: RunReport, recipe: Recipe, base: Source | None, data: Source) -> str:
-    name = report.recipe if report.variant == "default" else f"{report.recipe} ({report.variant})"
+    title = run_title(recipe.model.name, data.name, len(report.data.labels))
+    name = report.recipe if report.variant == "default" else f"{report.recipe}, variant {report.variant}"
     what = f"{_link(base)}, fine-tuned" if base else f"`{recipe.model.name}`, trained from random weights"
-    text = f"# {name}\n\n{what} on {_link(data, 'datasets/')}, {format_count(len(report.data.labels))} classes."
+    text = f"# {markdown_text(title)}\n\n{what} on {_link(data, 'datasets/')}, {format_count(len(report.data.labels))} classes."
     if report.test is not None:
         how = ", with test-time augmentation" if report.has_several_views else ""
         text += (
             f" **Accuracy {format_score(report.test.accuracy)}, macro F1 {format_score(report.test.f1_macro)}** on "
             f"{format_count(report.data.test_rows)} test images{how}."
         )
-    return text
+    return f"{text} Recipe: {markdown_text(name)}."
 
 
 def _link(source: Source, prefix: str = "") -> str:
@@ -73,20 +78,15 @@ def _link(source: Source, prefix: str = "") -> str:
 
 def _usage(recipe: Recipe, needs_package: bool) -> str:
     lines = ["import hf_accel.cifar_nets  # registers the network; pip install hf_accel"] if needs_package else []
-    example = '"photo.jpg"' if recipe.model.task == "image-classification" else '"some text"'
+    texts = TEXTS[recipe.model.task]
     lines += [
         "from transformers import pipeline",
         "",
         f'classify = pipeline("{recipe.model.task}", model="{CARD_PLACEHOLDER}")',
-        f"print(classify({example}))",
+        f"print(classify({texts.example}))",
     ]
-    text = "## Use it\n\n```python\n" + "\n".join(lines) + "\n```"
-    if recipe.model.task == "image-classification":
-        text += (
-            "\n\n[notebook.ipynb](notebook.ipynb) loads the model, predicts, repeats the evaluation and continues the training. "
-            f"`hf-accel demo {CARD_PLACEHOLDER}` opens a page to drop images on."
-        )
-    return text
+    code = "\n".join(lines)
+    return f"## Use it\n\n```python\n{code}\n```\n\n{texts.usage.replace('MODEL', CARD_PLACEHOLDER)}"
 
 
 def _results(report: RunReport) -> str:
@@ -137,7 +137,8 @@ def _per_class(report: RunReport) -> str:
 def _plots(plots: list[str]) -> str:
     if not plots:
         return ""
-    titles = [PurePosixPath(name).stem.replace("_", " ").capitalize() for name in plots]
+    stems = [PurePosixPath(name).stem for name in plots]
+    titles = [PLOT_TITLES.get(stem, stem.replace("_", " ").capitalize()) for stem in stems]
     pictures = (f"{title}:\n\n![{title}]({name})" for title, name in zip(titles, plots, strict=True))
     return "### Plots\n\n" + "\n\n".join(pictures)
 
@@ -164,7 +165,7 @@ def _training(report: RunReport) -> str:
         ("Compilation, not in that time", _known(format_duration, train.compile_seconds)),
         ("Images per second, optimisation only", _known(format_quantity, train.images_per_second)),
         ("Waiting for data", _known(format_percent, train.data_wait_fraction)),
-        ("Peak memory on the device", _known(format_gib, train.peak_memory_gib)),
+        *((f"Peak memory {where}", format_gib(gib)) for gib, where in train.memory_figures),
         ("Energy, as the device measured it", _known(format_energy, train.energy_joules)),
         ("Final training loss", _known(format_score, train.final_loss)),
     ]
@@ -206,8 +207,11 @@ def _origin(base: Source | None) -> str:
 
 def _again(report: RunReport) -> str:
     command = report.environment.get("command")
-    text = "## Train it again\n\n```\nhf-accel train --recipe recipe.yaml\n```\n\n[recipe.yaml](recipe.yaml) holds every setting"
-    text += " and [report.json](report.json) every figure"
+    text = "## Train it again\n\n```\nhf-accel train --recipe recipe.yaml\n```\n\n"
+    text += (
+        f"[recipe.yaml]({BESIDE_MODEL}recipe.yaml) holds every setting and [report.json]({BESIDE_MODEL}report.json) "
+    )
+    text += "every figure"
     return text + (f". It was trained by `{command}`." if command else ".")
 
 

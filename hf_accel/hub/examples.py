@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.files import write_whole
-from hf_accel.hub.publication import is_local
+from hf_accel.hub.publication import publishes_examples
 from hf_accel.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -17,21 +18,19 @@ if TYPE_CHECKING:
 ANSWERS = "examples.json"
 EXAMPLE_SIDE = 512  # the most pixels of an example's longer side
 
-# The Hub itself shows these for image classifiers: whether to publish pictures of a local folder is up to the user.
-PUBLIC_PICTURES = "https://huggingface.co/datasets/mishig/sample_images/resolve/main/{}.jpg"
-
 
 def write_examples(folder: RunFolder, recipe: Recipe, examples: Iterable[Example]) -> None:
     """Keep examples with the model's answers in `model/examples/`, for the card and the demo page.
 
-    Nothing of a local folder is kept: its pictures may be private, and a push would publish them. The examples are not
-    read then.
+    Where the recipe does not publish examples, none is read or kept: a push would publish it.
     """
-    if is_local(recipe.data.name):
+    if folder.examples.is_dir():
+        shutil.rmtree(folder.examples)
+    if not publishes_examples(recipe):
         return
     from PIL import Image
 
-    folder.examples.mkdir(exist_ok=True)
+    folder.examples.mkdir()
     entries = []
     for number, example in enumerate(examples, start=1):
         image = Image.fromarray(example.image)
@@ -42,12 +41,9 @@ def write_examples(folder: RunFolder, recipe: Recipe, examples: Iterable[Example
     write_whole(folder.examples / ANSWERS, json.dumps(entries, indent=2))
 
 
-def read_examples(folder: RunFolder) -> list[dict[str, Any]]:
-    """Entries of the card's `widget` list: the run's own examples, or public pictures where it has none."""
+def read_examples(folder: RunFolder, recipe: Recipe) -> list[dict[str, Any]]:
+    """Entries of the card's `widget` list; empty where the run has no examples, or does not publish them."""
     kept = folder.examples / ANSWERS
-    if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
-    return [
-        {"src": PUBLIC_PICTURES.format(name), "example_title": name.capitalize()}
-        for name in ("tiger", "teapot", "palace")
-    ]
+    if not kept.is_file() or not publishes_examples(recipe):
+        return []
+    return json.loads(kept.read_text(encoding="utf-8"))

@@ -16,6 +16,8 @@ import jinja2
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.sections import DataSettings
+from hf_accel.report.titles import run_title
+from hf_accel.tasks.texts import TEXTS
 
 
 def notebook_text(recipe: Recipe, data_name: str, needs_package: bool, local_data: bool, has_examples: bool) -> str:
@@ -33,8 +35,8 @@ def notebook_text(recipe: Recipe, data_name: str, needs_package: bool, local_dat
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = templates.get_template("notebook.py.jinja").render(
-        name=recipe.name,
+    text = templates.get_template(TEXTS[recipe.model.task].notebook).render(
+        title=run_title(recipe.model.name, data_name, 0),
         data=json.dumps(data_name, ensure_ascii=False),  # a string literal of Python, too
         data_flags=_data_flags(recipe),
         needs_package=needs_package,

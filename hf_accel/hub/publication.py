@@ -24,13 +24,14 @@ from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+EXAMPLES = "examples/*.png"
 MODEL_FILES = (
     *WEIGHTS,
     "config.json",
     "preprocessor_config.json",
     "processor_config.json",
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model"),
-    *("README.md", "notebook.ipynb", "examples/*.png"),
+    *("README.md", "notebook.ipynb", EXAMPLES),
 )
 PLOTS = ("*.png", "*.svg", "plots/*.png", "plots/*.svg")
 TEXT_SUFFIXES = (".json", ".md", ".ipynb", ".svg")
@@ -38,6 +39,7 @@ SECRET_SETTING = "hub_token"
 
 # How the card and the notebook name the model until it has an id on the Hub.
 CARD_PLACEHOLDER = "path/to/this/folder"
+BESIDE_MODEL = "../"  # begins the card's links to files of the run that are not in the model's folder
 NOTEBOOK_PLACEHOLDER = 'MODEL = \\".\\"'
 
 
@@ -45,7 +47,8 @@ def published_files(run: FinishedRun, repo_id: str) -> dict[str, bytes | Path]:
     """Everything of a run that is uploaded: path in the repository -> the cleaned text, or the file to read."""
     folder, texts = run.folder, PrivateTexts(run.folder.path, run.recipe)
     paths: dict[str, Path] = {}
-    for root, patterns in ((folder.model, MODEL_FILES), (folder.path, PLOTS)):
+    model_files = [pattern for pattern in MODEL_FILES if pattern != EXAMPLES or publishes_examples(run.recipe)]
+    for root, patterns in ((folder.model, model_files), (folder.path, PLOTS)):
         for pattern in patterns:
             paths |= {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern))}
     files: dict[str, bytes | Path] = {**paths}
@@ -53,7 +56,8 @@ def published_files(run: FinishedRun, repo_id: str) -> dict[str, bytes | Path]:
         if path.suffix in TEXT_SUFFIXES:
             text = path.read_text(encoding="utf-8")
             if name == folder.card.name:
-                text = text.replace(CARD_PLACEHOLDER, repo_id)
+                # in a repository, what lies next to the folder of the model lies next to the card
+                text = text.replace(CARD_PLACEHOLDER, repo_id).replace(f"]({BESIDE_MODEL}", "](")
             if name == folder.notebook.name:
                 text = text.replace(NOTEBOOK_PLACEHOLDER, f'MODEL = \\"{repo_id}\\"')
             files[name] = texts.removed_from(text).encode()
@@ -62,9 +66,13 @@ def published_files(run: FinishedRun, repo_id: str) -> dict[str, bytes | Path]:
         written = RunFolder(scratch)
         for path in (written.report, written.history):
             files[path.name] = texts.removed_from(path.read_text(encoding="utf-8")).encode()
-    settings = texts.clean(run.recipe.to_dict())
-    files[folder.recipe.name] = dump_yaml(settings).encode()
+    files[folder.recipe.name] = cleaned_recipe(run).encode()
     return files
+
+
+def cleaned_recipe(run: FinishedRun) -> str:
+    """The run's recipe as YAML, as it may be shown to anyone."""
+    return dump_yaml(PrivateTexts(run.folder.path, run.recipe).clean(run.recipe.to_dict()))
 
 
 def cleaned_report(run: FinishedRun) -> RunReport:
@@ -79,6 +87,12 @@ def cleaned_report(run: FinishedRun) -> RunReport:
         model=replace(report.model, name=texts.clean(report.model.name)),
         train=replace(report.train, compile_failure=texts.clean(report.train.compile_failure)),
     )
+
+
+def publishes_examples(recipe: Recipe) -> bool:
+    """Whether test images may be published: pictures of a local folder only if the recipe says so, they may be private."""
+    asked = recipe.push.examples
+    return not is_local(recipe.data.name) if asked is None else asked
 
 
 def is_local(name: str) -> bool:

@@ -35,6 +35,7 @@ class ImageBatches(Dataset):
         sides: Callable[[int], int] | None = None,
     ) -> None:
         self.labels = np.asarray(split.labels, dtype=np.int64)
+        self.is_labelled = split.is_labelled
         self.pixels = pixels
         self.partners = partners
         self.sides = sides
@@ -48,10 +49,10 @@ class ImageBatches(Dataset):
         Args:
             indices: `epoch * len(self) + row`; plain rows are epoch 0.
         Returns:
-            labels, rows and epochs (B,) int64; pixels (B, H, W, 3) uint8 unless they are on the device; sizes (B, 2)
-            int64 where the images differ in size; the same with `partner_` before the name where there are partners
-            (no partner_epochs: they are those of the batch); side, a number, where there are `sides`: a batch is of one
-            epoch.
+            rows, epochs and, where the split has them, labels (B,) int64; pixels (B, H, W, 3) uint8 unless they are on the
+            device; sizes (B, 2) int64 where the images differ in size; the same with `partner_` before the name where there
+            are partners (no partner_epochs: they are those of the batch); side, a number, where there are `sides`: a batch
+            is of one epoch.
         """
         epochs, rows = np.divmod(np.asarray(indices, dtype=np.int64), len(self))
         batch: dict[str, Any] = {"epochs": torch.from_numpy(epochs), **self._read(rows, "")}
@@ -70,7 +71,9 @@ class ImageBatches(Dataset):
         return self.pixels.complete(batch)
 
     def _read(self, rows: np.ndarray, prefix: str) -> dict[str, Tensor]:
-        batch = {f"{prefix}rows": torch.from_numpy(rows), f"{prefix}labels": torch.from_numpy(self.labels[rows])}
+        batch = {f"{prefix}rows": torch.from_numpy(rows)}
+        if self.is_labelled:
+            batch[f"{prefix}labels"] = torch.from_numpy(self.labels[rows])
         if self.pixels.mode != "device":
             pixels, sizes = self.pixels.batch(rows)
             batch[f"{prefix}pixels"] = pixels

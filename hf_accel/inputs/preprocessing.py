@@ -109,6 +109,13 @@ class Preprocessing:
         image = resize_image(image, height, width, self.interpolation, self.resizer)
         return image[top : top + self.height, left : left + self.width]
 
+    def normalised(self, image: np.ndarray) -> torch.Tensor:
+        """(H, W, 3) uint8 -> the model's input, (3, height, width) float32."""
+        pixels = torch.from_numpy(np.array(self.apply(image))).permute(2, 0, 1)
+        pixels = pixels.flip(0) if self.bgr else pixels
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return (pixels.float() / 255 - mean) / std
+
     def _undo(self, pixel_values: np.ndarray) -> np.ndarray:
         """(3, H, W) float32, normalised -> (H, W, 3) uint8, RGB."""
         levels = pixel_values.transpose(1, 2, 0) * np.array(self.std, np.float32) + np.array(self.mean, np.float32)

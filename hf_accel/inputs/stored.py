@@ -157,6 +157,8 @@ def stored_for_model(split: ImageSplit, preprocessing: Preprocessing) -> StoredI
 
     Originals of the model's size are never kept as they are: pixels of that size always mean "finished".
     """
+    if not split.is_fixed:  # the sizes may change, and all rows would be read to see them
+        return StoredImages(split, preprocessing=preprocessing)
     sizes = StoredImages(split).original_shapes()
     height, width = next(sizes)
     resized = preprocessing.resized(height, width) if preprocessing.processor is None else (0, 0)

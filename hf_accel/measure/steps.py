@@ -315,6 +315,9 @@ class MeasureCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         assert args.output_dir is not None  # upstream has a default
+        if state.is_hyper_param_search:  # a trial is not resumed, and its checkpoints are elsewhere
+            self.measurement.restart()
+            return
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         self.measurement.save(folder, self.resources.figures())
         self.measurement.restart()

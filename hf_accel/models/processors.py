@@ -36,7 +36,7 @@ def load_processor(
     except OSError:
         if not Path(name).is_dir() or type(config) not in IMAGE_PROCESSOR_MAPPING:
             raise
-        processor = _default_processor(config)
+        processor = default_processor(config)
         notes = [
             f"{name} has no preprocessor_config.json: the default of {config.model_type} is used ({_statistics(processor)})"
         ]
@@ -89,7 +89,8 @@ def _timm_processor(
     return processor, notes
 
 
-def _default_processor(config: PreTrainedConfig) -> BaseImageProcessor:
+def default_processor(config: PreTrainedConfig) -> BaseImageProcessor:
+    """The processor that transformers has for an architecture, at the size that the config states."""
     by_backend: Any = IMAGE_PROCESSOR_MAPPING[type(config)]  # annotated as a tuple upstream
     processor = by_backend["torchvision"]()
     side = config.to_dict().get("image_size")

@@ -7,26 +7,30 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from hf_accel.errors import UserError
+from hf_accel.models.plain import PlainClassifier
 
 
-def flops_per_image(model: PreTrainedModel, image_size: int | tuple[int, int], setting: str = "data.image_size") -> int:
+def flops_per_image(
+    model: PreTrainedModel, image_size: int | tuple[int, int], setting: str = "data.image_size", channels: int = 3
+) -> int:
     """Floating-point operations of one forward pass of one image, a multiply-add counted as two.
 
     Args:
         image_size: height and width in pixels, one number for a square.
         setting: the setting that asked for this size, for the message.
+        channels: of an image.
     Raises:
         UserError: the model cannot process such an image, or does not answer with one logit per class.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     try:
         with FlopCounterMode(display=False) as counter:
-            logits = _trial(model, size)
+            logits = _trial(model, size, channels)
     except Exception as error:  # whatever it is, training would meet it too
         raise UserError(_why_no_answer(model, size, setting, error)) from error
     if logits.shape != (1, model.config.num_labels):
         raise UserError(
-            f"model.name: {type(model).__name__} answers an image with {list(logits.shape[1:])} numbers, expected one for "
+            f"model.name: {_class_of(model)} answers an image with {list(logits.shape[1:])} numbers, expected one for "
             f"each of the {model.config.num_labels} classes. Choose another model."
         )
     return counter.get_total_flops()
@@ -54,8 +58,8 @@ def training_failure(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) ->
     return None
 
 
-def _trial(model: PreTrainedModel, size: tuple[int, int]) -> torch.Tensor:
-    """Logits of one black image in the shape in which training gives images, (1, 3, H, W)."""
+def _trial(model: PreTrainedModel, size: tuple[int, int], channels: int = 3) -> torch.Tensor:
+    """Logits of one black image in the shape in which training gives images, (1, C, H, W)."""
     device = next(model.parameters()).device
     was_training = model.training
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -64,7 +68,7 @@ def _trial(model: PreTrainedModel, size: tuple[int, int]) -> torch.Tensor:
         parameter.requires_grad_(False)
     try:
         with torch.no_grad():
-            return model(pixel_values=torch.zeros(1, 3, *size, device=device)).logits
+            return model(pixel_values=torch.zeros(1, channels, *size, device=device)).logits
     finally:
         for parameter in learned:
             parameter.requires_grad_(True)
@@ -87,9 +91,13 @@ def _why_no_answer(model: PreTrainedModel, size: tuple[int, int], setting: str, 
             "img_size, for several sizes dynamic_img_size: true; Hub ViT: image_size)."
         )
     return (
-        f"model.name: {type(model).__name__} cannot process a colour image of {pixels}, which is what training gives it "
+        f"model.name: {_class_of(model)} cannot process a colour image of {pixels}, which is what training gives it "
         f"({reason}). Expected a model that takes pixel_values of the shape (batch, 3, height, width)."
     )
+
+
+def _class_of(model: PreTrainedModel) -> str:
+    return type(model.network if isinstance(model, PlainClassifier) else model).__name__
 
 
 def _own_sizes(model: PreTrainedModel) -> set[tuple[int, int]]:

@@ -36,7 +36,9 @@ from hf_accel.formatting import (
     format_score,
 )
 from hf_accel.measure.paired import wilson_interval
+from hf_accel.report.next_commands import next_commands, place_below
 from hf_accel.report.plots import Plot, largest_confusions, run_plots
+from hf_accel.report.titles import run_title
 from hf_accel.runs.folder import RunFolder
 from hf_accel.tables import printable
 
@@ -46,42 +48,63 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LONGEST_SIDE = 176  # pixels of an image in the page: sharp on a dense screen at the 88 CSS pixels it is shown at
-MOST_IMAGES = 48  # per gallery, so that the page stays below 3 MB
+MISTAKE_SIDE = 256  # pixels: a mistake is shown at 160 CSS pixels or more, to be looked at
+SAMPLE_SIDE = 176  # sharp on a dense screen at the 88 CSS pixels it is shown at
+MOST_IMAGES = 24  # per gallery, so that the page stays below 3 MB
+MOST_CONFUSIONS = 10
+# What the page links to, relative to it, and what a reader finds there.
+LINKED = (("report.json", "every figure"), ("history.csv", "loss and learning rate by step"),
+          ("predictions.csv", "the prediction of every test image"), ("recipe.yaml", "every setting"),
+          ("model/README.md", "the model card"), ("model/notebook.ipynb", "load, predict, evaluate, train on"),
+          ("plots", "the plots as SVG"), ("log.txt", "what the run said"))  # fmt: skip
 
 
 def write_page(
-    folder: Path, report: RunReport, gallery: Sequence[GalleryItem] = (), sample: Sequence[GalleryItem] = ()
+    folder: Path,
+    report: RunReport,
+    gallery: Sequence[GalleryItem] = (),
+    sample: Sequence[GalleryItem] = (),
+    plots: dict[str, Plot] | None = None,
+    recipe_text: str | None = None,
 ) -> Path:
-    """Write the page of a run, and its plots as files.
-
-    A plot that cannot be drawn is left out, with a warning.
+    """Write the page of a run; it links to the files of the run that are there, so it is written last.
 
     Args:
-        folder: the run's folder; its `recipe.yaml` is shown when there is one.
-        report: the report to show.
+        folder: the folder of the run.
+        report: the report to show, fit to be published.
         gallery: the most confident mistakes, surest first.
         sample: images of the data set.
+        plots: as `draw_plots` returns them; None draws and saves them.
+        recipe_text: the recipe as YAML, fit to be published.
     Returns:
-        The path of `report.html`; the plots are `plots/*.svg` next to it.
+        The path of `report.html`.
     """
     run = RunFolder(folder)
-    plots = _drawn_plots(report, run.plots)
+    below = place_below(folder)
     return render(
         "run.html",
         run.page,
         report=report,
-        plots=plots,
+        title=run_title(report.model.name, report.data.name, len(report.data.labels)),
+        plots=draw_plots(report, run.plots) if plots is None else plots,
         tiles=run_tiles(report),
-        gallery=[_shown(item) for item in gallery[:MOST_IMAGES]],
-        sample=[_shown(item) for item in sample[:MOST_IMAGES]],
-        confusions=largest_confusions(report.test.confusion, report.data.labels, 10) if report.test else [],
-        recipe_text=run.recipe.read_text(encoding="utf-8") if run.recipe.is_file() else None,
+        gallery=[_shown(item, MISTAKE_SIDE) for item in gallery[:MOST_IMAGES]],
+        sample=[_shown(item, SAMPLE_SIDE) for item in sample[:MOST_IMAGES]],
+        confusions=largest_confusions(report.test.confusion, report.data.labels, MOST_CONFUSIONS)
+        if report.test
+        else [],
+        next_commands=next_commands(below or "."),
+        is_below=below is not None,
+        files=[(name, what) for name, what in LINKED if (run.path / name).exists()],
+        recipe_text=recipe_text,
     )
 
 
-def _drawn_plots(report: RunReport, folder: Path) -> dict[str, Plot]:
-    """Save the plots, and return those that can be drawn, by name."""
+def draw_plots(report: RunReport, folder: Path) -> dict[str, Plot]:
+    """Save the plots of a run as `folder/NAME.svg`, and return those that can be drawn, by name.
+
+    A plot that cannot be drawn is left out, with a warning.
+    """
     drawn = {}
     for name, plot in run_plots(report).items():
         try:
@@ -114,14 +137,10 @@ def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
     optional = (
         ("Training time", train.seconds, format_duration, steps),
         ("Images per second", train.images_per_second, format_quantity, "in training"),
-        ("Peak memory", train.peak_memory_gib, format_gib, "of the device"),
-        ("Peak memory", train.peak_anonymous_gib, format_gib, "of the process, anonymous"),
+        *(("Peak memory", gib, format_gib, where) for gib, where in train.memory_figures[:1]),
         ("Energy", train.energy_joules, format_energy, "of the device, training"),
     )
-    shown = [(name, write(value), remark) for name, value, write, remark in optional if value is not None]
-    if train.peak_memory_gib is not None:
-        shown = [tile for tile in shown if tile[2] != "of the process, anonymous"]
-    return tiles + shown
+    return tiles + [(name, write(value), remark) for name, value, write, remark in optional if value is not None]
 
 
 def save_plots(plots: dict[str, Plot], folder: Path) -> None:
@@ -157,11 +176,12 @@ def render(template: str, path: Path, **values: Any) -> Path:
     return write_whole(path, "\n".join(map(printable, text.split("\n"))))
 
 
-def data_uri(image: np.ndarray) -> str:
-    """Small images as PNG, exactly; photographs as JPEG, reduced to `LONGEST_SIDE`.
+def data_uri(image: np.ndarray, longest_side: int) -> str:
+    """Small images as PNG, exactly; photographs as JPEG, reduced.
 
     Args:
         image: (H, W, 3) uint8.
+        longest_side: pixels that a photograph has at most.
     """
     picture = Image.fromarray(image)
     buffer = io.BytesIO()
@@ -169,19 +189,26 @@ def data_uri(image: np.ndarray) -> str:
         picture.save(buffer, "PNG", optimize=True)
         kind = "png"
     else:
-        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+        picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
         picture.save(buffer, "JPEG", quality=82, optimize=True)
         kind = "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _shown(item: GalleryItem) -> dict[str, Any]:
+def _shown(item: GalleryItem, longest_side: int) -> dict[str, Any]:
     if item.predicted is None:
         alt = f"An image of class {item.label}"
     else:
         alt = f"An image of class {item.label} that the model takes for {item.predicted}"
     small = max(item.image.shape[:2]) <= 64
-    return {"uri": data_uri(item.image), "alt": alt, "item": item, "small": small}
+    confidence = MISSING if item.confidence is None else f"{100 * item.confidence:.0f} %"
+    return {
+        "uri": data_uri(item.image, longest_side),
+        "alt": alt,
+        "item": item,
+        "small": small,
+        "confidence": confidence,
+    }
 
 
 def _sampling_interval(accuracy: float | None, rows: int | None) -> str:

@@ -35,6 +35,8 @@ THEME = {INK: "ink", MUTED: "muted", GRID: "grid", BLUE: "blue", ORANGE: "orange
          VERMILION: "vermilion", PURPLE: "purple"}  # fmt: skip
 WIDTH = 4.8  # inches: on a phone the page shows a plot at about three quarters of its size, text still readable
 MOST_NAMED = 30  # classes that fit next to an axis
+MOST_NAMED_LARGE = 200  # classes that fit next to the axes of a matrix that is larger than a page, and is scrolled
+LARGE_CELL = 0.155  # inches of a class in such a matrix: the smallest at which neighbouring names do not touch
 STYLE: dict[RcKeyType, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
@@ -65,13 +67,20 @@ class Plot:
     figure: Figure
     alt: str  # the same information in words
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it is shown at its own size, and scrolled, because its letters would be too small at a page's width."""
+        return self.figure.get_figwidth() > 2 * WIDTH
+
     def html(self) -> str:
         """Inline SVG with the page's font and theme."""
         text = self._svg(fonttype="none", facecolor="none")
         text = re.sub(r'^.*?<svg (.*?)width="[^"]*" height="[^"]*"', r"<svg \1", text, count=1, flags=re.DOTALL)
         for colour, name in THEME.items():
             text = text.replace(colour, f"var(--{name})")
-        return text.replace("<svg ", f'<svg class="plot" role="img" aria-label="{escape(printable(self.alt))}" ', 1)
+        size = f' style="width: {self.figure.get_figwidth():.1f}in"' if self.is_large else ""
+        attributes = f'class="plot"{size} role="img" aria-label="{escape(printable(self.alt))}"'
+        return text.replace("<svg ", f"<svg {attributes} ", 1)
 
     def save(self, folder: Path) -> Path:
         """Write NAME.svg with its letters as paths: it looks the same in every program."""
@@ -106,12 +115,12 @@ def new_axes(height: float = 3.2, width: float = WIDTH) -> tuple[Figure, Any]:
 
 def _curves(history: Sequence[dict[str, Any]]) -> list[Plot]:
     plots = []
-    lines = [("loss", "train", BLUE, "-"), ("validation_loss", "validation", VERMILION, "o--")]
+    lines = [("loss", "train", BLUE, "-"), ("validation_loss", "validation", ORANGE, "o--")]
     plots.append(_curve(history, "loss", "Loss", lines))
     plots.append(
-        _curve(history, "accuracy", "Validation accuracy", [("validation_accuracy", "validation", VERMILION, "o-")])
+        _curve(history, "accuracy", "Validation accuracy", [("validation_accuracy", "validation", ORANGE, "o-")])
     )
-    plots.append(_curve(history, "learning_rate", "Learning rate", [("learning_rate", "learning rate", GREEN, "-")]))
+    plots.append(_curve(history, "learning_rate", "Learning rate", [("learning_rate", "learning rate", BLUE, "-")]))
     return [plot for plot in plots if plot is not None]
 
 
@@ -126,14 +135,15 @@ def _curve(
             found.append((label, colour, style, epochs, values))
     if not found:
         return None
-    figure, axes = new_axes(2.7, width=4.1)
+    is_setting = name == "learning_rate"  # and not a result: a small plot is enough
+    figure, axes = new_axes(1.6, width=2.4) if is_setting else new_axes(2.7, width=4.1)
     changes = []
     for label, colour, style, epochs, values in found:
         axes.plot(epochs, values, style, color=colour, label=label, markersize=3.5)
         changes.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g}")
     axes.set_xlabel("epoch")
     axes.set_xlim(left=0)
-    if name == "learning_rate":
+    if is_setting:
         axes.set_ylim(bottom=0)
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     if len(found) > 1:
@@ -173,29 +183,15 @@ def _confusion(counts: list[list[int]] | None, labels: Sequence[str]) -> Plot | 
         return None
     matrix = np.asarray(counts)  # (true, predicted)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure, axes = new_axes(4.6)
+    is_large = MOST_NAMED < len(labels) <= MOST_NAMED_LARGE
+    side = LARGE_CELL * len(labels) + 1.5 if is_large else WIDTH
+    figure, axes = new_axes(side - 0.2, width=max(side, 2.01 * WIDTH) if is_large else side)
     # Opacity instead of a light colour, so that an empty cell shows the page, light or dark.
     ramp = LinearSegmentedColormap.from_list("opacity", [(0, 0.447, 0.698, 0), (0, 0.447, 0.698, 1)])
     axes.imshow(share, cmap=ramp, vmin=0, vmax=1, interpolation="nearest")
     axes.grid(visible=False)
-    if len(labels) <= MOST_NAMED:
-        names = [_short(label) for label in labels]
-        axes.set_xticks(range(len(labels)), names, rotation=90 if max(map(len, names)) > 2 else 0)
-        axes.set_yticks(range(len(labels)), names)
-    if len(labels) <= 12:
-        for true, predicted in np.argwhere(matrix > 0):
-            axes.text(
-                predicted,
-                true,
-                str(matrix[true, predicted]),
-                ha="center",
-                va="center",
-                fontsize=7.5 if matrix.max() > 999 else 8.5,
-                color="white" if share[true, predicted] > 0.5 else INK,
-            )
-    numbered = " (class number)" if len(labels) > MOST_NAMED else ""
-    axes.set_xlabel(f"predicted{numbered}")
-    axes.set_ylabel(f"true{numbered}")
+    _name_classes(axes, labels)
+    _write_counts(axes, matrix, share)
     wrong = largest_confusions(counts, labels, 1)
     largest = f" The most frequent: {wrong[0][0]} taken for {wrong[0][1]}, {wrong[0][2]} times." if wrong else ""
     mistakes = int(matrix.sum() - np.trace(matrix))
@@ -206,6 +202,47 @@ def _confusion(counts: list[list[int]] | None, labels: Sequence[str]) -> Plot | 
         f"Confusion matrix of {len(labels)} classes: {format_count(int(matrix.sum()))} images, "
         f"{format_count(mistakes)} off the diagonal.{largest}",
     )
+
+
+def _name_classes(axes: Any, labels: Sequence[str]) -> None:
+    """Name the axes of a confusion matrix, and its classes where there is room."""
+    has_names = len(labels) <= MOST_NAMED_LARGE
+    if has_names:
+        names = [_short(label) for label in labels]
+        axes.set_xticks(range(len(labels)), names, rotation=90 if max(map(len, names)) > 2 else 0)
+        axes.set_yticks(range(len(labels)), names)
+    if MOST_NAMED < len(labels) <= MOST_NAMED_LARGE:
+        # names on all four sides, since only a part of such a matrix is seen at a time
+        axes.tick_params(labelsize=8.5, labeltop=True, labelright=True, top=True, right=True)
+        axes.tick_params(axis="x", labelrotation=90)
+        axes.spines[["top", "right"]].set_visible(True)
+        axes.set_xticks(np.arange(len(labels)) + 0.5, minor=True)
+        axes.set_yticks(np.arange(len(labels)) + 0.5, minor=True)
+        axes.tick_params(which="minor", length=0)
+        axes.grid(visible=True, which="minor", linewidth=0.3)
+    axes.set_xlabel("predicted" if has_names else "predicted (class number)")
+    axes.set_ylabel("true" if has_names else "true (class number)")
+
+
+def _write_counts(axes: Any, matrix: np.ndarray, share: np.ndarray) -> None:
+    """Write the number of images into the cells of a confusion matrix where there is room.
+
+    Args:
+        matrix, share: (true, predicted); numbers of images, and shares of the images of the true class.
+    """
+    if 12 < len(matrix) <= MOST_NAMED or len(matrix) > MOST_NAMED_LARGE:
+        return
+    few = 7.5 if matrix.max() > 999 or len(matrix) > 12 else 8.5
+    for true, predicted in np.argwhere(matrix > 0):
+        axes.text(
+            predicted,
+            true,
+            str(matrix[true, predicted]),
+            ha="center",
+            va="center",
+            fontsize=few,
+            color="white" if share[true, predicted] > 0.5 else INK,
+        )
 
 
 def largest_confusions(counts: list[list[int]] | None, labels: Sequence[str], most: int) -> list[tuple[str, str, int]]:
@@ -225,8 +262,8 @@ def _step_time(report: RunReport) -> Plot | None:
         return None
     wait, transform = train.data_wait_fraction, train.transform_fraction or 0.0
     parts = [
-        ("waiting for data", wait, VERMILION),
-        ("image transforms", transform, ORANGE),
+        ("waiting for data", wait, ORANGE),
+        ("image transforms", transform, PURPLE),
         ("model and optimizer", max(0.0, 1 - wait - transform), BLUE),
     ]
     figure, axes = new_axes(1.6, width=4.1)

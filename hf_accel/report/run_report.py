@@ -92,6 +92,12 @@ class TrainSummary:
     final_loss: float | None = None
     accuracy: float | None = None
 
+    @property
+    def memory_figures(self) -> list[tuple[float, str]]:
+        """The measured peaks of memory, (GiB, where), the one that limits a run first: the device's, if it has its own."""
+        figures = ((self.peak_memory_gib, "on the device"), (self.peak_rss_gib, "on the host, resident"))
+        return [(gib, where) for gib, where in figures if gib is not None]
+
 
 @dataclass(kw_only=True)
 class Scores:

@@ -50,8 +50,7 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
         ),
         ("step", format_duration(train.step_seconds_median), "median"),
         ("data wait", format_percent(train.data_wait_fraction), "of the train time"),
-        ("peak memory", format_gib(train.peak_memory_gib), "on the device"),
-        ("", format_gib(train.peak_rss_gib), "on the host, resident"),
+        *_memory_lines(train.memory_figures),
     ]
     title = (
         f"{report.recipe}, {report.variant}: {report.model.name or MISSING} on {report.data.name or MISSING}, "
@@ -72,6 +71,11 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
     if folder is not None:
         lines += ["", *_files(folder)]
     return "\n".join(lines)
+
+
+def _memory_lines(figures: list[tuple[float, str]]) -> list[tuple[str, str, str]]:
+    lines = [(name, format_gib(gib), where) for name, (gib, where) in zip(("peak memory", ""), figures, strict=False)]
+    return lines or [("peak memory", MISSING, "")]
 
 
 def _measured_on(environment: dict[str, Any]) -> str:

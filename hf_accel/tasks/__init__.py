@@ -1,8 +1,22 @@
 """One object per task, with everything that training, evaluation and prediction must know of its data.
 
-A second task is a second file, whose class has the methods of `ImageClassification`, and one line below.
+A second task is a second file, whose class has the methods of `ImageClassification`, and a line in each of the two
+dictionaries: `TASKS` here, and `TEXTS` of `tasks/texts.py`.
 """
 
-from hf_accel.tasks.image_classification import ImageClassification
+from typing import TYPE_CHECKING, Any
 
-TASKS = {"image-classification": ImageClassification()}  # by `model.task` of a recipe
+if TYPE_CHECKING:
+    from hf_accel.tasks.image_classification import ImageClassification
+
+    TASKS: dict[str, ImageClassification]  # by `model.task` of a recipe
+
+
+def __getattr__(name: str) -> Any:
+    """Import the tasks when they are asked for: they need torch, and the texts of a card do not."""
+    if name != "TASKS":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from hf_accel.tasks.image_classification import ImageClassification
+
+    globals()["TASKS"] = {"image-classification": ImageClassification()}
+    return globals()["TASKS"]

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.sections import DataSettings
-from hf_accel.data.images import UnreadableImageError, decode_image
-from hf_accel.data.listing import load_images
+from hf_accel.data.given import Classes, given_split, given_splits
+from hf_accel.data.images import MAX_PIXELS
+from hf_accel.data.listing import listed_images, load_images
 from hf_accel.data.splits import ImageSplit, ScoredRows, Splits, load_split, load_splits
+from hf_accel.errors import UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
+from hf_accel.inputs.prepared import OwnTransform, OwnTransforms, PreparedBatches, ScoredBatches, prepared_shape
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.sampling import draw_partners, mixes
+from hf_accel.models.given import adopt_model
 from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel, load_model, load_trained
 from hf_accel.models.trial import flops_per_image
 from hf_accel.tasks.image_gallery import Example, GalleryItem, answered_examples, confident_mistakes, data_sample
+from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images
 from hf_accel.tasks.predictions import Predictions
 from hf_accel.transforms.pipeline import EvalTransform, TrainTransform
 from hf_accel.transforms.progressive_resizing import TrainingSides, training_sides
@@ -47,37 +51,70 @@ class ImageClassification:
         """All rows of one split of data that is scored and not trained on; see `load_split`."""
         return load_split(settings, role)
 
+    def given_splits(self, given: Any, settings: DataSettings, seed: int, classes: Classes) -> Splits:
+        """The same of rows that a Python caller brings; see `given_splits`."""
+        return given_splits(given, settings, seed, classes)
+
     def load_model(self, recipe: Recipe, label_names: list[str]) -> LoadedModel:
         """The recipe's model with a head for these labels; see `models.load.load_model`."""
         return load_model(recipe.model, label_names, recipe.data.image_size)
+
+    def own_transforms(self, train: OwnTransform | None, evaluation: OwnTransform | None) -> OwnTransforms:
+        """The transforms that a Python caller brings, each of one image; see `inputs.prepared.PreparedBatches`."""
+        return OwnTransforms(train, evaluation)
+
+    def adopt_model(
+        self, model: Any, recipe: Recipe, splits: Splits, processor: BaseImageProcessor | None, own: OwnTransforms
+    ) -> LoadedModel:
+        """A model that a Python caller brings; see `models.given.adopt_model`."""
+        shape = prepared_shape(splits.train, own.train)
+        side = recipe.data.image_size
+        return adopt_model(
+            model, recipe.model, splits.label_names, processor, side, None if shape is None else shape[1]
+        )
 
     def load_trained(self, name: str | Path, revision: str | None = None) -> LoadedModel:
         """A fine-tuned folder or Hub model as it is."""
         return load_trained(name, revision)
 
     def training_inputs(
-        self, recipe: Recipe, splits: Splits, loaded: LoadedModel, args: TrainingArguments
+        self,
+        recipe: Recipe,
+        splits: Splits,
+        loaded: LoadedModel,
+        args: TrainingArguments,
+        own: OwnTransforms | None = None,
     ) -> ImageInputs:
         """What the batches of a training run are made of; nothing is decoded yet.
 
+        Args:
+            own: the caller's transforms in place of ours.
+
         Raises:
-            UserError: the model cannot take images of a size that the recipe asks for.
+            UserError: the model cannot take images of a size that the recipe asks for, or a setting that needs our transforms.
         """
+        own = own or OwnTransforms()
+        shape = prepared_shape(splits.train, own.train)
+        is_prepared = own.train is not None or splits.train.is_prepared
+        if is_prepared:
+            refuse_with_own_transforms(recipe)
         preprocessing = Preprocessing.of(loaded.processor)
         sides = None
         if recipe.data.progressive_resizing is not None:  # first: it refuses a model that is not square as what it is
             sides = training_sides(recipe.data.progressive_resizing, preprocessing, args, len(splits.train))
-        flops = {loaded.image_size: flops_per_image(loaded.model, (preprocessing.height, preprocessing.width))}
+        shape = shape or (3, preprocessing.height, preprocessing.width)
+        flops = {loaded.image_size: flops_per_image(loaded.model, shape[1:], channels=shape[0])}
         if sides is not None:
             setting = "data.progressive_resizing"
             flops |= {side: flops_per_image(loaded.model, side, setting) for side in sides.first_epochs()}
-        return ImageInputs(recipe, preprocessing, args, len(splits.label_names), loaded.image_size, flops, sides)
+        return ImageInputs(
+            recipe, preprocessing, args, splits.label_names, loaded.image_size, flops, sides, own, shape, is_prepared
+        )
 
     def scoring_inputs(self, recipe: Recipe, loaded: LoadedModel, args: TrainingArguments) -> ImageInputs:
         """What the batches of an evaluation are made of."""
         preprocessing = Preprocessing.of(loaded.processor)
-        num_labels = len(known_labels(loaded.model.config))
-        return ImageInputs(recipe, preprocessing, args, num_labels, loaded.image_size)
+        return ImageInputs(recipe, preprocessing, args, known_labels(loaded.model.config), loaded.image_size)
 
     def collate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """`data_collator`: `ImageBatches.__getitems__` returns whole batches, so there is nothing to collate."""
@@ -95,41 +132,24 @@ class ImageClassification:
         """A few rows with the model's answers, read one by one."""
         return answered_examples(split, model, processor)
 
-    def find_files(self, patterns: list[str]) -> list[Path]:
-        """The image files of files, folders and globs; see `load_images`."""
-        return load_images(patterns)
+    def find_images(self, names: list[str]) -> list[Path | str]:
+        """The images that files, folders, globs and URLs stand for; see `load_images`."""
+        return load_images(names)
 
-    def score_files(
+    def listed_images(self, lines: Iterable[str]) -> Iterator[Path | str]:
+        """The same for a list with one name per line, read as it comes; see `listed_images`."""
+        return listed_images(lines)
+
+    def score_images(
         self,
         loaded: LoadedModel,
-        files: list[Path],
+        sources: Iterable[ImageSource],
         batch_size: int = 32,
         test_time_augmentation: str = "none",
-        skip: Callable[[UnreadableImageError], None] | None = None,
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Classify image files with the model's own image processor.
-
-        Args:
-            loaded: the model, which computes on the device that it is on.
-            skip: is called with the error of a file that cannot be read, which is then left out; None: the error is raised.
-        Yields:
-            The position of a file in `files`, and the probabilities of the classes, (C,) float32.
-        Raises:
-            UnreadableImageError: a file is not an image, and `skip` is None.
-        """
-        for start in range(0, len(files), batch_size):
-            images, positions = [], []
-            for position, file in enumerate(files[start : start + batch_size], start):
-                try:
-                    images.append(Image.fromarray(decode_image(file)))
-                except UnreadableImageError as error:
-                    if skip is None:
-                        raise
-                    skip(error)
-                    continue
-                positions.append(position)
-            if images:
-                yield from zip(positions, _probabilities(loaded, images, test_time_augmentation), strict=True)
+        max_pixels: int | None = MAX_PIXELS,
+    ) -> Iterator[ScoredImage]:
+        """The probabilities of the classes, image by image; see `tasks.image_scoring.score_images`."""
+        return score_images(loaded, sources, batch_size, test_time_augmentation, max_pixels)
 
 
 @dataclass(frozen=True)
@@ -139,32 +159,47 @@ class ImageInputs:
     recipe: Recipe
     preprocessing: Preprocessing
     args: TrainingArguments
-    num_labels: int
+    label_names: list[str]
     image_size: int  # side in pixels of the model's own input
     flops_by_side: dict[int, int] = field(default_factory=dict)  # of a forward pass of one image; evaluation has none
     sides: TrainingSides | None = None  # of progressive resizing
+    own: OwnTransforms = field(default_factory=OwnTransforms)
+    train_shape: tuple[int, int, int] | None = None  # channels, height, width of what training gives the model
+    trains_prepared: bool = False  # by the caller's transform, or as tensors
 
-    def train_batches(self, split: ImageSplit) -> ImageBatches | TransformedBatches:
+    def train_batches(self, split: ImageSplit) -> ImageBatches | TransformedBatches | PreparedBatches:
         """The dataset that training reads; opens its pixels.
 
         Raises:
             UserError: an image is unreadable, or the pixels do not fit where `data.cache` has them.
         """
+        if self.own.train is not None or split.is_prepared:
+            return self._prepared(split, self.own.train)
         data = self.recipe.data
         pixels = open_training_pixels(split, data, self.preprocessing, self.args.device)
         partners = partial(draw_partners, self.args.seed, len(split)) if mixes(data.augment) else None
         batches = ImageBatches(split, pixels, partners, self.sides)
         return batches if data.transforms == "device" else TransformedBatches(batches, self._augmentation())
 
-    def scored_batches(self, split: ImageSplit) -> ImageBatches:
+    def scored_batches(self, split: ImageSplit) -> ScoredBatches:
         """The dataset that an evaluation reads; raises as `train_batches` does."""
+        if self.own.eval is not None or split.is_prepared:
+            return self._prepared(split, self.own.eval)
         return ImageBatches(
             split, open_evaluation_pixels(split, self.recipe.data, self.preprocessing, self.args.device)
         )
 
+    def read_rows(self, given: Any) -> ScoredBatches:
+        """The dataset that an evaluation reads of rows that a caller brings, with labels or without.
+
+        Raises:
+            UserError: rows that cannot be understood, or a label that the model does not know.
+        """
+        return self.scored_batches(given_split(given, self.recipe.data, self.label_names))
+
     def train_transform(self) -> TrainTransform | None:
         """What training does to a batch on the device; None where the loader has done it."""
-        return self._augmentation() if self.recipe.data.transforms == "device" else None
+        return self._augmentation() if self.recipe.data.transforms == "device" and not self.trains_prepared else None
 
     def eval_transform(self) -> EvalTransform:
         return EvalTransform(self.preprocessing, channels_last=self.recipe.model.channels_last)
@@ -179,32 +214,55 @@ class ImageInputs:
         return self.flops_by_side[batch.get("side", self.image_size)]
 
     def example(self, model: PreTrainedModel) -> dict[str, Tensor]:
-        """Arguments of a forward pass of one black image, on the model's device: pixel_values (1, 3, H, W)."""
+        """Arguments of a forward pass of one black image, on the model's device: pixel_values (1, C, H, W)."""
         parameter = next(model.parameters())
-        shape = (1, 3, self.preprocessing.height, self.preprocessing.width)
-        return {"pixel_values": torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)}
+        return {"pixel_values": torch.zeros(1, *self._shape, device=parameter.device, dtype=parameter.dtype)}
 
     def smallest_batch(self, model: PreTrainedModel, rows: int) -> dict[str, Tensor]:
         """Arguments of a forward pass of so many black images, of the smallest size that training gives the model."""
-        height, width = self.preprocessing.height, self.preprocessing.width
+        channels, height, width = self._shape
         if self.sides is not None:
             height = width = min(self.sides.first_epochs())
-        return {"pixel_values": self.example(model)["pixel_values"].new_zeros(rows, 3, height, width)}
+        return {"pixel_values": self.example(model)["pixel_values"].new_zeros(rows, channels, height, width)}
 
     @property
     def notes(self) -> list[str]:
         """What a report says of this path."""
-        notes = views_note(self.recipe.data.test_time_augmentation)
+        notes = [*views_note(self.recipe.data.test_time_augmentation), *self.own.notes]
         return notes if self.sides is None else [*notes, self.sides.note]
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return self.train_shape or (3, self.preprocessing.height, self.preprocessing.width)
+
+    def _prepared(self, split: ImageSplit, transform: OwnTransform | None) -> PreparedBatches:
+        return PreparedBatches(split, transform, self.preprocessing, self.args.seed, self.recipe.model.channels_last)
 
     def _augmentation(self) -> TrainTransform:
         return TrainTransform(
             self.recipe.data.augment,
             self.preprocessing,
-            num_labels=self.num_labels,
+            num_labels=len(self.label_names),
             seed=self.args.seed,
             channels_last=self.recipe.model.channels_last,
         )
+
+
+def refuse_with_own_transforms(recipe: Recipe) -> None:
+    """Refuse the settings that act on pixels which the caller's own transform, or data set, replaces.
+
+    Raises:
+        UserError: progressive resizing, or whitening of the stem.
+    """
+    for setting, value in (
+        ("data.progressive_resizing", recipe.data.progressive_resizing),
+        ("model.whiten_stem", recipe.model.whiten_stem or None),
+    ):
+        if value is not None:
+            raise UserError(
+                f"{recipe.name}: {setting} acts on the images of this package's own pipeline, which a train_transform, or "
+                "rows that are tensors, replace. Leave one of the two out."
+            )
 
 
 def over_views(kind: str, model: nn.Module) -> Callable[..., ImageClassifierOutput]:
@@ -216,12 +274,3 @@ def over_views(kind: str, model: nn.Module) -> Callable[..., ImageClassifierOutp
         )
 
     return forward
-
-
-def _probabilities(loaded: LoadedModel, images: list[Image.Image], views: str) -> Tensor:
-    """(B, C) float32"""
-    inputs = loaded.processor(images=images, return_tensors="pt").to(loaded.model.device)
-    pixel_values = inputs.pop("pixel_values")
-    with torch.inference_mode():
-        logits = mean_logits(lambda view: loaded.model(pixel_values=view, **inputs).logits, pixel_values, views)
-        return logits.softmax(-1)

@@ -44,13 +44,17 @@ class Arguments:
     methods: dict[str, float] = field(default_factory=dict)  # settings of this package's methods, those that are set
 
 
-def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
+def training_arguments(
+    recipe: Recipe, has_validation: bool, has_own_metrics: bool = False, has_standard_metrics: bool = True
+) -> Arguments:
     """Build TrainingArguments from a recipe.
 
     Args:
         recipe: its `training` may hold any TrainingArguments name, `bf16: auto`, `optim: muon`, `keep_freed_memory`,
             `on_nan`, and the two arguments of EarlyStoppingCallback.
         has_validation: whether there are rows to select the best checkpoint by.
+        has_own_metrics: whether the caller computes metrics, which may have any name.
+        has_standard_metrics: whether ours are computed; False: the loss alone.
     Raises:
         UserError: a value that TrainingArguments refuses, or a precision that this device cannot run.
     """
@@ -59,7 +63,7 @@ def training_arguments(recipe: Recipe, has_validation: bool) -> Arguments:
     refuse_unknown_compiler(recipe.name, asked)
     asked.setdefault("disable_tqdm", False)  # its own default follows the verbosity of transformers' logs
     refuse_unsupported(recipe.name, asked)
-    selection = selection_defaults(recipe.name, asked, has_validation)
+    selection = selection_defaults(recipe.name, asked, has_validation, has_own_metrics, has_standard_metrics)
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     keep_freed_memory = asked.pop(KEEP_FREED_MEMORY, True)
     skips = asked.pop(ON_NAN, "stop") == "skip"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
+from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.selection import refuse_missing_metric
+from hf_accel.data.given import Classes
 from hf_accel.data.splits import ImageSplit, Splits
+from hf_accel.errors import UserError
 from hf_accel.machine.allocator import apply_keep_freed_memory
 from hf_accel.methods.batch_norm import BatchNormStatisticsOnce
 from hf_accel.methods.cpu_kernels import CpuKernels, chosen_kernels
@@ -23,45 +28,114 @@ from hf_accel.tasks.image_classification import ImageInputs
 from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.checks import require_batches_that_train, require_steps, require_usable_model
 from hf_accel.training.evaluation import EvaluationMetrics
-from hf_accel.training.trainer import ImageTrainer
+from hf_accel.training.given_model import GivenModel
+from hf_accel.training.trainer import ImageTrainer, Methods
+
+if TYPE_CHECKING:
+    from hf_accel.inputs.prepared import OwnTransforms
 
 
 def build_trainer(
     recipe: Recipe,
-    splits: Splits | None = None,
+    splits: Any = None,
     loaded: LoadedModel | None = None,
     arguments: Arguments | None = None,
+    *,
+    model: Any = None,
+    model_init: Callable[..., Any] | None = None,
+    processor: BaseImageProcessor | None = None,
+    label_names: list[str] | None = None,
+    train_transform: Callable[[Any], Any] | None = None,
+    eval_transform: Callable[[Any], Any] | None = None,
+    compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
+    standard_metrics: bool = True,
 ) -> ImageTrainer:
-    """Everything a recipe asks for, ready for `.train()`.
+    """Everything a recipe asks for, ready for `.train()`; what is given here takes the place of what the recipe names.
 
     Args:
         recipe: the recipe, as `load_recipe` returns it.
-        splits: the rows, as `load_splits` returns them; None loads them.
-        loaded: the model, as `load_model` returns it; None loads it. Its head must fit the labels of `splits`.
+        splits: the rows. None loads those of the recipe. Else the train rows, or a mapping of train, validation and test to
+            rows (`datasets.DatasetDict` too). Rows are a `datasets.Dataset`; a torch data set of (image, label) or of
+            dictionaries; a list of such rows; or a pair (images, labels). An image is a path, a PIL image, uint8 pixels
+            (H, W, 3) or (3, H, W), or a float tensor (C, H, W), which the model is given as it is.
+        loaded: the model, as `load_model` returns it; its head must fit the labels.
         arguments: the arguments, as `training_arguments` returns them; None builds them.
+        model: a classifier of transformers, also one that PEFT wraps; a timm model; or any `torch.nn.Module` that turns
+            (B, C, H, W) into logits (B, classes). It is trained in place.
+        model_init: a function of no argument, or of an optuna trial, that returns such a model; `train()` calls it.
+        processor: the image processor of `model`; None takes its own.
+        label_names: the classes of `splits`, in the order of their numbers.
+        train_transform: of one training image, in place of `data.augment`: PIL image (RGB) -> float tensor (C, H, W), or
+            -> an image, which the model's preprocessing follows. It may draw from torch, NumPy and `random`.
+        eval_transform: the same for evaluation, in place of the model's preprocessing.
+        compute_metrics: as for the Trainer: `EvalPrediction` with logits (N, classes) and label_ids (N,) -> metrics, which
+            are added to ours, and may select the best checkpoint.
+        standard_metrics: False leaves out ours, except for the loss.
     Returns:
-        A Trainer with `splits`, `loaded`, `arguments` and `notes` (what was chosen for the user and why) as attributes, and
-        `test_dataset` next to `train_dataset` and `eval_dataset`.
+        A Trainer with `recipe`, `splits`, `loaded`, `arguments` and `notes` (what was chosen for the user and why) as
+        attributes, and `test_dataset` next to `train_dataset` and `eval_dataset`.
     Raises:
-        UserError: anything in the recipe that cannot run here.
+        UserError: anything in the recipe that cannot run here, or an object that is none of these.
+
+    >>> rows = [(PIL.Image.new("RGB", (8, 8), colour), colour) for colour in ("red", "blue")]  # doctest: +SKIP
+    >>> build_trainer(load_recipe("digits"), rows * 50).train()  # doctest: +SKIP
     """
+    given = GivenModel(model, model_init, processor)
+    given.refuse_contradictions(loaded)
     task = TASKS[recipe.model.task]
-    arguments = arguments or training_arguments(recipe, has_validation=recipe.data.validation > 0)
-    args = arguments.training
-    splits = splits or task.open_splits(recipe.data, args.seed)
+    own = task.own_transforms(train_transform, eval_transform)
+    recipe, splits = open_rows(recipe, splits, Classes(label_names, given.label_names()))
+    if arguments is None:
+        has_validation = recipe.data.validation > 0 if splits is None else splits.validation is not None
+        arguments = training_arguments(recipe, has_validation, compute_metrics is not None, standard_metrics)
+    splits = splits or task.open_splits(recipe.data, arguments.training.seed)
+    metrics = EvaluationMetrics(len(splits.label_names), compute_metrics, standard_metrics)
+    return wire_trainer(recipe, splits, loaded, arguments, given, own, metrics)
+
+
+def open_rows(recipe: Recipe, splits: Any, classes: Classes) -> tuple[Recipe, Splits | None]:
+    """Rows that a caller brings, as `Splits`, and the recipe with their name; None: the recipe's data is to be loaded."""
+    if splits is None or isinstance(splits, Splits):
+        if classes.names is not None:
+            raise UserError("label_names: names the classes of rows that are given with splits=, and none are given.")
+        return recipe, splits
+    seed = int(recipe.training.get("seed", TrainingArguments.seed))
+    opened = TASKS[recipe.model.task].given_splits(splits, recipe.data, seed, classes)
+    return replace(recipe, data=replace(recipe.data, name=opened.name)), opened
+
+
+def wire_trainer(
+    recipe: Recipe,
+    splits: Splits,
+    loaded: LoadedModel | None,
+    arguments: Arguments,
+    given: GivenModel,
+    own: OwnTransforms,
+    metrics: EvaluationMetrics,
+) -> ImageTrainer:
+    """`build_trainer` once the rows and the arguments are known."""
+    task, args = TASKS[recipe.model.task], arguments.training
     refuse_missing_metric(recipe.name, args.metric_for_best_model, len(splits.label_names))
     require_steps(recipe, args, len(splits.train))
     memory_notes = apply_keep_freed_memory(arguments.keep_freed_memory)
     set_seed(args.seed)  # the new head must not depend on what was drawn before
-    loaded = loaded or task.load_model(recipe, splits.label_names)
+    if given:
+        recipe = replace(recipe, model=replace(recipe.model, name=given.name()))
+    loaded = loaded or given.load(recipe, splits, own)
     require_usable_model(recipe, args, loaded)
-    inputs = task.training_inputs(recipe, splits, loaded, args)
+    inputs = task.training_inputs(recipe, splits, loaded, args, own)
     require_batches_that_train(recipe, args, len(splits.train), inputs, loaded.model)
     model_notes = apply_model_methods(recipe, loaded, splits, inputs)
-    methods = [*step_methods(recipe, args, loaded.model), *run_methods(arguments, loaded.model)]
+    methods = training_methods(recipe, arguments, loaded.model)
     ddp_notes = skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
     notes = [*splits.notes, *loaded.notes, *model_notes, *arguments.notes, *memory_notes, *ddp_notes, *inputs.notes]
-    return ImageTrainer(
+
+    def begin_again(model: Any = None) -> tuple[LoadedModel, Methods]:
+        fresh = given.again(model).load(recipe, splits, own)
+        apply_model_methods(recipe, fresh, splits, inputs)
+        return fresh, training_methods(recipe, arguments, fresh.model)
+
+    trainer = ImageTrainer(
         model=loaded.model,
         args=args,
         data_collator=task.collate,
@@ -70,6 +144,7 @@ def build_trainer(
         eval_transform=inputs.eval_transform(),
         eval_dataset=None if splits.validation is None else inputs.scored_batches(splits.validation),
         test_dataset=inputs.scored_batches(splits.test),
+        read_rows=inputs.read_rows,
         scoring_model=inputs.scoring_model(),  # test-time augmentation
         methods=methods,
         class_weights=class_weights(
@@ -80,13 +155,17 @@ def build_trainer(
         skips_bad_steps=arguments.skips_bad_steps,
         flops_of_row=inputs.flops_of_row,
         processing_class=loaded.processor,
-        compute_metrics=EvaluationMetrics(len(splits.label_names)),
+        compute_metrics=metrics,
         callbacks=early_stopping(arguments),
+        recipe=recipe,
         splits=splits,
         loaded=loaded,
         arguments=arguments,
         notes=[*notes, *(method.note for method in methods if isinstance(method, CpuKernels | WeightAverage))],
+        begin_again=begin_again,
     )
+    trainer.model_init = given.init  # type: ignore[assignment]  # not in the constructor, which takes a model or this
+    return trainer
 
 
 def build_evaluator(recipe: Recipe, loaded: LoadedModel, split: ImageSplit, arguments: Arguments) -> ImageTrainer:
@@ -113,9 +192,7 @@ def apply_model_methods(recipe: Recipe, loaded: LoadedModel, splits: Splits, inp
     return notes
 
 
-def step_methods(
-    recipe: Recipe, args: TrainingArguments, model: PreTrainedModel
-) -> list[TrainerCallback | AbstractContextManager]:
+def step_methods(recipe: Recipe, args: TrainingArguments, model: PreTrainedModel) -> Methods:
     """The methods that act on each step, in the order in which they act."""
     methods = [
         chosen_kernels(recipe.model.kernels, args),
@@ -124,10 +201,11 @@ def step_methods(
     return [method for method in methods if method is not None]
 
 
-def run_methods(arguments: Arguments, model: PreTrainedModel) -> list[TrainerCallback]:
-    """The methods that act between the steps of a training run, in the order in which they act."""
+def training_methods(recipe: Recipe, arguments: Arguments, model: PreTrainedModel) -> Methods:
+    """The methods of each step, and those that act between the steps of a training run."""
     decay = arguments.methods.get("ema_decay")
-    return [WeightAverage(model, decay)] if decay else []
+    average = [WeightAverage(model, decay)] if decay else []
+    return [*step_methods(recipe, arguments.training, model), *average]
 
 
 def early_stopping(arguments: Arguments) -> list[EarlyStoppingCallback]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,29 +33,59 @@ def kept_of_rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 class EvaluationMetrics:
-    """`compute_metrics` of the Trainer: loss, accuracy, top-5 and F1 from the figures that `prediction_step` kept.
+    """`compute_metrics` of the Trainer: loss, accuracy, top-5 and F1, and the metrics of the caller next to them.
 
+    The predictions that it is called with are either the four figures that `prediction_step` keeps (those of
+    `kept_of_rows` and the row's number), or logits (N, C) and row numbers.
+
+    Args:
+        num_labels: C, the number of classes.
+        own: a further function of an `EvalPrediction` whose predictions are the logits (N, C), as the Trainer promises.
+            A metric that has the name of one of ours replaces it.
+        standard: False: of our metrics the loss alone is computed.
     Raises:
         RunError: logits are not finite, so their order means nothing.
     """
 
-    def __init__(self, num_labels: int) -> None:
+    def __init__(
+        self,
+        num_labels: int,
+        own: Callable[[EvalPrediction], dict[str, Any]] | None = None,
+        standard: bool = True,
+    ) -> None:
         self.num_labels = num_labels
+        self.own = own
+        self.standard = standard
 
-    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        top_ids, confidence, losses, rows = prediction.predictions  # type: ignore[misc]  # upstream says a tuple of one
+    @property
+    def needs_logits(self) -> bool:
+        return self.own is not None
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, Any]:
+        *figures, rows = prediction.predictions
+        labels = np.asarray(prediction.label_ids)
         # a distributed sampler pads the last batch: a row counted twice would change the figures silently
         assert len(np.unique(rows)) == len(rows), "a row was evaluated twice"
+        if len(figures) == 1:
+            logits = np.asarray(figures[0])
+            kept = kept_of_rows(torch.from_numpy(logits), torch.from_numpy(labels))
+            top_ids, confidence, losses = (figure.numpy() for figure in kept)
+        else:
+            top_ids, confidence, losses, *_ = figures
         broken = int(np.isnan(confidence).sum())
         if broken:
             raise RunError(
                 f"{broken} of {len(rows)} rows got logits that are not finite, so they cannot be scored. Train with a lower "
                 "training.learning_rate; if half precision overflows, use training.bf16 instead of fp16, or neither."
             )
-        metrics = classification_metrics(top_ids, np.asarray(prediction.label_ids), self.num_labels)
+        metrics = classification_metrics(top_ids, labels, self.num_labels) if self.standard else {}
         # the Trainer's own eval_loss is a mean of batch means, which depends on the batches and the processes
         metrics["loss"] = float(losses.mean(dtype=np.float64))
-        return {name: value for name, value in metrics.items() if value is not None}
+        found = {name: value for name, value in metrics.items() if value is not None}
+        if self.own is None:
+            return found
+        order = np.argsort(rows)
+        return found | self.own(EvalPrediction(predictions=logits[order], label_ids=labels[order]))
 
 
 class TrainAccuracyCallback(TrainerCallback):

@@ -16,15 +16,16 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_utils import PredictionOutput
 
 from hf_accel.config.recipe import Recipe
-from hf_accel.data.splits import Splits
+from hf_accel.data.splits import ImageSplit, Splits
 from hf_accel.files import write_whole
 from hf_accel.hub.card import write_card, write_notebook
 from hf_accel.hub.examples import write_examples
+from hf_accel.hub.publication import cleaned_recipe, cleaned_report
 from hf_accel.machine.description import describe_environment
 from hf_accel.models.saved import IMAGES_COMPARED, check_saved
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.history import history_from_log
-from hf_accel.report.page import write_page
+from hf_accel.report.page import draw_plots, write_page
 from hf_accel.report.run_report import DataSummary, DetailedScores, ModelSummary, RunReport, Scores, TrainSummary
 from hf_accel.runs.folder import RunFolder
 from hf_accel.tasks import TASKS
@@ -49,12 +50,18 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
     if trainer.is_world_process_zero():
         # a pickle with local paths and perhaps a token: nothing in this package reads it
         (run.model / "training_args.bin").unlink(missing_ok=True)
-    output = trainer.predict(trainer.test_dataset, metric_key_prefix="test")
+    output = trainer.score(trainer.test_dataset)
     check_saved_model(trainer, run.model)
     finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output))
     if trainer.is_world_process_zero():
         finished.report.save(run.path)
-        write_extras(finished, predictions_of(output), trainer.splits, trainer.model, trainer.loaded.processor)
+        write_extras(
+            finished,
+            predictions_of(output, trainer.splits.test),
+            trainer.splits,
+            trainer.model,
+            trainer.loaded.processor,
+        )
     trainer.accelerator.wait_for_everyone()
     return finished
 
@@ -136,16 +143,23 @@ def write_extras(
 
     mistakes = sample = None
     if predictions is not None:
-        attempt(folder.predictions.name, lambda: write_whole(folder.predictions, predictions.to_csv()))
+        attempt(folder.predictions.name, lambda: write_whole(folder.predictions, predictions.to_text()))
     if splits is not None:
         if predictions is not None:
             mistakes = attempt("gallery of mistakes", lambda: task.mistakes(predictions, splits.test))
         sample = attempt("sample of the data", lambda: task.sample(splits.train))
-    attempt(folder.page.name, lambda: write_page(folder.path, run.report, mistakes or (), sample or ()))
+    plots = attempt("plots", lambda: draw_plots(run.report, folder.plots))
     if splits is not None and model is not None and processor is not None:
         attempt("examples", lambda: write_examples(folder, run.recipe, task.examples(splits.test, model, processor)))
     attempt("model card", lambda: write_card(run))
     attempt(folder.notebook.name, lambda: write_notebook(run))
+    # last, because it links to the others; cleaned, because pages are shared
+    attempt(
+        folder.page.name,
+        lambda: write_page(
+            folder.path, cleaned_report(run), mistakes or (), sample or (), plots or {}, cleaned_recipe(run)
+        ),
+    )
     return failed
 
 
@@ -231,8 +245,16 @@ def detailed_scores(predictions: PredictionOutput, label_names: list[str], prefi
     )
 
 
-def predictions_of(output: PredictionOutput) -> Predictions:
-    """What the Trainer predicted, in the order of rows; several ranks give it in another one."""
-    top_ids, confidence, _, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
+def predictions_of(output: PredictionOutput, split: ImageSplit) -> Predictions:
+    """What the Trainer predicted for the rows of a split, in their order; several ranks give it in another one."""
+    top_ids, confidence, _, *probabilities, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
     order = np.argsort(rows)
-    return Predictions(rows[order], np.asarray(output.label_ids)[order], top_ids[order, 0], confidence[order])
+    return Predictions(
+        label_names=split.label_names,
+        labels=np.asarray(output.label_ids)[order],
+        predicted=top_ids[order, 0],
+        confidence=confidence[order],
+        rows=split.row_numbers(),
+        files=split.file_names(),
+        probabilities=probabilities[0][order] if probabilities else None,
+    )

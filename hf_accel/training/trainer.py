@@ -1,7 +1,7 @@
 """The Trainer of a classifier.
 
 It is thin, and changes what upstream gets wrong or leaves out: batches are transformed on the training device, the loss is
-exact under gradient accumulation, evaluation keeps five classes per row instead of all logits, no row goes unscored, a
+exact under gradient accumulation, evaluation keeps five classes per row unless logits are needed, no row goes unscored, a
 checkpoint is loaded whole, a resumed run continues the state of its methods, a run whose loss or weights are no longer
 finite ends and saves nothing, and a network that cannot be compiled is trained eagerly. What is particular to images is in
 `tasks/`.
@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
@@ -29,11 +30,13 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.modeling_outputs import ModelOutput
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
+from hf_accel.config.recipe import Recipe
 from hf_accel.data.splits import Splits
 from hf_accel.errors import RunError, UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
+from hf_accel.inputs.prepared import PreparedBatches, ScoredBatches
 from hf_accel.inputs.sampling import EpochSampler
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
 from hf_accel.methods import AfterForward, EvaluatedWeights
@@ -42,16 +45,20 @@ from hf_accel.methods.learning_rates import layer_rates, split_groups
 from hf_accel.methods.losses import cross_entropy_sum, training_loss_sum
 from hf_accel.methods.muon import MuonSettings, build_muon
 from hf_accel.models.layers import layer_numbers
+from hf_accel.models.given import base_of, is_peft
+from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel
+from hf_accel.models.plain import PlainClassifier
 from hf_accel.runs.log import note_in_log
 from hf_accel.training.arguments import Arguments
-from hf_accel.training.evaluation import TrainAccuracyCallback, kept_of_rows
+from hf_accel.training.evaluation import EvaluationMetrics, TrainAccuracyCallback, kept_of_rows
 from hf_accel.training.failure import failed_at
 from hf_accel.training.progress import BarCallback
 
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
+Methods = list[TrainerCallback | AbstractContextManager]
 
 
 class ImageTrainer(Trainer):
@@ -63,6 +70,7 @@ class ImageTrainer(Trainer):
         eval_transform: batch on the device, completed by its dataset -> arguments of the model, `labels` included.
         train_transform: the same for training; None where the batches of `train_dataset` are transformed already.
         test_dataset: the batches that are scored at the end.
+        read_rows: rows that a caller brings later -> the batches that an evaluation of them reads; None: it takes none.
         scoring_model: model -> what an evaluation calls in its place; None: the model itself.
         methods: callbacks, and contexts of each step in the order in which they are entered; see `hf_accel.methods`.
         class_weights: (C,) float32 weights in the training loss, or None.
@@ -72,7 +80,8 @@ class ImageTrainer(Trainer):
         flops_of_row: batch -> floating-point operations of a forward pass of one of its rows; those of {} are of a row
             of the model's own size. None where nothing is trained.
         callbacks: further callbacks.
-        splits, loaded, arguments, notes: what the run was built from, and what was chosen for the user and why.
+        recipe, splits, loaded, arguments, notes: what the run was built from, and what was chosen for the user and why.
+        begin_again: a model with new weights and its methods; of the model that it is called with, where there is one.
         kwargs: what else Trainer takes.
     Raises:
         UserError: Muon or an average of the weights under FSDP or DeepSpeed, which shard the tensors that they need whole;
@@ -80,8 +89,9 @@ class ImageTrainer(Trainer):
     """
 
     model: PreTrainedModel
-    train_dataset: ImageBatches | TransformedBatches
-    # A Trainer that only scores has none of these four.
+    train_dataset: ImageBatches | TransformedBatches | PreparedBatches
+    # A Trainer that only scores has none of these five.
+    recipe: Recipe
     splits: Splits
     loaded: LoadedModel
     arguments: Arguments
@@ -94,7 +104,8 @@ class ImageTrainer(Trainer):
         args: TrainingArguments,
         eval_transform: Callable[[Batch], Batch],
         train_transform: Callable[[Batch], Batch] | None = None,
-        test_dataset: ImageBatches,
+        test_dataset: ScoredBatches,
+        read_rows: Callable[[Any], ScoredBatches] | None = None,
         scoring_model: Callable[[nn.Module], Callable[..., ModelOutput]] | None = None,
         methods: Sequence[TrainerCallback | AbstractContextManager] = (),
         class_weights: Tensor | None = None,
@@ -103,19 +114,22 @@ class ImageTrainer(Trainer):
         skips_bad_steps: bool = False,
         flops_of_row: Callable[[Batch], int] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
+        recipe: Recipe | None = None,
         splits: Splits | None = None,
         loaded: LoadedModel | None = None,
         arguments: Arguments | None = None,
         notes: Sequence[str] = (),
+        begin_again: Callable[..., tuple[LoadedModel, Methods]] | None = None,
         **kwargs: Any,
     ) -> None:
         # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
-        model.accepts_loss_kwargs = False  # type: ignore[assignment]  # torch's type knows tensors and modules only
+        refuse_loss_kwargs(model)
         super().__init__(model=model, args=args, compute_loss_func=self.loss, **kwargs)
         self._refuse_sharding(muon, skips_bad_steps, methods)
         self.train_transform = train_transform
         self.eval_transform = eval_transform
         self.test_dataset = test_dataset
+        self.read_rows = read_rows
         self.scoring_model = scoring_model
         self.methods = list(methods)
         self.class_weights = None if class_weights is None else class_weights.to(args.device)
@@ -123,15 +137,18 @@ class ImageTrainer(Trainer):
         self.method_settings = method_settings or {}
         if flops_of_row is not None:
             self.flops_of_row = flops_of_row
-        if splits is not None and loaded is not None and arguments is not None:
+        if recipe is not None and splits is not None and loaded is not None and arguments is not None:
+            self.recipe = recipe
             self.splits, self.loaded, self.arguments = splits, loaded, arguments
         self.notes = list(notes)
+        self.begin_again = begin_again
         self.measurement = Measurement(Stopwatch(args.device))
         self.train_accuracy_counts = TrainAccuracyCallback(args.device)
         is_scaled = self.accelerator.scaler is not None
         self.finite_steps = FiniteSteps(self.model, args.device, skips_bad_steps, is_scaled)
+        self._predicts_logits = self._keeps_probabilities = False
         self.compile_failure: str | None = None  # why a run that was to be compiled is eager
-        self._scored_dataset = test_dataset
+        self._scored_dataset: ScoredBatches = test_dataset
         self._replace_callbacks(callbacks)
 
     def _replace_callbacks(self, callbacks: Sequence[TrainerCallback]) -> None:
@@ -318,7 +335,8 @@ class ImageTrainer(Trainer):
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         inputs = super()._prepare_inputs(inputs)
         if not self.model.training:
-            return self.eval_transform(self._scored_dataset.complete(inputs))
+            completed = self._scored_dataset.complete(inputs)
+            return completed if isinstance(self._scored_dataset, PreparedBatches) else self.eval_transform(completed)
         if self.train_transform is None:
             return self.train_dataset.complete(inputs)
         with self.measurement.transforming():
@@ -334,13 +352,83 @@ class ImageTrainer(Trainer):
             self.args.dataloader_drop_last = asked
 
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        assert isinstance(dataloader.dataset, ImageBatches), "an evaluation reads whole batches"
+        assert isinstance(dataloader.dataset, ScoredBatches), "an evaluation reads whole batches"
         self._scored_dataset = dataloader.dataset
+        asked = self.compute_metrics
+        if asked is not None and not isinstance(asked, EvaluationMetrics):  # set by the caller in place of ours
+            self.compute_metrics = EvaluationMetrics(len(known_labels(self.model.config)), own=asked, standard=False)
+        try:
+            with self._evaluated_weights():
+                return super().evaluation_loop(dataloader, *args, **kwargs)
+        finally:
+            self.compute_metrics = asked
+
+    @contextmanager
+    def _evaluated_weights(self) -> Iterator[None]:
         with ExitStack() as stack:
             for method in self.methods:
                 if isinstance(method, EvaluatedWeights):
                     stack.enter_context(method.in_place())
-            return super().evaluation_loop(dataloader, *args, **kwargs)
+            yield
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As upstream; `eval_dataset` may also be rows in any form that `build_trainer` takes.
+
+        Raises:
+            UserError: rows that cannot be understood, or without labels.
+        """
+        if eval_dataset is not None and not isinstance(eval_dataset, dict | str):
+            eval_dataset = self.scored_batches(eval_dataset)
+        return super().evaluate(eval_dataset, *args, **kwargs)
+
+    def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> PredictionOutput:
+        """The logits of every row, in the order of the rows.
+
+        Args:
+            test_dataset: `test_dataset` or `eval_dataset` of this Trainer, or rows in any form that `build_trainer` takes;
+                their labels may be missing.
+            args, kwargs: as upstream.
+        Returns:
+            predictions (N, C) float32, the logits; label_ids (N,) int64, and None for rows without labels; metrics.
+        Raises:
+            UserError: rows that cannot be understood.
+        """
+        self._predicts_logits = True
+        try:
+            output = super().predict(self.scored_batches(test_dataset), *args, **kwargs)
+        finally:
+            self._predicts_logits = False
+        logits, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
+        order = np.argsort(rows)
+        labels = None if output.label_ids is None else np.asarray(output.label_ids)[order]
+        return PredictionOutput(logits[order], labels, output.metrics)
+
+    def score(
+        self, dataset: ScoredBatches, metric_key_prefix: str = "test", probabilities: bool = False
+    ) -> PredictionOutput:
+        """As `predict`, but of each row `kept_of_rows` and the row's number are kept: logits of many classes are large.
+
+        Args:
+            probabilities: keep those of all classes, too, (N, C) before the numbers of the rows.
+        """
+        self._keeps_probabilities = probabilities
+        try:
+            return super().predict(dataset, metric_key_prefix=metric_key_prefix)
+        finally:
+            self._keeps_probabilities = False
+
+    def scored_batches(self, rows: Any) -> ScoredBatches:
+        """The dataset that an evaluation of these rows reads."""
+        if isinstance(rows, ScoredBatches):
+            return rows
+        if self.read_rows is None:
+            raise UserError("This Trainer only scores the rows that it was built with. Expected its test_dataset.")
+        return self.read_rows(rows)
+
+    @property
+    def _keeps_logits(self) -> bool:
+        metrics = self.compute_metrics
+        return self._predicts_logits or (isinstance(metrics, EvaluationMetrics) and metrics.needs_logits)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -354,16 +442,21 @@ class ImageTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, tuple[Tensor, ...] | None, Tensor | None]:
-        """Keep of each row what `kept_of_rows` says, and the row's number."""
+        """Keep of each row the logits, or else what `kept_of_rows` says, and the row's number."""
         rows = inputs["rows"].to(self.args.device)
         scored: Any = model if self.scoring_model is None else self.scoring_model(model)
         with self.step_methods():
             loss, logits, labels = super().prediction_step(scored, inputs, prediction_loss_only, ignore_keys)
-        if logits is None or labels is None:
+        if logits is None:
             return loss, None, labels
         if isinstance(logits, tuple):  # outputs next to the logits, as DeiT with teacher has
             logits = logits[0]
-        return loss, (*kept_of_rows(logits, labels), rows), labels
+        if self._keeps_logits:
+            return loss, (logits.float(), rows), labels
+        if labels is None:
+            return loss, None, None
+        whole = (logits.float().softmax(-1),) if self._keeps_probabilities else ()
+        return loss, (*kept_of_rows(logits, labels), *whole, rows), labels
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -403,16 +496,49 @@ class ImageTrainer(Trainer):
     def _method_file(self, checkpoint: str) -> Path:
         return Path(checkpoint) / f"method_state_{self.args.process_index}.pth"
 
+    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
+        """As upstream. Every trial begins with new weights: of `model_init`, or else of the recipe.
+
+        Raises:
+            UserError: the Trainer was built with a model that exists once, or there are no validation rows to select by.
+        """
+        if self.eval_dataset is None:
+            raise UserError(
+                "hyperparameter_search: trials are compared on validation rows, and there are none. Set data.validation, for "
+                "example 0.1."
+            )
+        if self.model_init is not None:
+            return super().hyperparameter_search(*args, **kwargs)
+        self.model_init = _of_recipe
+        try:
+            return super().hyperparameter_search(*args, **kwargs)
+        finally:
+            self.model_init = None
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """As upstream; the new model is prepared as the first was, and what is counted of a run begins at zero."""
+        assert self.begin_again is not None, "only a Trainer that trains begins again"
+        made = None if self.model_init is _of_recipe else super().call_model_init(trial)
+        self.loaded, self.methods = self.begin_again(made)
+        self.processing_class = self.loaded.processor
+        refuse_loss_kwargs(self.loaded.model)
+        self.finite_steps.model = self.loaded.model
+        self.finite_steps.load_state_dict({"skipped": 0, "recent": [], "overflows": 0})
+        self.train_accuracy_counts.load_state_dict({"correct": 0, "seen": 0, "epoch": 0})
+        self.measurement.set_sums(Measurement(Stopwatch(self.args.device)).sums())
+        return self.loaded.model
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         # Upstream loads Hub-format keys into other module names with strict=False and drops the encoder of ViT, Swin,
         # DINOv2... with a log line: https://github.com/huggingface/transformers/issues/48805
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        model = self.model if model is None else model
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or is_peft(model):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        load_weights(self.model if model is None else model, resume_from_checkpoint)
+        load_weights(model, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or is_peft(self.model):
             super()._load_best_model()
             return
         best = self.state.best_model_checkpoint
@@ -423,7 +549,20 @@ class ImageTrainer(Trainer):
         self._load_method_states(best, {name: methods[name] for name in averages})
 
 
+def _of_recipe() -> None:
+    """Stands for `model_init` where the recipe makes the model of each trial."""
+
+
+def refuse_loss_kwargs(model: nn.Module) -> None:
+    """Keep the Trainer from handing the row count of an accumulation window to the model, whose head would take it."""
+    for part in (model, base_of(model)):
+        part.accepts_loss_kwargs = False
+
+
 def load_weights(model: PreTrainedModel, folder: str | Path) -> None:
     """Load a saved folder into a model of the same class, every tensor or an error."""
+    if isinstance(model, PlainClassifier):
+        model.load_folder(folder)
+        return
     saved = type(model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     model.load_state_dict(saved.state_dict(), strict=True)

@@ -12,6 +12,7 @@ from hf_accel.config.sections import choices
 from hf_accel.config.selection import selection_defaults
 from hf_accel.config.training import DEFAULTS, FIXED, training_types
 from hf_accel.config.yaml_text import dump_yaml, parse_yaml
+from hf_accel.errors import UserError
 from hf_accel.recipe import main
 
 ROOT = Path(__file__).parents[2]
@@ -142,3 +143,16 @@ def test_every_example_of_a_setting_is_accepted(section):
 def test_arguments_that_are_set_exist_upstream():
     selection = [selection_defaults("", {}, has_validation) for has_validation in (True, False)]
     assert {*FIXED, *DEFAULTS, *selection[0], *selection[1]} <= set(training_types())
+
+
+def test_what_is_pushed_is_a_section_that_no_training_depends_on():
+    plain = load_recipe("digits")
+    pushed = load_recipe("digits", overrides={"push": {"examples": True}})
+    assert (plain.push.examples, pushed.push.examples) == (None, True)
+    assert "push" not in plain.to_dict()
+    assert pushed.to_dict()["push"] == {"examples": True}
+    assert pushed == plain  # so a run is resumed whether or not its pictures are published
+    with pytest.raises(UserError, match=r"digits: push\.examples is 3, expected true, false or null"):
+        load_recipe("digits", overrides={"push": {"examples": 3}})
+    with pytest.raises(UserError, match=r"push\.example is not a setting"):
+        load_recipe("digits", overrides={"push": {"example": True}})

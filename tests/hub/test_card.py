@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ from hf_accel.hub.card import write_card, write_notebook
 from hf_accel.hub.card_text import FOLDED_FROM_CLASSES
 from hf_accel.hub.examples import write_examples
 from hf_accel.hub.notebook import notebook_text
+from hf_accel.hub.publication import published_files
 from hf_accel.report.finished_run import FinishedRun
+from hf_accel.report.page import draw_plots
 from hf_accel.tasks.image_gallery import answered_examples
 from tests.support.hub_contents import write_run, write_vit_base
 from tests.support.tables import unpadded
@@ -49,7 +52,10 @@ def test_the_metadata_is_what_the_hub_reads(tmp_path):
     assert data.base_model_relation == "finetune"
     assert data.datasets == ["uoft-cs/cifar10"]
     assert data.metrics == ["accuracy", "f1"]
-    assert len(data.widget) == 3
+    assert (data.get("widget"), data.get("inference")) == (
+        None,
+        False,
+    )  # the Hub's widget would show a tiger and a teapot
     accuracy, f1 = data.eval_results
     assert (accuracy.metric_type, accuracy.metric_value) == ("accuracy", 0.8)
     assert (f1.metric_type, f1.metric_name, f1.metric_value) == ("f1", "Macro F1", 0.79)
@@ -215,15 +221,18 @@ def test_the_card_of_a_report_that_does_not_know_its_split_names_none(tmp_path):
 
 
 class OneAnswer:
-    """Stands for a model: the logits are the mean of each colour."""
+    """Stands for a model: the logits are the mean of each colour, of three or of the first ones."""
 
     device = "cpu"
+
+    def __init__(self, num_labels: int = 3) -> None:
+        self.num_labels = num_labels
 
     def eval(self) -> None:
         pass
 
     def __call__(self, pixel_values):
-        return type("Output", (), {"logits": pixel_values.mean((2, 3))})
+        return type("Output", (), {"logits": pixel_values.mean((2, 3))[:, : self.num_labels]})
 
 
 def test_three_test_images_with_the_models_answers_become_the_widgets_examples(tmp_path):
@@ -241,6 +250,7 @@ def test_three_test_images_with_the_models_answers_become_the_widgets_examples(t
     assert [example["src"] for example in widget] == ["examples/1.png", "examples/2.png", "examples/3.png"]
     assert [len(example["output"]) for example in widget] == [3, 3, 3]
     assert (folder / "model/examples/1.png").is_file()
+    assert "inference" not in card_of(folder).data.to_dict()
 
 
 def test_no_picture_of_a_local_folder_is_kept_for_the_card(tmp_path, photos):
@@ -249,7 +259,63 @@ def test_no_picture_of_a_local_folder_is_kept_for_the_card(tmp_path, photos):
     run = FinishedRun.read(folder)
     write_examples(run.folder, run.recipe, answered_examples(split, OneAnswer(), None))
     assert not (folder / "model" / "examples").exists()
-    assert all(example["src"].startswith("https://") for example in card_of(folder).data.widget)
+    assert (card_of(folder).data.get("widget"), card_of(folder).data.get("inference")) == (None, False)
+
+
+def test_pictures_of_a_local_folder_are_kept_when_the_recipe_says_so_and_go_when_it_no_longer_does(tmp_path, photos):
+    from transformers import ViTImageProcessor
+
+    folder = write_run(tmp_path / "run", data_name=str(photos))
+    split = load_splits(load_recipe("digits", overrides={"data": {"name": str(photos)}}).data, seed=0).test
+
+    def with_setting(examples: bool | None) -> tuple[list[str] | None, set[str]]:
+        change_recipe(folder, push={"examples": examples})
+        run = FinishedRun.read(folder)
+        write_examples(run.folder, run.recipe, answered_examples(split, OneAnswer(2), ViTImageProcessor()))
+        shown = card_of(folder).data.get("widget")
+        files = published_files(run, "jane/model")
+        return shown and [example["example_title"] for example in shown], {n for n in files if n.endswith(".png")}
+
+    titles, files = with_setting(True)
+    assert set(titles) == set(split.label_names)
+    assert files == {f"examples/{number}.png" for number in (1, 2, 3)}
+    assert with_setting(None) == (None, set())
+
+
+def test_examples_that_are_no_longer_to_be_published_are_not(tmp_path):
+    folder = write_run(tmp_path / "run")
+    (folder / "model" / "examples").mkdir()
+    for name, text in (("1.png", "x"), ("examples.json", '[{"src": "examples/1.png", "example_title": "cat"}]')):
+        (folder / "model" / "examples" / name).write_text(text)
+    assert "examples/1.png" in published_files(FinishedRun.read(folder), "jane/model")
+    assert len(card_of(folder).data.widget) == 1
+    change_recipe(folder, push={"examples": False})
+    assert "examples/1.png" not in published_files(FinishedRun.read(folder), "jane/model")
+    assert card_of(folder).data.get("widget") is None
+
+
+def links(markdown: str) -> set[str]:
+    """Paths of pictures and files in a card."""
+    return {link for link in re.findall(r"\]\(([^)]+)\)", markdown) if "://" not in link}
+
+
+def test_the_plots_and_files_of_a_card_are_found_from_its_folder_and_in_the_repository(tmp_path):
+    folder = write_run(tmp_path / "run")
+    draw_plots(FinishedRun.read(folder).report, folder / "plots")
+    write_notebook(FinishedRun.read(folder))
+    card = write_card(FinishedRun.read(folder))
+    here = links(card.read_text())
+    assert {"../plots/confusion.svg", "../report.json", "../recipe.yaml", "notebook.ipynb"} <= here
+    assert all((card.parent / link).is_file() for link in here)
+    pushed = published_files(FinishedRun.read(folder), "jane/model")
+    assert links(pushed["README.md"].decode()) == {link.removeprefix("../") for link in here}
+    assert links(pushed["README.md"].decode()) <= set(pushed)
+
+
+def test_the_card_is_headed_by_model_and_data(tmp_path):
+    text = card_of(write_run(tmp_path / "run")).text
+    assert text.strip().startswith("# ViT-Tiny on cifar10, 3 classes\n")
+    assert "Recipe: digits." in text
 
 
 def test_the_notebook_is_valid_and_repeats_the_runs_own_test_rows(tmp_path):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_accel.config.recipe import load_recipe
+from hf_accel.hub.notebook import notebook_text
 from hf_accel.train import train
 from tests.support.hub_server import TOKEN
 
@@ -68,3 +70,18 @@ def test_the_notebook_of_a_pushed_model_runs_for_a_stranger(hub, tiny_recipe, ph
     assert f"accuracy          {accuracy}" in output[3]
     assert "continued/model" in output[4]
     assert Path(elsewhere / "continued" / "report.json").is_file()
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "train"])
+def test_a_command_that_fails_stops_the_notebook_and_is_not_passed_over(verb, tmp_path):
+    nbformat = pytest.importorskip("nbformat", reason="needs nbformat, nbclient and ipykernel")
+    nbclient = pytest.importorskip("nbclient", reason="needs nbformat, nbclient and ipykernel")
+    text = notebook_text(load_recipe("digits"), "no_such_folder", False, local_data=True, has_examples=False)
+    notebook = nbformat.reads(text, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    notebook.cells = [cells[0], next(cell for cell in cells if f"hf_accel.{verb}" in cell.source)]
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    )
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match=f"hf_accel.{verb} failed with exit code 2"):
+        client.execute()

@@ -14,7 +14,7 @@ from hf_accel.comparison.page import write_comparison_page
 from hf_accel.comparison.schema import RunOutcome
 from hf_accel.comparison.table import build_comparison
 from hf_accel.report.page import data_uri, run_tiles, write_page
-from hf_accel.report.plots import run_plots
+from hf_accel.report.plots import GREEN, VERMILION, run_plots
 from tests.support.reports import entries, outcome, pictures, run_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -22,7 +22,7 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-PAGES = ("run", "many_classes", "bare_run", "comparison")
+PAGES = ("run", "hundred_classes", "many_classes", "bare_run", "comparison")
 INTERACTIVE = "a[href], summary, [tabindex='0']"
 
 
@@ -31,7 +31,6 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     """A page of every kind; many_classes is the largest that a run could make."""
     folder = tmp_path_factory.mktemp("pages")
     (folder / "run").mkdir()
-    (folder / "run" / "recipe.yaml").write_text("model: {name: <timm/resnet18>}\n", encoding="utf-8")
     for name in PAGES[1:]:
         (folder / name).mkdir()
     runs = {
@@ -46,7 +45,16 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     bare.test = bare.validation = None
     bare.history = []
     return {
-        "run": write_page(folder / "run", run_report(), pictures(24, 32, True), pictures(24, 32, False)),
+        "run": write_page(
+            folder / "run",
+            run_report(),
+            pictures(24, 32, True),
+            pictures(24, 32, False),
+            recipe_text="model: {name: <timm/resnet18>}\n",
+        ),
+        "hundred_classes": write_page(
+            folder / "hundred_classes", run_report(100, 2000), pictures(24, 300, True), pictures(24, 300, False)
+        ),
         "many_classes": write_page(
             folder / "many_classes", run_report(1000, 5000), pictures(60, 500, True), pictures(60, 500, False)
         ),
@@ -114,10 +122,10 @@ def test_a_page_never_scrolls_sideways(open_page, name, width):
 def test_every_image_and_plot_is_painted(open_page, name, tmp_path):
     page = open_page(name)
     images = page.locator("img")
-    assert images.count() == {"run": 48, "many_classes": 96}.get(name, 0)
+    assert images.count() == {"bare_run": 0, "comparison": 0}.get(name, 48)
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     plots = page.locator("svg.plot")
-    assert plots.count() == {"run": 6, "many_classes": 6, "bare_run": 1, "comparison": 3}[name]
+    assert plots.count() == {"bare_run": 1, "comparison": 3}.get(name, 6)
     for element in [*plots.all(), *images.all()[:3]]:
         shot = tmp_path / "element.png"
         element.screenshot(path=shot)
@@ -163,14 +171,99 @@ def test_in_the_dark_page_and_plots_are_dark(open_page, name):
     assert all(part.evaluate("element => element.tagName") == "text" for part in white.all())
 
 
-def test_on_paper_folded_text_is_printed_and_the_colours_are_those_of_paper(open_page, tmp_path):
+def test_on_paper_the_colours_are_those_of_paper_and_only_what_was_unfolded_is_printed(open_page):
     page = open_page("run", scheme="dark")
     recipe = page.locator("details pre").first
+    page.emulate_media(media="print", color_scheme="dark")
     assert not recipe.is_visible()
+    assert not page.locator("summary").first.is_visible()
+    page.emulate_media(media="screen")
+    for summary in page.locator("summary").all():
+        summary.click()
     page.emulate_media(media="print", color_scheme="dark")
     assert recipe.is_visible()
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(31, 35, 41)"
-    assert len(page.pdf()) > 10_000
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "comparison"])
+def test_the_page_of_a_run_is_printed_on_at_most_four_sheets(open_page, name):
+    printed = open_page(name).pdf(prefer_css_page_size=True)
+    assert 1 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 4
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_mistakes_are_large_enough_to_look_at_and_say_what_was_true_and_what_was_predicted(open_page, width):
+    page = open_page("hundred_classes", width)
+    mistake = page.locator("#mistakes ~ ul li").first
+    assert mistake.locator("img").bounding_box()["width"] >= 160
+    assert mistake.inner_text().splitlines() == ["true: class number 1", "predicted: class number 2 (99 %)", "row 0"]
+
+
+def test_a_matrix_of_a_hundred_classes_names_them_and_is_scrolled_with_the_keyboard(open_page):
+    page = open_page("hundred_classes")
+    matrix = page.locator(".matrix")
+    names = matrix.locator("svg text").all_text_contents()
+    assert {"class number 0", "class number 99"} <= set(names)
+    box = matrix.locator("svg text", has_text="class number 50").first.bounding_box()
+    assert min(box["width"], box["height"]) >= 9  # CSS pixels
+    matrix.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.matrix').scrollLeft > 0")
+    # above two hundred classes, names would need a picture of several metres
+    assert open_page("many_classes").locator(".matrix").count() == 0
+
+
+def test_a_wide_table_shows_that_it_goes_on(open_page):
+    page = open_page("comparison", 768)
+    table = page.locator("[aria-label='All figures']")
+    assert table.evaluate("box => box.scrollWidth > box.clientWidth")
+    assert "gradient" in table.evaluate("box => getComputedStyle(box).backgroundImage")
+
+
+def test_links_lead_to_sections_and_to_files_of_the_run(tmp_path):
+    for name in ("predictions.csv", "recipe.yaml", "model/README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    text = write_page(tmp_path, run_report()).read_text(encoding="utf-8")
+    links = re.findall(r'<a [^>]*href="([^"]+)"', text)
+    files = [link for link in links if not link.startswith("#")]
+    assert files == ["predictions.csv", "recipe.yaml", "model/README.md", "plots"]
+    assert all((tmp_path / name).exists() for name in files)
+    assert all(f'id="{link[1:]}"' in text for link in links if link.startswith("#"))
+
+
+def test_the_title_is_model_and_data_and_the_commands_are_those_of_this_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs" / "my run").mkdir(parents=True)
+    text = write_page(tmp_path / "outputs" / "my run", run_report()).read_text(encoding="utf-8")
+    assert "<h1>ResNet18 on pictures, 10 classes</h1>" in text
+    assert "<title>ResNet18 on pictures, 10 classes: report of a run</title>" in text
+    assert "hf-accel predict &#39;outputs/my run&#39; photo.jpg" in text
+
+
+def test_a_run_elsewhere_is_named_by_a_dot_and_not_by_its_folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "jane").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    text = write_page(tmp_path / "jane", run_report()).read_text(encoding="utf-8")
+    assert "In the folder of this page:" in text
+    assert '<pre tabindex="0">hf-accel demo .</pre>' in text
+    assert "jane" not in text
+
+
+def test_a_page_without_a_validation_curve_says_why(tmp_path):
+    report = run_report()
+    assert "no validation curve" not in write_page(tmp_path, report).read_text(encoding="utf-8")
+    report.validation = None
+    assert "validation images were never scored" in write_page(tmp_path, report).read_text(encoding="utf-8")
+    report.data.validation_rows = None
+    assert "<code>data.validation</code> is 0" in write_page(tmp_path, report).read_text(encoding="utf-8")
+
+
+def test_green_and_red_mean_better_and_worse_so_no_plot_of_a_run_has_them(pages):
+    for plot in (pages["run"].parent / "plots").glob("*.svg"):
+        assert not re.search(f"{GREEN}|{VERMILION}", plot.read_text(encoding="utf-8")), plot.name
+    assert not re.search('class="(good|bad)"', pages["run"].read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -201,12 +294,17 @@ def test_the_same_report_gives_the_same_page(tmp_path):
     assert (tmp_path / "one" / "report.html").read_bytes() == (tmp_path / "two" / "report.html").read_bytes()
 
 
-def test_tiles_leave_out_missing_figures_and_prefer_the_memory_of_the_device():
-    names = [(name, remark) for name, _, remark in run_tiles(run_report(energy_joules=None))]
-    assert "Energy" not in dict(names)
-    assert ("Peak memory", "of the process, anonymous") in names
-    on_device = [(name, remark) for name, _, remark in run_tiles(run_report(peak_memory_gib=3.0))]
-    assert [remark for name, remark in on_device if name == "Peak memory"] == ["of the device"]
+def test_tiles_leave_out_missing_figures():
+    assert "Energy" not in [name for name, _, _ in run_tiles(run_report(energy_joules=None))]
+
+
+@pytest.mark.parametrize(("peak", "shown"), [(None, "1.50 GiB"), (3.0, "3.00 GiB")])
+def test_the_page_and_the_terminal_show_the_same_peak_of_memory(tmp_path, peak, shown):
+    report = run_report(peak_memory_gib=peak)
+    assert [figure for name, figure, _ in run_tiles(report) if name == "Peak memory"] == [shown]
+    assert re.search(rf"^  peak memory +{shown}  on the (device|host)", report.table(), re.MULTILINE)
+    text = write_page(tmp_path, report).read_text(encoding="utf-8")
+    assert set(re.findall(r"([\d.]+) GiB", text)) == {"1.50", shown[:4]}
 
 
 def test_a_plot_tells_its_figures_in_words():
@@ -220,7 +318,7 @@ def test_a_plot_tells_its_figures_in_words():
 
 def test_small_images_are_kept_exactly_and_photographs_are_reduced():
     small = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    assert data_uri(small).startswith("data:image/png;base64,")
-    photograph = data_uri(np.zeros((1200, 900, 3), dtype=np.uint8))
+    assert data_uri(small, 176).startswith("data:image/png;base64,")
+    photograph = data_uri(np.zeros((1200, 900, 3), dtype=np.uint8), 176)
     assert photograph.startswith("data:image/jpeg;base64,")
     assert len(photograph) < 20_000

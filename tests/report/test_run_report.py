@@ -92,8 +92,7 @@ digits, default: timm/resnet20 on digits, 2 classes
   images/s            1,234  effective batch 64
   step              41.3 ms  median
   data wait           3.1 %  of the train time
-  peak memory             -  on the device
-                   0.61 GiB  on the host, resident
+  peak memory      0.61 GiB  on the host, resident
 
 Measured on CPU AMD EPYC, 2 cores; Python 3.11.7, torch 2.15.0, transformers 5.23.0, timm 1.0.31,
 hf_accel 0.1.0, commit 0123456789 with changes.

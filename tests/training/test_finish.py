@@ -1,7 +1,10 @@
 """The end of a run: model and scores are saved first, and the page or the card may fail without costing the run."""
 
+import csv
 import json
+import re
 import shutil
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,28 @@ def test_dollar_signs_in_class_names_are_drawn_as_they_stand(trained):
         assert f">{name}</text>" in text  # a label of a plot, letters kept as text in the page
 
 
+@pytest.mark.parametrize("name", ["report.html", "model/README.md", "model/notebook.ipynb"])
+def test_what_is_shared_of_a_run_names_no_folder_of_this_machine(trained, name):
+    text = (trained / name).read_text(encoding="utf-8")
+    assert str(trained.parent) not in text
+    assert str(Path.home()) not in text
+    assert trained.parent.name not in text
+
+
+def test_the_page_names_a_mistake_by_the_file_that_predictions_csv_has(trained):
+    shown = re.findall(r'class="where">([^<]+)', (trained / "report.html").read_text(encoding="utf-8"))
+    with open(trained / "predictions.csv", encoding="utf-8", newline="") as file:
+        wrong = {row["file"] for row in csv.DictReader(file) if row["label"] != row["predicted"]}
+    assert wrong
+    assert {unescape(name) for name in shown} == wrong
+
+
+def test_the_page_links_to_every_file_of_the_run(trained):
+    links = re.findall(r'<a href="([^#"]+)"', (trained / "report.html").read_text(encoding="utf-8"))
+    assert {"report.json", "history.csv", "predictions.csv", "recipe.yaml", "model/README.md"} <= set(links)
+    assert all((trained / link).exists() for link in links)
+
+
 def test_facts_of_a_run_are_in_its_report(trained):
     report = RunReport.load(trained)
     assert (report.data.test_split, report.train.compiled, report.train.compile_failure) == ("test", None, None)
@@ -66,15 +91,17 @@ def test_facts_of_a_run_are_in_its_report(trained):
 
 
 def test_predictions_are_those_of_the_confusion_matrix(trained):
-    predictions, report = Predictions.load(trained / "predictions.csv"), RunReport.load(trained)
+    report = RunReport.load(trained)
+    predictions = Predictions.load(trained / "predictions.csv", report.data.labels)
     assert predictions.rows.tolist() == list(range(8))
+    assert predictions.files[0].startswith("test/"), "relative to the data"
     counts = [[0, 0], [0, 0]]
     for label, predicted in zip(predictions.labels, predictions.predicted, strict=True):
         counts[label][predicted] += 1
     assert counts == report.test.confusion
 
 
-FAILING = {"write_page": "report.html", "write_card": "model card", "write_notebook": "notebook.ipynb",
+FAILING = {"write_page": "report.html", "draw_plots": "plots", "write_card": "model card", "write_notebook": "notebook.ipynb",
            "mistakes": "gallery of mistakes", "sample": "sample of the data",
            "write_examples": "examples", "write_whole": "predictions.csv"}  # fmt: skip
 
@@ -93,12 +120,13 @@ def test_each_part_that_shows_a_run_fails_alone_and_names_the_command_that_makes
         raise RuntimeError("no such\ninstruction")
 
     monkeypatch.setattr(ImageClassification if broken in ("mistakes", "sample") else finish, broken, fail)
-    predictions = Predictions.load(trained_predictions(finished))
+    predictions = Predictions.load(trained_predictions(finished), finished.report.data.labels)
     failed = finish.write_extras(finished, predictions, splits, loaded.model, loaded.processor)
     assert failed == [FAILING[broken]]
     assert f"{FAILING[broken]}: not written (RuntimeError: no such instruction)" in caplog.text
     assert f"hf-accel page {folder}" in caplog.text
-    missing = {"write_page": {"report.html", "plots/loss.svg", "plots/confusion.svg"}, "write_card": {"model/README.md"},
+    missing = {"write_page": {"report.html"}, "draw_plots": {"plots/loss.svg", "plots/confusion.svg"},
+               "write_card": {"model/README.md"},
                "write_notebook": {"model/notebook.ipynb"}, "write_whole": {"predictions.csv"}}.get(broken, set())  # fmt: skip
     assert set(before) - set(shown(folder)) == missing
 
