@@ -44,9 +44,9 @@ from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
 from hf_accel.methods.learning_rates import layer_rates, split_groups
 from hf_accel.methods.losses import cross_entropy_sum, training_loss_sum
 from hf_accel.methods.muon import MuonSettings, build_muon
-from hf_accel.models.layers import layer_numbers
 from hf_accel.models.given import base_of, is_peft
 from hf_accel.models.head import known_labels
+from hf_accel.models.layers import layer_numbers
 from hf_accel.models.load import LoadedModel
 from hf_accel.models.plain import PlainClassifier
 from hf_accel.runs.log import note_in_log
