@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -24,7 +27,10 @@ def measure(plan: Any) -> dict[str, list[Any]]:
     runs: dict[str, list[Any]] = {entry.name: [] for entry in plan.entries}
     number, rounds = 0, plan.repeats or PILOT_ROUNDS
     is_terminal = sys.stderr.isatty()  # a log file wants one line per run, not one per second
-    with tqdm(total=rounds * len(plan.round(0)), desc="compare", unit="run", file=sys.stderr) as bar:
+    with (
+        resumable(plan.folder),
+        tqdm(total=rounds * len(plan.round(0)), desc="compare", unit="run", file=sys.stderr) as bar,
+    ):
         while number < rounds:
             for planned in plan.round(number):
                 own = runs[planned.entry.name]
@@ -42,6 +48,16 @@ def measure(plan: Any) -> dict[str, list[Any]]:
                 rounds = rounds_for_noise(plan, runs)
                 bar.total = rounds * len(plan.round(0))
     return runs
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Say, when the comparison is interrupted within, that its finished runs are kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"{folder}: the finished runs are kept. Repeat the command to do the others.", file=sys.stderr)
+        raise
 
 
 def rounds_for_noise(plan: Any, runs: dict[str, list[Any]]) -> int:

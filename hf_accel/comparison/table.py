@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hf_accel.report.run_report import RunReport
 
 DEFAULT_LEARNING_RATE = 5e-5  # TrainingArguments' default
+DATA_FACTS = ("name", "train_rows", "validation_rows", "test_rows")
 SHORT_SECONDS = 10.0  # in a shorter measured training, a stall of the machine decides the ratio
 
 
@@ -189,6 +190,8 @@ def _row(entry: Entry, runs: Sequence[RunOutcome], finished: dict[int, RunOutcom
         failure=failure,
         num_runs=len(reports),
         trial=entry.trial,
+        image_size=entry.recipe.data.image_size,
+        data={name: getattr(reports[0].data, name) for name in DATA_FACTS} if reports else None,
     )
     columns = [run_figures(report) for report in reports]
     for name in columns[0] if columns else ():

@@ -111,12 +111,18 @@ def footnotes(comparison: Comparison) -> list[str]:
 
 
 def measured_on(comparison: Comparison) -> str:
-    environment, data = comparison.environment, comparison.data
+    environment = comparison.environment
     if not environment:
         return "No run finished."
     versions = ", ".join(f"{name} {environment.get(name)}" for name in ("torch", "transformers", "timm", "hf_accel"))
+    sets = [data_text(row.data) for row in comparison.rows if row.data] or [data_text(comparison.data)]
+    return f"Measured on {device_text(environment)}; {versions}. Data: {'; '.join(dict.fromkeys(sets))}."
+
+
+def data_text(data: dict[str, Any]) -> str:
+    """A data set and its numbers of rows: 'digits, train / validation / test: 1,257 / 180 / 360'."""
     rows = " / ".join(format_count(data.get(f"{part}_rows")) for part in ("train", "validation", "test"))
-    return f"Measured on {device_text(environment)}; {versions}. Data: {data.get('name')}, train / validation / test: {rows}."
+    return f"{data.get('name')}, train / validation / test: {rows}"
 
 
 def format_ratio(ratio: Ratio | None) -> str:
