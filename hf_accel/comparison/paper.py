@@ -71,21 +71,21 @@ def expected_time(comparison: Comparison, published: dict[str, Any]) -> str:
         if len(sources) < len(recipes):
             unknown.append(f"`{name}`")
             continue
-        speeds = {row.name: row.figures["images_per_second"]["mean"] for row in sources}
+        speeds = [row.figures["images_per_second"]["mean"] for row in sources]
         images = [
             recipe.training["num_train_epochs"] * published["train_rows"] * (1 - recipe.data.validation)
             for recipe in recipes
         ]
-        seconds = published["repeats"] * sum(
-            count / speeds[row.name] for count, row in zip(images, sources, strict=True)
-        )
+        seconds = published["repeats"] * sum(count / speed for count, speed in zip(images, speeds, strict=True))
         total += seconds
-        origin = ", ".join(f"{format_quantity(speed)} images/s of `{source}`" for source, speed in speeds.items())
-        known.append(f"`{name}` {format_duration(seconds)} (from {origin})")
+        known.append(f"`{name}` {format_duration(seconds)} (at {', '.join(map(format_quantity, speeds))} images/s)")
     sentences = []
     if known:
         whole = f", {format_duration(total)} in all" if len(known) > 1 else ""
-        sentences.append(f"Training time to expect from it on this machine: {'; '.join(known)}{whole}.")
+        sentences.append(
+            f"Training time to expect from it on this machine: {'; '.join(known)}{whole}. The images/s of its variants were "
+            "measured here, for the variant itself or the nearest row with the same network."
+        )
     if unknown:
         sentences.append(
             f"The speed of {', '.join(unknown)} was not measured here: the command with --dry_run measures a few steps of "

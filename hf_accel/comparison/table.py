@@ -92,8 +92,12 @@ def _notes(
                 f"`{row.name}`: {apart} of its rounds ran too far in time from `{baseline}` to be timing pairs; they count "
                 "for accuracy only. --overwrite measures all rows together again."
             )
-        if row.variant in AS_PUBLISHED:
-            notes.append(f"`{row.name}` repeats a published, confounded setting: it does not judge a single technique.")
+    published = [f"`{row.name}`" for row in others if row.variant in AS_PUBLISHED]
+    if published:
+        notes.append(
+            "Published settings, which change several things at once and so do not judge a single technique: "
+            f"{', '.join(published)}."
+        )
     seconds = [run.measured.train.seconds for outcomes in finished.values() for run in outcomes.values()]
     shortest = min((value for value in seconds if value is not None), default=None)
     if shortest is not None and shortest < SHORT_SECONDS:

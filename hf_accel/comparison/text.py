@@ -110,6 +110,11 @@ def footnotes(comparison: Comparison) -> list[str]:
     return lines
 
 
+def all_remarks(comparison: Comparison) -> list[str]:
+    """The footnotes, and those of the published figures where they were asked for."""
+    return [*footnotes(comparison), *(paper_remarks(comparison.paper) if comparison.paper else [])]
+
+
 def measured_on(comparison: Comparison) -> str:
     environment = comparison.environment
     if not environment:
@@ -176,5 +181,4 @@ def text_table(comparison: Comparison) -> str:
     parts = [format_table(kept[0], kept[1:], align="lrllrl")]
     if comparison.paper:
         parts += [format_table(PAPER_HEADINGS, paper_cells(comparison.paper), align=PAPER_ALIGN)]
-    lines = [*footnotes(comparison), *(paper_remarks(comparison.paper) if comparison.paper else [])]
-    return "\n\n".join([*parts, "\n".join(map(printable, lines))])
+    return "\n\n".join([*parts, "\n".join(map(printable, all_remarks(comparison)))])

@@ -23,14 +23,14 @@ from hf_accel.report.run_report import RunReport
 from hf_accel.tables import format_table, markdown_text
 
 if TYPE_CHECKING:
-    from hf_accel.hub.provenance import Source
+    from hf_accel.hub.provenance import Origin
 
 FOLDED_FROM_CLASSES = 20  # a longer per-class table is folded
 CONFUSIONS_SHOWN = 5
 
 
 def card_body(
-    report: RunReport, recipe: Recipe, base: Source | None, data: Source, needs_package: bool, plots: list[str]
+    report: RunReport, recipe: Recipe, base: Origin | None, data: Origin, needs_package: bool, plots: list[str]
 ) -> str:
     """Everything below the metadata.
 
@@ -54,7 +54,7 @@ def card_body(
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _summary(report: RunReport, recipe: Recipe, base: Source | None, data: Source) -> str:
+def _summary(report: RunReport, recipe: Recipe, base: Origin | None, data: Origin) -> str:
     name = report.recipe if report.variant == "default" else f"{report.recipe} ({report.variant})"
     what = f"{_link(base)}, fine-tuned" if base else f"`{recipe.model.name}`, trained from random weights"
     text = f"# {name}\n\n{what} on {_link(data, 'datasets/')}, {format_count(len(report.data.labels))} classes."
@@ -67,7 +67,7 @@ def _summary(report: RunReport, recipe: Recipe, base: Source | None, data: Sourc
     return text
 
 
-def _link(source: Source, prefix: str = "") -> str:
+def _link(source: Origin, prefix: str = "") -> str:
     return f"[{source.name}](https://huggingface.co/{prefix}{source.name})" if source.on_hub else f"`{source.name}`"
 
 
@@ -142,7 +142,7 @@ def _plots(plots: list[str]) -> str:
     return "### Plots\n\n" + "\n\n".join(pictures)
 
 
-def _data(report: RunReport, recipe: Recipe, data: Source) -> str:
+def _data(report: RunReport, recipe: Recipe, data: Origin) -> str:
     rows = [
         ("Train / validation / test images", " / ".join(
             format_count(n) for n in (report.data.train_rows, report.data.validation_rows, report.data.test_rows))),
@@ -186,7 +186,7 @@ def _environment(report: RunReport) -> str:
     return f"## Environment\n\n{_facts(facts)}"
 
 
-def _origin(base: Source | None) -> str:
+def _origin(base: Origin | None) -> str:
     if base is None:
         licence = (
             "The weights were trained from scratch, so no licence is inherited and none is stated: add `license:` to the "
