@@ -31,8 +31,10 @@ repeat the command. Settings for all runs are given as for train: --learning_rat
 
 def main(argv: list[str] | None = None) -> int:
     parser = command_parser("compare", DESCRIPTION)
-    parser.add_argument("--recipe", nargs="+", required=True, help="shipped recipes or YAML files")
-    parser.add_argument("--variants", nargs="+", help="default: all of one recipe; several recipes as they stand")
+    parser.add_argument("--recipe", nargs="+", action="extend", required=True, help="shipped recipes or YAML files")
+    parser.add_argument(
+        "--variants", nargs="+", action="extend", help="default: all of one recipe; several recipes as they stand"
+    )
     parser.add_argument("--baseline", help="the row that the others are divided by; default: baseline, else the first")
     parser.add_argument("--repeats", type=int, help="number of rounds; default: 3 to 12, depending on the noise")
     parser.add_argument("--paper", action="store_true", help="add the published figures next to those measured here")
@@ -43,22 +45,23 @@ def main(argv: list[str] | None = None) -> int:
     if args.repeats is not None and args.repeats < 1:
         raise UserError(f"--repeats {args.repeats}: expected at least 1")
 
+    from hf_accel.comparison.forecast import describe, forecast
     from hf_accel.comparison.plan import Plan
+    from hf_accel.comparison.runs import claim_folder, remove_runs
 
     plan = Plan(args, flags)
-    if args.dry_run:
-        print_result(args, plan.summary(), plan.describe())
-        return 0
-
+    claim_folder(plan.folder)
     plan.require_startable(args.overwrite)
+    if args.dry_run:
+        summary = forecast(plan)
+        print_result(args, summary, describe(summary))
+        return 0
 
     from hf_accel.comparison.export import write_comparison
     from hf_accel.comparison.page import write_comparison_page
-    from hf_accel.comparison.runs import claim_folder, remove_runs
     from hf_accel.comparison.table import build_comparison
     from hf_accel.comparison.text import text_table
 
-    claim_folder(plan.folder)
     with sole_use(plan.folder), interrupt_says(lambda: how_to_continue(plan, args.overwrite)):
         if args.overwrite:
             remove_runs(plan.folder)

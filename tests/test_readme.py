@@ -62,8 +62,9 @@ def test_the_main_command_then_evaluate_predict_and_the_python_block_run(tmp_pat
             shlex.split(command), cwd=tmp_path, check=True, capture_output=True, text=True, env=environment
         ).stdout
 
-    assert "test" in run(f"{train} --num_train_epochs 2")
-    (tmp_path / "block.py").write_text(python.replace('"num_train_epochs": 3', '"num_train_epochs": 1'))
+    # 8 steps each, of which the first 3 are not measured
+    assert "test" in run(f"{train} --max_steps 8")
+    (tmp_path / "block.py").write_text(python.replace('"num_train_epochs": 3', '"max_steps": 8'))
     accuracy, measured = run(f"{sys.executable} block.py").split("\n")[:2]
     assert 0 <= float(accuracy) <= 1
     assert all(float(figure) > 0 for figure in measured.split())

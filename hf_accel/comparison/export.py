@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Literal
 
-from hf_accel.comparison.paper import PAPER_ALIGN, PAPER_HEADINGS, paper_cells, paper_remarks, paper_table
+from hf_accel.comparison.paper import PAPER_ALIGN, PAPER_HEADINGS, paper_cells, paper_table
 from hf_accel.comparison.schema import Comparison
-from hf_accel.comparison.text import FIGURES, figure_cells, footnotes, verdict_cells
+from hf_accel.comparison.text import FIGURES, all_remarks, figure_cells, verdict_cells
 from hf_accel.files import write_whole
 from hf_accel.tables import format_table, printable, write_csv
 
@@ -58,19 +59,19 @@ def csv_table(comparison: Comparison) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """The tables, then the footnotes as a list."""
-    parts = [format_table(*verdict_cells(comparison), "markdown"), format_table(*figure_cells(comparison), "markdown")]
-    remarks = footnotes(comparison)
-    if comparison.paper:
-        parts.append(format_table(PAPER_HEADINGS, paper_cells(comparison.paper), "markdown", PAPER_ALIGN))
-        remarks += paper_remarks(comparison.paper)
-    return "\n\n".join([*parts, "\n".join(f"- {printable(line)}" for line in remarks)]) + "\n"
+    remarks = "\n".join(f"- {printable(line)}" for line in all_remarks(comparison))
+    return "\n\n".join([*_tables(comparison, "markdown"), remarks]) + "\n"
 
 
 def latex(comparison: Comparison) -> str:
     """Tables for `\\input`, with booktabs; the footnotes are comments below."""
-    parts = [format_table(*verdict_cells(comparison), "latex"), format_table(*figure_cells(comparison), "latex")]
-    remarks = footnotes(comparison)
+    remarks = [f"% {printable(line)}" for line in all_remarks(comparison)]
+    return "\n\n".join([*_tables(comparison, "latex"), *remarks]) + "\n"
+
+
+def _tables(comparison: Comparison, style: Literal["markdown", "latex"]) -> list[str]:
+    """The verdicts, all figures, and the published figures where they were asked for."""
+    tables = [format_table(*cells, style) for cells in (verdict_cells(comparison), figure_cells(comparison))]
     if comparison.paper:
-        parts.append(format_table(PAPER_HEADINGS, paper_cells(comparison.paper), "latex", PAPER_ALIGN))
-        remarks += paper_remarks(comparison.paper)
-    return "\n\n".join([*parts, *(f"% {printable(line)}" for line in remarks)]) + "\n"
+        tables.append(format_table(PAPER_HEADINGS, paper_cells(comparison.paper), style, PAPER_ALIGN))
+    return tables

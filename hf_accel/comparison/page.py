@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hf_accel.comparison.paper import PAPER_HEADINGS, paper_cells
+from hf_accel.comparison.paper import PAPER_HEADINGS, paper_cells, paper_remarks
 from hf_accel.comparison.plots import comparison_plots, plot_legends
 from hf_accel.comparison.schema import AS_PUBLISHED, Comparison, Row
 from hf_accel.comparison.text import (
@@ -57,6 +57,7 @@ def write_comparison_page(folder: Path) -> Path:
         footnotes=footnotes(comparison),
         paper_headings=PAPER_HEADINGS,
         paper_rows=paper_cells(comparison.paper) if comparison.paper else [],
+        paper_remarks=paper_remarks(comparison.paper) if comparison.paper else [],
     )
 
 

@@ -1,31 +1,23 @@
-"""The plan of a comparison: its entries, the command of every run, and the time that they take."""
+"""The plan of a comparison: its entries, and the command of every run."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import tempfile
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hf_accel.comparison.checks import refusals
 from hf_accel.comparison.runs import Machine, PlannedRun, finished_record, plan_run, probe_machine, reusable_run
-from hf_accel.comparison.schema import AS_PUBLISHED, Entry, RunOutcome
+from hf_accel.comparison.schema import AS_PUBLISHED, Entry
 from hf_accel.config.flags import overrides_from_flags
-from hf_accel.config.recipe import Recipe, RecipeFile
+from hf_accel.config.recipe import VARIANT_ALIASES, Recipe, RecipeFile
 from hf_accel.errors import UserError, did_you_mean
-from hf_accel.formatting import format_count, format_duration
-from hf_accel.measure.paired import MOST_ROUNDS, PILOT_ROUNDS
-from hf_accel.report.run_report import RunReport
-from hf_accel.runs.process import failure_reason, run_process
-from hf_accel.tables import format_table
+from hf_accel.formatting import format_count
+from hf_accel.measure.paired import PILOT_ROUNDS
 
-PROBE_STEPS = 12
 # Settings of `data` that change how images are read, not which images: the fingerprint does not depend on these.
 NOT_OF_ROWS = ("augment", "cache", "cache_dir", "cache_size", "class_weights", "image_size", "progressive_resizing",
                "test_time_augmentation", "transforms")  # fmt: skip
@@ -56,15 +48,11 @@ class Plan:
                 recipe = file.recipe(variant, overrides)
                 shown = _entry_name(recipe.name, recipe.variant, variant, several=len(args.recipe) > 1)
                 trial = shortened(recipe, file.recipe(variant)) if args.paper else None
-                entry = Entry(shown, recipe, trial=trial)
-                if entry.name in self.options:
-                    raise UserError(f"compare: {entry.name} is given twice, expected each row once")
-                self.entries.append(entry)
-                self.options[entry.name] = ["--recipe", name, *(["--variant", variant] if variant else []), *passed]
-        names = list(self.options)
-        self.baseline = args.baseline or next((n for n in names if n.split("/")[-1] == "baseline"), names[0])
-        if self.baseline not in names:
-            raise UserError(f"--baseline {self.baseline}: is not one of the rows. {did_you_mean(self.baseline, names)}")
+                if shown in self.options:
+                    raise UserError(_same_row(shown, self.options[shown][1], name))
+                self.entries.append(Entry(shown, recipe, trial=trial))
+                self.options[shown] = ["--recipe", name, *(["--variant", variant] if variant else []), *passed]
+        self.baseline = _baseline(args.baseline, list(self.options))
         self.recipe_names = list(dict.fromkeys(entry.recipe.name for entry in self.entries))
         output_names = dict.fromkeys(entry.recipe.output_name or entry.recipe.name for entry in self.entries)
         self.folder = args.output_dir or Path("outputs") / "compare" / "+".join(output_names)[:100]
@@ -113,81 +101,14 @@ class Plan:
 
     def progress(self) -> tuple[int, int]:
         """How many runs are finished, and how many are planned, as far as that is known before the noise is."""
-        runs = self._runs()
+        runs = [run for number in range(self.repeats or PILOT_ROUNDS) for run in self.round(number)]
         return sum(finished_record(run.folder) is not None for run in runs), len(runs)
-
-    def summary(self) -> dict[str, Any]:
-        """What `describe` says, as JSON types: baseline, rounds, most_rounds, rows, seconds and folder."""
-        runs = self._runs()
-        finished = {run.folder: done for run in runs if (done := reusable_run(run, self.data_fingerprint))}
-        rows = []
-        for entry in self.entries:
-            own = [run for run in runs if run.entry is entry]
-            there = sum(run.folder in finished for run in own)
-            rows.append({"name": entry.name, "refused": entry.refused, "to_run": len(own) - there, "finished": there})
-        seconds, source = self._run_seconds(list(finished.values()))
-        rounds = self.repeats or PILOT_ROUNDS
-        return {
-            "baseline": self.baseline,
-            "rounds": rounds,
-            "most_rounds": self.repeats or MOST_ROUNDS,
-            "rows": rows,
-            "seconds_of_a_run": seconds,
-            "measured": source,
-            "seconds": seconds * (len(runs) - len(finished)),
-            "most_seconds": seconds * len(runs) / rounds * (self.repeats or MOST_ROUNDS),
-            "folder": str(self.folder),
-        }
-
-    def describe(self) -> str:
-        """The runs to do, the runs that are finished, and the time that the rest takes."""
-        plan = self.summary()
-        more = "" if self.repeats else f", up to {MOST_ROUNDS} if the noise asks for it"
-        table = [
-            (row["name"], row["refused"] or f"{row['to_run']} to run, {row['finished']} finished")
-            for row in plan["rows"]
-        ]
-        most = "" if self.repeats else f", at most {format_duration(plan['most_seconds'])}"
-        one = f"a run takes {format_duration(plan['seconds_of_a_run'])} ({plan['measured']})"
-        lines = [
-            f"{len(self.entries)} rows, {plan['rounds']} rounds{more}; baseline: {self.baseline}",
-            format_table((), table, align="ll", indent=2),
-            f"expected time: {format_duration(plan['seconds'])}{most}; {one}",
-            f"folder: {self.folder}",
-        ]
-        return "\n".join(lines)
-
-    def _runs(self) -> list[PlannedRun]:
-        return [run for number in range(self.repeats or PILOT_ROUNDS) for run in self.round(number)]
-
-    def _run_seconds(self, finished: list[RunOutcome]) -> tuple[float, str]:
-        """Wall seconds of one run, and their source: finished runs, else a few steps of the baseline."""
-        if finished:
-            return sum(run.wall_seconds for run in finished) / len(finished), f"mean of {len(finished)} finished runs"
-        entry = next(entry for entry in self.entries if entry.name == self.baseline)
-        with tempfile.TemporaryDirectory() as scratch:
-            place = Path(scratch) / "run"
-            # A later flag of the same name would be refused, so the plan's own is replaced.
-            options = [*_without(self.options[entry.name], "--max_steps"), "--max_steps", str(PROBE_STEPS)]
-            start = time.perf_counter()
-            code, output = run_process([*options, "--output_dir", str(place)], Path(scratch) / "output", lambda: None)
-            seconds = time.perf_counter() - start
-            if code:
-                raise UserError(f"{entry.name}: {PROBE_STEPS} trial steps failed: {failure_reason(code, output)}")
-            report = RunReport.load(place)
-        steps = entry.recipe.training.get("max_steps", -1)
-        if steps <= 0:
-            rows, batch = report.data.train_rows, report.train.effective_batch_size
-            assert rows is not None, "a run counts its rows"
-            assert batch is not None, "a run has a batch size"
-            epoch_steps = math.ceil(rows / batch)
-            steps = math.ceil(entry.recipe.training.get("num_train_epochs", 3) * epoch_steps)
-        seconds += max(0, steps - PROBE_STEPS) * (report.train.step_seconds_median or 0.0)
-        return seconds, f"from {PROBE_STEPS} steps of {entry.name}"
 
 
 def shortened(recipe: Recipe, written: Recipe) -> str | None:
-    """How a recipe trains less than its file says, such as "2 epochs instead of 30"; None when it does not.
+    """How a recipe does less than its file says, such as "2 epochs instead of 30 epochs"; None when it does not.
+
+    Another model or another size of images counts, too: its figures are not those of the recipe.
 
     Args:
         recipe: the recipe with the settings of the command line.
@@ -196,22 +117,33 @@ def shortened(recipe: Recipe, written: Recipe) -> str | None:
     (steps, epochs), (full_steps, full_epochs) = (
         (r.training.get("max_steps", -1), r.training.get("num_train_epochs", 3)) for r in (recipe, written)
     )
-    rows, all_rows = recipe.data.max_train_rows, written.data.max_train_rows
     full = f"{format_count(full_steps)} steps" if full_steps > 0 else _epochs(full_epochs)
     found = []
     if steps > 0 and (full_steps <= 0 or steps < full_steps):
         found.append(f"{format_count(steps)} steps instead of {full}")
     elif steps <= 0 and epochs < full_epochs:
         found.append(f"{_epochs(epochs)} instead of {full}")
-    if rows is not None and (all_rows is None or rows < all_rows):
-        found.append(
-            f"{format_count(rows)} training rows instead of {'all' if all_rows is None else format_count(all_rows)}"
-        )
+    for what, rows, all_rows in (
+        ("training", recipe.data.max_train_rows, written.data.max_train_rows),
+        ("test", recipe.data.max_test_rows, written.data.max_test_rows),
+    ):
+        if rows is not None and (all_rows is None or rows < all_rows):
+            full = "all" if all_rows is None else format_count(all_rows)
+            found.append(f"{format_count(rows)} {what} rows instead of {full}")
+    if recipe.model.name != written.model.name:
+        found.append(f"{recipe.model.name} instead of {written.model.name}")
+    size, full_size = recipe.data.image_size, written.data.image_size
+    if size != full_size:
+        found.append(f"images of {_pixels(size)} instead of {_pixels(full_size)}")
     return ", ".join(found) or None
 
 
 def _epochs(number: float) -> str:
     return "1 epoch" if number == 1 else f"{number:g} epochs"
+
+
+def _pixels(size: int | None) -> str:
+    return "the model's own size" if size is None else f"{size} px"
 
 
 def _wanted_variants(file: RecipeFile, args: argparse.Namespace) -> list[str | None]:
@@ -238,14 +170,24 @@ def _model_key(recipe: Recipe) -> str:
     )
 
 
+def _baseline(asked: str | None, names: list[str]) -> str:
+    """The row that the others are divided by; as of `--variants`, "ga" is an alias."""
+    if asked is None:
+        return next((name for name in names if name.split("/")[-1] == "baseline"), names[0])
+    head, slash, variant = asked.rpartition("/")
+    found = asked if asked in names else f"{head}{slash}{VARIANT_ALIASES.get(variant, variant)}"
+    if found not in names:
+        raise UserError(f"--baseline {asked}: is not one of the rows. {did_you_mean(asked, names)}")
+    return found
+
+
+def _same_row(name: str, first: str, second: str) -> str:
+    if Path(first).absolute() == Path(second).absolute():
+        return f"compare: {name} is given twice, expected each row once"
+    return f"compare: {first} and {second} are both called {name}, expected a name for each row. Give one of them a `name:`"
+
+
 def _entry_name(recipe: str, variant: str, asked: str | None, several: bool) -> str:
     if not several:
         return variant
     return recipe if asked is None else f"{recipe}/{variant}"
-
-
-def _without(options: list[str], flag: str) -> list[str]:
-    if flag not in options:
-        return options
-    place = options.index(flag)
-    return options[:place] + options[place + 2 :]

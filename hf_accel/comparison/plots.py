@@ -12,6 +12,7 @@ from hf_accel.comparison.schema import Comparison, Row
 from hf_accel.formatting import format_gib
 from hf_accel.report.plots import BLUE, GREEN, INK, MUTED, STYLE, VERMILION, Plot, new_axes, verbatim
 
+LONG_NAME = 20  # characters of a row's name beyond which it takes much of the width of a plot
 VERDICT_COLOURS = {"faster": GREEN, "less": GREEN, "slower": VERMILION, "more": VERMILION}
 
 
@@ -49,7 +50,7 @@ def _speed(comparison: Comparison) -> Plot | None:
     rows = [(row.name, row.speed) for row in comparison.rows if row.speed is not None]
     if not rows:
         return None
-    figure, axes = new_axes(0.34 * len(rows) + 1.0)
+    figure, axes = new_axes(_height_of_row([name for name, _ in rows]) * len(rows) + 1.0)
     for place, (_, ratio) in enumerate(rows):
         colour = VERDICT_COLOURS.get(ratio.verdict, MUTED)
         if ratio.low is not None:
@@ -58,11 +59,12 @@ def _speed(comparison: Comparison) -> Plot | None:
         fill = colour if ratio.verdict in VERDICT_COLOURS else "none"
         axes.plot(ratio.ratio, place, "o", color=colour, markerfacecolor=fill, markersize=6.5)
     axes.axvline(1, color=INK, linewidth=1)
-    axes.set_yticks(range(len(rows)), [verbatim(name) for name, _ in rows])
+    axes.set_yticks(range(len(rows)), [_label(name) for name, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xscale("log")
     _place_ticks(axes, [edge for _, r in rows for edge in (r.low or r.ratio, r.high or r.ratio)])
-    axes.set_xlabel(f"images/s, ratio to {comparison.baseline}")
+    space = "\n" if len(comparison.baseline) > LONG_NAME else " "
+    axes.set_xlabel(f"images/s, ratio to{space}{verbatim(comparison.baseline)}")
     axes.grid(axis="y", visible=False)
     listed = "; ".join(
         f"{name} {ratio.ratio:.2f}"
@@ -97,10 +99,11 @@ def _memory(comparison: Comparison) -> Plot | None:
     rows = [row for row in comparison.rows if row.mean(comparison.memory_kind) is not None]
     if not rows:
         return None
-    figure, axes = new_axes(0.34 * len(rows) + 0.9)
+    figure, axes = new_axes(_height_of_row([row.name for row in rows]) * len(rows) + 0.9)
     colours = [VERDICT_COLOURS.get(row.memory.verdict, MUTED) if row.memory else MUTED for row in rows]
     peaks = [row.mean(comparison.memory_kind) for row in rows]
-    bars = axes.barh([row.name for row in rows], peaks, color=colours, height=0.62)
+    bars = axes.barh(range(len(rows)), peaks, color=colours, height=0.62)
+    axes.set_yticks(range(len(rows)), [_label(row.name) for row in rows])
     marks = {"less": " less", "more": " more"}
     axes.bar_label(
         bars,
@@ -134,7 +137,7 @@ def _scatter(
             axes.plot([x, x], [y - 100 * std, y + 100 * std], color=colour, linewidth=1, alpha=0.45)
         axes.plot(x, y, marker, color=colour, markersize=5.5)
     axes.margins(0.1)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(2 if max(len(row.name) for row, _, _ in rows) > LONG_NAME else 5))
     _label_next_to(axes, [(row.name, x, y) for row, x, y in rows])
     axes.set_xlabel(unit)
     axes.set_ylabel("test accuracy, %")
@@ -148,6 +151,16 @@ def _time_unit(comparison: Comparison) -> tuple[str, Callable[[Row], float | Non
     longest = max((row.mean("seconds") or 0 for row in comparison.rows), default=0)
     unit, seconds = ("hours", 3600) if longest > 3 * 3600 else ("minutes", 60) if longest > 180 else ("seconds", 1)
     return f"training time, {unit}", lambda row: row.mean("seconds") and row.mean("seconds") / seconds
+
+
+def _label(name: str) -> str:
+    """The name of a row next to a plot; "recipe/variant" takes two lines, because its width would be taken from the axes."""
+    return verbatim(name).replace("/", "/\n")
+
+
+def _height_of_row(names: Sequence[str]) -> float:
+    """Inches."""
+    return 0.5 if any("/" in name for name in names) else 0.34
 
 
 def _accuracy_std(row: Row) -> float | None:
@@ -171,7 +184,7 @@ def _label_next_to(axes: Any, points: Sequence[tuple[str, float, float]]) -> Non
         heights[place] = min(heights[place], heights[place + 1] - gap)
     for (name, x, y), height in zip(ordered, heights, strict=True):
         axes.annotate(
-            name,
+            _label(name),
             (x, y),
             (1.04, height),
             textcoords="axes fraction",

@@ -24,6 +24,7 @@ from hf_accel.errors import UserError
 from hf_accel.files import write_whole
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder, writable_place
+from hf_accel.runs.lock import refuse_folder_in_use
 from hf_accel.runs.process import failure_reason, last_words, run_process
 
 KEY_ENVIRONMENT = ("device", "cpu", "cores", "driver", "cuda", "python", "torch", "transformers", "timm", "accelerate",
@@ -77,9 +78,11 @@ def claim_folder(folder: Path) -> None:
     """Check that a comparison may use its output folder; nothing is written.
 
     Raises:
-        UserError: it cannot be written, holds a run, or files of other origin under the names that a comparison uses.
+        UserError: it cannot be written, is in use, holds a run, or files of other origin under the names that a
+            comparison uses.
     """
     writable_place(folder)
+    refuse_folder_in_use(folder)
     if RunFolder(folder).is_ours():
         raise UserError(f"{folder}: holds a run, and a comparison would replace its page. Choose another --output_dir.")
     kept = [] if (folder / "compare.json").is_file() else [name for name in WRITTEN if os.path.lexists(folder / name)]
@@ -134,19 +137,25 @@ def reusable_run(planned: PlannedRun, data_fingerprint: Callable[[Entry, int], s
         values = finished_record(folder)
         if values is None or values["key"] != planned.key:
             continue
-        report = RunReport.load(folder)
+        try:
+            report = RunReport.load(folder)
+        except UserError:  # damaged, so the run is done again
+            continue
         if report.data.fingerprint == data_fingerprint(planned.entry, planned.seed):
             return RunOutcome(planned.round, planned.seed, values["started"], values["wall_seconds"], report)
     return None
 
 
 def finished_record(folder: Path) -> dict[str, Any] | None:
-    """The record of the run in this folder; None when it was interrupted or failed."""
-    record = folder / RECORD
-    if not record.is_file() or not RunFolder(folder).is_finished:
+    """The record of the run in this folder; None when it was interrupted or failed, or when the record is damaged."""
+    if not RunFolder(folder).is_finished:
         return None
-    values = json.loads(record.read_text(encoding="utf-8"))
-    return None if values["error"] else values
+    try:
+        values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    complete = isinstance(values, dict) and {"key", "started", "wall_seconds", "error"} <= values.keys()
+    return values if complete and not values["error"] else None
 
 
 def do_run(planned: PlannedRun, tick: Callable[[], None]) -> RunOutcome:

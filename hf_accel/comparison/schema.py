@@ -43,7 +43,7 @@ class Entry:
     name: str
     recipe: Recipe
     refused: str | None = None  # why it cannot run on this machine
-    trial: str | None = None  # how it trains less than the file of its recipe says
+    trial: str | None = None  # how it does less than the file of its recipe says
 
 
 @dataclass(kw_only=True)
@@ -67,7 +67,9 @@ class Row:
         num_pairs: pairs with the baseline in the same round, for speed and memory.
         technique: settings in which the recipe differs from the baseline's: dotted name -> [baseline, this].
         differs: how the work itself differs from the baseline's, in words.
-        trial: how its runs train less than the file of the recipe says; None when they do not.
+        trial: how its runs do less than the file of the recipe says; None when they do not.
+        image_size: side of the model's input as the recipe sets it; None is the model's own.
+        data: name, train_rows, validation_rows and test_rows of its first run; None when none finished.
         accuracy_difference: (mean, low, high) over paired seeds, in fractions; low and high None with one seed.
     """
 
@@ -79,13 +81,15 @@ class Row:
     failure: str | None = None
     num_runs: int = 0
     num_pairs: int = 0
-    figures: dict[str, dict[str, float | int | None]] = field(default_factory=dict)
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     technique: dict[str, list[Any]] = field(default_factory=dict)
     differs: list[str] = field(default_factory=list)
     accuracy_difference: tuple[float, float | None, float | None] | None = None
     speed: Ratio | None = None
     memory: Ratio | None = None
     trial: str | None = None
+    image_size: int | None = None
+    data: dict[str, Any] | None = None
 
     def mean(self, figure: str) -> float | None:
         return self.figures[figure]["mean"] if figure in self.figures else None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hf_accel.report.run_report import RunReport
 
 DEFAULT_LEARNING_RATE = 5e-5  # TrainingArguments' default
+DATA_FACTS = ("name", "train_rows", "validation_rows", "test_rows")
 SHORT_SECONDS = 10.0  # in a shorter measured training, a stall of the machine decides the ratio
 
 
@@ -91,8 +92,12 @@ def _notes(
                 f"`{row.name}`: {apart} of its rounds ran too far in time from `{baseline}` to be timing pairs; they count "
                 "for accuracy only. --overwrite measures all rows together again."
             )
-        if row.variant in AS_PUBLISHED:
-            notes.append(f"`{row.name}` repeats a published, confounded setting: it does not judge a single technique.")
+    published = [f"`{row.name}`" for row in others if row.variant in AS_PUBLISHED]
+    if published:
+        notes.append(
+            "Published settings, which change several things at once and so do not judge a single technique: "
+            f"{', '.join(published)}."
+        )
     seconds = [run.measured.train.seconds for outcomes in finished.values() for run in outcomes.values()]
     shortest = min((value for value in seconds if value is not None), default=None)
     if shortest is not None and shortest < SHORT_SECONDS:
@@ -189,6 +194,8 @@ def _row(entry: Entry, runs: Sequence[RunOutcome], finished: dict[int, RunOutcom
         failure=failure,
         num_runs=len(reports),
         trial=entry.trial,
+        image_size=entry.recipe.data.image_size,
+        data={name: getattr(reports[0].data, name) for name in DATA_FACTS} if reports else None,
     )
     columns = [run_figures(report) for report in reports]
     for name in columns[0] if columns else ():

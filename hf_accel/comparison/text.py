@@ -110,13 +110,24 @@ def footnotes(comparison: Comparison) -> list[str]:
     return lines
 
 
+def all_remarks(comparison: Comparison) -> list[str]:
+    """The footnotes, and those of the published figures where they were asked for."""
+    return [*footnotes(comparison), *(paper_remarks(comparison.paper) if comparison.paper else [])]
+
+
 def measured_on(comparison: Comparison) -> str:
-    environment, data = comparison.environment, comparison.data
+    environment = comparison.environment
     if not environment:
         return "No run finished."
     versions = ", ".join(f"{name} {environment.get(name)}" for name in ("torch", "transformers", "timm", "hf_accel"))
+    sets = [data_text(row.data) for row in comparison.rows if row.data] or [data_text(comparison.data)]
+    return f"Measured on {device_text(environment)}; {versions}. Data: {'; '.join(dict.fromkeys(sets))}."
+
+
+def data_text(data: dict[str, Any]) -> str:
+    """A data set and its numbers of rows: 'digits, train / validation / test: 1,257 / 180 / 360'."""
     rows = " / ".join(format_count(data.get(f"{part}_rows")) for part in ("train", "validation", "test"))
-    return f"Measured on {device_text(environment)}; {versions}. Data: {data.get('name')}, train / validation / test: {rows}."
+    return f"{data.get('name')}, train / validation / test: {rows}"
 
 
 def format_ratio(ratio: Ratio | None) -> str:
@@ -170,5 +181,4 @@ def text_table(comparison: Comparison) -> str:
     parts = [format_table(kept[0], kept[1:], align="lrllrl")]
     if comparison.paper:
         parts += [format_table(PAPER_HEADINGS, paper_cells(comparison.paper), align=PAPER_ALIGN)]
-    lines = [*footnotes(comparison), *(paper_remarks(comparison.paper) if comparison.paper else [])]
-    return "\n\n".join([*parts, "\n".join(map(printable, lines))])
+    return "\n\n".join([*parts, "\n".join(map(printable, all_remarks(comparison)))])

@@ -16,7 +16,7 @@ from hf_accel.files import write_whole
 from hf_accel.hub.card_text import card_body
 from hf_accel.hub.examples import read_examples
 from hf_accel.hub.notebook import notebook_text
-from hf_accel.hub.provenance import Source, base_model, data_set
+from hf_accel.hub.provenance import Origin, base_model, data_set
 from hf_accel.hub.publication import BESIDE_MODEL, PLOTS, cleaned_report, is_local
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.run_report import RunReport
@@ -63,8 +63,8 @@ def card_metadata(
     report: RunReport,
     recipe: Recipe,
     config: dict[str, Any],
-    base: Source | None,
-    data: Source,
+    base: Origin | None,
+    data: Origin,
     examples: list[dict[str, Any]],
 ) -> ModelCardData:
     """The YAML block of the card.
@@ -94,7 +94,7 @@ def card_metadata(
     )
 
 
-def _results(report: RunReport, recipe: Recipe, data: Source) -> list[EvalResult]:
+def _results(report: RunReport, recipe: Recipe, data: Origin) -> list[EvalResult]:
     """Accuracy and macro F1 on the test rows, for `model-index`."""
     if report.test is None:
         return []

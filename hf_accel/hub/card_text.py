@@ -25,7 +25,7 @@ from hf_accel.tables import format_table, markdown_text
 from hf_accel.tasks.texts import TEXTS
 
 if TYPE_CHECKING:
-    from hf_accel.hub.provenance import Source
+    from hf_accel.hub.provenance import Origin
 
 FOLDED_FROM_CLASSES = 20  # a longer per-class table is folded
 CONFUSIONS_SHOWN = 5
@@ -34,7 +34,7 @@ PLOT_TITLES = {"accuracy": "Validation accuracy", "confusion": "Confusion matrix
 
 
 def card_body(
-    report: RunReport, recipe: Recipe, base: Source | None, data: Source, needs_package: bool, plots: list[str]
+    report: RunReport, recipe: Recipe, base: Origin | None, data: Origin, needs_package: bool, plots: list[str]
 ) -> str:
     """Everything below the metadata.
 
@@ -58,9 +58,9 @@ def card_body(
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _summary(report: RunReport, recipe: Recipe, base: Source | None, data: Source) -> str:
+def _summary(report: RunReport, recipe: Recipe, base: Origin | None, data: Origin) -> str:
     title = run_title(recipe.model.name, data.name, len(report.data.labels))
-    name = report.recipe if report.variant == "default" else f"{report.recipe}, variant {report.variant}"
+    name = report.recipe if report.variant == "default" else f"{report.recipe} ({report.variant})"
     what = f"{_link(base)}, fine-tuned" if base else f"`{recipe.model.name}`, trained from random weights"
     text = f"# {markdown_text(title)}\n\n{what} on {_link(data, 'datasets/')}, {format_count(len(report.data.labels))} classes."
     if report.test is not None:
@@ -72,7 +72,7 @@ def _summary(report: RunReport, recipe: Recipe, base: Source | None, data: Sourc
     return f"{text} Recipe: {markdown_text(name)}."
 
 
-def _link(source: Source, prefix: str = "") -> str:
+def _link(source: Origin, prefix: str = "") -> str:
     return f"[{source.name}](https://huggingface.co/{prefix}{source.name})" if source.on_hub else f"`{source.name}`"
 
 
@@ -143,7 +143,7 @@ def _plots(plots: list[str]) -> str:
     return "### Plots\n\n" + "\n\n".join(pictures)
 
 
-def _data(report: RunReport, recipe: Recipe, data: Source) -> str:
+def _data(report: RunReport, recipe: Recipe, data: Origin) -> str:
     rows = [
         ("Train / validation / test images", " / ".join(
             format_count(n) for n in (report.data.train_rows, report.data.validation_rows, report.data.test_rows))),
@@ -187,7 +187,7 @@ def _environment(report: RunReport) -> str:
     return f"## Environment\n\n{_facts(facts)}"
 
 
-def _origin(base: Source | None) -> str:
+def _origin(base: Origin | None) -> str:
     if base is None:
         licence = (
             "The weights were trained from scratch, so no licence is inherited and none is stated: add `license:` to the "

@@ -17,7 +17,7 @@ LICENCE_TIMEOUT_SECONDS = 5
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """A model or data set that a run started from, as far as it can be named to others."""
 
     name: str  # id on the Hub, or the last part of a local folder
@@ -26,26 +26,26 @@ class Source:
     license: str | None = None
 
 
-def base_model(recipe: Recipe) -> Source | None:
+def base_model(recipe: Recipe) -> Origin | None:
     """Where the weights came from; None when they were random."""
     name = recipe.model.name
     if not recipe.model.pretrained:
         return None
     if is_local(name):
-        return Source(Path(name).resolve().name, on_hub=False, license=_folder_license(Path(name)))
+        return Origin(Path(name).resolve().name, on_hub=False, license=_folder_license(Path(name)))
     revision = _cached_commit(name, "model", recipe.model.revision, ("config.json",)) or recipe.model.revision
-    return Source(name, on_hub=True, revision=revision, license=_hub_license(name, revision))
+    return Origin(name, on_hub=True, revision=revision, license=_hub_license(name, revision))
 
 
-def data_set(recipe: Recipe) -> Source:
+def data_set(recipe: Recipe) -> Origin:
     """The data set as others can find it."""
     name = recipe.data.name
     if is_local(name):
-        return Source(Path(name).resolve().name, on_hub=False)
+        return Origin(Path(name).resolve().name, on_hub=False)
     if "/" not in name:  # built in
-        return Source(name, on_hub=False)
+        return Origin(name, on_hub=False)
     commit = _cached_commit(name, "dataset", recipe.data.revision, ("README.md",))
-    return Source(name, on_hub=True, revision=commit or recipe.data.revision)
+    return Origin(name, on_hub=True, revision=commit or recipe.data.revision)
 
 
 def _cached_commit(repo_id: str, kind: str, revision: str | None, files: Iterable[str]) -> str | None:

@@ -16,15 +16,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-AIRBENCH_CFG = {
-    "input_size": (3, 32, 32),
-    "interpolation": "bilinear",
-    "crop_pct": 1.0,
-    "mean": (0.4914, 0.4822, 0.4465),
-    "std": (0.2470, 0.2435, 0.2616),
-    "first_conv": "stem",
-    "classifier": "head",
-}
+from hf_accel.models.cifar_resnet import CIFAR_CFG
+
+AIRBENCH_CFG = CIFAR_CFG | {"first_conv": "stem", "classifier": "head"}
 # timm's register_model looks this name up
 default_cfgs = generate_default_cfgs(
     {f"{name}.untrained": AIRBENCH_CFG for name in ("cifar_airbench94", "cifar_airbench96")}

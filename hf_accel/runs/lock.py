@@ -12,10 +12,11 @@ from filelock import FileLock, Timeout
 from hf_accel.errors import UserError
 
 LOCK_NAME = ".lock"
+COMPARISON = "another comparison is running there"
 
 
 @contextmanager
-def sole_use(folder: Path, work: str = "another comparison is running there") -> Iterator[None]:
+def sole_use(folder: Path, work: str = COMPARISON) -> Iterator[None]:
     """Keep other processes out of a folder: two would overwrite each other's files, and slow each other down.
 
     Args:
@@ -39,7 +40,7 @@ def sole_use(folder: Path, work: str = "another comparison is running there") ->
         lock.release()
 
 
-def refuse_folder_in_use(folder: Path, work: str) -> None:
+def refuse_folder_in_use(folder: Path, work: str = COMPARISON) -> None:
     """Say at once what `sole_use` would say later, and write nothing.
 
     Raises:

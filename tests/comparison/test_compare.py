@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,12 +18,13 @@ import pytest
 
 from hf_accel import compare
 from hf_accel.cli import run
-from hf_accel.comparison import checks
+from hf_accel.comparison import checks, forecast
 from hf_accel.comparison import plan as comparison_plan
+from hf_accel.comparison import runs as comparison_runs
 from hf_accel.comparison.export import csv_table, latex, markdown, write_comparison
 from hf_accel.comparison.paper import paper_table
 from hf_accel.comparison.plan import shortened
-from hf_accel.comparison.plots import plot_legends
+from hf_accel.comparison.plots import comparison_plots, plot_legends
 from hf_accel.comparison.runs import Machine
 from hf_accel.comparison.schema import Comparison, Entry, RunOutcome
 from hf_accel.comparison.table import build_comparison
@@ -32,6 +34,7 @@ from hf_accel.errors import UserError
 from hf_accel.measure.paired import MOST_ROUNDS, PILOT_ROUNDS
 from hf_accel.runs import process
 from hf_accel.runs.lock import sole_use
+from tests.support import stub_train
 from tests.support.reports import ENVIRONMENT, entries, outcome
 
 pytestmark = pytest.mark.slow
@@ -62,7 +65,8 @@ def stubbed(tmp_path, monkeypatch):
     """Runs take no time; gives the folder of the comparison and the list of (variant, seed) that were run so far."""
     calls = tmp_path / "calls.txt"
     monkeypatch.setenv("STUB_CALLS", str(calls))
-    monkeypatch.setattr(process, "TRAIN", STUB)
+    for module in (comparison_runs, forecast):  # which a process would do half a second later
+        monkeypatch.setattr(module, "run_process", stub_train.run_here)
     monkeypatch.setattr(comparison_plan, "probe_machine", lambda: Machine(ENVIRONMENT, False, "no bf16 here"))
     monkeypatch.setattr(comparison_plan.Plan, "data_fingerprint", lambda *_: os.environ.get("STUB_DATA", "data"))
     monkeypatch.setattr(comparison_plan, "refusals", lambda recipes: [])
@@ -232,17 +236,89 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(recipe_file, stubbe
     words += ["--output_dir", str(folder)]
     assert compare.main([*words, "--dry_run"]) == 0
     told = capsys.readouterr().out
-    # 1000 rows in batches of 50 for 12 epochs are 240 steps of half a second, less the 12 on trial.
     assert "2 rows, 2 rounds; baseline: baseline" in told
     minutes, seconds = map(int, re.search(r"expected time: (\d+) min (\d+) s", told).groups())
-    # Each run: 228 steps of half a second, and the start of a process, which is slow on a busy machine.
-    assert 2 * 2 * 114 <= 60 * minutes + seconds < 2 * 2 * 114 + 240
+    # Each run: 12 epochs of 1000 rows at 100 images/s; the start of a process is slow on a busy machine.
+    assert 2 * 2 * 120 <= 60 * minutes + seconds < 2 * 2 * 120 + 240
     assert "(from 12 steps of baseline)" in told
     assert not folder.exists()
     assert done() == [("baseline", 0)]
     assert compare.main(words) == 0
     assert compare.main([*words, "--dry_run"]) == 0
-    assert "  all       0 to run, 2 finished" in capsys.readouterr().out
+    assert "  all       0 to run, 2 finished; " in capsys.readouterr().out
+
+
+def test_the_expected_time_of_several_recipes_comes_from_a_few_steps_of_each(stubbed, tmp_path, capsys):
+    folder, done = stubbed
+    for name, epochs in (("short", 2), ("long", 20)):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: digits\ntraining: {{num_train_epochs: {epochs}}}\n", "utf-8")
+    words = ["--recipe", str(tmp_path / "short.yaml"), str(tmp_path / "long.yaml"), "--repeats", "1"]
+    assert compare.main([*words, "--variants", "baseline", "all", "--output_dir", str(folder), "--dry_run"]) == 0
+    told = capsys.readouterr()
+    assert "(from 12 steps of short/baseline, 12 steps of long/baseline)" in told.out
+    assert told.err.splitlines() == [f"measuring 12 steps of {name}/baseline" for name in ("short", "long")]
+    assert [variant for variant, _ in done()] == ["baseline", "baseline"]
+    # 1000 rows at 100 images/s: 10 s per epoch, and the start of a process
+    each = dict(re.findall(r"(\w+)/all +1 to run, 0 finished; (\d+ min|\d+)", told.out))
+    assert int(each["short"]) in range(20, 60)
+    assert each["long"] == "3 min"
+
+
+def test_the_expected_time_of_a_row_comes_from_the_finished_runs_of_its_recipe(recipe_file, stubbed, capsys):
+    folder, done = stubbed
+    words = ["--recipe", str(recipe_file), "--output_dir", str(folder), "--repeats", "2", "--variants", "baseline"]
+    assert compare.main(words) == 0
+    assert compare.main([*words, "all", "--dry_run"]) == 0
+    told = capsys.readouterr().out
+    assert "(from 2 finished runs)" in told
+    assert re.search(r"all +2 to run, 0 finished; 2 min", told)  # 12 epochs of 1000 rows at 100 images/s
+    assert len(done()) == 2
+
+
+@pytest.mark.parametrize("file", ["compare_run.json", "report.json"])
+@pytest.mark.parametrize("content", ["{", "{}"])
+def test_a_run_whose_files_are_damaged_is_done_again_and_the_others_stay(recipe_file, stubbed, file, content):
+    folder, done = stubbed
+    words = ["--variants", "baseline", "all", "--repeats", "2"]
+    first = compared(recipe_file, folder, *words)
+    (folder / "runs" / "all" / "round-1" / file).write_text(content)
+    again = compared(recipe_file, folder, *words)
+    assert len(done()) == 5
+    assert done()[-1][0] == "all"
+    assert [row.num_runs for row in again.rows] == [row.num_runs for row in first.rows] == [2, 2]
+
+
+def test_options_that_are_given_twice_add_up_and_the_baseline_may_be_an_alias(recipe_file, stubbed):
+    folder, _ = stubbed
+    words = ["--variants", "baseline", "--variants", "all", "--baseline", "all", "--repeats", "1"]
+    assert [row.name for row in compared(recipe_file, folder, *words).rows] == ["baseline", "all"]
+    words = ["--recipe", "digits", "--variants", "ga", "baseline", "--baseline", "ga", "--repeats", "1"]
+    assert compare.main([*words, "--output_dir", str(folder)]) == 0
+    assert Comparison.load(folder).baseline == "ga_same_batch"
+
+
+def test_an_interrupted_comparison_says_that_its_runs_are_kept(recipe_file, stubbed, monkeypatch, capsys):
+    folder, _ = stubbed
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_accel.comparison.runs.do_run", interrupted)
+    assert run(compare.main, ["--recipe", str(recipe_file), "--output_dir", str(folder), "--repeats", "1"]) == 130
+    told = capsys.readouterr().err
+    assert f"{folder}: the finished runs are kept. Repeat the command to do the others." in told
+    assert told.endswith("interrupted\n")
+
+
+def test_two_recipes_of_one_name_are_refused_by_their_files(stubbed, tmp_path, capsys):
+    files = [tmp_path / folder / "mine.yaml" for folder in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("extends: digits\n", encoding="utf-8")
+    assert run(compare.main, ["--recipe", *map(str, files), "--output_dir", str(stubbed[0])]) == 2
+    told = capsys.readouterr().err
+    assert f"{files[0]} and {files[1]} are both called mine" in told
+    assert "`name:`" in told
 
 
 def test_json_and_quiet_print_the_comparison_and_nothing_else(recipe_file, stubbed, capsys):
@@ -516,7 +592,7 @@ def test_published_figures_stand_next_to_ours():
     assert rows["paper", "tuned"]["f1_micro"] == 0.92
     assert rows["here", "tuned, as published"]["remark"] == "not measured"
     assert "2312.10024" in paper["source"]
-    assert any("confounded" in line for line in footnotes(found))
+    assert any("do not judge a single technique: `as_published`." in line for line in footnotes(found))
 
 
 def test_the_published_figures_are_printed_with_their_source_and_the_command_that_measures_them_all():
@@ -536,7 +612,7 @@ def test_the_published_figures_are_printed_with_their_source_and_the_command_tha
     published = json.loads(files("hf_accel.comparison").joinpath("published.json").read_text(encoding="utf-8"))
     assert all(set(row["recipes"]) & set(names) for row in published["rows"])
     for name in names:
-        assert set(words[words.index("--variants") + 1 :]) <= {*variant_names(name), "default"}
+        assert set(words[words.index("--variants") + 1 : words.index("--repeats")]) <= {*variant_names(name), "default"}
 
 
 @pytest.mark.parametrize(
@@ -548,6 +624,9 @@ def test_the_published_figures_are_printed_with_their_source_and_the_command_tha
         ({"training": {"num_train_epochs": 2}}, "2 epochs instead of 30 epochs"),
         ({"training": {"max_steps": 1200}}, "1,200 steps instead of 30 epochs"),
         ({"data": {"max_train_rows": 5000}}, "5,000 training rows instead of all"),
+        ({"data": {"max_test_rows": 500}}, "500 test rows instead of all"),
+        ({"model": {"name": "hf_accel/cifar_resnet20"}}, "hf_accel/cifar_resnet20 instead of hf_accel/cifar_resnet50"),
+        ({"data": {"image_size": 16}}, "images of 16 px instead of the model's own size"),
     ],
 )
 def test_a_run_that_is_shorter_than_its_recipe_is_a_trial_next_to_published_figures(setting, told):
@@ -556,8 +635,30 @@ def test_a_run_that_is_shorter_than_its_recipe_is_a_trial_next_to_published_figu
     assert shortened(recipe, written) == told
     entry = Entry("default", recipe, trial=shortened(recipe, written))
     rows = paper_table(build_comparison([entry], {"default": [outcome(0)]}, "default"))["rows"]
-    expected = "1 run" if told is None else f"a trial that does not count: {told}; 1 run"
+    expected = (
+        "1 run; data: pictures" if told is None else f"a trial that does not count: {told}; 1 run; data: pictures"
+    )
     assert next(row["remark"] for row in rows if row["arm"] == "default") == expected
+
+
+def test_the_time_of_the_whole_command_is_expected_from_the_images_per_second_measured_here():
+    own = entries("as_published", "default")
+    runs = {
+        "as_published": [outcome(0, images_per_second=1000.0)],
+        "default": [outcome(0, images_per_second=2000.0)],
+    }
+    told = paper_table(build_comparison(own, runs, "default"))["expected"]
+    # 30 epochs of 50,000 rows: as_published and, at its speed, as_published_tuned, then default; three times
+    both = "3 h 08 min (at 1,000, 1,000, 2,000 images/s)"
+    assert f"`resnet50_cifar10_scratch` {both}" in told
+    assert f"`resnet50_cifar100_scratch` {both}, 6 h 15 min in all." in told  # the same network
+    assert (
+        "`efficientnet_b0_cifar10`, `efficientnet_b0_cifar100`, `vit_cifar10`, `vit_cifar100` was not measured" in told
+    )
+    assert "--dry_run" in told
+    other = load_recipe("resnet50_cifar10_scratch", None, {"data": {"image_size": 16}})
+    alone = paper_table(build_comparison([Entry("default", other)], {"default": [outcome(0)]}, "default"))
+    assert "to expect" not in alone["expected"]
 
 
 def test_compare_marks_trials_and_prints_the_published_figures(stubbed, capsys):
@@ -579,6 +680,17 @@ def test_the_legend_of_a_plot_names_only_what_is_on_it():
     assert plot_legends(once)["speed"] == "Hollow: not repeated, so without a verdict."
     assert plot_legends(once)["accuracy_by_time"] == "Square: the baseline."
     assert plot_legends(two_rows())["speed"] == "Filled: measurably faster. Bars: 95 % intervals."
+
+
+def test_a_plot_shows_names_as_they_are_and_those_of_recipes_in_two_lines():
+    own = [replace(entry, name=f"res$net_{{x}}$/{entry.name}") for entry in entries("baseline", "all")]
+    runs = {entry.name: [outcome(0, seconds=20.0 * (1 + place), test_accuracy=0.9)] for place, entry in enumerate(own)}
+    plots = comparison_plots(build_comparison(own, runs, own[0].name))
+    for plot in plots.values():
+        drawn = [text.strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", plot.html())]
+        assert "res$net_{x}$/" in drawn, plot.name
+        assert "all" in drawn, plot.name
+    assert {"speed", "memory", "accuracy_by_time"} <= plots.keys()
 
 
 def test_a_recipe_that_the_paper_does_not_have_gives_no_rows_and_a_note(tmp_path):
@@ -610,25 +722,23 @@ def test_a_mistake_ends_at_once_with_exit_code_2(words, told, capsys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("flags", "told"),
-    [
-        (["--model.name", "nobody/nothing", "--model.pretrained", "true"], "nobody/nothing is not on this machine"),
-        (["--data.name", "./nowhere"], "./nowhere"),
-    ],
-)
-def test_a_model_that_is_not_available_is_one_message_before_the_first_run(
-    recipe_file, stubbed, monkeypatch, capsys, flags, told
+def test_models_and_data_that_are_not_available_are_one_message_each_before_the_first_run(
+    recipe_file, stubbed, monkeypatch, capsys, tmp_path
 ):
     folder, done = stubbed
-    words = ["--variants", "baseline", "all", "--repeats", "1"]
-    compared(recipe_file, folder, *words)
+    compared(recipe_file, folder, "--variants", "baseline", "all", "--repeats", "1")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     monkeypatch.setattr(comparison_plan, "refusals", checks.refusals)
     capsys.readouterr()
-    words = ["--recipe", str(recipe_file), "--output_dir", str(folder), *words, *flags, "--overwrite"]
-    assert run(compare.main, words) == 2
-    assert capsys.readouterr().err.count(told) == 1
+    missing = {"model": "{name: nobody/nothing, pretrained: true}", "data": "{name: ./nowhere}"}
+    for section, patch in missing.items():
+        text = f"extends: digits\n{section}: {patch}\nvariants: {{again: {{training: {{seed: 1}}}}}}\n"
+        (tmp_path / f"{section}.yaml").write_text(text, encoding="utf-8")
+    words = ["--recipe", *(str(tmp_path / f"{section}.yaml") for section in missing), "--variants", "default", "again"]
+    assert run(compare.main, [*words, "--output_dir", str(folder), "--repeats", "1", "--overwrite"]) == 2
+    told = capsys.readouterr().err
+    for message in ("nobody/nothing is not on this machine", "data.name ./nowhere: no such folder"):
+        assert told.count(message) == 1
     assert len(done()) == 2
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 

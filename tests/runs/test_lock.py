@@ -55,8 +55,8 @@ def test_training_in_a_folder_in_use_is_exit_code_2_and_one_message(holder, tmp_
 @pytest.mark.slow
 def test_of_two_runs_on_one_folder_the_second_is_refused_and_resumes_the_first_after_a_kill(photos, tmp_path):
     folder = tmp_path / "run"
-    flags = {"--data.name": photos, "--output_dir": folder, "--max_steps": 200, "--save_steps": 2,
-             "--save_strategy": "steps", "--eval_strategy": "steps", "--eval_steps": 2, "--data.image_size": 16,
+    flags = {"--data.name": photos, "--output_dir": folder, "--max_steps": 60, "--save_steps": 10,
+             "--save_strategy": "steps", "--eval_strategy": "steps", "--eval_steps": 10, "--data.image_size": 16,
              "--per_device_train_batch_size": 8, "--model.name": "hf_accel/cifar_resnet20",
              "--model.pretrained": "false", "--model.args": "{depth: 8, width: 4}", "--model.channels_last": "false"}  # fmt: skip
     command = [sys.executable, "-m", "hf_accel.train", "--recipe", "finetune"]
@@ -64,12 +64,12 @@ def test_of_two_runs_on_one_folder_the_second_is_refused_and_resumes_the_first_a
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as first:
         while not list(folder.glob("checkpoint-*/trainer_state.json")):
             assert first.poll() is None
-            time.sleep(0.1)
+            time.sleep(0.02)
+        first.send_signal(signal.SIGSTOP)  # it holds the folder, and does not finish while the second one starts
         second = subprocess.run([*command, "--overwrite"], capture_output=True, text=True, check=False)
         assert second.returncode == 2
         assert IN_USE in second.stderr
         assert "Traceback" not in second.stderr
-        assert first.poll() is None
         first.send_signal(signal.SIGKILL)
     assert not (folder / "report.json").exists()
     again = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -4,9 +4,12 @@ Each variant has a speed of its own; environment variables set the noise, how lo
 that every run fails.
 """
 
+import contextlib
+import io
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +19,16 @@ from hf_accel.report.run_report import DataSummary, DetailedScores, ModelSummary
 SPEEDS = {"baseline": 100.0, "all": 150.0, "bf16": 100.0}
 
 
-def main() -> int:
-    options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+def run_here(words: Sequence[str], output: Path, tick: Callable[[], None]) -> tuple[int, str]:
+    """What `hf_accel.runs.process.run_process` does, without a process."""
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        code = main(words)
+    output.write_text(told.getvalue(), encoding="utf-8")
+    return code, told.getvalue()
+
+
+def main(words: Sequence[str]) -> int:
+    options = dict(zip(words[::2], words[1::2], strict=True))
     folder, seed = Path(options["--output_dir"]), int(options.get("--seed", 0))
     variant = options.get("--variant", "default")
     calls = Path(os.environ["STUB_CALLS"])
@@ -57,4 +68,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))
