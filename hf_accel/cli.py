@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from hf_accel import __version__
-from hf_accel.errors import RunError, UserError
+from hf_accel.errors import RunError, UserError, machine_failure, own_words
 
 COMMANDS = {
     "train": "fine-tune an image classifier by a recipe",
@@ -89,19 +89,19 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
         leave_process_group()
         return code
     except UserError as error:
-        say_error(str(error))
+        say_error(own_words(error))
         return 2
     except RunError as error:
-        say_error(str(error))
+        say_error(own_words(error))
         return 1
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # safetensors and torch.save wrap a full disk in errors of their own
-        if not any(sign in str(error) for sign in ("No space left", "os error 28")):
+    except Exception as error:
+        message = machine_failure(error)
+        if message is None:
             raise
-        print("error: no space left on the device; what was saved before stays. Free some and repeat the same command "
-              "to resume, or choose another --output_dir.", file=sys.stderr)  # fmt: skip
+        say_error(message)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

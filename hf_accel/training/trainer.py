@@ -41,7 +41,6 @@ from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
 from hf_accel.methods.losses import cross_entropy_sum
 from hf_accel.methods.muon import MuonSettings, build_muon
 from hf_accel.models.load import LoadedModel
-from hf_accel.runs.log import note_in_log
 from hf_accel.training.arguments import Arguments
 from hf_accel.training.evaluation import TrainAccuracyCallback, kept_of_rows
 from hf_accel.training.failure import failed_at
@@ -257,7 +256,6 @@ class ImageTrainer(Trainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, BarCallback):
                 callback.close()
-        note_in_log(message)
         raise RunError(message)
 
     def _leave_step_out(self, model: nn.Module, step: int) -> None:
