@@ -181,11 +181,22 @@ def _with_arguments(own: PreTrainedConfig, arguments: dict[str, Any]) -> PreTrai
         _refuse_loading_arguments(config.architecture, arguments)
         config.model_args = _without_num_classes({**(config.model_args or {}), **arguments}) or None
         return config
-    unknown = [key for key in arguments if not hasattr(config, key)]
-    if unknown:
-        raise UserError(f"model.args: {type(config).__name__} has no {unknown[0]}. Known: {sorted(vars(config))}")
-    config.update(arguments)
+    _update(config, arguments)
     return config
+
+
+def _update(config: PreTrainedConfig, arguments: dict[str, Any]) -> None:
+    """Set arguments of a config, in place. CLIP and SigLIP keep those of their image encoder in a config of its own."""
+    vision = getattr(config, "vision_config", None)
+    for key, value in arguments.items():
+        owner = config if hasattr(config, key) or not hasattr(vision, key) else vision
+        if not hasattr(owner, key):
+            raise UserError(f"model.args: {type(config).__name__} has no {key}. Known: {sorted(vars(config))}")
+        inner = getattr(owner, key)
+        if isinstance(inner, PreTrainedConfig) and isinstance(value, dict):
+            _update(inner, value)
+        else:
+            owner.update({key: value})
 
 
 def _with_weights(
