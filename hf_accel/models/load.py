@@ -189,7 +189,7 @@ def _update(config: PreTrainedConfig, arguments: dict[str, Any]) -> None:
     """Set arguments of a config, in place. CLIP and SigLIP keep those of their image encoder in a config of its own."""
     vision = getattr(config, "vision_config", None)
     for key, value in arguments.items():
-        owner = config if hasattr(config, key) or not hasattr(vision, key) else vision
+        owner = vision if vision is not None and hasattr(vision, key) and not hasattr(config, key) else config
         if not hasattr(owner, key):
             raise UserError(f"model.args: {type(config).__name__} has no {key}. Known: {sorted(vars(config))}")
         inner = getattr(owner, key)

@@ -447,7 +447,9 @@ def test_a_saved_model_that_differs_from_the_trained_one_ends_the_run_with_one_m
     assert not RunFolder(recipe.output_dir).is_finished
 
 
-SMALL_FILES = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); sys.argv.pop(1); "
+SMALL_FILES = (
+    "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); sys.argv.pop(1); "
+)
 
 
 @pytest.mark.parametrize("largest", [1_000, 30_000])
