@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from hf_accel import __version__
 from hf_accel.errors import RunError, UserError, machine_failure, own_words
+from hf_accel.tables import printable
 
 COMMANDS = {
     "train": "fine-tune an image classifier by a recipe",
@@ -109,6 +110,8 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
 
 
 def say_error(message: str) -> None:
+    """Print a message to stderr; names of files and classes in it must not act on the terminal."""
+    message = "\n".join(map(printable, message.splitlines()))
     rank = "" if is_main_process() else f" (process {os.environ['RANK']})"
     print(f"error{rank}: {message}", file=sys.stderr)
 
@@ -166,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in COMMANDS:
         from hf_accel.errors import did_you_mean
 
-        print(f"error: hf-accel {verb}: no such verb. {did_you_mean(verb, COMMANDS)}", file=sys.stderr)
+        say_error(f"hf-accel {verb}: no such verb. {did_you_mean(verb, COMMANDS)}")
         return 2
     return run(import_module(f"hf_accel.{verb}").main, argv[1:])
 

@@ -34,7 +34,7 @@ from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmW
 import hf_accel.models.airbench
 import hf_accel.models.cifar_resnet  # noqa: F401  both register this package's networks with timm
 from hf_accel.config.sections import ModelSettings
-from hf_accel.errors import UserError, did_you_mean
+from hf_accel.errors import UserError, did_you_mean, machine_failure
 from hf_accel.models.head import head_tensors, known_labels, renew_head, set_labels
 from hf_accel.models.layout import use_channels_last
 from hf_accel.models.positions import resized_copy
@@ -312,14 +312,18 @@ def _hub_errors(what: str, name: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except Exception as error:  # damaged files raise errors of any kind, in transformers, timm and safetensors
+        is_of_files = isinstance(error, OSError | ValueError | ImportError | KeyError)
+        if not is_of_files and machine_failure(error) is not None:
+            raise
         text = " ".join(str(error).split())
+        text = text if is_of_files else f"{type(error).__name__}: {text}"
         if "trust_remote_code" in text:
             raise UserError(
                 f"{what}.name: {name} needs code of its own, and code from a repository is never run here. Choose a model "
                 "whose architecture is part of transformers or timm."
             ) from error
-        if "safetensors" in text:
+        if is_of_files and "safetensors" in text:
             raise UserError(
                 f"{what}.name: {name} has no model.safetensors. Weights in pytorch_model.bin are a pickle, which can run "
                 "code when it is opened, so they are never loaded. Expected the same weights as safetensors: "
@@ -329,7 +333,12 @@ def _hub_errors(what: str, name: str) -> Iterator[None]:
             raise UserError(
                 f"{what}.name: the folder {name} holds no model that can be loaded: {text[:400]}"
             ) from error
-        if "does not appear to have" in text or "Unrecognized model" in text or "not supported in your version" in text:
+        if (
+            not is_of_files
+            or "does not appear to have" in text
+            or "Unrecognized model" in text
+            or "not supported in your version" in text
+        ):
             raise UserError(
                 f"{what}.name: {name} holds no image classifier that can be loaded: {text[:400]}"
             ) from error
