@@ -18,7 +18,8 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from hf_accel import __version__, terminal
-from hf_accel.errors import Interrupted, RunError, UserError, did_you_mean
+from hf_accel.errors import Interrupted, RunError, UserError, did_you_mean, machine_failure, own_words
+from hf_accel.tables import printable
 
 COMMANDS = {
     "train": "fine-tune an image classifier by a recipe",
@@ -144,16 +145,16 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
         leave_process_group()
         return code
     except (UserError, RunError) as error:
-        say_error(str(error))
+        say_error(own_words(error))
         return 2 if isinstance(error, UserError) else 1
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # safetensors and torch.save wrap a full disk in errors of their own
-        if not any(sign in str(error) for sign in ("No space left", "os error 28")):
+    except Exception as error:
+        message = machine_failure(error)
+        if message is None:
             raise
-        say_error("no space left on the device; what was saved before stays. Free some and repeat the same command "
-                  "to resume, or choose another --output_dir.")  # fmt: skip
+        say_error(message)
         return 1
     except KeyboardInterrupt as interrupt:
         terminal.close_bars()
@@ -164,7 +165,9 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
 
 
 def say_error(message: str) -> None:
+    """Print a message to stderr; names of files and classes in it must not act on the terminal."""
     terminal.close_bars()
+    message = "\n".join(map(printable, message.splitlines()))
     rank = "" if is_main_process() else f" (process {os.environ['RANK']})"
     print(terminal.marked(f"error{rank}:", "red", message, sys.stderr), file=sys.stderr)
 

@@ -1,7 +1,21 @@
 """The exceptions that the commands print as one message, and end with exit code 2, 1 or 130."""
 
 import difflib
+import errno
 from typing import Any
+
+_RESUMES = "What was saved before stays, and an unfinished run is resumed by the same command."
+_SMALLER = (
+    "Make batches smaller (--per_device_train_batch_size, --per_device_eval_batch_size; predict: --batch_size), with "
+    "--gradient_accumulation_steps where the step should stay as it is, set --data.cache disk, or end other programs"
+)
+# Signs in the text of an error: libraries wrap the system's errors in errors of their own.
+_DISK_FULL = (
+    *("No space left", "os error 28", "Disk quota exceeded", "os error 122", "File too large", "os error 27"),
+    *("inline_container.cc", "iostream error"),  # torch.save, which does not say why it could not write
+)
+_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory", "out of memory", "os error 12)")
+_CONNECTION = ("gloo", "NCCL", "ncclSystemError", "ncclRemoteError", "ProcessGroup")
 
 
 class UserError(ValueError):
@@ -14,6 +28,61 @@ class RunError(RuntimeError):
 
 class Interrupted(KeyboardInterrupt):
     """^C ended a command (exit code 130); the message says what is kept and how to continue."""
+
+
+def own_words(error: UserError | RunError) -> str:
+    """The message alone; a DataLoader puts the traceback of its process before it."""
+    return str(error).rpartition(f"\n{type(error).__module__}.{type(error).__qualname__}: ")[2].strip()
+
+
+def machine_failure(error: BaseException) -> str | None:
+    """What a person can do about an error that comes from the machine and not from the code, in one message.
+
+    Returns:
+        None for every other error: its traceback is worth reading.
+    """
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    if "DataLoader worker (pid" in text:
+        return _worker_failure(text)
+    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)) or _has(
+        text, _DISK_FULL
+    ):
+        return f"no space left on the device. {_RESUMES} Free some, or choose another --output_dir."
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or _has(text, _MEMORY):
+        return f"memory ran out ({_first_sentence(text) or kind}). {_RESUMES} {_SMALLER}."
+    if isinstance(error, OSError) and error.errno is not None:
+        place = "" if error.filename is None else f"{error.filename}: "
+        return f"{place}{error.strerror}. {_RESUMES}"
+    if kind.startswith("Dist") or _has(text, _CONNECTION):
+        return (
+            f"the processes of this run lost each other ({_first_sentence(text)}): see what the others say. {_RESUMES}"
+        )
+    if kind == "AcceleratorError":
+        return (
+            f"the device failed ({_first_sentence(text)}). {_RESUMES} If it fails again at the same step, "
+            "CUDA_LAUNCH_BLOCKING=1 shows the operation."
+        )
+    return None
+
+
+def _worker_failure(text: str) -> str:
+    """A process of the DataLoader is gone: the system killed it, or it crashed. Torch does not always know by what."""
+    how = text.partition("killed by signal: ")[2].partition(".")[0]  # Killed, Bus error, Segmentation fault
+    return (
+        f"a data-loading process {f'was ended by the system ({how})' if how else 'is gone'}, as happens when memory or shared "
+        f"memory runs out. {_RESUMES} Set a smaller --dataloader_num_workers (0: none) or --data.cache disk, or make "
+        "/dev/shm larger (Docker: --shm-size 8g)."
+    )
+
+
+def _has(text: str, signs: tuple[str, ...]) -> bool:
+    return any(sign in text for sign in signs)
+
+
+def _first_sentence(text: str, longest: int = 160) -> str:
+    sentence = text.split(". ")[0].rstrip(".")
+    return sentence if len(sentence) <= longest else sentence[: longest - 1] + "…"
 
 
 def did_you_mean(name: str, known: list[str] | dict[str, Any]) -> str:

@@ -174,6 +174,14 @@ def test_a_users_mistake_is_one_message_and_exit_code_2(capsys):
     assert capsys.readouterr().err == "error: where: got, expected\n"
 
 
+def test_a_name_in_a_message_does_not_act_on_the_terminal(capsys):
+    def fail(argv):
+        raise UserError("class 'cat\x1b[2J\ud800': first\n  second")
+
+    assert run(fail, []) == 2
+    assert capsys.readouterr().err == "error: class 'cat\\x1b[2J\\ud800': first\n  second\n"
+
+
 def test_a_full_disk_is_the_users_message(capsys):
     def fail(argv):
         raise OSError(28, "No space left on device", "outputs/x")

@@ -48,8 +48,8 @@ def forecast(plan: Plan) -> dict[str, Any]:
     """The runs to do, the runs that are finished, and the seconds that the rest takes.
 
     Returns:
-        JSON types: baseline, rounds, most_rounds, rows (name, refused, to_run, finished, seconds_of_a_run), seconds, most_seconds,
-        measured (the source of the seconds) and folder.
+        JSON types: baseline, rounds, most_rounds, rows (name, refused, to_run, finished, seconds_of_a_run), seconds,
+        most_seconds, measured (the source of the seconds) and folder.
     """
     rounds = plan.repeats or PILOT_ROUNDS
     most_rounds = plan.repeats or MOST_ROUNDS

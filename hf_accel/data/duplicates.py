@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from itertools import combinations
 
 import numpy as np
 
 from hf_accel.data.image_split import ImageSplit
+from hf_accel.data.listing import HASHED_BYTES
 
 _EXAMPLES = 2
+
+
+def were_compared(parts: Iterable[ImageSplit]) -> bool:
+    """Whether the images of all splits were read to find those that occur twice; beyond 4 GiB they are not."""
+    return all(part.content is not None for part in parts)
 
 
 def duplicate_notes(parts: dict[str, ImageSplit], folder: str) -> list[str]:
     """Notes about images that are byte for byte the same.
 
     Args:
-        parts: role -> split, in the order train, validation, test; splits without `content` are left out.
+        parts: role -> split, in the order train, validation, test; splits without `content` are not compared, and a note
+            says so.
         folder: the data folder; its files are named relative to it.
     """
     hashed = {role: (part, part.content) for role, part in parts.items() if part.content is not None}
     notes = []
+    if not were_compared(parts.values()):
+        notes.append(
+            f"warning: images that occur twice (in train and in test, for example) were not looked for: {folder} holds more "
+            f"than {HASHED_BYTES >> 30} GiB"
+        )
     for (first, (one, ones)), (second, (other, others)) in combinations(hashed.items(), 2):
         shared = np.intersect1d(ones, others)
         rows = np.flatnonzero(np.isin(others, shared[shared != 0]))

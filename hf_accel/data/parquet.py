@@ -1,13 +1,16 @@
 """Parquet files of a local folder -> a table for each split, each with the class names of its own files.
 
-`datasets` reads the features of the first file and applies them to all: where another file lists its class names in
-another order, its numbers would silently mean other classes. Such files are opened on their own.
+`datasets` reads the features of the first file, or those of the data set's card, and applies them to all files: where a
+file lists its class names in another order, its numbers would silently mean other classes. Such files are opened on
+their own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -28,9 +31,9 @@ def read_parquet_tables(
     Raises:
         OSError, ValueError, datasets.exceptions.DatasetsError, pa.ArrowException: a file cannot be read.
     """
-    heads = {str(folder / name): pq.ParquetFile(folder / name) for name in names}
+    heads = _heads(folder, names)
     classes = {path: _class_names(head.schema_arrow) for path, head in heads.items()}
-    if _agree(classes):
+    if not _are_mixed_up(classes, _names_of_card(folder, settings)):
         tables = dict(datasets.load_dataset(str(folder), settings.config))
         if sum(map(len, tables.values())) == sum(head.metadata.num_rows for head in heads.values()):
             return tables, []
@@ -44,19 +47,46 @@ def read_parquet_tables(
     return tables, [f"{len(left)} parquet files do not belong to the splits found: {shown} not read"] if left else []
 
 
+def has_mixed_up_names(folder: Path, names: list[str], settings: DataSettings) -> bool:
+    """Whether `datasets` would give some numbers in these files the names of other classes; raises as above."""
+    classes = {path: _class_names(head.schema_arrow) for path, head in _heads(folder, names).items()}
+    return _are_mixed_up(classes, _names_of_card(folder, settings))
+
+
+def _heads(folder: Path, names: list[str]) -> dict[str, pq.ParquetFile]:
+    return {str(folder / name): pq.ParquetFile(folder / name) for name in names}
+
+
+def _names_of_card(folder: Path, settings: DataSettings) -> ClassNames:
+    """The class names that the README.md of a data set states; none for most."""
+    if not (folder / "README.md").is_file():
+        return {}
+    features = datasets.load_dataset_builder(str(folder), settings.config).info.features or {}
+    return _class_columns(features)
+
+
 def _files_of_splits(folder: Path, settings: DataSettings) -> dict[str, list[str]]:
     files = datasets.load_dataset_builder(str(folder), settings.config).config.data_files
     return {str(split): list(paths) for split, paths in files.items()}
 
 
 def _class_names(schema: pa.Schema) -> ClassNames:
-    features = datasets.Features.from_arrow_schema(schema)
+    return _class_columns(datasets.Features.from_arrow_schema(schema))
+
+
+def _class_columns(features: Mapping[str, Any]) -> ClassNames:
     return {name: tuple(kind.names) for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
 
 
-def _agree(classes: dict[str, ClassNames]) -> bool:
+def _are_mixed_up(classes: dict[str, ClassNames], card: ClassNames) -> bool:
+    """Whether two files disagree, or a file and the card: a card may rename classes, but not list them in another order."""
     known: ClassNames = {}
-    return all(known.setdefault(column, names) == names for file in classes.values() for column, names in file.items())
+    for file in classes.values():
+        for column, names in file.items():
+            stated = card.get(column, names)
+            if known.setdefault(column, names) != names or (stated != names and sorted(stated) == sorted(names)):
+                return True
+    return False
 
 
 def _read_alone(split: str, paths: list[str], classes: dict[str, ClassNames]) -> datasets.Dataset:

@@ -11,7 +11,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import datasets
@@ -32,7 +32,7 @@ from hf_accel.data.listing import (
     neighbouring_folders,
     require_utf8,
 )
-from hf_accel.data.parquet import read_parquet_tables
+from hf_accel.data.parquet import has_mixed_up_names, read_parquet_tables
 from hf_accel.data.split_names import SPLIT_WORDS, split_role
 from hf_accel.errors import UserError
 
@@ -160,7 +160,30 @@ def _open_hub(settings: DataSettings) -> Source:
     except datasets.exceptions.DatasetNotFoundError as error:
         raise UserError(f"{where}: there is no such local folder, and the Hub says: {error} {local}") from error
     downloads = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}"
-    return source_of_tables(where, tables, folders=(downloads, Path(datasets.config.DOWNLOADED_DATASETS_PATH)))
+    folders = (downloads, Path(datasets.config.DOWNLOADED_DATASETS_PATH))
+    mixed_up = _mixed_up_snapshot(settings, tables, downloads)
+    if mixed_up is None:
+        return source_of_tables(where, tables, folders=folders)
+    folder, listing, names = mixed_up
+    return replace(_open_parquet_folder(settings, folder, listing, names, 0), folders=folders)
+
+
+def _mixed_up_snapshot(
+    settings: DataSettings, tables: dict[str, datasets.Dataset], downloads: Path
+) -> tuple[Path, Listing, list[str]] | None:
+    """The downloaded files of a data set whose class names `datasets` has mixed up, and its parquet files; None: it has not.
+
+    None too where the files are no longer there, because only the tables made of them were kept. The folders of both are
+    named after the commit.
+    """
+    commit = next((Path(file["filename"]).parent.name for table in tables.values() for file in table.cache_files), "")
+    folder = downloads / "snapshots" / commit
+    if not commit or not folder.is_dir():
+        return None
+    listing = list_files(folder)
+    names = [name for name in listing.files if name.endswith(".parquet")]
+    with _said_clearly(f"data.name {settings.name}"):
+        return (folder, listing, names) if names and has_mixed_up_names(folder, names, settings) else None
 
 
 @contextmanager

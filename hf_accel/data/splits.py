@@ -23,7 +23,7 @@ import numpy as np
 from hf_accel import terminal
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.columns import LabelMap, find_columns, is_unlabelled, label_text, read_column
-from hf_accel.data.duplicates import duplicate_notes
+from hf_accel.data.duplicates import duplicate_notes, were_compared
 from hf_accel.data.encoded import content_numbers, with_own_files
 from hf_accel.data.image_split import ImageSplit
 from hf_accel.data.images import DEEP_GREY_SCALING, UnreadableImageError, decode_image, has_deep_grey
@@ -66,6 +66,7 @@ class Splits:
     test_split: str = "test"  # the data set's own split that the test rows come from: test, validation or train
     held_out: tuple[str, ...] = ()  # the roles whose rows were drawn from the data set's train split
     fingerprints: dict[str, str] = field(default_factory=dict)  # of each split by role, its class names included
+    duplicates_searched: bool = True  # False: there is too much to look for images that occur twice
     skipped: list[str] = field(default_factory=list)  # unreadable images left out, each with the reason
     notes: list[str] = field(default_factory=list)  # where the splits come from, what was not read
 
@@ -156,6 +157,7 @@ def splits_of_parts(
         chosen["train"] = replace(chosen["train"], has_stand_ins=True)
     _refuse_single_class(chosen["train"], settings)
     notes += _coverage_notes(chosen) + _deep_grey_notes(chosen) + duplicate_notes(chosen, settings.name)
+    duplicates_searched = were_compared(chosen.values())
     chosen = {role: replace(part, content=None) for role, part in chosen.items()}
     content = "".join(part.fingerprint for part in chosen.values())
     return Splits(
@@ -168,6 +170,7 @@ def splits_of_parts(
         fingerprints={role: _fingerprint(part) for role, part in chosen.items()},
         test_split=next(role for role in ("test", "validation", "train") if role in parts),
         held_out=_held_out(parts.keys(), chosen.keys()),
+        duplicates_searched=duplicates_searched,
         skipped=skipped,
         notes=notes,
     )

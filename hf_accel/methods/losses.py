@@ -104,9 +104,13 @@ def training_loss_sum(
 
 
 def balanced_class_weights(labels: Tensor, num_labels: int) -> Tensor:
-    """(N,) int64 -> (C,) float32 weights n / (C * count), as scikit-learn's "balanced": their mean over rows is 1."""
-    counts = torch.bincount(labels, minlength=num_labels).clamp(min=1)
-    return (len(labels) / (num_labels * counts)).float()
+    """(N,) int64 -> (C,) float32 weights n / (classes that occur * count), as scikit-learn's "balanced".
+
+    Their mean over rows is 1, so that the learning rate keeps its meaning; the weight of a class without rows is 1.
+    """
+    counts = torch.bincount(labels, minlength=num_labels)
+    occurring = int((counts > 0).sum())
+    return torch.where(counts > 0, len(labels) / (occurring * counts.clamp(min=1)), 1.0).float()
 
 
 def class_weights(where: str, asked: str | list[float] | None, labels: Tensor, num_labels: int) -> Tensor | None:

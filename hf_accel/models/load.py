@@ -35,7 +35,7 @@ import hf_accel.models.airbench
 import hf_accel.models.cct
 import hf_accel.models.cifar_resnet  # noqa: F401  all three register this package's networks with timm
 from hf_accel.config.sections import ModelSettings
-from hf_accel.errors import UserError, did_you_mean
+from hf_accel.errors import UserError, did_you_mean, machine_failure
 from hf_accel.models.head import head_tensors, known_labels, renew_head, set_labels
 from hf_accel.models.layers import freeze
 from hf_accel.models.layout import use_channels_last
@@ -193,11 +193,22 @@ def _with_arguments(own: PreTrainedConfig, arguments: dict[str, Any]) -> PreTrai
         _refuse_loading_arguments(config.architecture, arguments)
         config.model_args = _without_num_classes({**(config.model_args or {}), **arguments}) or None
         return config
-    unknown = [key for key in arguments if not hasattr(config, key)]
-    if unknown:
-        raise UserError(f"model.args: {type(config).__name__} has no {unknown[0]}. Known: {sorted(vars(config))}")
-    config.update(arguments)
+    _update(config, arguments)
     return config
+
+
+def _update(config: PreTrainedConfig, arguments: dict[str, Any]) -> None:
+    """Set arguments of a config, in place. CLIP and SigLIP keep those of their image encoder in a config of its own."""
+    vision = getattr(config, "vision_config", None)
+    for key, value in arguments.items():
+        owner = vision if vision is not None and hasattr(vision, key) and not hasattr(config, key) else config
+        if not hasattr(owner, key):
+            raise UserError(f"model.args: {type(config).__name__} has no {key}. Known: {sorted(vars(config))}")
+        inner = getattr(owner, key)
+        if isinstance(inner, PreTrainedConfig) and isinstance(value, dict):
+            _update(inner, value)
+        else:
+            owner.update({key: value})
 
 
 def _with_weights(
@@ -315,14 +326,18 @@ def _hub_errors(what: str, name: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except Exception as error:  # damaged files raise errors of any kind, in transformers, timm and safetensors
+        is_of_files = isinstance(error, OSError | ValueError | ImportError | KeyError)
+        if not is_of_files and machine_failure(error) is not None:
+            raise
         text = " ".join(str(error).split())
+        text = text if is_of_files else f"{type(error).__name__}: {text}"
         if "trust_remote_code" in text:
             raise UserError(
                 f"{what}.name: {name} needs code of its own, and code from a repository is never run here. Choose a model "
                 "whose architecture is part of transformers or timm."
             ) from error
-        if "safetensors" in text:
+        if is_of_files and "safetensors" in text:
             raise UserError(
                 f"{what}.name: {name} has no model.safetensors. Weights in pytorch_model.bin are a pickle, which can run "
                 "code when it is opened, so they are never loaded. Expected the same weights as safetensors: "
@@ -332,7 +347,12 @@ def _hub_errors(what: str, name: str) -> Iterator[None]:
             raise UserError(
                 f"{what}.name: the folder {name} holds no model that can be loaded: {text[:400]}"
             ) from error
-        if "does not appear to have" in text or "Unrecognized model" in text or "not supported in your version" in text:
+        if (
+            not is_of_files
+            or "does not appear to have" in text
+            or "Unrecognized model" in text
+            or "not supported in your version" in text
+        ):
             raise UserError(
                 f"{what}.name: {name} holds no image classifier that can be loaded: {text[:400]}"
             ) from error

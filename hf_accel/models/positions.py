@@ -2,12 +2,13 @@
 
 timm's models are resized by timm's own checkpoint filters, plus `resample_abs_pos_embed` for absolute embeddings that a
 filter leaves alone (CaiT). Models of transformers are treated as by their `interpolate_pos_encoding` in a forward
-pass: absolute embeddings bicubic, BEiT's tables of relative positions bilinear. Tensors that cannot be carried over are
-refused by name; nothing but the classifier is ever left with random values.
+pass: absolute embeddings bicubic (PVT's bilinear), BEiT's tables of relative positions bilinear. Tensors that cannot be
+carried over are refused by name; nothing but the classifier is ever left with random values.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -20,7 +21,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, TimmWrapperForImageC
 
 from hf_accel.errors import UserError
 
-ABSOLUTE = re.compile(r"(^|\.)position_embeddings$")
+ABSOLUTE = re.compile(r"(^|\.)position_embedding(s|\.weight)$")  # the second: CLIP's and SigLIP's, an nn.Embedding
+BILINEAR = re.compile(r"(^|\.)patch_embeddings\.\d+\.position_embeddings$")  # PVT's, one for each stage
 RELATIVE = re.compile(r"(^|\.)relative_position_bias_table$")
 # Made by the architecture from its sizes, not learned.
 DERIVED = re.compile(r"(^|\.)(relative_position_index|relative_coords_table)$")
@@ -92,6 +94,8 @@ def _transformers_tensors(
             tensors[name] = target
         elif tensor is not None and ABSOLUTE.search(name) and tensor.ndim == target.ndim == 3:
             tensors[name] = _absolute(name, tensor, target, _grid(old), _grid(new))
+        elif tensor is not None and ABSOLUTE.search(name) and tensor.ndim == target.ndim == 2:
+            tensors[name] = _absolute(name, tensor[None], target[None], _grid(old), _grid(new))[0]
         elif tensor is not None and RELATIVE.search(name) and tensor.shape[1] == target.shape[1]:
             tensors[name] = _relative(name, tensor, target, _grid(old), _grid(new))
         else:
@@ -103,10 +107,26 @@ def _absolute(name: str, tensor: Tensor, target: Tensor, old: tuple[int, int], n
     """(1, P + H * W, D) -> (1, P + H' * W', D): the P tokens without a place in the image come first and stay."""
     prefix = tensor.shape[1] - old[0] * old[1]
     if not 0 <= prefix <= MOST_PREFIX_TOKENS or prefix + new[0] * new[1] != target.shape[1]:
+        prefix, old, new = _squares(tensor.shape[1], target.shape[1])  # of a stage whose patches are of another size
+    if not old[0] or tensor.shape[2] != target.shape[2]:
         raise _refusal(name, tensor, target)
     grid = tensor[:, prefix:].reshape(1, *old, -1).permute(0, 3, 1, 2)
-    grid = functional.interpolate(grid, size=new, mode="bicubic", align_corners=False)
+    mode = "bilinear" if BILINEAR.search(name) else "bicubic"
+    grid = functional.interpolate(grid, size=new, mode=mode, align_corners=False)
     return torch.cat([tensor[:, :prefix], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+
+
+def _squares(old: int, new: int) -> tuple[int, tuple[int, int], tuple[int, int]]:
+    """Prefix tokens and the two grids of so many positions, if both are squares; grids (0, 0) if they are not.
+
+    >>> _squares(17, 37)
+    (1, (4, 4), (6, 6))
+    """
+    for prefix in range(min(MOST_PREFIX_TOKENS, old - 1, new - 1) + 1):
+        sides = math.isqrt(old - prefix), math.isqrt(new - prefix)
+        if sides[0] ** 2 == old - prefix and sides[1] ** 2 == new - prefix:
+            return prefix, (sides[0], sides[0]), (sides[1], sides[1])
+    return 0, (0, 0), (0, 0)
 
 
 def _relative(name: str, tensor: Tensor, target: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
@@ -123,6 +143,7 @@ def _relative(name: str, tensor: Tensor, target: Tensor, old: tuple[int, int], n
 def _grid(config: PreTrainedConfig) -> tuple[int, int]:
     """Patches of an image, vertically and horizontally; (0, 0) for a config that does not say."""
     settings = config.to_dict()
+    settings = settings.get("vision_config") or settings
     image, patch = (_pair(settings.get(key)) for key in ("image_size", "patch_size"))
     return (image[0] // patch[0], image[1] // patch[1]) if image and patch else (0, 0)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
+from hf_accel.errors import RunError
 from hf_accel.models.head import known_labels
 from hf_accel.models.layout import use_channels_last
 
@@ -20,8 +21,15 @@ IMAGES_COMPARED = 4
 ACCELERATOR_TOLERANCE = 1e-2  # of the largest logit: TF32 rounds to 10 bits
 
 
-class SavedModelError(RuntimeError):
+class SavedModelError(RunError):
     """The folder that was just saved does not give the model that was trained."""
+
+    def __init__(self, folder: str | Path, what: str) -> None:
+        super().__init__(
+            f"{folder}: {what}. The run ends without a report, and this folder must not be used; the checkpoints stay. The "
+            "disk changed the files, or this architecture is not saved whole: repeat the same command, else choose another "
+            "model."
+        )
 
 
 def check_saved(folder: str | Path, model: PreTrainedModel, label_names: list[str], pixel_values: Tensor) -> None:
@@ -33,12 +41,16 @@ def check_saved(folder: str | Path, model: PreTrainedModel, label_names: list[st
         label_names: the classes it was trained for, in the order of its logits.
         pixel_values: (B, 3, H, W) a few images as the model takes them, on its device.
     Raises:
-        SavedModelError: other class names, tensors or logits.
+        SavedModelError: it cannot be loaded, or has other class names, tensors or logits.
     """
     device = next(model.parameters()).device
-    saved = AutoModelForImageClassification.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-    ).to(device)
+    try:
+        saved = AutoModelForImageClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        ).to(device)
+    except Exception as error:  # whatever it is, everybody who loads this folder would meet it
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise SavedModelError(folder, f"the saved model cannot be loaded again ({reason[:300]})") from error
     names = known_labels(saved.config)
     if names != list(label_names):
         position = next((i for i, pair in enumerate(zip(names, label_names, strict=False)) if pair[0] != pair[1]), None)
@@ -47,11 +59,11 @@ def check_saved(folder: str | Path, model: PreTrainedModel, label_names: list[st
             if position is None
             else f"class {position} is {names[position]!r} instead of {label_names[position]!r}"
         )
-        raise SavedModelError(f"{folder}: the saved model does not name the classes it was trained for: {what}")
+        raise SavedModelError(folder, f"the saved model does not name the classes it was trained for: {what}")
     trained, again = model.state_dict(), saved.state_dict()
     for name, tensor in trained.items():
         if name not in again or not _close(again[name], tensor, 0.0):
-            raise SavedModelError(f"{folder}: the saved model differs from the trained one in {name}")
+            raise SavedModelError(folder, f"the saved model differs from the trained one in {name}")
     if _is_channels_last(model):
         use_channels_last(saved)
     expected, got = _logits(model, pixel_values), _logits(saved, pixel_values)
@@ -59,8 +71,9 @@ def check_saved(folder: str | Path, model: PreTrainedModel, label_names: list[st
     if not _close(got, expected, tolerance):
         difference = float((got - expected).abs().max())
         raise SavedModelError(
-            f"{folder}: the logits of the saved model differ from those of the trained one by up to {difference:.3g} on "
-            f"{len(pixel_values)} images, expected at most {tolerance:.3g}"
+            folder,
+            f"the logits of the saved model differ from those of the trained one by up to {difference:.3g} on "
+            f"{len(pixel_values)} images, expected at most {tolerance:.3g}",
         )
 
 

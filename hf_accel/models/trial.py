@@ -88,7 +88,7 @@ def _why_no_answer(model: PreTrainedModel, size: tuple[int, int], setting: str, 
         return (
             f"{setting}: the model cannot take {pixels} ({reason}), but it takes {other[0]} x {other[1]}. Leave the "
             "setting out to use the model's own size, or give the architecture its size through model.args (timm ViT: "
-            "img_size, for several sizes dynamic_img_size: true; Hub ViT: image_size)."
+            "img_size, for several sizes dynamic_img_size: true; Hub models: image_size)."
         )
     return (
         f"model.name: {_class_of(model)} cannot process a colour image of {pixels}, which is what training gives it "
@@ -106,6 +106,7 @@ def _own_sizes(model: PreTrainedModel) -> set[tuple[int, int]]:
     arguments = config.get("model_args") or {}
     stated = [
         config.get("image_size"),
+        (config.get("vision_config") or {}).get("image_size"),  # CLIP, SigLIP
         arguments.get("img_size"),
         (config.get("pretrained_cfg") or {}).get("input_size"),
     ]

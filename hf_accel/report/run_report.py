@@ -31,6 +31,7 @@ class DataSummary:
         test_split: the data set's own split that the test rows come from: test, validation or train.
         fingerprints: the fingerprint of each split, which `evaluate` and a resume compare; empty in reports of earlier versions.
         labels: the class names, in the order of their ids.
+        duplicates_searched: whether images that occur twice were looked for; the notes name those found. False beyond 4 GiB.
         skipped: the unreadable images that were left out.
     """
 
@@ -42,6 +43,7 @@ class DataSummary:
     test_rows: int | None = None
     test_split: str | None = None
     labels: list[str] = field(default_factory=list)
+    duplicates_searched: bool | None = None
     skipped: list[str] = field(default_factory=list)
 
 

@@ -32,7 +32,7 @@ from hf_accel.runs.checkpoints import (
     require_steps_left,
 )
 from hf_accel.runs.lock import refuse_folder_in_use, sole_use
-from hf_accel.runs.log import start_log
+from hf_accel.runs.log import note_end_in_log, start_log
 from hf_accel.runs.recorded_data import DataFacts, changes, from_json, to_json
 
 MARK = ".hf_accel.json"
@@ -120,7 +120,11 @@ class RunFolder:
             self._write_mark(files=None, others=self._others(), data=to_json(data or {}), longer_from=longer_from)
             start_log(self.log)
             recorded(recipe).write(self.recipe)
-            yield
+            try:
+                yield
+            except BaseException as error:
+                note_end_in_log(error)
+                raise
             self._write_mark(sorted(self._present() - self._others()), self._others())
 
     @contextmanager

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from hf_accel import terminal
+from hf_accel.errors import RunError, UserError, own_words
 
 
 def start_console(is_main: bool) -> None:
@@ -39,15 +41,34 @@ class _Console(logging.StreamHandler):
 
 def start_log(path: Path) -> None:
     """Send the messages to a file too, with times."""
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _LogFile(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("hf_accel").addHandler(file)
 
 
-def note_in_log(message: str, level: int = logging.ERROR) -> None:
-    """Write a message to the run's file alone, such as an error that the command prints when it ends with it."""
+class _LogFile(logging.FileHandler):
+    """A file that may lose lines: a full disk ends a run where a checkpoint fails, with one message, and not here."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+def note_end_in_log(error: BaseException) -> None:
+    """Write why a run ended to its log alone: the terminal gets one message from the command that ends with it."""
+    trace = None
+    if isinstance(error, UserError | RunError):
+        message = own_words(error)
+    else:
+        message = str(error) or type(error).__name__
+        trace = None if isinstance(error, KeyboardInterrupt) else (type(error), error, error.__traceback__)
+    note_in_log(message, logging.ERROR, trace)
+
+
+def note_in_log(message: str, level: int, trace: Any = None) -> None:
+    """Write a message to the run's file alone."""
     logger = logging.getLogger("hf_accel")
-    record = logger.makeRecord(logger.name, level, __file__, 0, message, (), None)
+    record = logger.makeRecord(logger.name, level, __file__, 0, message, (), trace)
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)

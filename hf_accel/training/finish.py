@@ -184,6 +184,7 @@ def summarise_data(trainer: ImageTrainer, recipe: Recipe) -> DataSummary:
         test_rows=len(splits.test),
         test_split=splits.test_split,
         labels=list(splits.label_names),
+        duplicates_searched=splits.duplicates_searched,
         skipped=list(splits.skipped),
     )
 

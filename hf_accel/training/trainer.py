@@ -49,7 +49,6 @@ from hf_accel.models.head import known_labels
 from hf_accel.models.layers import layer_numbers
 from hf_accel.models.load import LoadedModel
 from hf_accel.models.plain import PlainClassifier
-from hf_accel.runs.log import note_in_log
 from hf_accel.training.arguments import Arguments
 from hf_accel.training.evaluation import EvaluationMetrics, TrainAccuracyCallback, kept_of_rows
 from hf_accel.training.failure import failed_at
@@ -304,7 +303,6 @@ class ImageTrainer(Trainer):
     def _fail(self, bad: BadStep) -> NoReturn:
         message = failed_at(bad, self.args, self.state.max_steps)
         self.bar.close()
-        note_in_log(message)
         raise RunError(message)
 
     def _leave_step_out(self, model: nn.Module, step: int) -> None:

@@ -168,6 +168,37 @@ def test_classes_of_every_file_of_a_split_are_matched_by_name(tmp_path):
     assert names_by_red(splits.test) == {0: "dog", 1: "emu", 2: "cat"}
 
 
+CARD = """---
+dataset_info:
+  features:
+  - name: image
+    dtype: image
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': {}
+          '1': {}
+---
+"""
+
+
+def test_the_files_own_order_of_classes_counts_where_the_card_states_another(tmp_path):
+    write_table(tmp_path, "train.parquet", [0, 1, 0, 1], CAT_DOG)
+    write_table(tmp_path, "test.parquet", [0, 1, 1], CAT_DOG)
+    (tmp_path / "README.md").write_text(CARD.format("dog", "cat"))
+    splits = load(tmp_path)
+    assert names_by_red(splits.train) == {0: "cat", 1: "dog", 2: "cat", 3: "dog"}
+    assert names_by_red(splits.test) == {0: "cat", 1: "dog", 2: "dog"}
+
+
+def test_a_card_may_rename_the_classes_of_its_files(tmp_path):
+    write_table(tmp_path, "train.parquet", [0, 1, 0, 1], CAT_DOG)
+    write_table(tmp_path, "test.parquet", [0, 1, 1], CAT_DOG)
+    (tmp_path / "README.md").write_text(CARD.format("Katze", "Hund"))
+    assert names_by_red(load(tmp_path).test) == {0: "Katze", 1: "Hund", 2: "Hund"}
+
+
 def test_a_class_that_only_another_table_has_is_refused_by_name(tmp_path):
     write_table(tmp_path, "train.parquet", [0, 1, 0, 1], CAT_DOG)
     write_table(tmp_path, "test.parquet", [0, 2, 1], datasets.ClassLabel(names=["dog", "cat", "emu"]))

@@ -195,6 +195,28 @@ def test_a_data_set_of_the_hub_is_downloaded_once_and_then_opens_without_a_netwo
     assert runs[1].stdout == runs[0].stdout
 
 
+@pytest.mark.slow
+def test_classes_of_a_data_set_of_the_hub_are_matched_by_name(tmp_path):
+    table = write_parquet(tmp_path / "hub", {"train": [0, 1] * 10}, ANTS_AND_BEES)
+    write_parquet(tmp_path / "hub", {"test": [0, 0, 1]}, datasets.ClassLabel(names=["bees", "ants"]))
+    code = (
+        "from hf_accel.data.splits import load_splits; from hf_accel.config.sections import DataSettings\n"
+        "splits = load_splits(DataSettings(name='someone/insects'), 0)\n"
+        "print([splits.label_names[n] for n in splits.test.labels], splits.fingerprint)"
+    )
+    with HubServer() as hub:
+        hub.add_dataset("someone/insects", table)
+        environment = hub.environment(tmp_path / "home")
+        runs = [
+            subprocess.run(
+                [sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True, check=True
+            )
+            for env in (environment, environment, {**environment, "HF_HUB_OFFLINE": "1"})
+        ]
+    assert runs[0].stdout.startswith("['bees', 'bees', 'ants']")
+    assert {run.stdout for run in runs} == {runs[0].stdout}
+
+
 def test_the_name_of_the_built_in_data_set_is_questioned_next_to_a_folder_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_folder(tmp_path / "digits", {"one": 5, "two": 5})

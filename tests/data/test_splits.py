@@ -140,6 +140,23 @@ def test_files_too_large_to_be_read_beforehand_are_told_apart_by_their_dates(tmp
     assert load(folder, validation=0.1).fingerprint != first
 
 
+@pytest.mark.parametrize("kind", ["photos", "tables"])
+def test_data_too_large_to_be_searched_for_duplicates_says_so(kind, tmp_path, monkeypatch):
+    classes = {"a": 10, "b": 10}
+    folder = tmp_path / kind
+    write_folder(folder, classes) if kind == "photos" else write_parquet(folder, {"train": ["a", "b"] * 10})
+    splits = load(folder, validation=0.1)
+    assert splits.duplicates_searched
+    assert "occur twice" not in " ".join(splits.notes)
+    monkeypatch.setattr("hf_accel.data.listing.HASHED_BYTES", 0)
+    monkeypatch.setattr("hf_accel.data.encoded.HASHED_BYTES", 0)
+    splits = load(folder, validation=0.1)
+    assert not splits.duplicates_searched
+    (note,) = [note for note in splits.notes if "occur twice" in note]
+    assert f"{folder} holds more than 4 GiB" in note
+    assert "occur twice" in " ".join(load_split(DataSettings(name=str(folder))).notes)
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_fingerprints(tmp_path):
     parquet = write_parquet(tmp_path / "tables", {"train": ["a", "b"] * 10})

@@ -78,3 +78,12 @@ def test_balanced_weights_are_one_line_of_a_recipe(tiny_recipe, photos):
         (photos / "train" / "red" / f"{number:02}.png").unlink()
     trainer = build_trainer(tiny_recipe({"data": {"class_weights": "balanced", "validation": 0}}))
     torch.testing.assert_close(trainer.class_weights, torch.tensor([18 / 24, 18 / 12]))
+
+
+def test_classes_without_rows_do_not_lower_the_balanced_weights_of_the_others():
+    labels = torch.tensor([0, 0, 0, 2, 2, 5])
+    weights = balanced_class_weights(labels, 7)
+    expected = compute_class_weight("balanced", classes=np.array([0, 2, 5]), y=labels.numpy())
+    np.testing.assert_allclose(weights[[0, 2, 5]].numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(weights[labels].mean().item(), 1, rtol=1e-6)
+    assert weights[[1, 3, 4, 6]].tolist() == [1.0] * 4

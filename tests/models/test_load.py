@@ -184,3 +184,13 @@ def test_a_trained_folder_named_on_a_recipe_from_scratch_gives_its_own_weights(t
     recipe = load_recipe("resnet20_cifar10", overrides={"model": {"name": str(folder)}})
     kept, trained = load_model(recipe.model, TWO).model.state_dict(), load_trained(folder).model.state_dict()
     assert all(torch.equal(tensor, trained[name]) for name, tensor in kept.items())
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:4], lambda b: b[: len(b) // 2], lambda b: b"\xff" * 80 + b[80:]])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_damaged_file_of_a_model_is_one_message(name, damage, tmp_path):
+    folder = save_timm(tmp_path / "saved", "resnet10t", ["a", "b"], channels=[8, 8, 16, 16])
+    (folder / name).write_bytes(damage((folder / name).read_bytes()))
+    for load in (load_trained, lambda folder: load_model(ModelSettings(str(folder)), ["a", "b"])):
+        with pytest.raises(UserError, match=f"the folder {folder} holds no model that can be loaded"):
+            load(folder)

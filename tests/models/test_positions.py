@@ -1,16 +1,28 @@
 """Weights of one image size in a model of another: only position tensors change, and as upstream changes them."""
 
+import math
+
 import pytest
 import torch
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 from transformers import (
     AutoModelForImageClassification,
     BeitConfig,
+    CLIPConfig,
+    Data2VecVisionConfig,
     DeiTConfig,
     Dinov2Config,
+    Dinov2WithRegistersConfig,
+    HieraConfig,
+    IJepaConfig,
+    LevitConfig,
+    MetaClip2Config,
     PvtConfig,
+    SiglipConfig,
     SwinConfig,
     ViTConfig,
+    ViTImageProcessor,
+    ViTMSNConfig,
 )
 
 from hf_accel.config.sections import ModelSettings
@@ -39,6 +51,31 @@ HUB = {
     "beit": BeitConfig(image_size=32, use_relative_position_bias=True, use_absolute_position_embeddings=True, **TINY),
     "shared beit": BeitConfig(image_size=32, use_shared_relative_position_bias=True, **TINY),
 }
+
+
+VISION = {"vision_config": {"image_size": 32, **TINY}, "text_config": {}}
+HIERA = {"embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "embed_dim_multiplier": 2.0, "num_query_pool": 1,
+         "masked_unit_size": [2, 2], "patch_size": [3, 3], "patch_stride": [4, 4], "patch_padding": [1, 1],
+         "query_stride": [2, 2], "masked_unit_attention": [False, False]}  # fmt: skip
+MORE = {
+    "dinov2 with registers": Dinov2WithRegistersConfig(image_size=32, **TINY),
+    "vit msn": ViTMSNConfig(image_size=32, **TINY),
+    "ijepa": IJepaConfig(image_size=32, **TINY),
+    "clip": CLIPConfig(**VISION),
+    "metaclip 2": MetaClip2Config(**VISION),
+    "siglip": SiglipConfig(**VISION),
+    "hiera": HieraConfig(image_size=[32, 32], **HIERA),
+    "swin with positions": SwinConfig(
+        image_size=32,
+        patch_size=4,
+        embed_dim=8,
+        depths=[1, 1],
+        num_heads=[2, 2],
+        window_size=2,
+        use_absolute_embeddings=True,
+    ),
+}
+PVT = PvtConfig(image_size=32, hidden_sizes=[8, 8, 16, 16], depths=[1] * 4, num_attention_heads=[1, 1, 2, 2])
 
 
 def weights(folder):
@@ -178,3 +215,64 @@ def test_a_hub_swin_at_another_size_keeps_every_learned_tensor(tmp_path):
     config = SwinConfig(image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4)
     folder = save_hub(tmp_path / "saved", config, LABELS)
     assert positions_and_others(folder, {"image_size": 64}, size=64) == {}
+
+
+@pytest.mark.parametrize("kind", MORE)
+def test_every_table_of_absolute_positions_is_resampled_bicubically_on_its_own_grid(kind, tmp_path):
+    folder = save_hub(tmp_path / "saved", MORE[kind], LABELS)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    size = {"image_size": [48, 48] if kind == "hiera" else 48}
+    changed = positions_and_others(folder, size)
+    ((name, (before, after)),) = changed.items()
+    prefix = before.shape[-2] - math.isqrt(before.shape[-2]) ** 2
+    assert prefix == (0 if kind in ("ijepa", "siglip", "hiera", "swin with positions") else 1)
+    old, new = (math.isqrt(table.shape[-2] - prefix) for table in (before, after))
+    assert new * 32 == old * 48
+    grid = before.reshape(-1, before.shape[-1])[prefix:].T.reshape(1, -1, old, old)
+    expected = torch.nn.functional.interpolate(grid, size=(new, new), mode="bicubic")[0].flatten(1).T
+    table = after.reshape(-1, after.shape[-1])
+    torch.testing.assert_close(table[prefix:], expected, rtol=0, atol=1e-6)
+    assert torch.equal(table[:prefix], before.reshape(-1, before.shape[-1])[:prefix]), name
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_model_with_an_image_encoder_of_its_own_gives_the_logits_of_interpolation_in_the_forward_pass(kind, tmp_path):
+    folder = save_hub(tmp_path / "saved", MORE[kind], LABELS)
+    args = {"vision_config": {"image_size": 48}}
+    model = load_model(ModelSettings(str(folder), args=args), LABELS, image_size=48).model.eval()
+    assert model.config.vision_config.image_size == 48
+    source = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    pixels = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        hidden = source.vision_model(pixel_values=pixels, interpolate_pos_encoding=True).last_hidden_state
+        hidden = hidden[:, 1:] if kind == "clip" else hidden
+        expected = source.classifier(hidden.mean(dim=1))
+        torch.testing.assert_close(model(pixel_values=pixels).logits, expected, rtol=0, atol=1e-5)
+
+
+def test_a_data2vec_model_is_resized_as_a_beit_is(tmp_path):
+    config = Data2VecVisionConfig(image_size=32, use_relative_position_bias=True, **TINY)
+    changed = positions_and_others(save_hub(tmp_path / "saved", config, LABELS), {"image_size": 48})
+    assert all(after.shape == (11 * 11 + 3, 2) for _, after in changed.values())
+    assert changed
+
+
+def test_a_pvt_at_another_size_has_the_positions_of_each_stage_resampled_and_keeps_that_of_the_class_token(tmp_path):
+    changed = positions_and_others(save_hub(tmp_path / "saved", PVT, LABELS), {"image_size": 64}, size=64)
+    assert [after.shape[1] for _, after in changed.values()] == [16 * 16, 8 * 8, 4 * 4, 2 * 2 + 1]
+    for before, after in changed.values():
+        prefix = 1 if after.shape[1] == 5 else 0  # the last stage has the class token
+        old, new = (math.isqrt(table.shape[1] - prefix) for table in (before, after))
+        grid = before[0, prefix:].T.reshape(1, -1, old, old)
+        expected = torch.nn.functional.interpolate(grid, size=(new, new), mode="bilinear")[0].flatten(1).T
+        torch.testing.assert_close(after[0, -new * new :], expected, rtol=0, atol=1e-6)
+    last, resized = list(changed.values())[-1]
+    assert torch.equal(resized[0, 0], last[0, 0])
+
+
+def test_positions_that_cannot_be_resampled_are_refused_by_name(tmp_path):
+    config = LevitConfig(image_size=32, hidden_sizes=[16, 16, 16], num_attention_heads=[1, 1, 1], depths=[1, 1, 1],
+                         key_dim=[8, 8, 8], kernel_size=3, stride=2, patch_size=4)  # fmt: skip
+    folder = save_hub(tmp_path / "saved", config, LABELS)
+    with pytest.raises(UserError, match="attention_bias"):
+        load_model(ModelSettings(str(folder), args={"image_size": 64}), LABELS, image_size=64)

@@ -102,7 +102,8 @@ Train time, images/s and step leave out evaluation, saving, compilation (12.3 s)
 
 def test_the_keys_are_those_promised():
     promised = {
-        "data": "name fingerprint fingerprints train_rows validation_rows test_rows test_split labels skipped",
+        "data": "name fingerprint fingerprints train_rows validation_rows test_rows test_split labels "
+        "duplicates_searched skipped",
         "model": "name parameters flops_per_image pretrained",
         "train": "steps skipped_steps epochs world_size resumes repeated_steps effective_batch_size seconds "
         "images_per_second step_seconds_median data_wait_fraction transform_fraction compiled compile_failure compile_seconds "

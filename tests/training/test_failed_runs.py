@@ -3,16 +3,19 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils.data import get_worker_info
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from hf_accel import cli, evaluate, predict, train
 from hf_accel.errors import RunError, UserError
+from hf_accel.inputs.batches import ImageBatches
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder
 from hf_accel.training import build
@@ -385,3 +388,80 @@ def test_a_loss_of_one_process_counts_for_both(every, on_nan, tiny_recipe, tmp_p
     assert "the loss is inf" in done.stderr
     assert not (recipe.output_dir / "model").exists()
     assert not (recipe.output_dir / "report.json").exists()
+
+
+def killed_once(monkeypatch, marker):
+    """The first process of a DataLoader that reads a batch is killed, as the system does when memory runs out."""
+    original = ImageBatches.__getitems__
+
+    def getitems(self, rows):
+        if get_worker_info() is not None and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, rows)
+
+    monkeypatch.setattr(ImageBatches, "__getitems__", getitems)
+
+
+def test_a_killed_data_loading_process_is_one_message_and_the_run_can_be_resumed(
+    tiny_recipe, tmp_path, monkeypatch, capsys
+):
+    recipe = tiny_recipe({"data": {"cache": "none"}, "training": {"dataloader_num_workers": 1}})
+    killed_once(monkeypatch, tmp_path / "killed")
+    assert run_of(recipe, tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "error: a data-loading process " in error
+    assert "Traceback" not in error
+    run = RunFolder(recipe.output_dir)
+    assert "Traceback" in run.log.read_text()  # for whoever wants to know
+    assert not run.is_finished
+    assert run_of(recipe, tmp_path) == 0
+    assert run.is_finished
+    (tmp_path / "killed").unlink()
+    capsys.readouterr()
+    assert cli.run(evaluate.main, [str(run.path), "--dataloader_num_workers", "1"]) == 1
+    error = capsys.readouterr().err
+    assert "error: a data-loading process " in error
+    assert "Traceback" not in error
+
+
+def test_a_saved_model_that_differs_from_the_trained_one_ends_the_run_with_one_message(
+    tiny_recipe, tmp_path, monkeypatch, capsys
+):
+    original = ImageTrainer.save_model
+
+    def save(self, output_dir=None, **kwargs):
+        original(self, output_dir, **kwargs)
+        file = RunFolder(self.args.output_dir).model / "model.safetensors"
+        if output_dir == str(file.parent):
+            tensors = load_file(file)
+            save_file({name: tensor + 1 for name, tensor in tensors.items()}, file, {"format": "pt"})
+
+    monkeypatch.setattr(ImageTrainer, "save_model", save)
+    recipe = tiny_recipe()
+    assert run_of(recipe, tmp_path) == 1
+    error = capsys.readouterr().err
+    assert f"error: {recipe.output_dir / 'model'}: the saved model differs from the trained one in " in error
+    assert "this folder must not be used" in error
+    assert "Traceback" not in error
+    assert not RunFolder(recipe.output_dir).is_finished
+
+
+SMALL_FILES = (
+    "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); sys.argv.pop(1); "
+)
+
+
+@pytest.mark.parametrize("largest", [1_000, 30_000])
+def test_a_disk_that_is_full_while_a_run_saves_is_one_message(largest, tiny_recipe, tmp_path):
+    """A limit on the size of files fails where a full disk does: in the checkpoint's weights, or in the optimizer's state."""
+    recipe = tiny_recipe({"data": {"cache": "none"}})
+    recipe.write(tmp_path / "recipe.yaml")
+    words = ["--recipe", str(tmp_path / "recipe.yaml"), "--output_dir", str(recipe.output_dir)]
+    code = SMALL_FILES + "from hf_accel.train import main; from hf_accel.cli import run_and_exit; run_and_exit(main)"
+    done = subprocess.run([sys.executable, "-c", code, str(largest), *words], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "error: no space left on the device. What was saved before stays" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Logging error" not in done.stderr
+    assert not RunFolder(recipe.output_dir).is_finished
