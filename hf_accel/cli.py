@@ -11,6 +11,8 @@ import contextlib
 import gc
 import logging
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -42,10 +44,14 @@ def command_parser(verb: str, description: str) -> argparse.ArgumentParser:
 
 
 def parse_with_overrides(
-    parser: argparse.ArgumentParser, argv: list[str] | None
+    parser: argparse.ArgumentParser,
+    argv: list[str] | None,
+    check: Callable[[dict[str, str]], object] | None = None,
 ) -> tuple[argparse.Namespace, dict[str, str]]:
-    """Parse a command's own flags and return the rest as `{name: text}`: `--bf16` alone is true.
+    """Parse a command's own flags and return the rest as `{name: text}`: `--bf16` alone is true, a dash an underscore.
 
+    Args:
+        check: called with the rest if there are stray words, which may be further values of a flag that it refuses.
     Raises:
         UserError: a word that is neither a flag nor the value of one, or a flag given twice.
     """
@@ -55,19 +61,30 @@ def parse_with_overrides(
     rest: list[str] = []  # what argparse gets: otherwise it hands the value of a flag it does not know to a positional
     while words:
         word = words.pop(0)
-        name, has_value, value = word.partition("=")
-        if not word.startswith("--") or name in own or word == "--":
-            rest.append(word)
+        written, has_value, value = word.partition("=")
+        name = written[:2] + written[2:].replace("-", "_")  # as the scripts of transformers take it
+        if not _is_flag(word) or written in own or name in own:
+            rest.append(word.replace(written, name, 1) if name in own else word)
             continue
         if not has_value:
-            value = words.pop(0) if words and not words[0].startswith("--") else "true"
-        if name[2:] in flags:
-            raise UserError(f"{parser.prog}: {name} is given twice, expected once")
-        flags[name[2:]] = value
+            value = words.pop(0) if words and not _is_flag(words[0]) and words[0] != "--" else "true"
+        name = name.removeprefix("-").removeprefix("-")
+        if name in flags:
+            raise UserError(f"{parser.prog}: {written} is given twice, expected once")
+        flags[name] = value
     known, stray = parser.parse_known_args(rest)
     if stray:
-        raise UserError(f"{parser.prog}: unexpected {stray[0]!r}, expected --name value. See {parser.prog} --help")
+        if check is not None:
+            check(flags)
+        name, equals, value = stray[0].partition("=")
+        expected = f"--{name} {shlex.quote(value)}" if equals and name.isidentifier() else "--name value"
+        raise UserError(f"{parser.prog}: unexpected {stray[0]!r}, expected {expected}. See {parser.prog} --help")
     return known, flags
+
+
+def _is_flag(word: str) -> bool:
+    """Whether a word is `--name`, or as short as other tools have it: `-b`, `-vb`; `-1` is a number."""
+    return re.match(r"--.|-[a-zA-Z]{1,2}(=|$)", word, re.DOTALL) is not None
 
 
 def is_main_process() -> bool:

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("model", metavar="FOLDER_OR_ID")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
-    args, flags = parse_with_overrides(parser, argv)
+    args, flags = parse_with_overrides(parser, argv, check=overrides_from_flags)
     overrides = overrides_from_flags(flags)
     recipe = evaluation_recipe(args.model, overrides)
     warn_of_missing_processes()
