@@ -20,7 +20,7 @@ from hf_accel.tables import format_table
 def main(argv: list[str] | None = None) -> int:
     parser = command_parser("recipe", "List, show, check and copy recipes, and print what may be in one.")
     verbs = parser.add_subparsers(
-        dest="verb", required=True, metavar="list | show | validate | copy | schema | migrate"
+        dest="verb", required=True, metavar="list | show | validate | copy | schema | migrate | arguments"
     )
     verbs.add_parser("list", help="every shipped recipe with its purpose")
     show = verbs.add_parser("show", help="the file of a recipe; with --variant, what results")
@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     schema = verbs.add_parser("schema", help="what may be in a recipe: a JSON Schema for editors, or docs/recipe.md")
     schema.add_argument("--format", choices=("json", "markdown"), default="json")
     verbs.add_parser("migrate", help="the flags of timm, Ultralytics... and the settings here: docs/migrate.md")
+    verbs.add_parser("arguments", help="what each argument of TrainingArguments does here: docs/arguments.md")
     args = parser.parse_args(argv)
     commands = {
         "list": _list,
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         "copy": _copy,
         "schema": _schema,
         "migrate": _migrate,
+        "arguments": _arguments,
     }
     return commands[args.verb](args)
 
@@ -88,6 +90,13 @@ def _schema(args: argparse.Namespace) -> int:
 
 def _migrate(args: argparse.Namespace) -> int:
     print(migration_guide().rstrip())
+    return 0
+
+
+def _arguments(args: argparse.Namespace) -> int:
+    from hf_accel.training.arguments_reference import arguments_reference
+
+    print(arguments_reference().rstrip())
     return 0
 
 
