@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = command_parser("train", DESCRIPTION)
     parser.add_argument("--recipe", help="shipped recipe or YAML file; default: finetune with --data.name, else digits")
     parser.add_argument("--variant", help="one of the recipe's variants, for example baseline")
-    parser.add_argument("--overwrite", action="store_true", help="delete what an earlier run left in the output folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in the output folder; its curves for trackers stay")
     args, flags = parse_with_overrides(parser, argv, check=overrides_from_flags)
     name = args.recipe or ("finetune" if "data.name" in flags else "digits")
     recipe = load_recipe(name, args.variant, overrides_from_flags(flags))
