@@ -51,7 +51,7 @@ def parse_with_overrides(
     """Parse a command's own flags and return the rest as `{name: text}`: `--bf16` alone is true, a dash an underscore.
 
     Args:
-        check: called with the rest if there are stray words, which may be further values of a flag that it refuses.
+        check: called with the rest, before a stray word is refused: it may be one of several values of a refused flag.
     Raises:
         UserError: a word that is neither a flag nor the value of one, or a flag given twice.
     """
@@ -73,9 +73,9 @@ def parse_with_overrides(
             raise UserError(f"{parser.prog}: {written} is given twice, expected once")
         flags[name] = value
     known, stray = parser.parse_known_args(rest)
+    if check is not None:
+        check(flags)
     if stray:
-        if check is not None:
-            check(flags)
         name, equals, value = stray[0].partition("=")
         expected = f"--{name} {shlex.quote(value)}" if equals and name.isidentifier() else "--name value"
         raise UserError(f"{parser.prog}: unexpected {stray[0]!r}, expected {expected}. See {parser.prog} --help")

@@ -31,7 +31,11 @@ Fine-tune an image classifier by a recipe.
 Every argument of TrainingArguments is a flag under its own name, the other settings of a recipe are dotted:
 --model.name, --data.name, --data.cache none, --data.augment.flip true. `hf-accel recipe show NAME` prints a recipe.
 The same command resumes a run that was interrupted; --resume_from_checkpoint true with a larger --num_train_epochs
-trains a finished one longer, and --resume_from_checkpoint PATH continues that checkpoint in another --output_dir."""
+trains a finished one longer, and --resume_from_checkpoint PATH continues that checkpoint in another --output_dir.
+
+  hf-accel recipe schema --format markdown            every setting: class weights, mixup, bad images, image size...
+  hf-accel recipe arguments                           what each argument of TrainingArguments does
+  hf-accel recipe migrate                             flags of timm, Ultralytics, fastai and the Hugging Face example"""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -29,6 +29,40 @@ def test_help_is_one_screen_and_imports_nothing_heavy(verb):
     assert max(map(len, shown.splitlines())) <= 130
 
 
+def test_the_help_of_train_names_the_commands_that_list_every_setting(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = capsys.readouterr().out
+    for command in ("recipe schema --format markdown", "recipe arguments", "recipe migrate"):
+        assert f"hf-accel {command}" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        (["-b", "64"], {"b": "64"}),
+        (["--amp", "-j", "4"], {"amp": "true", "j": "4"}),
+        (["--learning-rate", "1e-3", "--data.image-column=x"], {"learning_rate": "1e-3", "data.image_column": "x"}),
+        (["--eval_delay", "-1"], {"eval_delay": "-1"}),
+    ],
+)
+def test_flags_are_read_with_dashes_and_in_the_short_form_of_other_tools(words, flags):
+    assert parse_with_overrides(command_parser("x", "y"), words)[1] == flags
+
+
+def test_a_flag_of_the_command_may_have_dashes_for_underscores():
+    parser = command_parser("x", "y")
+    parser.add_argument("--dry_run", action="store_true")
+    parser.add_argument("--top_k", type=int)
+    known, flags = parse_with_overrides(parser, ["--dry-run", "--top-k=3"])
+    assert (known.dry_run, known.top_k, flags) == (True, 3, {})
+
+
+def test_a_setting_in_the_form_of_ultralytics_is_answered_with_the_flag():
+    with pytest.raises(UserError, match=r"unexpected 'epochs=3', expected --epochs 3"):
+        parse_with_overrides(command_parser("x", "y"), ["epochs=3"])
+
+
 def test_the_list_of_verbs_and_a_near_miss(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
