@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import shlex
 from pathlib import Path
 
-from hf_accel.cli import command_parser, run_and_exit
+from hf_accel.cli import command_parser, print_result, run_and_exit
 from hf_accel.errors import UserError
 from hf_accel.hub.space import write_space
 from hf_accel.runs.folder import RunFolder
@@ -36,7 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError('hf-accel demo: needs Gradio, which is not installed. pip install "hf_accel[demo]"')
     if args.space is not None:
         write_space(model, title, args.space)
-        print(f"{args.space}: a Space. Try it with: python {args.space / 'app.py'}")
+        command = f"python {shlex.quote(str(args.space / 'app.py'))}"
+        document = {"space": str(args.space), "command": command}
+        print_result(args, document, f"{args.space}: a Space. Try it with: {command}", str(args.space))
         return 0
     for name in OPENING_VARIABLES:
         os.environ.pop(name, None)
@@ -45,7 +48,19 @@ def main(argv: list[str] | None = None) -> int:
     from hf_accel.hub.space_app import CSS, LARGEST_UPLOAD, build_page
 
     page = build_page(model, title)
-    page.launch(server_name="127.0.0.1", server_port=args.port, share=False, css=CSS, max_file_size=LARGEST_UPLOAD)
+    _, url, _ = page.launch(
+        server_name="127.0.0.1",
+        server_port=args.port,
+        share=False,
+        css=CSS,
+        max_file_size=LARGEST_UPLOAD,
+        quiet=True,
+        prevent_thread_lock=True,
+    )
+    print_result(
+        args, {"url": url, "model": model}, f"{title}: {url} (only this machine can reach it; ^C ends it)", url
+    )
+    page.block_thread()
     return 0
 
 

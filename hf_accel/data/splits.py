@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 import datasets
 import numpy as np
 
+from hf_accel import terminal
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.columns import LabelMap, find_columns, is_unlabelled, label_text, read_column
 from hf_accel.data.duplicates import duplicate_notes
@@ -377,9 +378,12 @@ def _readable(part: ImageSplit, skipped: list[str], refuse_gone: bool) -> ImageS
 
     logger.info("Reading %d images of %s once, to leave out the unreadable ones", len(part), part.source)
     problems: list[str | None] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(part), 1024):  # in portions: a future costs 1 KB, and there may be a million rows
-            problems += pool.map(problem, range(start, min(start + 1024, len(part))))
+    bar = terminal.bar(len(part), "checking images", "image")
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(part), 256):  # in portions: a future costs 1 KB, and there may be a million rows
+            rows = range(start, min(start + 256, len(part)))
+            problems += pool.map(problem, rows)
+            bar.update(len(rows))
     skipped += [text for text in problems if text is not None]
     readable = np.array([row for row, text in enumerate(problems) if text is None], dtype=np.int64)
     if not len(readable):

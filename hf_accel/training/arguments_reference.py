@@ -39,6 +39,11 @@ def arguments_reference() -> str:
     )
 
 
+def what_happens() -> dict[str, str]:
+    """Argument of TrainingArguments -> what it does here, or why it is refused."""
+    return {name: _what_happens(name) for name in training_types()}
+
+
 def _table(names: list[str]) -> str:
     rows = [f"| `{name}` | {_what_happens(name)} |" for name in names]
     return "\n".join(["| argument | what happens |", "|---|---|", *rows]) + "\n"

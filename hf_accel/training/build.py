@@ -22,7 +22,6 @@ from hf_accel.tasks.image_classification import ImageInputs
 from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.checks import require_batches_that_train, require_steps, require_usable_model
 from hf_accel.training.evaluation import EvaluationMetrics
-from hf_accel.training.progress import BarCallback
 from hf_accel.training.trainer import ImageTrainer
 
 
@@ -80,7 +79,7 @@ def build_trainer(
         flops_of_row=inputs.flops_of_row,
         processing_class=loaded.processor,
         compute_metrics=EvaluationMetrics(len(splits.label_names)),
-        callbacks=[BarCallback(), *early_stopping(arguments)],
+        callbacks=early_stopping(arguments),
         splits=splits,
         loaded=loaded,
         arguments=arguments,

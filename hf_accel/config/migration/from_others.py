@@ -55,7 +55,7 @@ OTHERS = (
     Row("mlflow", "--report_to mlflow"),
     Row("wandb_entity wandb_name wandb_run_name", note="`--run_name` with `--report_to wandb`; the rest are variables, WANDB_*"),
     Row("verbose v", "--log_level info"),
-    Row("silent q no_progress", "--disable_tqdm true"),
+    Row("silent q no_progress", "--quiet"),
     Row("log_every print_freq log_freq log_steps", "--logging_steps VALUE", "50"),
     Row("eval_every eval_freq eval_interval val_every", "--eval_strategy steps --eval_steps VALUE", "200"),
     Row("save_every save_freq save_interval ckpt_every", "--save_strategy steps --save_steps VALUE", "200"),

@@ -120,7 +120,8 @@ def test_all_unknown_flags_are_answered_at_once_before_anything_is_written(tmp_p
     error = capsys.readouterr().err
     assert error.startswith("error: 5 flags are not arguments of TrainingArguments or settings:\n")
     for line in ("--lr 1e-3: Write --learning_rate 1e-3", "--amp: Write --bf16 auto", "--jsd-loss: It has no counterpart here",
-                 "--sed 1: Did you mean seed"):  # fmt: skip
+                 "--sed 1: Did you mean seed", "--scale '0.08 1.0': "):  # fmt: skip
         assert f"\n  {line}" in error
+    assert "--data.augment.scale '[0.08, 1.0]'" in error
     assert "Traceback" not in error
     assert not output.exists()
