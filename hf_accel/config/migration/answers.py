@@ -51,6 +51,7 @@ def _answer(name: str, text: str) -> tuple[str, str]:
     found = _rows(name)
     if not found:
         return _own_or_near(name), _only(_own_settings(name))
+    found = {tool: row for tool, row in found.items() if row.answer(text)} or found
     if len({row.answer(text) for row in found.values()}) == 1:
         row = next(iter(found.values()))
         return _sentence(row, text), row.answer(text)

@@ -21,7 +21,7 @@ class Counterpart:
         example: a value of theirs for the documentation and the tests; none for a switch.
         note: what else to know; without `ours`, what to do instead.
         values: values of theirs with another answer than `ours`; an empty one says that there is none.
-        convert: their value -> ours.
+        convert: their value -> ours; a ValueError says that it has none.
     """
 
     theirs: str
@@ -46,7 +46,10 @@ class Counterpart:
         template = self.values.get(value.lower(), self.ours)
         if VALUE not in template:
             return template
-        converted = self.convert(value)
+        try:
+            converted = self.convert(value)
+        except ValueError:
+            return ""
         return template.replace(VALUE, converted if "'" in template else shlex.quote(converted))
 
 
@@ -60,10 +63,10 @@ def same_name(flag: str) -> str:
     return flag.lstrip("-").replace("-", "_").lower()
 
 
-def numbers(text: str) -> str:
-    """A list of numbers in YAML: `0.08 1.0` or `(0.08, 1.0)` is `[0.08, 1.0]`."""
-    found = re.findall(r"[\d.eE+-]+", text)
-    return f"[{', '.join(found)}]"
+def two_numbers(text: str) -> str:
+    """Two numbers as a list in YAML: `0.08 1.0` or `(0.08, 1.0)` is `[0.08, 1.0]`."""
+    first, second = re.findall(r"[\d.eE+-]+", text)
+    return f"[{first}, {second}]"
 
 
 def last_number(text: str) -> str:

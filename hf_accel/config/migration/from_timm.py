@@ -4,9 +4,9 @@ from hf_accel.config.migration.counterparts import Counterpart as Row
 from hf_accel.config.migration.counterparts import (
     keyword_arguments,
     last_number,
-    numbers,
     rand_augment,
     timm_name,
+    two_numbers,
 )
 
 SCHEDULES = {
@@ -51,7 +51,7 @@ TIMM = (
     Row("initial-checkpoint pretrained-path", "--model.name VALUE", "outputs/photos/default/model",
         "a folder with `config.json` and `model.safetensors`; a `.pth` file is never loaded"),
     Row("resume", "--resume_from_checkpoint VALUE", "outputs/photos/default/checkpoint-500",
-        "the same command resumes an interrupted run without any flag; a timm checkpoint cannot be resumed"),
+        "the same command resumes an interrupted run without any flag; a timm checkpoint cannot be resumed", values={"true": ""}),
     Row("no-resume-opt", note="`--model.name RUN/model` starts from the weights of a finished run alone"),
     Row("gp", "--model.args '{global_pool: VALUE}'", "avg"),
     Row("img-size input-size", "--data.image_size VALUE", "3 224 224", convert=last_number),
@@ -113,8 +113,8 @@ TIMM = (
     Row("no-aug", "--data.augment.crop none --data.augment.flip false"),
     Row("train-crop-mode", example="rrc", values={"rrc": "--data.augment.crop random_resized"},
         note="the other crops are `--data.augment.crop pad` and `none`"),
-    Row("scale", "--data.augment.crop random_resized --data.augment.scale 'VALUE'", "0.08 1.0", convert=numbers),
-    Row("ratio", "--data.augment.crop random_resized --data.augment.ratio 'VALUE'", "0.75 1.33", convert=numbers),
+    Row("scale", "--data.augment.crop random_resized --data.augment.scale 'VALUE'", "0.08 1.0", convert=two_numbers),
+    Row("ratio", "--data.augment.crop random_resized --data.augment.ratio 'VALUE'", "0.75 1.33", convert=two_numbers),
     Row("hflip", "--data.augment.flip true", "0.5", "with probability 0.5",
         values=dict.fromkeys(("0", "0.", "0.0"), "--data.augment.flip false")),
     Row("color-jitter",

@@ -22,10 +22,7 @@ def crop_scale(gain: str) -> str:
     >>> crop_scale("0.5")
     '[0.5, 1.0]'
     """
-    try:
-        return f"[{max(1 - float(gain), 0.01):g}, 1.0]"
-    except ValueError:
-        return gain
+    return f"[{max(1 - float(gain), 0.01):g}, 1.0]"
 
 
 ULTRALYTICS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hf_accel.config.migration.answers import TOOLS, answer_to
-from hf_accel.config.migration.counterparts import Counterpart, dashed
+from hf_accel.config.migration.counterparts import ALONE, Counterpart, dashed
 
 INTRODUCTION = """\
 # Coming from another tool
@@ -140,7 +140,7 @@ def _theirs(row: Counterpart, spell: Callable[[str, str], str]) -> str:
 def _note(row: Counterpart) -> str:
     others: dict[str, list[str]] = {}
     for value, ours in row.values.items():
-        if value != row.example.lower() and ours != row.answer(row.example):
+        if value not in (row.example.lower(), ALONE) and ours != row.answer(row.example):
             others.setdefault(ours, []).append(value)
     words = [
         f"{', '.join(_code(value) for value in values)}: {_code(ours) if ours else 'no counterpart'}"

@@ -108,9 +108,16 @@ def test_a_flag_is_answered_with_the_setting_here_or_with_what_to_do_instead(fla
 
 
 def test_tools_that_mean_different_things_by_a_name_are_told_apart():
-    answer = answer_to({"scale": "0.5"})
-    assert "As in timm: Write --data.augment.crop random_resized --data.augment.scale '[0.5]'" in answer
-    assert "As in Ultralytics: Write --data.augment.crop random_resized --data.augment.scale '[0.5, 1.0]'" in answer
+    answer = answer_to({"mixup": "1.0"})
+    assert "As in timm and fastai: Write --data.augment.mixup 1.0" in answer
+    assert "As in Ultralytics: Write --data.augment.mixup 0.2" in answer
+    for value, scale in (
+        ("0.5", "[0.5, 1.0]"),
+        ("0.08 1.0", "[0.08, 1.0]"),
+    ):  # one number is Ultralytics', two are timm's
+        assert f"Write --data.augment.crop random_resized --data.augment.scale '{scale}'." in answer_to(
+            {"scale": value}
+        )
 
 
 def test_all_unknown_flags_are_answered_at_once_before_anything_is_written(tmp_path, capsys):
