@@ -57,8 +57,8 @@ def _answer(name: str, text: str) -> tuple[str, str]:
         return _sentence(row, text), row.answer(text)
     by_answer: dict[str, list[str]] = {}
     for tool, row in found.items():
-        by_answer.setdefault(_sentence(row, text), []).append(tool)
-    words = [f"As in {' and '.join(tools)}: {sentence}" for sentence, tools in by_answer.items()]
+        by_answer.setdefault(row.answer(text), []).append(tool)
+    words = [f"As in {' and '.join(tools)}: {_sentence(found[tools[0]], text)}" for tools in by_answer.values()]
     return " ".join(words), next((row.answer(text) for row in found.values() if row.answer(text)), "")
 
 
