@@ -183,14 +183,14 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
         terminal.close_bars()
         if is_main_process():
             what = str(interrupt) if isinstance(interrupt, Interrupted) else ""
-            print("interrupted" + (f": {what}" if what else ""), file=sys.stderr)
+            print(terminal.wrap("interrupted" + (f": {what}" if what else ""), sys.stderr), file=sys.stderr)
         return 130
 
 
 def say_error(message: str) -> None:
     terminal.close_bars()
     rank = "" if is_main_process() else f" (process {os.environ['RANK']})"
-    print(terminal.paint(f"error{rank}:", "red", sys.stderr), message, file=sys.stderr)
+    print(terminal.marked(f"error{rank}:", "red", message, sys.stderr), file=sys.stderr)
 
 
 @contextlib.contextmanager

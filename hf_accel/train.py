@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = train(recipe, overwrite=args.overwrite)
     if is_main_process():
         report = RunReport.load(folder)
-        text = f"{report.table(folder)}\n\n{what_next(folder, report.data.name)}"
+        text = f"{report.table(folder, terminal.columns(sys.stdout))}\n\n{what_next(folder, recipe.data.name)}"
         print_result(args, {"folder": str(folder), **report.to_dict()}, text, last_line=str(folder))
     return 0
 
@@ -170,7 +171,7 @@ def how_to_continue(run: RunFolder, overwrite: bool) -> str:
 def tell_what_was_chosen(trainer: ImageTrainer, recipe: Recipe, run: RunFolder) -> None:
     """Say on the screen what is trained on what, and write every setting that was chosen to the log."""
     args, loaded = trainer.args, trainer.loaded
-    logger.info("%s\n", trainer.splits.describe())
+    logger.info("%s\n", trainer.splits.describe(min(80, terminal.columns(sys.stderr))))
     start = "pretrained" if recipe.model.pretrained else "from random weights"
     size = f"{loaded.image_size} x {loaded.image_size} pixels"
     logger.info("model: %s, %s, %s parameters, %s", recipe.model.name, start, format_count(loaded.parameters), size)

@@ -68,7 +68,7 @@ class Splits:
     skipped: list[str] = field(default_factory=list)  # unreadable images left out, each with the reason
     notes: list[str] = field(default_factory=list)  # where the splits come from, what was not read
 
-    def describe(self) -> str:
+    def describe(self, width: int = 80) -> str:
         """Classes, counts and notes, in one screen: of many classes the largest and the smallest are shown."""
         roles = {"train": self.train, "validation": self.validation, "test": self.test}
         parts = {role: part for role, part in roles.items() if part is not None}
@@ -89,7 +89,7 @@ class Splits:
         lines = [f"{self.name}: {len(self.label_names):,} classes, {totals} images", "", *table]
         lines += [""] if self.notes else []
         for note in self.notes:
-            lines += textwrap.wrap(note, 80, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
+            lines += textwrap.wrap(note, width, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
         if self.skipped:
             lines += ["", f"  {len(self.skipped):,} unreadable images are left out:"]
             lines += [f"    {text}" for text in self.skipped[:5]]

@@ -27,10 +27,10 @@ class _Console(logging.StreamHandler):
     """Messages as a person reads them: above a bar, wrapped to the terminal, warnings marked."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = terminal.wrap(super().format(record), self.stream, indent="  ")
+        text = super().format(record)
         if record.levelno < logging.WARNING or "warning: " in text:
-            return text
-        return f"{terminal.paint('warning:', 'yellow', self.stream)} {text}"
+            return terminal.wrap(text, self.stream, indent="  ")
+        return terminal.marked("warning:", "yellow", text, self.stream, indent="  ")
 
     def emit(self, record: logging.LogRecord) -> None:
         with terminal.above_bars():

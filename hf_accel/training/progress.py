@@ -99,6 +99,7 @@ class BarCallback(TrainerCallback):
         if not self._is_training or logs is None:
             return
         if "eval_loss" in logs:
+            self._close_evaluation()  # it has ended, and would stand below the line
             self._say(args, state, logs)
         elif "loss" in logs and self.bar is not None:
             self.last = logs
