@@ -71,7 +71,8 @@ model is an EfficientNet-B0. A setting is `--name value` here, not `name=value`.
     "fastai": """\
 ```python
 # before
-dls = ImageDataLoaders.from_folder("./photos", valid_pct=0.2, seed=42, bs=32, item_tfms=RandomResizedCrop(224, min_scale=0.35))
+crop = RandomResizedCrop(224, min_scale=0.35)
+dls = ImageDataLoaders.from_folder("./photos", valid_pct=0.2, seed=42, bs=32, item_tfms=crop)
 learn = vision_learner(dls, resnet34, metrics=accuracy, cbs=MixUp(0.4)).to_fp16()
 learn.fine_tune(5, 1e-3)
 ```
