@@ -115,11 +115,20 @@ def parse_with_overrides(
     words = sys.argv[1:] if argv is None else list(argv)
     flags: dict[str, str] = {}
     in_full: dict[str, str] = {}  # the flags with all their values, if they are those of another tool: --scale 0.08 1.0
+    misspelled: list[str] = []
     rest: list[str] = []  # what argparse gets: otherwise it hands the value of a flag it does not know to a positional
     while words:
         word = words.pop(0)
         written, has_value, value = word.partition("=")
         name = written[:2] + written[2:].replace("-", "_")  # as the scripts of transformers take it
+        if (
+            check is not None
+            and written.isidentifier()
+            and has_value
+            and not ((rest and rest[-1] in own) or os.path.exists(word))
+        ):
+            in_full[written] = value  # Ultralytics' epochs=3
+            misspelled.append(word)
         if not _is_flag(word) or written in own or name in own:
             rest.append(word.replace(written, name, 1) if name in own else word)
             continue
@@ -133,6 +142,7 @@ def parse_with_overrides(
     known, stray = parser.parse_known_args(rest)
     if check is not None:
         check(in_full)
+    stray = misspelled or stray
     if stray:
         name, equals, value = stray[0].partition("=")
         expected = f"--{name} {shlex.quote(value)}" if equals and name.isidentifier() else "--name value"

@@ -17,6 +17,7 @@ from hf_accel.cli import (
     quick_imports,
     run,
 )
+from hf_accel.config.flags import overrides_from_flags
 from hf_accel.errors import UserError
 
 
@@ -69,7 +70,21 @@ def test_a_flag_of_the_command_may_have_dashes_for_underscores():
     assert (known.dry_run, known.top_k, flags) == (True, 3, {})
 
 
-def test_a_setting_in_the_form_of_ultralytics_is_answered_with_the_flag():
+def test_settings_in_the_form_of_ultralytics_are_answered_with_the_flags(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parser = command_parser("x", "y")
+    parser.add_argument("data", nargs="?")
+    parser.add_argument("--output_dir")
+    words = ["data=./photos", "epochs=3", "imgsz=224"]
+    with pytest.raises(
+        UserError, match=r"^3 flags are not(?s:.*)Together: --data.name ./photos --num_train_epochs 3 --data.im"
+    ):
+        parse_with_overrides(parser, words, check=overrides_from_flags)
+    with pytest.raises(UserError, match=r"unexpected 'learning_rate=1', expected --learning_rate 1"):
+        parse_with_overrides(parser, ["learning_rate=1"], check=overrides_from_flags)
+    (tmp_path / "a=b").mkdir()
+    known, flags = parse_with_overrides(parser, ["a=b", "--output_dir", "lr=1"], check=overrides_from_flags)
+    assert (known.data, known.output_dir, flags) == ("a=b", "lr=1", {})
     with pytest.raises(UserError, match=r"unexpected 'epochs=3', expected --epochs 3"):
         parse_with_overrides(command_parser("x", "y"), ["epochs=3"])
 

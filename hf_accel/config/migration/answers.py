@@ -50,7 +50,8 @@ def _answer(name: str, text: str) -> tuple[str, str]:
     """A sentence or two about one flag, and the flags that replace it, empty if there are none."""
     found = _rows(name)
     if not found:
-        return _own_or_near(name), _only(_own_settings(name))
+        own = [f"--{setting} {shlex.quote(text)}" for setting in _own_settings(name)]
+        return f"Write {' or '.join(own)}." if own else _near(name), own[0] if len(own) == 1 else ""
     found = {tool: row for tool, row in found.items() if row.answer(text)} or found
     if len({row.answer(text) for row in found.values()}) == 1:
         row = next(iter(found.values()))
@@ -65,7 +66,7 @@ def _answer(name: str, text: str) -> tuple[str, str]:
 def _sentence(row: Counterpart, text: str) -> str:
     ours = row.answer(text)
     if not ours:
-        return f"It has no counterpart here; {row.note}." if row.note else "This value has no counterpart here."
+        return f"No counterpart here: {row.note}." if row.note else "This value has no counterpart here."
     return f"Write {ours}" + (f" ({row.note})." if row.note else ".")
 
 
@@ -81,20 +82,13 @@ def _rows(name: str) -> dict[str, Counterpart]:
     return {tool: row for tool, row in found.items() if tool != "other scripts" or len(found) == 1}
 
 
-def _own_or_near(name: str) -> str:
-    own = _own_settings(name)
-    if own:
-        return f"Write {' or '.join(f'--{setting}' for setting in own)}."
+def _near(name: str) -> str:
     return did_you_mean(name, dict.fromkeys([*training_types(), *_dotted_settings()]))
 
 
 def _own_settings(name: str) -> list[str]:
     """Dotted settings that end in a name: `class_weights` is data.class_weights."""
     return [setting for setting in _dotted_settings() if setting.rpartition(".")[2] == same_name(name)]
-
-
-def _only(settings: list[str]) -> str:
-    return f"--{settings[0]}" if len(settings) == 1 else ""
 
 
 def _dotted_settings() -> Iterator[str]:

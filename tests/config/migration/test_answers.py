@@ -84,7 +84,7 @@ def test_the_line_to_copy_sets_what_the_flags_of_the_other_tool_meant(flags, set
         ("train_val_split", "0.15", ["--data.validation 0.15"]),
         ("imgsz", "224", ["--data.image_size 224"]),
         ("device", "cpu", ["--use_cpu true"]),
-        ("device", "cuda:0", ["no counterpart", "CUDA_VISIBLE_DEVICES"]),
+        ("device", "cuda:0", ["No counterpart", "CUDA_VISIBLE_DEVICES"]),
         ("freeze", "10", ["all layers are trained", "--model.freeze_batch_norm true"]),
         ("resume", "true", ["resumes an interrupted run"]),
         ("ignore_mismatched_sizes", "true", ["leave it out"]),
@@ -94,9 +94,9 @@ def test_the_line_to_copy_sets_what_the_flags_of_the_other_tool_meant(flags, set
         ("wandb", "true", ["--report_to wandb"]),
         ("sched", "step", ["This value has no counterpart"]),
         ("aa", "rand-m9-n3-mstd0.5-inc1", ["--data.augment.randaugment '{num_ops: 3, magnitude: 9}'"]),
-        ("class_weights", "balanced", ["--data.class_weights"]),
-        ("on_bad_image", "skip", ["--data.on_bad_image"]),
-        ("revision", "main", ["--model.revision or --data.revision"]),
+        ("class_weights", "balanced", ["--data.class_weights balanced"]),
+        ("on_bad_image", "skip", ["--data.on_bad_image skip"]),
+        ("revision", "main", ["--model.revision main or --data.revision main"]),
         ("lerning_rate", "1", ["Did you mean learning_rate"]),
     ],
 )
@@ -126,7 +126,7 @@ def test_all_unknown_flags_are_answered_at_once_before_anything_is_written(tmp_p
     assert run(main, flags) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: 5 flags are not arguments of TrainingArguments or settings:\n")
-    for line in ("--lr 1e-3: Write --learning_rate 1e-3", "--amp: Write --bf16 auto", "--jsd-loss: It has no counterpart here",
+    for line in ("--lr 1e-3: Write --learning_rate 1e-3", "--amp: Write --bf16 auto", "--jsd-loss: No counterpart here",
                  "--sed 1: Did you mean seed", "--scale '0.08 1.0': "):  # fmt: skip
         assert f"\n  {line}" in error
     assert "--data.augment.scale '[0.08, 1.0]'" in error
