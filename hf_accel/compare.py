@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
 
     plan = Plan(args, flags)
     if args.dry_run:
-        print_result(args, plan.summary(), plan.describe())
+        summary = plan.summary()
+        print_result(args, summary, plan.describe(summary))
         return 0
 
     plan.require_startable(args.overwrite)

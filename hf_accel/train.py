@@ -111,11 +111,9 @@ def what_next(folder: Path, data: str) -> str:
     """The commands for a finished run that most people want first, ready to be copied."""
     from hf_accel.data.listing import first_image
 
-    image = first_image(Path(data).expanduser())
-    found = next_commands(place_below(folder) or folder, "photo.jpg" if image is None else place_below(image) or image)[
-        :3
-    ]
-    return "\n".join(["next:", *(f"  {following.command}" for following in found)])
+    image = first_image(Path(data).expanduser()) or Path("photo.jpg")
+    found = next_commands(place_below(folder) or folder, place_below(image) or image)
+    return "\n".join(["next:", *(f"  {following.command}" for following in found[:3])])
 
 
 def train(recipe: Recipe, overwrite: bool = False) -> Path:
@@ -139,6 +137,7 @@ def train(recipe: Recipe, overwrite: bool = False) -> Path:
     start_console(is_main_process())
     arguments = training_arguments(recipe, has_validation=recipe.data.validation > 0)
     splits = TASKS[recipe.model.task].open_splits(recipe.data, arguments.training.seed)
+    logger.info("%s\n", splits.describe(min(80, terminal.columns(sys.stderr))))
     data = facts_of(splits)
     run.refuse_changed_data(data)
     trainer = build_trainer(recipe, splits, arguments=arguments)
@@ -169,9 +168,8 @@ def how_to_continue(run: RunFolder, overwrite: bool) -> str:
 
 
 def tell_what_was_chosen(trainer: ImageTrainer, recipe: Recipe, run: RunFolder) -> None:
-    """Say on the screen what is trained on what, and write every setting that was chosen to the log."""
+    """Say on the screen what is trained, and write the data and every setting that was chosen to the log."""
     args, loaded = trainer.args, trainer.loaded
-    logger.info("%s\n", trainer.splits.describe(min(80, terminal.columns(sys.stderr))))
     start = "pretrained" if recipe.model.pretrained else "from random weights"
     size = f"{loaded.image_size} x {loaded.image_size} pixels"
     logger.info("model: %s, %s, %s parameters, %s", recipe.model.name, start, format_count(loaded.parameters), size)
@@ -180,7 +178,7 @@ def tell_what_was_chosen(trainer: ImageTrainer, recipe: Recipe, run: RunFolder) 
     batch = trainer.get_total_train_batch_size(args)
     settings = f"{length}, batches of {batch:,} images, learning rate {args.learning_rate:g}, {precision} on {args.device.type}"
     logger.info("training: %s; all settings: %s", settings, run.log)
-    for note in trainer.notes:
+    for note in (trainer.splits.describe(), *trainer.notes):
         note_in_log(note, logging.INFO)
 
 

@@ -117,7 +117,10 @@ class Plan:
         return sum(finished_record(run.folder) is not None for run in runs), len(runs)
 
     def summary(self) -> dict[str, Any]:
-        """What `describe` says, as JSON types: baseline, rounds, most_rounds, rows, seconds and folder."""
+        """The runs to do, the runs that are finished, and the time that the rest takes, as JSON types.
+
+        It trains a few steps where no run is finished.
+        """
         runs = self._runs()
         finished = {run.folder: done for run in runs if (done := reusable_run(run, self.data_fingerprint))}
         rows = []
@@ -139,9 +142,8 @@ class Plan:
             "folder": str(self.folder),
         }
 
-    def describe(self) -> str:
-        """The runs to do, the runs that are finished, and the time that the rest takes."""
-        plan = self.summary()
+    def describe(self, plan: dict[str, Any]) -> str:
+        """A summary of this plan as text."""
         more = "" if self.repeats else f", up to {MOST_ROUNDS} if the noise asks for it"
         table = [
             (row["name"], row["refused"] or f"{row['to_run']} to run, {row['finished']} finished")
