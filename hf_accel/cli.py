@@ -12,9 +12,12 @@ import gc
 import json
 import logging
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from hf_accel import __version__, terminal
@@ -98,32 +101,63 @@ def print_result(args: argparse.Namespace, document: Any, text: str, last_line: 
 
 
 def parse_with_overrides(
-    parser: argparse.ArgumentParser, argv: list[str] | None
+    parser: argparse.ArgumentParser,
+    argv: list[str] | None,
+    check: Callable[[dict[str, str]], object] | None = None,
 ) -> tuple[argparse.Namespace, dict[str, str]]:
-    """Parse a command's own flags and return the rest as `{name: text}`: `--bf16` alone is true.
+    """Parse a command's own flags and return the rest as `{name: text}`: `--bf16` alone is true, a dash an underscore.
 
+    Args:
+        check: called with the rest, before a stray word is refused; it may refuse a flag.
     Raises:
         UserError: a word that is neither a flag nor the value of one, or a flag given twice.
     """
     own = {option for action in parser._actions for option in action.option_strings}
     words = sys.argv[1:] if argv is None else list(argv)
     flags: dict[str, str] = {}
+    in_full: dict[str, str] = {}  # the flags with all their values, if they are those of another tool: --scale 0.08 1.0
+    misspelled: list[str] = []
     rest: list[str] = []  # what argparse gets: otherwise it hands the value of a flag it does not know to a positional
     while words:
         word = words.pop(0)
-        name, has_value, value = word.partition("=")
-        if not word.startswith("--") or name in own or word == "--":
-            rest.append(word)
+        written, has_value, value = word.partition("=")
+        name = written[:2] + written[2:].replace("-", "_")  # as the scripts of transformers take it
+        if (
+            check is not None
+            and written.isidentifier()
+            and has_value
+            and not ((rest and rest[-1] in own) or os.path.exists(word))
+        ):
+            in_full[written] = value  # Ultralytics' epochs=3
+            misspelled.append(word)
+        if not _is_flag(word) or written in own or name in own:
+            rest.append(word.replace(written, name, 1) if name in own else word)
             continue
         if not has_value:
-            value = words.pop(0) if words and not words[0].startswith("--") else "true"
-        if name[2:] in flags:
-            raise UserError(f"{parser.prog}: {name} is given twice, expected once")
-        flags[name[2:]] = value
+            value = words.pop(0) if words and not _is_flag(words[0]) and words[0] != "--" else "true"
+        name = name.removeprefix("-").removeprefix("-")
+        if name in flags:
+            raise UserError(f"{parser.prog}: {written} is given twice, expected once")
+        flags[name] = value
+        in_full[name] = " ".join([value, *takewhile(_is_number, words)])
     known, stray = parser.parse_known_args(rest)
+    if check is not None:
+        check(in_full)
+    stray = misspelled or stray
     if stray:
-        raise UserError(f"{parser.prog}: unexpected {stray[0]!r}, expected --name value. See {parser.prog} --help")
+        name, equals, value = stray[0].partition("=")
+        expected = f"--{name} {shlex.quote(value)}" if equals and name.isidentifier() else "--name value"
+        raise UserError(f"{parser.prog}: unexpected {stray[0]!r}, expected {expected}. See {parser.prog} --help")
     return known, flags
+
+
+def _is_flag(word: str) -> bool:
+    """Whether a word is `--name`, or as short as other tools have it: `-b`, `-vb`; `-1` is a number."""
+    return re.match(r"--.|-[a-zA-Z]{1,2}(=|$)", word, re.DOTALL) is not None
+
+
+def _is_number(word: str) -> bool:
+    return re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", word) is not None
 
 
 def is_main_process() -> bool:

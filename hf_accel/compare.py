@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hf_accel.cli import command_parser, interrupt_says, parse_with_overrides, print_result, run_and_exit
 from hf_accel.comparison.rounds import measure
+from hf_accel.config.flags import overrides_from_flags
 from hf_accel.errors import UserError
 from hf_accel.runs.lock import sole_use
 
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output_dir", type=Path, help="default: outputs/compare/RECIPE")
     parser.add_argument("--overwrite", action="store_true", help="measure everything again")
     parser.add_argument("--dry_run", action="store_true", help="print the plan and the expected time, write nothing")
-    args, flags = parse_with_overrides(parser, argv)
+    args, flags = parse_with_overrides(parser, argv, check=overrides_from_flags)
     if args.repeats is not None and args.repeats < 1:
         raise UserError(f"--repeats {args.repeats}: expected at least 1")
 

@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         "--output", type=Path, metavar="FILE", help="write the prediction for each row (.csv or .jsonl)"
     )
     parser.add_argument("--probabilities", action="store_true", help="in FILE, those of all classes, too")
-    args, flags = parse_with_overrides(parser, argv)
+    args, flags = parse_with_overrides(parser, argv, check=overrides_from_flags)
     output = None if args.output is None else PredictionTarget.checked(args.output, args.probabilities)
     if output is None and args.probabilities:
         raise UserError("--probabilities: is about the rows of --output FILE. Name one, or leave it out.")

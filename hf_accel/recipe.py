@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 from hf_accel.cli import command_parser, print_result, run_and_exit
+from hf_accel.config.migration.answers import TOOLS
+from hf_accel.config.migration.guide import migration_guide
 from hf_accel.config.recipe import RecipeFile, find_recipe, header, load_recipe, shipped_recipes
 from hf_accel.config.reference import recipe_reference
 from hf_accel.config.schema import recipe_schema
@@ -18,7 +20,9 @@ from hf_accel.tables import format_table
 
 def main(argv: list[str] | None = None) -> int:
     parser = command_parser("recipe", "List, show, check and copy recipes, and print what may be in one.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | show | validate | copy | schema")
+    verbs = parser.add_subparsers(
+        dest="verb", required=True, metavar="list | show | validate | copy | schema | migrate | arguments"
+    )
     verbs.add_parser("list", help="every shipped recipe with its purpose")
     show = verbs.add_parser("show", help="the file of a recipe; with --variant or --json, what results")
     show.add_argument("name")
@@ -30,8 +34,18 @@ def main(argv: list[str] | None = None) -> int:
     copy.add_argument("path", type=Path)
     schema = verbs.add_parser("schema", help="what may be in a recipe: a JSON Schema for editors, or docs/recipe.md")
     schema.add_argument("--format", choices=("json", "markdown"), default="json")
+    verbs.add_parser("migrate", help="the flags of timm, Ultralytics... and the settings here: docs/migrate.md")
+    verbs.add_parser("arguments", help="what each argument of TrainingArguments does here: docs/arguments.md")
     args = parser.parse_args(argv)
-    commands = {"list": _list, "show": _show, "validate": _validate, "copy": _copy, "schema": _schema}
+    commands = {
+        "list": _list,
+        "show": _show,
+        "validate": _validate,
+        "copy": _copy,
+        "schema": _schema,
+        "migrate": _migrate,
+        "arguments": _arguments,
+    }
     return commands[args.verb](args)
 
 
@@ -76,6 +90,22 @@ def _copy(args: argparse.Namespace) -> int:
 def _schema(args: argparse.Namespace) -> int:
     args.json = args.format == "json"
     print_result(args, recipe_schema(), "" if args.json else recipe_reference().rstrip())
+    return 0
+
+
+def _migrate(args: argparse.Namespace) -> int:
+    document = {
+        tool: [{"there": row.names, "here": row.answer(row.example), "note": row.note} for row in rows]
+        for tool, rows in TOOLS.items()
+    }
+    print_result(args, document, migration_guide().rstrip())
+    return 0
+
+
+def _arguments(args: argparse.Namespace) -> int:
+    from hf_accel.training.arguments_reference import arguments_reference, what_happens
+
+    print_result(args, what_happens(), arguments_reference().rstrip())
     return 0
 
 

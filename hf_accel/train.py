@@ -46,7 +46,11 @@ Fine-tune an image classifier by a recipe.
 Every argument of TrainingArguments is a flag under its own name, the other settings of a recipe are dotted:
 --model.name, --data.name, --data.cache none, --data.augment.flip true. `hf-accel recipe show NAME` prints a recipe.
 The same command resumes a run that was interrupted; --resume_from_checkpoint true with a larger --num_train_epochs
-trains a finished one longer, and --resume_from_checkpoint PATH continues that checkpoint in another --output_dir."""
+trains a finished one longer, and --resume_from_checkpoint PATH continues that checkpoint in another --output_dir.
+
+  hf-accel recipe schema --format markdown            every setting: class weights, mixup, bad images, image size...
+  hf-accel recipe arguments                           what each argument of TrainingArguments does
+  hf-accel recipe migrate                             flags of timm, Ultralytics, fastai and the Hugging Face example"""
 
 
 NOTHING_TO_TRAIN_ON = """\
@@ -62,8 +66,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("data", nargs="?", metavar="DATA", help="images: a folder or an id on the Hub; as --data.name")
     parser.add_argument("--recipe", help="shipped recipe or YAML file; default: finetune, for any images")
     parser.add_argument("--variant", help="one of the recipe's variants, for example baseline")
-    parser.add_argument("--overwrite", action="store_true", help="delete what an earlier run left in the output folder")
-    args, flags = parse_with_overrides(parser, argv)
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the run in the output folder, all but its curves"
+    )
+    args, flags = parse_with_overrides(parser, argv, check=overrides_from_flags)
     if args.data is not None:
         flags["data.name"] = named_data(args.data, flags)
     if args.recipe is None and "data.name" not in flags:

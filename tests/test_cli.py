@@ -17,6 +17,7 @@ from hf_accel.cli import (
     quick_imports,
     run,
 )
+from hf_accel.config.flags import overrides_from_flags
 from hf_accel.errors import UserError
 
 
@@ -38,6 +39,54 @@ def test_help_is_one_screen_and_imports_nothing_heavy(verb):
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert len(shown.splitlines()) <= 50
     assert max(map(len, shown.splitlines())) <= 130
+
+
+def test_the_help_of_train_names_the_commands_that_list_every_setting(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = capsys.readouterr().out
+    for command in ("recipe schema --format markdown", "recipe arguments", "recipe migrate"):
+        assert f"hf-accel {command}" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        (["-b", "64"], {"b": "64"}),
+        (["--amp", "-j", "4"], {"amp": "true", "j": "4"}),
+        (["--learning-rate", "1e-3", "--data.image-column=x"], {"learning_rate": "1e-3", "data.image_column": "x"}),
+        (["--eval_delay", "-1"], {"eval_delay": "-1"}),
+    ],
+)
+def test_flags_are_read_with_dashes_and_in_the_short_form_of_other_tools(words, flags):
+    assert parse_with_overrides(command_parser("x", "y"), words)[1] == flags
+
+
+def test_a_flag_of_the_command_may_have_dashes_for_underscores():
+    parser = command_parser("x", "y")
+    parser.add_argument("--dry_run", action="store_true")
+    parser.add_argument("--top_k", type=int)
+    known, flags = parse_with_overrides(parser, ["--dry-run", "--top-k=3"])
+    assert (known.dry_run, known.top_k, flags) == (True, 3, {})
+
+
+def test_settings_in_the_form_of_ultralytics_are_answered_with_the_flags(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parser = command_parser("x", "y")
+    parser.add_argument("data", nargs="?")
+    parser.add_argument("--output_dir")
+    words = ["data=./photos", "epochs=3", "imgsz=224"]
+    with pytest.raises(
+        UserError, match=r"^3 flags are not(?s:.*)Together: --data.name ./photos --num_train_epochs 3 --data.im"
+    ):
+        parse_with_overrides(parser, words, check=overrides_from_flags)
+    with pytest.raises(UserError, match=r"unexpected 'learning_rate=1', expected --learning_rate 1"):
+        parse_with_overrides(parser, ["learning_rate=1"], check=overrides_from_flags)
+    (tmp_path / "a=b").mkdir()
+    known, flags = parse_with_overrides(parser, ["a=b", "--output_dir", "lr=1"], check=overrides_from_flags)
+    assert (known.data, known.output_dir, flags) == ("a=b", "lr=1", {})
+    with pytest.raises(UserError, match=r"unexpected 'epochs=3', expected --epochs 3"):
+        parse_with_overrides(command_parser("x", "y"), ["epochs=3"])
 
 
 def test_the_list_of_verbs_and_a_near_miss(capsys):

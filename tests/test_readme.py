@@ -22,6 +22,20 @@ SHELL = [line.split("  #")[0].strip() for kind, block in BLOCKS if kind == "bash
 COMMAND_LINES = [line for line in SHELL if re.match(r"(hf-accel|accelerate launch)", line)]
 
 
+def test_the_first_screen_trains_on_the_readers_own_images_and_shows_the_page():
+    screen = "\n".join(README.splitlines()[:40])
+    assert COMMAND_LINES[0] == "hf-accel train ./photos"
+    assert COMMAND_LINES[0] in screen
+    (image,) = re.findall(r"!\[[^\]]+\]\((docs/images/[^)]+)\)", screen)
+    assert (ROOT / image).stat().st_size < 200_000
+    assert "no figure for a GPU exists yet" in screen
+
+
+def test_every_document_of_docs_is_linked_from_the_readme():
+    for path in (ROOT / "docs").glob("*.md"):
+        assert f"(docs/{path.name})" in README, path.name
+
+
 def test_every_verb_and_recipe_that_the_documents_name_exists():
     texts = [README, *(path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md"))]
     texts += [path.read_text("utf-8") for path in (ROOT / "hf_accel").rglob("*.py")]
@@ -37,9 +51,10 @@ def test_the_flags_of_a_training_command_are_accepted(line):
     words = shlex.split(line.split("&&")[-1])
     arguments = words[next(i for i, word in enumerate(words) if word in ("train", "hf_accel.train")) + 1 :]
     parser = command_parser("train", "")
+    parser.add_argument("data", nargs="?")
     for name in ("--recipe", "--variant"):
         parser.add_argument(name)
-    known, flags = parse_with_overrides(parser, arguments)
+    known, flags = parse_with_overrides(parser, arguments, check=overrides_from_flags)
     recipe = "resnet20_cifar10" if str(known.recipe).endswith(".yaml") else known.recipe
     load_recipe(recipe or "finetune", known.variant, overrides_from_flags(flags))
 

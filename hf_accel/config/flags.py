@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_accel.config.schema import Schema, options, section_schema, setting_schema
-from hf_accel.config.sections import SECTIONS
+from hf_accel.config.migration.answers import answer_to
+from hf_accel.config.schema import Schema, options, setting_schema
 from hf_accel.config.training import training_types
 from hf_accel.config.yaml_text import parse_yaml
-from hf_accel.errors import UserError, did_you_mean
+from hf_accel.errors import UserError
 
 _DEEPEST = 10  # names between the dots of a flag
 
 
 def overrides_from_flags(flags: dict[str, str]) -> dict[str, Any]:
-    """Turn `{"learning_rate": "1e-4", "data.cache": "none"}` into nested overrides, values read as YAML scalars."""
+    """Turn `{"learning_rate": "1e-4", "data.cache": "none"}` into nested overrides, values read as YAML scalars.
+
+    Raises:
+        UserError: names that are not settings, all of them with what to write instead.
+    """
     overrides: dict[str, Any] = {}
+    unknown = {flag: text for flag, text in flags.items() if "." not in flag and flag not in training_types()}
+    if unknown:
+        raise UserError(answer_to(unknown))
     for flag, text in flags.items():
         section, *keys = flag.split(".")
         if not keys:
-            if flag not in training_types():
-                names = dict.fromkeys(training_types())
-                names |= {f"{s}.{name}": None for s in SECTIONS for name in section_schema(s)["properties"]}
-                raise UserError(
-                    f"--{flag}: not an argument of TrainingArguments or a setting. {did_you_mean(flag, names)}"
-                )
             section, keys = "training", [flag]
         if len(keys) > _DEEPEST:
             raise UserError(f"--{flag}: is nested too deeply, expected at most {_DEEPEST} dots")

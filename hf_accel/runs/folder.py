@@ -54,7 +54,7 @@ class RunFolder:
 
     Attributes:
         checkpoint: the one to resume from, set by `claim`; None starts from scratch.
-        overwrite: what an earlier run left is deleted when this one opens the folder.
+        overwrite: what an earlier run left, its curves in `runs/` aside, is deleted when this one opens the folder.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -306,13 +306,14 @@ class RunFolder:
         return present & set(mark["others"]) if mark["files"] is None else present - set(mark["files"])
 
     def _remove(self) -> None:
-        """Delete what a run left, and nothing else that may lie in the folder."""
+        """Delete what a run left, and nothing else that may lie in the folder; a tracker compares its curves with new ones."""
         for name in self._present() - self._others():
-            (self.path / name).unlink(missing_ok=True)
+            if name.split("/")[0] != self.trackers.name:
+                (self.path / name).unlink(missing_ok=True)
         self.steps_done.unlink(missing_ok=True)
         for folder in self.checkpoints():
             shutil.rmtree(folder)
-        for folder in (self.model, self.plots, self.trackers):
+        for folder in (self.model, self.plots):
             for inner in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
                 _remove_if_empty(inner)
             _remove_if_empty(folder)

@@ -52,9 +52,9 @@ REFUSED: dict[str, Refused] = {
     "use_cache": Refused((False,), "it is for models that generate text"),
     "use_liger_kernel": Refused((False,), "Liger has kernels for language models only"),
 }
-UPSTREAM = "the Trainer"
+UPSTREAM = "passed to the Trainer"
 WORKERS = "dataloader_num_workers"
-# Who honours each of the other arguments.
+# What each of the other arguments does: see docs/arguments.md.
 EFFECT: dict[str, str] = {
     **dict.fromkeys(
         [
@@ -120,36 +120,41 @@ EFFECT: dict[str, str] = {
             "greater_is_better",
             "lr_scheduler_kwargs",
         ],
-        "the Trainer; defaults derived together in selection.py",
+        "passed to the Trainer; if it is not given, it follows from the other arguments of scoring and saving",
     ),
     **dict.fromkeys(
         ["logging_nan_inf_filter", "logging_steps", "save_total_limit", "report_to"],
-        "the Trainer; a default of this package",
+        "passed to the Trainer; the default is one of this package",
     ),
-    **dict.fromkeys(["bf16", "fp16"], "the Trainer; resolved in arguments.py"),
+    **dict.fromkeys(["bf16", "fp16"], "the precision of training and evaluation; one that the device lacks is refused"),
     **dict.fromkeys(["remove_unused_columns", "label_names"], "set by this package whatever is asked, with a note"),
     **dict.fromkeys(
-        ["push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_revision", "hub_strategy"], "hub/push.py"
+        ["push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_revision", "hub_strategy"],
+        "the upload of the finished run",
     ),
-    **dict.fromkeys(["early_stopping_patience", "early_stopping_threshold"], "transformers.EarlyStoppingCallback"),
-    "keep_freed_memory": "machine/allocator.py",
-    "on_nan": "methods/finite.py",
-    **dict.fromkeys(["focal_gamma", "generalized_cross_entropy"], "methods/losses.py"),
-    "ema_decay": "methods/ema.py",
-    **dict.fromkeys(["layer_decay", "head_learning_rate"], "methods/learning_rates.py"),
-    "label_smoothing_factor": "training/trainer.py: the loss, in training only",
-    "hub_always_push": "hub/push.py: there is one push, after the run, so none is skipped",
-    "optim": "the Trainer, or methods/muon.py; a missing package is refused",
-    "output_dir": "config/recipe.py",
-    "use_cpu": "the Trainer; set where there is no accelerator",
-    "dataloader_pin_memory": "the Trainer; false without an accelerator, with a note",
-    "dataloader_drop_last": "the Trainer, for training batches alone",
-    "data_seed": "training/trainer.py: the order of the rows",
-    "ddp_find_unused_parameters": "the Trainer; searched only where there are such parameters",
-    "resume_from_checkpoint": "train.py",
-    "max_steps": "the Trainer; 0 is refused",
-    "local_rank": "set by the launcher",
-    "fsdp": "accelerate, under its launcher; refused without",
+    **dict.fromkeys(
+        ["early_stopping_patience", "early_stopping_threshold"], "passed to transformers.EarlyStoppingCallback"
+    ),
+    "keep_freed_memory": "on a CPU, freed memory stays with the process for the next step",
+    "on_nan": "ends the run, or leaves out the step, when a loss or gradient norm is not finite",
+    "focal_gamma": "focal loss in training; validation and test are scored with the cross-entropy",
+    "generalized_cross_entropy": "a loss for noisy labels in training; validation and test are scored with the cross-entropy",
+    "ema_decay": "a moving average of the weights, which is what is evaluated and saved",
+    "layer_decay": "factor of each layer's learning rate over that of the layer after it",
+    "head_learning_rate": "learning rate of the classifier",
+    "label_smoothing_factor": "the loss of training; validation and test are scored without smoothing",
+    "hub_always_push": "there is one upload, after the run, so none is skipped",
+    "optim": "passed to the Trainer; `muon` is an optimizer of this package; one whose package is missing is refused",
+    "output_dir": "the folder of the run; default `outputs/RECIPE/VARIANT`",
+    "use_cpu": "passed to the Trainer; `true` where there is no accelerator",
+    "dataloader_pin_memory": "passed to the Trainer; `false` without an accelerator, with a note",
+    "dataloader_drop_last": "drops the last incomplete batch of training; every validation and test row is scored",
+    "data_seed": "the order of the training rows; default: `seed`",
+    "ddp_find_unused_parameters": "passed to the Trainer; by default, unused parameters are searched only where there are any",
+    "resume_from_checkpoint": "a checkpoint, or `true` to train a finished run longer; an interrupted run resumes without it",
+    "max_steps": "passed to the Trainer; 0 is refused",
+    "local_rank": "set by the launcher; another value is refused",
+    "fsdp": "passed to accelerate; refused in a single process",
     # each of these needs another one: see NEEDS
     **dict.fromkeys(
         [
@@ -167,7 +172,7 @@ EFFECT: dict[str, str] = {
             "trackio_bucket_id",
             "trackio_static_space_id",
         ],
-        "the Trainer, with the argument that it belongs to",
+        "passed to the Trainer with the argument that it belongs to",
     ),
 }
 # An argument, the default with which it does nothing, and the arguments of which it needs one.

@@ -98,11 +98,20 @@ def test_overwrite_deletes_the_files_of_the_run_and_none_that_were_added_since(r
         RunFolder.claim(recipe, overwrite=True)
 
 
-def test_overwrite_of_a_run_that_died_deletes_all_of_it(recipe):
+def test_overwrite_of_a_run_that_died_deletes_all_of_it_but_its_curves(recipe):
     do_run(recipe, "model/config.json", "runs/event.1", "checkpoint-3/model.safetensors", finish=False)
     run = RunFolder.claim(recipe, overwrite=True)
     with run.open(recipe):
-        assert set(content(run.path)) == {"recipe.yaml", "log.txt"}
+        assert set(content(run.path)) == {"recipe.yaml", "log.txt", "runs/event.1"}
+
+
+def test_overwrite_keeps_the_curves_of_earlier_runs_for_the_tracker(recipe):
+    do_run(recipe, "model/config.json", "runs/event.1")
+    do_run(recipe, "model/config.json", "runs/event.2", overwrite=True)
+    run = do_run(recipe, "model/config.json", "runs/event.3", overwrite=True)
+    kept = {name for name in content(run.path) if name.startswith("runs/")}
+    assert kept == {"runs/event.1", "runs/event.2", "runs/event.3"}
+    RunFolder.claim(recipe, overwrite=True)  # they are still the run's own, and not files of other origin
 
 
 def test_additions_to_a_finished_run_are_its_own(recipe):

@@ -1,5 +1,8 @@
 """Each argument of TrainingArguments has an effect or is refused; defaults that depend on each other agree."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,10 +10,13 @@ from hf_accel.cli import run
 from hf_accel.config.training import training_types
 from hf_accel.errors import UserError
 from hf_accel.evaluate import evaluate
+from hf_accel.recipe import main as recipe_main
 from hf_accel.train import main
 from hf_accel.training.arguments import training_arguments
 from hf_accel.training.build import build_trainer
 from hf_accel.training.supported import EFFECT, NEEDS, REFUSED
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -87,6 +93,126 @@ ALONE = {
 def test_an_argument_without_the_one_it_belongs_to_is_refused(name, arguments):
     with pytest.raises(UserError, match=f"training.{name} is .* no effect without training.{NEEDS[name][1][0]}"):
         arguments(**{name: ALONE[name]})
+
+
+REACHES = {
+    "per_device_train_batch_size": 3,
+    "num_train_epochs": 4.0,
+    "max_steps": 5,
+    "learning_rate": 0.02,
+    "lr_scheduler_type": "cosine",
+    "lr_scheduler_kwargs": {"num_cycles": 1.5},
+    "warmup_steps": 2,
+    "optim": "sgd",
+    "optim_args": "momentum=0.8",
+    "weight_decay": 0.03,
+    "adam_beta1": 0.8,
+    "adam_beta2": 0.95,
+    "adam_epsilon": 1e-6,
+    "gradient_accumulation_steps": 2,
+    "max_grad_norm": 0.5,
+    "label_smoothing_factor": 0.2,
+    "activation_checkpointing": True,
+    "gradient_checkpointing": True,
+    "torch_compile_backend": "inductor",
+    "torch_compile_mode": "reduce-overhead",
+    "torch_empty_cache_steps": 3,
+    "auto_find_batch_size": True,
+    "logging_strategy": "epoch",
+    "logging_steps": 7,
+    "logging_first_step": True,
+    "log_on_each_node": False,
+    "logging_nan_inf_filter": True,
+    "log_level": "warning",
+    "log_level_replica": "error",
+    "disable_tqdm": True,
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+    "eval_delay": 1,
+    "per_device_eval_batch_size": 5,
+    "eval_on_start": True,
+    "eval_use_gather_object": True,
+    "eval_accumulation_steps": 2,
+    "save_only_model": True,
+    "save_strategy": "best",
+    "save_steps": 4,
+    "save_on_each_node": True,
+    "save_total_limit": 5,
+    "enable_jit_checkpoint": True,
+    "load_best_model_at_end": False,
+    "metric_for_best_model": "f1_macro",
+    "greater_is_better": True,
+    "ignore_data_skip": True,
+    "restore_callback_states_from_checkpoint": True,
+    "full_determinism": True,
+    "seed": 7,
+    "data_seed": 8,
+    "use_cpu": True,
+    "dataloader_drop_last": True,
+    "dataloader_num_workers": 1,
+    "ddp_find_unused_parameters": True,
+    "ddp_bucket_cap_mb": 10,
+    "ddp_broadcast_buffers": False,
+    "ddp_static_graph": True,
+    "ddp_timeout": 60,
+    "skip_memory_metrics": False,
+    "hub_model_id": "me/x",
+    "hub_strategy": "end",
+    "hub_private_repo": True,
+    "hub_always_push": True,
+    "hub_revision": "next",
+}
+# These need a device, a launcher or a service, or are answered elsewhere: a test of its own, or the Trainer itself.
+ELSEWHERE = {
+    "accelerator_config": "test_with_several_processes_a_batch_for_each_is_needed",
+    "bf16": "test_equivalence.py",
+    "ddp_backend": "read by accelerate when it starts several processes",
+    "debug": "read by the Trainer: TPU metrics, underflow and overflow",
+    "deepspeed": "needs deepspeed",
+    "dataloader_pin_memory": "false without an accelerator",
+    "fp16": "refused on a CPU",
+    "fsdp": "refused in a single process",
+    "hub_token": "hub/test_push.py: it is kept from every file",
+    "label_names": "set by this package",
+    "local_rank": "refused unless a launcher sets it",
+    "optim_target_modules": "needs galore or apollo",
+    "output_dir": "the fixture sets it",
+    "push_to_hub": "set by this package",
+    "remove_unused_columns": "set by this package",
+    "report_to": "training/test_trackers.py",
+    "resume_from_checkpoint": "runs/test_folder.py",
+    "tf32": "needs CUDA",
+    "torch_compile": "training/test_compilation.py",
+}
+OWN = ("early_stopping_patience", "early_stopping_threshold", "keep_freed_memory", "on_nan")
+
+
+def test_every_argument_with_an_effect_is_followed_to_it():
+    assert set(REACHES) | set(ELSEWHERE) | set(OWN) | set(NEEDS) == set(EFFECT)
+
+
+@pytest.mark.parametrize("name", REACHES)
+def test_an_argument_reaches_the_trainer_with_the_value_that_was_asked_for(name, tiny_recipe):
+    asked = {name: REACHES[name]}
+    if name == "optim_args":
+        asked["optim"] = "sgd"
+    if name == "lr_scheduler_kwargs":
+        asked["lr_scheduler_type"] = "cosine"
+    made = training_arguments(tiny_recipe({"training": asked}), True)
+    assert getattr(made.training, name) == REACHES[name]
+
+
+def test_the_document_is_the_one_that_the_tables_give(capsys):
+    assert recipe_main(["arguments"]) == 0
+    shown = capsys.readouterr().out
+    assert shown == (ROOT / "docs" / "arguments.md").read_text("utf-8"), (
+        "run: hf-accel recipe arguments > docs/arguments.md"
+    )
+    source = Path(__file__).read_text("utf-8")
+    for test in re.findall(r"`(test_\w+)`", shown):
+        assert f"def {test}(" in source
+    for name in training_types():
+        assert shown.count(f"| `{name}` |") == 1
 
 
 @pytest.mark.parametrize(
