@@ -26,7 +26,9 @@ FASTAI = (
     Row("epochs n_epoch", "--num_train_epochs VALUE", "5", "`learn.fine_tune(5)`, `learn.fit_one_cycle(5)`"),
     Row("base_lr lr_max", "--learning_rate VALUE", "2e-3"),
     Row("lr_find", note="there is no search; the recipes' rates are a start, and `hf-accel compare` compares a few"),
-    Row("freeze_epochs unfreeze lr_mult", note="all layers are trained from the first step, with one learning rate"),
+    Row("freeze_epochs unfreeze lr_mult",
+        note="`--model.freeze backbone` freezes for the whole run; `--layer_decay 0.75` and `--head_learning_rate 1e-2` give "
+        "layers rates of their own"),
     Row("pct_start", "--warmup_steps VALUE", "0.25", "`--lr_scheduler_type cosine` decays after it, as `fit_one_cycle` does"),
     Row("div div_final moms", note="the warm-up starts at 0, and the momentum is constant"),
     Row("wd", "--weight_decay VALUE", "0.01"),

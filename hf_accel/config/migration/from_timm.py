@@ -60,8 +60,8 @@ TIMM = (
     Row("channels-last", "--model.channels_last true"),
     Row("head-init-scale head-init-bias", note="a new head is initialised as the model's own code does it"),
     Row("fuser fast-norm torchscript", note="`--torch_compile true` compiles the model"),
-    Row("drop", "--model.args '{drop_rate: VALUE}'", "0.2"),
-    Row("drop-path drop-connect", "--model.args '{drop_path_rate: VALUE}'", "0.1"),
+    Row("drop", "--model.dropout VALUE", "0.2"),
+    Row("drop-path drop-connect", "--model.drop_path VALUE", "0.1"),
     Row("drop-block", "--model.args '{drop_block_rate: VALUE}'", "0.1", "for the models that have it"),
     Row("bn-momentum", "--model.args '{bn_momentum: VALUE}'", "0.01", "for the models that have it"),
     Row("bn-eps", "--model.args '{bn_eps: VALUE}'", "1e-3", "for the models that have it"),
@@ -90,7 +90,8 @@ TIMM = (
         convert=lambda text: ",".join(text.split())),
     Row("clip-grad", "--max_grad_norm VALUE", "1.0", "clipping at 1.0 is the default"),
     Row("clip-mode", note="gradients are clipped by their norm"),
-    Row("layer-decay layer-decay-min-scale layer-decay-no-opt-scale", note="all layers have one learning rate"),
+    Row("layer-decay", "--layer_decay VALUE", "0.75"),
+    Row("layer-decay-min-scale layer-decay-no-opt-scale", note="every layer trains, with `--layer_decay`"),
     # schedule
     Row("lr", "--learning_rate VALUE", "1e-3", "a rate for SGD is too high for AdamW, the default optimizer"),
     Row("lr-base lr-base-size lr-base-scale",
@@ -140,8 +141,10 @@ TIMM = (
     Row("kd-model-name kd-distill-type kd-loss-type distill-loss-weight task-loss-weight kd-temperature "
         "kd-student-feature-dim kd-teacher-feature-dim kd-token-distill-type",
         note="there is no distillation; the Trainer of `build_trainer` can be given another loss in Python"),
-    Row("model-ema model-ema-force-cpu model-ema-decay model-ema-warmup",
-        note="there is no moving average of the weights; the best epoch by validation accuracy is kept"),
+    Row("model-ema", "--ema_decay 0.999"),
+    Row("model-ema-decay", "--ema_decay VALUE", "0.999"),
+    Row("model-ema-force-cpu model-ema-warmup",
+        note="leave it out: `--ema_decay` always warms up, and keeps the average on the training device"),
     # running
     Row("workers j", "--dataloader_num_workers VALUE", "4",
         "rarely needed: images are decoded once and augmented on the device; see `data.cache`"),
