@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -302,7 +302,8 @@ def _raw_labels(rows: Any, where: str, key: str | None) -> tuple[list[Any], list
     names = [str(name) for name in names] if isinstance(names, list | tuple) else None
     for attribute in ("targets", "labels"):
         listed = getattr(rows, attribute, None)
-        if isinstance(listed, Iterable) and hasattr(listed, "__len__") and len(listed) == len(rows) > 0:
+        listed = listed.tolist() if isinstance(listed, torch.Tensor | np.ndarray) else listed
+        if isinstance(listed, Collection) and len(listed) == len(rows) > 0:
             values = list(listed)
             if _same_label(values[0], label_of(rows[0], key)):  # a target_transform changes them
                 return values, names

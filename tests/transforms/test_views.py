@@ -61,7 +61,7 @@ def by_hand(model, images, kind):
 def test_scores_come_from_the_mean_of_the_logits(kind, channels_last, tiny_recipe):
     recipe = tiny_recipe({"data": {"test_time_augmentation": kind}, "model": {"channels_last": channels_last}})
     trainer = build_trainer(recipe)
-    predictions = trainer.predict(trainer.test_dataset)
+    predictions = trainer.score(trainer.test_dataset)
     top_ids, confidence, losses, rows = predictions.predictions
     images = trainer.eval_transform(trainer.test_dataset.__getitems__(rows.tolist()))
     with torch.no_grad():
