@@ -145,7 +145,10 @@ def test_unlabelled_test_rows_are_not_used():
         ((PICTURES, ["red"] * 40), "images of one class only, red"),
         ({"train": (PICTURES, WORDS), "extra": (PICTURES, WORDS)}, "has the key 'extra', expected train, validation"),
         ({"test": (PICTURES, WORDS)}, "has no train rows, only test"),
-        ({"train": (PICTURES, WORDS), "test": (PICTURES, ["green"] * 40)}, "row 0 has the label 'green', expected one of"),
+        (
+            {"train": (PICTURES, WORDS), "test": (PICTURES, ["green"] * 40)},
+            "row 0 has the label 'green', expected one of",
+        ),
         (table().to_iterable_dataset(), "are a IterableDataset, which has no length"),
         ([("red", "blue")] * 2, "and there is no such file"),
         ([(object(), 0), (object(), 1)], "row 0 of the given train rows: is of the type object, expected an image"),

@@ -91,7 +91,7 @@ def test_tensors_of_different_shapes_are_refused():
 
 @pytest.mark.parametrize("result", [None, "text", torch.zeros(3), torch.zeros(4, 4, dtype=torch.int64)])
 def test_what_is_neither_an_image_nor_a_tensor_of_one_is_refused(result):
-    with pytest.raises(UserError, match="row 0 of the given rows: .*the given transform gives"):
+    with pytest.raises(UserError, match=r"row 0 of the given rows: .*the given transform gives"):
         batches(lambda _: result).image(0, 0)
 
 
