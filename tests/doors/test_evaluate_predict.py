@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from hf_accel import demo, evaluate, predict
+from hf_accel.cli import run
 from hf_accel.errors import UserError
 from hf_accel.report.run_report import RunReport
 from hf_accel.tasks.image_classification import ImageClassification
@@ -324,7 +325,7 @@ def test_an_interrupted_file_of_predictions_is_continued(run_folder, photos, tmp
             yield answer
 
     monkeypatch.setattr(ImageClassification, "score_images", interrupted)
-    assert predict.main(command) == 130
+    assert run(predict.main, command) == 130
     assert f"3 rows are in {output}" in capsys.readouterr().err
     monkeypatch.setattr(ImageClassification, "score_images", score)
     part = output.read_text()
