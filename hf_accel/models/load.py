@@ -54,6 +54,7 @@ class LoadedModel:
     processor: BaseImageProcessor
     image_size: int
     notes: list[str] = field(default_factory=list)
+    is_given: bool = False  # by a Python caller: nothing is known of where its weights come from
 
     @property
     def parameters(self) -> int:
