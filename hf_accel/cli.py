@@ -9,15 +9,16 @@ import argparse
 import atexit
 import contextlib
 import gc
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from hf_accel import __version__
-from hf_accel.errors import RunError, UserError
+from hf_accel import __version__, terminal
+from hf_accel.errors import Interrupted, RunError, UserError, did_you_mean
 
 COMMANDS = {
     "train": "fine-tune an image classifier by a recipe",
@@ -29,16 +30,62 @@ COMMANDS = {
     "push": "upload a finished run to the Hub",
     "demo": "a page to drop an image on",
 }
+HELP = """\
+usage: hf-accel VERB ...
+
+{verbs}
+
+hf-accel help VERB explains a verb; hf-accel version prints the version. Your own images: hf-accel train ./photos
+Every verb takes --quiet (results, warnings and errors only) and --json (the result as one JSON document)."""
 
 
-def command_parser(verb: str, description: str) -> argparse.ArgumentParser:
-    """A parser in the style of all commands: no abbreviations, the text kept as written."""
-    return argparse.ArgumentParser(
-        prog=f"hf-accel {verb}",
-        description=description,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+class CommandParser(argparse.ArgumentParser):
+    """The parser of a command, or of a verb of one: no abbreviations, the text kept as written, --quiet and --json.
+
+    Where a command has `--format`, --json stands for `--format json`. A mistake is a `UserError`, without the usage.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        options = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter} | options
+        super().__init__(**options)
+        self.add_argument("--quiet", action="store_true", help="print the result, warnings and errors only")
+        self.add_argument("--json", action="store_true", help="print the result as one JSON document")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        known, rest = super().parse_known_args(words, namespace)
+        for name in ("quiet", "json"):  # a verb of a command would overwrite what stands before it
+            setattr(known, name, f"--{name}" in (words[: words.index("--")] if "--" in words else words))
+        terminal.be_quiet(known.quiet)
+        if known.json and hasattr(known, "format"):
+            if known.format not in (self.get_default("format"), "json"):
+                raise UserError(f"{self.prog}: --json and --format {known.format} exclude each other. Leave one out.")
+            known.format = "json"
+        return known, rest
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}. See {self.prog} --help")
+
+
+def command_parser(verb: str, description: str) -> CommandParser:
+    """The parser of `hf-accel VERB`."""
+    return CommandParser(prog=f"hf-accel {verb}", description=description)
+
+
+def print_result(args: argparse.Namespace, document: Any, text: str, last_line: str | None = None) -> None:
+    """Print what a command has found, the only thing that it prints on stdout.
+
+    Args:
+        args: the parsed command line: `--json` prints the document, `--quiet` the last line.
+        document: the result in JSON types.
+        text: the result for people.
+        last_line: what is left of the text with --quiet, such as the folder that was written; None: all of it.
+    """
+    if args.json:
+        text = json.dumps(document, indent=2, default=str)
+    elif args.quiet and last_line is not None:
+        text = last_line
+    print(text, flush=True)
 
 
 def parse_with_overrides(
@@ -88,29 +135,41 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
         code = main(argv)
         leave_process_group()
         return code
-    except UserError as error:
+    except (UserError, RunError) as error:
         say_error(str(error))
-        return 2
-    except RunError as error:
-        say_error(str(error))
-        return 1
+        return 2 if isinstance(error, UserError) else 1
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # safetensors and torch.save wrap a full disk in errors of their own
         if not any(sign in str(error) for sign in ("No space left", "os error 28")):
             raise
-        print("error: no space left on the device; what was saved before stays. Free some and repeat the same command "
-              "to resume, or choose another --output_dir.", file=sys.stderr)  # fmt: skip
+        say_error("no space left on the device; what was saved before stays. Free some and repeat the same command "
+                  "to resume, or choose another --output_dir.")  # fmt: skip
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        terminal.close_bars()
+        if is_main_process():
+            what = str(interrupt) if isinstance(interrupt, Interrupted) else ""
+            print("interrupted" + (f": {what}" if what else ""), file=sys.stderr)
         return 130
 
 
 def say_error(message: str) -> None:
+    terminal.close_bars()
     rank = "" if is_main_process() else f" (process {os.environ['RANK']})"
-    print(f"error{rank}: {message}", file=sys.stderr)
+    print(terminal.paint(f"error{rank}:", "red", sys.stderr), message, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def interrupt_says(message: Callable[[], str] | str) -> Iterator[None]:
+    """Let ^C within end the command with exit code 130 and this message: what is kept, and how to continue."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted(message() if callable(message) else message) from None
 
 
 def run_and_exit(main: Callable[[list[str] | None], int]) -> NoReturn:
@@ -120,6 +179,7 @@ def run_and_exit(main: Callable[[list[str] | None], int]) -> NoReturn:
     line of a command; the kernel frees their memory at once. Functions that others registered with atexit are called first.
     """
     code = None
+    terminal.accept_any_text((sys.stdout, sys.stderr))
 
     def exit_now() -> None:
         if code is None:  # an exception, whose exit code Python knows
@@ -151,24 +211,30 @@ def main(argv: list[str] | None = None) -> int:
     """`hf-accel VERB ...`."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
-        if len(argv) > 1 and argv[1] in COMMANDS:  # hf-accel help train
-            return main([argv[1], "--help"])
-        width = max(map(len, COMMANDS))
-        lines = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in COMMANDS.items())
-        print(
-            f"usage: hf-accel VERB ...\n\n{lines}\n\nhf-accel VERB --help explains a verb; hf-accel version prints the version."
-        )
-        return 0 if argv else 2
+        return help_about(argv[1] if len(argv) > 1 else None, code=0 if argv else 2)
     if argv[0] in ("--version", "version"):
         print(f"hf_accel {__version__}")
         return 0
-    verb = argv[0]
-    if verb not in COMMANDS:
-        from hf_accel.errors import did_you_mean
+    if argv[0] not in COMMANDS:
+        return unknown_verb(argv[0])
+    return run(import_module(f"hf_accel.{argv[0]}").main, argv[1:])
 
-        print(f"error: hf-accel {verb}: no such verb. {did_you_mean(verb, COMMANDS)}", file=sys.stderr)
-        return 2
-    return run(import_module(f"hf_accel.{verb}").main, argv[1:])
+
+def help_about(verb: str | None, code: int = 0) -> int:
+    """Print the help of one verb, or the list of verbs; without any word it is an answer to a mistake, on stderr."""
+    if verb in COMMANDS:
+        return main([str(verb), "--help"])
+    if verb is not None:
+        return unknown_verb(verb)
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items())
+    print(HELP.format(verbs=lines), file=sys.stderr if code else sys.stdout)
+    return code
+
+
+def unknown_verb(verb: str) -> int:
+    say_error(f"hf-accel {verb}: no such verb. {did_you_mean(verb, [*COMMANDS, 'help', 'version'])}")
+    return 2
 
 
 def console() -> NoReturn:

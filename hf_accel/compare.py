@@ -7,11 +7,15 @@ or another program that comes and goes, affects all rows alike.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hf_accel.cli import command_parser, parse_with_overrides, run_and_exit
+from hf_accel.cli import command_parser, interrupt_says, parse_with_overrides, print_result, run_and_exit
 from hf_accel.comparison.rounds import measure
 from hf_accel.errors import UserError
 from hf_accel.runs.lock import sole_use
+
+if TYPE_CHECKING:
+    from hf_accel.comparison.plan import Plan
 
 DESCRIPTION = """\
 Which technique pays on this machine: variants of a recipe, or several recipes, in one table.
@@ -43,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
     plan = Plan(args, flags)
     if args.dry_run:
-        print(plan.describe())
+        print_result(args, plan.summary(), plan.describe())
         return 0
 
     plan.require_startable(args.overwrite)
@@ -55,14 +59,22 @@ def main(argv: list[str] | None = None) -> int:
     from hf_accel.comparison.text import text_table
 
     claim_folder(plan.folder)
-    with sole_use(plan.folder):
+    with sole_use(plan.folder), interrupt_says(lambda: how_to_continue(plan, args.overwrite)):
         if args.overwrite:
             remove_runs(plan.folder)
         comparison = build_comparison(plan.entries, measure(plan), plan.baseline)
         write_comparison(comparison, plan.folder, with_paper=args.paper)
         page = write_comparison_page(plan.folder)
-    print(f"{text_table(comparison)}\n\n{page}")
+    text = f"{text_table(comparison)}\n\n{page}"
+    print_result(args, {"folder": str(plan.folder), **comparison.to_dict()}, text, str(page))
     return 0 if any(row.num_runs for row in comparison.rows) else 1
+
+
+def how_to_continue(plan: Plan, overwrite: bool) -> str:
+    """What an interrupted comparison says."""
+    done, runs = plan.progress()
+    again = "The same command without --overwrite" if overwrite else "The same command"
+    return f"{done} of {runs} runs are finished and kept in {plan.folder}. {again} continues from there."
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import shlex
 from pathlib import Path
 
-from hf_accel.cli import command_parser, run_and_exit
+from hf_accel.cli import command_parser, print_result, run_and_exit
 from hf_accel.errors import UserError
 from hf_accel.hub.space import write_space
-from hf_accel.runs.folder import RunFolder
+from hf_accel.runs.folder import RunFolder, model_place
 
 DESCRIPTION = """\
 Serve a small web page to drop an image on.
@@ -21,8 +22,10 @@ Serve a small web page to drop an image on.
 
 Only this machine can reach the page. Needs Gradio: pip install "hf_accel[demo]"."""
 
-# With these Gradio would serve the page, or files of this machine, to others.
-OPENING_VARIABLES = ("GRADIO_SHARE", "GRADIO_SERVER_NAME", "GRADIO_ALLOWED_PATHS", "GRADIO_MCP_SERVER")
+# Others decide where Gradio listens, which files of this machine it serves, and whether it shares the page: a variable that
+# was set for another program must not open this one.
+KEPT_VARIABLES = ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE", "GRADIO_BLOCKED_PATHS", "GRADIO_SERVER_PORT",
+                  "GRADIO_NUM_PORTS", "GRADIO_ANALYTICS_ENABLED")  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,21 +39,37 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError('hf-accel demo: needs Gradio, which is not installed. pip install "hf_accel[demo]"')
     if args.space is not None:
         write_space(model, title, args.space)
-        print(f"{args.space}: a Space. Try it with: python {args.space / 'app.py'}")
+        command = f"python {shlex.quote(str(args.space / 'app.py'))}"
+        document = {"space": str(args.space), "command": command}
+        print_result(args, document, f"{args.space}: a Space. Try it with: {command}", str(args.space))
         return 0
-    for name in OPENING_VARIABLES:
-        os.environ.pop(name, None)
+    for name in [name for name in os.environ if name.startswith("GRADIO_") and name not in KEPT_VARIABLES]:
+        del os.environ[name]
     # Gradio reads it on import, and would otherwise ask its own server at each start.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from hf_accel.hub.space_app import CSS, LARGEST_UPLOAD, build_page
 
     page = build_page(model, title)
-    page.launch(server_name="127.0.0.1", server_port=args.port, share=False, css=CSS, max_file_size=LARGEST_UPLOAD)
+    _, url, _ = page.launch(
+        server_name="127.0.0.1",
+        server_port=args.port,
+        share=False,
+        css=CSS,
+        max_file_size=LARGEST_UPLOAD,
+        show_error=True,
+        quiet=True,
+        prevent_thread_lock=True,
+    )
+    print_result(
+        args, {"url": url, "model": model}, f"{title}: {url} (only this machine can reach it; ^C ends it)", url
+    )
+    page.block_thread()
     return 0
 
 
 def _find_model(name: str) -> tuple[str, str]:
     """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub, and the page's title."""
+    place = model_place(name)
     folder, run = Path(name), RunFolder(name)
     if run.model_config.is_file():
         from hf_accel.report.run_report import RunReport
@@ -59,8 +78,8 @@ def _find_model(name: str) -> tuple[str, str]:
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"{name}: has no model/config.json, expected the folder of a finished run or of a model")
     if not folder.is_dir() and name.count("/") != 1:
-        raise UserError(f"{name}: there is no such folder, and an id on the Hub looks like owner/name")
-    return name, folder.resolve().name if folder.is_dir() else name
+        raise UserError(f"{name}: no such folder, and an id on the Hub looks like owner/name")
+    return place, folder.resolve().name if folder.is_dir() else name
 
 
 if __name__ == "__main__":

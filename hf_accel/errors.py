@@ -1,4 +1,4 @@
-"""The exceptions that the commands print as one message: the user's input is wrong (exit code 2), the run failed (1)."""
+"""The exceptions that the commands print as one message, and end with exit code 2, 1 or 130."""
 
 import difflib
 from typing import Any
@@ -10,6 +10,10 @@ class UserError(ValueError):
 
 class RunError(RuntimeError):
     """A run failed, on every process; the message says where, why, what is kept and what to try."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """^C ended a command (exit code 130); the message says what is kept and how to continue."""
 
 
 def did_you_mean(name: str, known: list[str] | dict[str, Any]) -> str:

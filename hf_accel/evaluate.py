@@ -8,12 +8,15 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
+from hf_accel import terminal
 from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, quick_imports, run_and_exit
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError, did_you_mean
+from hf_accel.files import write_whole
 from hf_accel.formatting import format_count, format_score
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder, model_place
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hf_accel.data.splits import ImageSplit
+    from hf_accel.tasks.predictions import Predictions
 
 DESCRIPTION = """\
 Score a trained folder or a Hub model on a data set.
@@ -46,17 +50,51 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("model", metavar="FOLDER_OR_ID")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="write the prediction for each row (.csv or .jsonl)"
+    )
+    parser.add_argument("--probabilities", action="store_true", help="in FILE, those of all classes, too")
     args, flags = parse_with_overrides(parser, argv)
+    output = None if args.output is None else PredictionTarget.checked(args.output, args.probabilities)
+    if output is None and args.probabilities:
+        raise UserError("--probabilities: is about the rows of --output FILE. Name one, or leave it out.")
     overrides = overrides_from_flags(flags)
     recipe = evaluation_recipe(args.model, overrides)
     warn_of_missing_processes()
     own_data = not overrides.get("data", {}).get("name")
-    scores = evaluate(recipe, args.split, RunFolder.meant_by(args.model), own_data)
+    scores = evaluate(recipe, args.split, RunFolder.meant_by(args.model), own_data, output)
     if is_main_process():
         for note in scores["notes"]:
-            print(printable(note), file=sys.stderr)
+            (terminal.warn if note.startswith("warning: ") else terminal.say)(printable(note))
         render(scores, args.format)
+        if output is not None:
+            terminal.say(f"{output.path}: the predictions for {format_count(scores['rows'])} rows")
     return 0
+
+
+@dataclass(frozen=True)
+class PredictionTarget:
+    """The file that gets the prediction for each row that is scored."""
+
+    path: Path
+    form: str  # csv or jsonl
+    probabilities: bool  # of all classes
+
+    @classmethod
+    def checked(cls, path: Path, probabilities: bool) -> Self:
+        """Raises:
+        UserError: the name says neither csv nor jsonl, there is such a file already, or it cannot be written.
+        """
+        from hf_accel.tasks.predictions import form_of, refuse_unwritable
+
+        form = form_of(path, None)
+        refuse_unwritable(path)
+        if path.exists():
+            raise UserError(f"--output {path}: exists already and is kept. Choose another file, or remove it.")
+        return cls(path, form, probabilities)
+
+    def write(self, predictions: Predictions) -> None:
+        write_whole(self.path, predictions.to_text(self.form))
 
 
 def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
@@ -85,13 +123,18 @@ def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
 
 
 def evaluate(
-    recipe: Recipe, split_name: str = "test", run: RunFolder | None = None, own_data: bool = False
+    recipe: Recipe,
+    split_name: str = "test",
+    run: RunFolder | None = None,
+    own_data: bool = False,
+    output: PredictionTarget | None = None,
 ) -> dict[str, Any]:
     """Score one split with the model of `recipe.model.name`.
 
     Args:
         run: that trained the model, where it is known.
         own_data: score the rows that this run had in the split. Otherwise all rows of the split of `recipe.data`.
+        output: gets the prediction for each row.
     Returns:
         model, data, split, rows, data_changed (whether the rows differ from those that the run had; None: not known),
         test_time_augmentation, accuracy, top5_accuracy, f1_macro, f1_micro, f1_weighted, loss, per_class, notes.
@@ -106,7 +149,7 @@ def evaluate(
         from hf_accel.tasks import TASKS
         from hf_accel.training.arguments import for_scoring, training_arguments
         from hf_accel.training.build import build_evaluator
-        from hf_accel.training.finish import detailed_scores
+        from hf_accel.training.finish import detailed_scores, predictions_of
 
     quiet_libraries()
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its output folder, whatever it is asked to do
@@ -122,7 +165,9 @@ def evaluate(
         label_names = known_labels(loaded.model.config)
         split = dataclasses.replace(rows.split, labels=model_labels(rows.split, label_names), label_names=label_names)
         trainer = build_evaluator(recipe, loaded, split, arguments)
-        predictions = trainer.score(trainer.test_dataset)
+        predictions = trainer.score(trainer.test_dataset, probabilities=output is not None and output.probabilities)
+    if output is not None and is_main_process():
+        output.write(predictions_of(predictions, split))
     scores = dataclasses.asdict(detailed_scores(predictions, label_names, "test"))
     for name in ("confusion", "views", "test_time_augmentation"):  # of a run; the last is said below
         scores.pop(name)

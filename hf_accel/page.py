@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_accel.cli import command_parser, run_and_exit
+from hf_accel.cli import command_parser, interrupt_says, print_result, run_and_exit
 from hf_accel.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,9 +36,11 @@ def main(argv: list[str] | None = None) -> int:
     run = FinishedRun.read(args.folder)
     quiet_libraries()
     start_console(is_main=True)
-    with sole_use(args.folder, IN_USE), run.folder.additions():
+    unfinished = "its report and its model are as they were. The same command writes the rest again."
+    with interrupt_says(unfinished), sole_use(args.folder, IN_USE), run.folder.additions():
         failed = write_again(run)
-    print(run.folder.page if run.folder.page.is_file() else run.folder.path)
+    written = run.folder.page if run.folder.page.is_file() else run.folder.path
+    print_result(args, {"page": str(written), "failed": failed}, str(written))
     return 1 if failed else 0
 
 
@@ -48,12 +50,12 @@ def write_again(run: FinishedRun) -> list[str]:
     from hf_accel.tasks.predictions import Predictions
     from hf_accel.training.finish import write_extras
 
-    predictions = None
+    predictions, splits = None, splits_of(run)
     try:
-        predictions = Predictions.load(run.folder.predictions)
+        predictions = Predictions.load(run.folder.predictions, run.report.data.labels)
+        predictions = predictions if splits is None else predictions.of(splits.test)
     except (OSError, ValueError) as error:
         logger.warning("no gallery of mistakes: %s", error)
-    splits = splits_of(run)
     if splits is None:
         return write_extras(run, predictions, splits=None, model=None, processor=None)
     loaded = TASKS[run.recipe.model.task].load_trained(run.folder.model)

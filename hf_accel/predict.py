@@ -1,36 +1,89 @@
-"""`hf-accel predict`: classify files, folders or globs of images with a trained folder or Hub model."""
+"""`hf-accel predict`: classify files, folders, globs or URLs of images with a trained folder or Hub model."""
 
 from __future__ import annotations
 
+import argparse
+import collections
+import contextlib
+import dataclasses
+import itertools
 import json
+import os
 import sys
-from typing import Any
+import textwrap
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hf_accel.cli import command_parser, is_main_process, quick_imports, run_and_exit
+from hf_accel import terminal
+from hf_accel.cli import command_parser, interrupt_says, is_main_process, print_result, quick_imports, run_and_exit
 from hf_accel.config.sections import choices
 from hf_accel.errors import UserError
+from hf_accel.formatting import format_count
 from hf_accel.runs.folder import model_place
 from hf_accel.runs.process import warn_of_missing_processes
-from hf_accel.tables import format_table, write_csv
+from hf_accel.tables import format_table, printable
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+    from tqdm import tqdm
+
+    from hf_accel.data.images import UnreadableImageError
+    from hf_accel.models.load import LoadedModel
+    from hf_accel.tasks.image_scoring import ImageSource, ScoredImage
+    from hf_accel.tasks.prediction_file import PredictionFile
+    from hf_accel.tasks.predictions import PredictedRow, PredictionShape
 
 DESCRIPTION = """\
 Classify images.
 
   hf-accel predict outputs/digits/default photo.jpg
-  hf-accel predict google/vit-base-patch16-224 photos/ 'more/*.png' --top_k 3 --format csv
+  hf-accel predict outputs/digits/default photos/ --output photos.csv      the same command continues it
+  hf-accel predict google/vit-base-patch16-224 'more/*.png' https://example.org/a.jpg --top_k 3 --format csv
+  find photos -newer last -name '*.jpg' | hf-accel predict outputs/digits/default -
 
-accelerate launch -m hf_accel.predict shares the files among the processes."""
+Exit code: 0 all images are classified, 1 some could not be read (they are named, the others are classified), 2 none
+could, or the command is wrong. accelerate launch -m hf_accel.predict shares the images among the processes."""
+FORMS = ("table", "json", "jsonl", "csv")
+TOP_K = 5  # csv: 1
+STDIN = "-"
+ROUND_BATCHES = 4  # after so many batches several processes give their answers to the first one
 
 
 def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    for flag, value in (("top_k", args.top_k), ("batch_size", args.batch_size), ("data.max_pixels", args.max_pixels)):
+        if value is not None and value < 1:
+            raise UserError(f"--{flag} is {value}, expected at least 1")
+    warn_of_missing_processes()
+    return classify(args)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = command_parser("predict", DESCRIPTION)
     parser.add_argument("model", metavar="FOLDER_OR_ID")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders, or globs in quotes")
-    parser.add_argument("--top_k", type=int, default=5, help="classes to print for each image (default 5)")
-    parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="files, folders, globs in quotes, URLs; -: a list on standard input"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="write rows to FILE (.csv or .jsonl), or continue it"
+    )
+    parser.add_argument("--format", choices=FORMS, help="default: table; with --output what the ending says")
+    parser.add_argument("--top_k", type=int, help="classes to give for each image (default 5; 1 in csv)")
+    parser.add_argument("--probabilities", action="store_true", help="csv, json: the probabilities of all classes, too")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument(
-        "--on_bad_image", choices=("error", "skip"), default="error", help="what to do with a broken file"
+        "--data.max_pixels",
+        dest="max_pixels",
+        type=int,
+        metavar="N",
+        help="width x height from which an image is not read",
+    )
+    parser.add_argument(
+        "--on_bad_image",
+        choices=("report", "error", "skip"),
+        default="report",
+        help="an image that cannot be read: name it and end with exit code 1; end at once; name it and end with 0",
     )
     parser.add_argument(
         "--test_time_augmentation",
@@ -38,92 +91,221 @@ def main(argv: list[str] | None = None) -> int:
         default="none",
         help="views of each image whose logits are averaged",
     )
-    args = parser.parse_args(argv)
-    for name in ("top_k", "batch_size"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} is {getattr(args, name)}, expected at least 1")
-    warn_of_missing_processes()
-    skip_bad = args.on_bad_image == "skip"
-    rows = predict(args.model, args.images, args.top_k, args.batch_size, skip_bad, args.test_time_augmentation)
-    if is_main_process():
-        render(rows, args.format)
-    return 0
+    return parser
 
 
-def predict(
-    model: str,
-    images: list[str],
-    top_k: int = 5,
-    batch_size: int = 32,
-    skip_bad: bool = False,
-    test_time_augmentation: str = "none",
-) -> list[dict[str, Any]]:
-    """Classify image files; under several processes each takes a share and all get the whole result.
+def classify(args: argparse.Namespace) -> int:
+    """Classify the images of the command line and write the rows as they come; returns the exit code.
 
-    Returns:
-        One `{"file", "labels": [{"label", "score"}, ...]}` for each image, likeliest class first, in the order of files.
     Raises:
-        UserError: nothing matches, or a file is not an image (unless `skip_bad`: those are named on stderr).
+        UserError: the model, an image or the output file is not there or cannot be used, or no image could be read.
     """
     with quick_imports():
         from accelerate import PartialState
-        from accelerate.utils import gather_object
 
-        from hf_accel.data.images import UnreadableImageError
         from hf_accel.methods.finite import refuse_broken_weights
+        from hf_accel.models.head import known_labels
         from hf_accel.runs.log import quiet_libraries
         from hf_accel.tasks import TASKS
+        from hf_accel.tasks.predictions import PredictionShape, form_of
         from hf_accel.training.arguments import accelerator_type
 
     quiet_libraries()
-    task = TASKS["image-classification"]
-    files = task.find_files(images)
-    loaded = task.load_trained(model_place(model))
-    refuse_broken_weights(loaded.model, model)
+    task, place = TASKS["image-classification"], model_place(args.model)
+    # with --output, --json is about what is printed, and asks for no form of the file
+    asked = None if args.json and args.output is not None else args.format
+    form = (asked or "table") if args.output is None else form_of(args.output, asked)
+    sources, count = named_images(args.images)
+    loaded = task.load_trained(place)
+    refuse_broken_weights(loaded.model, args.model)
+    shape = PredictionShape(
+        known_labels(loaded.model.config), args.top_k or (1 if form == "csv" else TOP_K), args.probabilities
+    )
+    output = None if args.output is None else open_output(args, form, loaded, shape)
     state = PartialState(cpu=accelerator_type() == "cpu")
+    state.wait_for_everyone()  # the first process may write to the output once all have read it
     loaded.model.to(state.device)
-    names: dict[int, str] = loaded.model.config.id2label  # type: ignore[assignment]  # upstream's type is of input
-    results: list[dict[str, Any]] = []
-    refused: list[str] = []
-    with state.split_between_processes(list(enumerate(files))) as share:
-        share_files = [file for _, file in share]
-        try:
-            scored = task.score_files(
-                loaded, share_files, batch_size, test_time_augmentation, _say_left_out if skip_bad else None
-            )
-            for number, probabilities in scored:
-                position, path = share[number]
-                best = probabilities.topk(min(top_k, len(probabilities)))
-                pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-                labels = [{"label": names[i], "score": score} for score, i in pairs]
-                results.append({"position": position, "file": str(path), "labels": labels})
-        except UnreadableImageError as error:
-            refused.append(str(error))
-    refused = gather_object(refused)
-    if refused:  # said by every rank, since any may have met it
-        raise UserError(f"{refused[0]} Fix or remove it, or add --on_bad_image skip.")
-    gathered = sorted(gather_object(results), key=lambda row: row["position"])
-    return [{"file": row["file"], "labels": row["labels"]} for row in gathered]
+    if output is not None:
+        sources = left(sources, output)
+    done_before = count - len(sources) if count is not None and isinstance(sources, list) else 0
+    limit = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
+
+    def score(images: Iterable[ImageSource]) -> Iterator[ScoredImage]:
+        return task.score_images(loaded, images, args.batch_size, args.test_time_augmentation, **limit)
+
+    return Work(args, form, shape, output, count, done_before).finish(shared(state, sources, score, args.batch_size))
 
 
-def _say_left_out(error: UserError) -> None:
-    print(f"left out: {error}", file=sys.stderr)
+def left(sources: Iterable[Path | str], output: PredictionFile) -> Iterable[Path | str]:
+    """The images that the file has no rows of; a list stays one, and has a length."""
+    images = (source for source in sources if not output.holds(str(source)))
+    return list(images) if isinstance(sources, list) else images
 
 
-def render(rows: list[dict[str, Any]], form: str) -> None:
-    """Print predictions: a table for people, JSON as returned, or CSV with one line per image and class."""
-    if form == "json":
-        print(json.dumps(rows, indent=2))
-    elif form == "csv":
-        cells = (
-            (row["file"], rank, label["label"], f"{label['score']:.6f}")
-            for row in rows
-            for rank, label in enumerate(row["labels"], start=1)
+def open_output(args: argparse.Namespace, form: str, loaded: LoadedModel, shape: PredictionShape) -> PredictionFile:
+    from hf_accel.tasks.prediction_file import PredictionFile, settings_of
+
+    settings = settings_of(loaded, args.model, shape, form=form, test_time_augmentation=args.test_time_augmentation)
+    return PredictionFile.open(args.output, form, shape, settings)
+
+
+def named_images(names: list[str]) -> tuple[Iterable[Path | str], int | None]:
+    """The images of the command line, and how many there are; None: a list on standard input, which is read as it comes."""
+    from hf_accel.tasks import TASKS
+
+    task = TASKS["image-classification"]
+    if STDIN not in names:
+        images = task.find_images(names)
+        return images, len(images)
+    if len(names) > 1:
+        raise UserError(
+            f"{STDIN}: stands for a list of images on standard input, and cannot be combined with other names"
         )
-        write_csv(sys.stdout, ("file", "rank", "label", "score"), cells)
-    elif rows:
-        lines = [[row["file"], *(f"{x['label']} {x['score']:.3f}" for x in row["labels"])] for row in rows]
-        print(format_table((), lines, align="l" * len(lines[0])))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            f"{STDIN}: several processes cannot share standard input. Name the images, or start one process."
+        )
+    return task.listed_images(sys.stdin), None
+
+
+def shared(
+    state: PartialState,
+    sources: Iterable[ImageSource],
+    score: Callable[[Iterable[ImageSource]], Iterator[ScoredImage]],
+    batch_size: int,
+) -> Generator[ScoredImage, None, None]:
+    """The answers in the order of the images; of several processes each scores a share, and all get every answer."""
+    if state.num_processes == 1:
+        yield from score(sources)
+        return
+    from accelerate.utils import gather_object
+
+    numbered = enumerate(sources)
+    size = batch_size * ROUND_BATCHES * state.num_processes
+    while images := list(itertools.islice(numbered, size)):
+        share = images[state.process_index :: state.num_processes]
+        answers = [
+            dataclasses.replace(answer, position=share[answer.position][0])
+            for answer in score(source for _, source in share)
+        ]
+        yield from sorted(gather_object(answers), key=lambda answer: answer.position)
+
+
+class Work:
+    """Answers -> rows on the screen or in a file, with a bar, and the exit code.
+
+    Args:
+        output: the file that gets the rows; None: standard output does.
+        count: how many images there are, those that `output` holds included; None: not known.
+        done_before: how many of them it holds.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        form: str,
+        shape: PredictionShape,
+        output: PredictionFile | None,
+        count: int | None,
+        done_before: int,
+    ) -> None:
+        self.args, self.form, self.shape, self.output, self.count = args, form, shape, output, count
+        self.done_before = done_before
+        self.classified = 0
+        self.unreadable: list[UnreadableImageError] = []
+
+    def finish(self, answers: Generator[ScoredImage, None, None]) -> int:
+        """Write all rows; returns the exit code.
+
+        Raises:
+            UserError: no image could be read, or one could not and --on_bad_image is error.
+        """
+        # rows that appear on the same terminal show the progress themselves
+        hidden = self.output is None and terminal.is_terminal(sys.stdout)
+        bar = terminal.bar(self.count, "classified", "image", initial=self.done_before, disable=hidden)
+        try:
+            with interrupt_says(self._interrupted), bar, contextlib.closing(answers):
+                self._write(self._rows(answers, bar))
+        finally:
+            if self.output is not None:
+                self.output.close()
+        return self._exit_code()
+
+    def _interrupted(self) -> str:
+        if self.output is None:
+            return "the images that are not printed are not classified. --output FILE keeps what is done."
+        return f"{format_count(len(self.output))} rows are in {self.args.output}. The same command continues it."
+
+    def _rows(self, answers: Iterable[ScoredImage], bar: tqdm) -> Iterator[PredictedRow]:
+        for answer in answers:
+            bar.update()
+            if answer.probabilities is not None:
+                self.classified += 1
+                yield self.shape.row(answer.probabilities, file=str(answer.source))
+            elif answer.error is not None:
+                self._note(answer.error, bar)
+
+    def _note(self, error: UnreadableImageError, bar: tqdm) -> None:
+        if self.args.on_bad_image == "error":
+            raise UserError(f"{error} Fix or remove it, or leave out --on_bad_image error.")
+        self.unreadable.append(error)
+        if is_main_process() and self.count != 1:  # which ends with an error
+            bar.clear()  # the next image draws it again
+            terminal.warn(printable(f"left out: {error}"))
+
+    def _write(self, rows: Iterator[PredictedRow]) -> None:
+        if not is_main_process():
+            collections.deque(rows, maxlen=0)
+        elif self.output is not None:
+            self.output.write(rows)
+        else:
+            render(rows, self.form, self.shape, self.args.batch_size)
+
+    def _exit_code(self) -> int:
+        unreadable = len(self.unreadable)
+        total = self.done_before + self.classified + unreadable
+        if not total and self.count is None:
+            raise UserError("no image is named on standard input, expected one file, folder, glob or URL per line")
+        if unreadable and not self.classified and not self.done_before and self.args.on_bad_image == "report":
+            what = "" if unreadable == 1 else f"none of the {format_count(unreadable)} images can be read; the first: "
+            raise UserError(f"{what}{self.unreadable[0]}")
+        if is_main_process():
+            self._say_end(total)
+        return 1 if unreadable and self.args.on_bad_image == "report" else 0
+
+    def _say_end(self, total: int) -> None:
+        if self.output is not None:
+            left_out = [{"file": error.where, "reason": error.reason} for error in self.unreadable]
+            document = {"output": str(self.args.output), "rows": len(self.output), "left_out": left_out}
+            text = f"{self.args.output}: {format_count(len(self.output))} rows"
+            print_result(self.args, document, text, str(self.args.output))
+        if self.unreadable:
+            what = f"{format_count(len(self.unreadable))} of {format_count(total)} images could not be read"
+            terminal.warn(f"{what} and are left out")
+
+
+def render(rows: Iterator[PredictedRow], form: str, shape: PredictionShape, rows_at_once: int = 32) -> None:
+    """Print rows as they come: a table for people, JSON, JSON lines, or CSV."""
+    from hf_accel.tasks.predictions import write_predictions
+
+    if form == "table":
+        widths: list[int] = []
+        while lines := [_table_line(row) for row in itertools.islice(rows, rows_at_once)]:
+            cells = [max(map(len, column)) for column in zip(*lines, strict=True)]
+            widths = [max(pair) for pair in itertools.zip_longest(widths, cells, fillvalue=0)]
+            print(format_table((), lines, align="l" * len(lines[0]), min_widths=widths), flush=True)
+    elif form == "json":
+        separator = "["
+        for row in rows:
+            print(separator + "\n" + textwrap.indent(json.dumps(shape.record(row), indent=2), "  "), end="", flush=True)
+            separator = ","
+        print("[]" if separator == "[" else "\n]")
+    else:
+        write_predictions(sys.stdout, shape, rows, form)
+
+
+def _table_line(row: PredictedRow) -> list[str]:
+    return [printable(cell) for cell in (row.file or "", *(f"{name} {score:.3f}" for name, score in row.best))]
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
-from hf_accel.cli import command_parser, run_and_exit
+from hf_accel import terminal
+from hf_accel.cli import command_parser, interrupt_says, print_result, run_and_exit
 
 DESCRIPTION = """\
 Push a finished run to the Hub.
@@ -15,6 +17,10 @@ Push a finished run to the Hub.
 
 Uploaded are weights, configuration, processor, model card, notebook, report.json, recipe.yaml and plots: nothing else, no
 pickles, and no path or token of this machine. Log in with `hf auth login` or set HF_TOKEN."""
+
+UNDECIDED = (
+    "the run is as it was. A push is one commit, so all of it is on the Hub or nothing; the same command pushes it."
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,11 +37,11 @@ def main(argv: list[str] | None = None) -> int:
     from hf_accel.runs.lock import sole_use
 
     logging.basicConfig(format="%(message)s")  # other libraries: warnings only
-    logging.getLogger("hf_accel").setLevel(logging.INFO)
+    logging.getLogger("hf_accel").setLevel(logging.WARNING if terminal.is_quiet() else logging.INFO)
     run = FinishedRun.read(args.folder)
-    with sole_use(args.folder, IN_USE):
+    with sole_use(args.folder, IN_USE), interrupt_says(UNDECIDED):
         result = push_run(run, hub_model_id=args.hub_model_id, private=args.private, revision=args.revision)
-    print(result)
+    print_result(args, dataclasses.asdict(result), str(result), result.url)
     return 0 if result.error is None else 1
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
+import shlex
 import shutil
 from pathlib import Path
 
-from hf_accel.cli import command_parser, run_and_exit
+from hf_accel.cli import command_parser, print_result, run_and_exit
 from hf_accel.config.recipe import RecipeFile, find_recipe, header, load_recipe, shipped_recipes
 from hf_accel.config.reference import recipe_reference
 from hf_accel.config.schema import recipe_schema
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = command_parser("recipe", "List, show, check and copy recipes, and print what may be in one.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | show | validate | copy | schema")
     verbs.add_parser("list", help="every shipped recipe with its purpose")
-    show = verbs.add_parser("show", help="the file of a recipe; with --variant, what results")
+    show = verbs.add_parser("show", help="the file of a recipe; with --variant or --json, what results")
     show.add_argument("name")
     show.add_argument("--variant")
     validate = verbs.add_parser("validate", help="check a recipe and all its variants")
@@ -37,16 +37,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     rows = [(name, next(iter(header(path)), "")) for name, path in shipped_recipes().items()]
-    print(format_table((), rows, align="ll"))
+    document = [{"name": name, "purpose": purpose} for name, purpose in rows]
+    print_result(args, document, format_table((), rows, align="ll"))
     return 0
 
 
 def _show(args: argparse.Namespace) -> int:
-    if args.variant is None:
-        print(find_recipe(args.name).read_text("utf-8").rstrip())
-    else:
-        recipe = load_recipe(args.name, args.variant)
-        print(dump_yaml(recipe.to_dict()).rstrip())
+    path = find_recipe(args.name)
+    document = load_recipe(args.name, args.variant).to_dict() if args.json or args.variant is not None else {}
+    text = path.read_text("utf-8") if args.variant is None else dump_yaml(document)
+    print_result(args, document, text.rstrip())
     return 0
 
 
@@ -55,7 +55,8 @@ def _validate(args: argparse.Namespace) -> int:
     variants = file.variants
     for variant in (None, *variants):
         file.recipe(variant)
-    print(f"{args.name}: valid, {len(variants)} variants{': ' if variants else ''}{' '.join(variants)}")
+    text = f"{args.name}: valid, {len(variants)} variants{': ' if variants else ''}{' '.join(variants)}"
+    print_result(args, {"name": args.name, "valid": True, "variants": list(variants)}, text)
     return 0
 
 
@@ -66,12 +67,15 @@ def _copy(args: argparse.Namespace) -> int:
     if not args.path.parent.is_dir():
         raise UserError(f"{args.path}: the folder {args.path.parent} does not exist. Make it first.")
     shutil.copyfile(source, args.path)
-    print(f"{args.path}: copied from {source.stem}. Train it with: hf-accel train --recipe {args.path}")
+    command = f"hf-accel train --recipe {shlex.quote(str(args.path))}"
+    document = {"path": str(args.path), "source": source.stem, "command": command}
+    print_result(args, document, f"{args.path}: copied from {source.stem}. Train it with: {command}", str(args.path))
     return 0
 
 
 def _schema(args: argparse.Namespace) -> int:
-    print(json.dumps(recipe_schema(), indent=2) if args.format == "json" else recipe_reference().rstrip())
+    args.json = args.format == "json"
+    print_result(args, recipe_schema(), "" if args.json else recipe_reference().rstrip())
     return 0
 
 

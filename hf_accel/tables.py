@@ -99,9 +99,13 @@ def csv_cell(value: Any) -> Any:
 
 
 def write_csv(file: TextIO, headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV; None is an empty cell. Pass figures as numbers: negative ones as text would be quoted."""
+    """Write a table as CSV; None is an empty cell. Pass figures as numbers: negative ones as text would be quoted.
+
+    Without headings, rows are added to a table that has them.
+    """
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(headings)
+    if headings:
+        writer.writerow([csv_cell(heading) for heading in headings])
     writer.writerows([csv_cell(cell) for cell in row] for row in rows)
 
 

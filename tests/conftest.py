@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 import torch
 
+from hf_accel import terminal
 from tests.support.hub_server import hub  # noqa: F401
 
 torch.set_num_threads(1)  # the models here are tiny: a second thread waits more than it works on a busy machine
@@ -31,20 +32,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def fresh_logger() -> Iterator[None]:
-    """A run sends the package's log to stderr and a file; the next test finds the logger as in a new process."""
-    _reset_logger()
+def fresh_messages() -> Iterator[None]:
+    """A run sends the package's log to stderr and a file; the next test finds it as in a new process."""
+    _reset_messages()
     yield
-    _reset_logger()
+    _reset_messages()
 
 
-def _reset_logger() -> None:
+def _reset_messages() -> None:
     logger = logging.getLogger("hf_accel")
     for handler in [*logger.handlers]:
         logger.removeHandler(handler)
         handler.close()
     logger.propagate = True
     logger.setLevel(logging.NOTSET)
+    terminal.be_quiet(False)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,22 @@
 import gc
+import json
 import subprocess
 import sys
 
 import pytest
 
 import hf_accel
-from hf_accel.cli import COMMANDS, command_parser, main, parse_with_overrides, quick_imports, run
+from hf_accel import terminal
+from hf_accel.cli import (
+    COMMANDS,
+    command_parser,
+    interrupt_says,
+    main,
+    parse_with_overrides,
+    print_result,
+    quick_imports,
+    run,
+)
 from hf_accel.errors import UserError
 
 
@@ -45,6 +56,91 @@ def test_the_package_runs_as_a_module_and_answers_the_words_that_people_try(word
         words[-1].strip("-"), "usage: hf-accel VERB"
     )
     assert expected in done.stdout
+
+
+@pytest.mark.parametrize("words", [["help", "trian"], ["trian"], ["versoin"]])
+def test_a_mistyped_verb_gets_the_near_ones(words, capsys):
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert "Did you mean" in shown.err
+    assert shown.out == ""
+
+
+def test_the_command_alone_lists_the_verbs_and_fails(capsys):
+    assert main([]) == 2
+    shown = capsys.readouterr()
+    assert "usage: hf-accel VERB" in shown.err
+    assert shown.out == ""
+
+
+def test_a_mistake_of_the_parser_is_one_message(capsys):
+    assert main(["recipe", "show"]) == 2
+    assert capsys.readouterr().err == (
+        "error: hf-accel recipe show: the following arguments are required: name. See hf-accel recipe show --help\n"
+    )
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_every_verb_has_quiet_and_json(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    shown = capsys.readouterr().out
+    assert "--quiet" in shown
+    assert "--json" in shown
+
+
+DOCUMENTS = {
+    "list": (["list"], lambda found: {"name", "purpose"} == found[0].keys()),
+    "show": (["show", "digits"], lambda found: found["data"]["name"] == "digits"),
+    "show a variant": (["show", "digits", "--variant", "baseline"], lambda found: found["variant"] == "baseline"),
+    "validate": (["validate", "digits"], lambda found: found["valid"] and "baseline" in found["variants"]),
+    "copy": (["copy", "digits", "{folder}/my own.yaml"], lambda found: found["path"].endswith("my own.yaml")),
+    "schema": (["schema"], lambda found: "properties" in found),
+}
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("case", DOCUMENTS)
+def test_json_is_one_document_and_nothing_else(case, place, tmp_path, capsys):
+    words, is_right = DOCUMENTS[case]
+    words = [word.format(folder=tmp_path) for word in words]
+    assert main(["recipe", *(["--json", *words] if place == "before" else [*words, "--json"])]) == 0
+    assert is_right(json.loads(capsys.readouterr().out))
+
+
+def test_json_and_another_format_exclude_each_other(capsys):
+    assert main(["recipe", "schema", "--json", "--format", "markdown"]) == 2
+    assert "Leave one out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [([], "all of it\nlast\n"), (["--quiet"], "last\n"), (["--json", "--quiet"], '{\n  "a": 1\n}\n')],
+)
+def test_a_result_is_text_its_last_line_or_a_document(words, shown, capsys):
+    args = command_parser("x", "y").parse_args(words)
+    assert terminal.is_quiet() == ("--quiet" in words)
+    print_result(args, {"a": 1}, "all of it\nlast", "last")
+    assert capsys.readouterr().out == shown
+
+
+def test_quiet_leaves_warnings_and_errors(capsys):
+    command_parser("x", "y").parse_args(["--quiet"])
+    terminal.say("a message")
+    terminal.warn("careful")
+    assert capsys.readouterr().err == "warning: careful\n"
+    command_parser("x", "y").parse_args([])
+    terminal.say("a message")
+    assert capsys.readouterr().err == "a message\n"
+
+
+def test_an_interrupted_command_says_how_to_continue(capsys):
+    def stopped(argv):
+        with interrupt_says(lambda: "2 of 3 are kept. The same command continues."):
+            raise KeyboardInterrupt
+
+    assert run(stopped, []) == 130
+    assert capsys.readouterr().err == "interrupted: 2 of 3 are kept. The same command continues.\n"
 
 
 def test_flags_of_upstream_follow_or_stand_alone():

@@ -9,11 +9,12 @@ import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hf_accel.comparison.checks import refusals
-from hf_accel.comparison.runs import Machine, PlannedRun, plan_run, probe_machine, reusable_run
+from hf_accel.comparison.runs import Machine, PlannedRun, finished_record, plan_run, probe_machine, reusable_run
 from hf_accel.comparison.schema import AS_PUBLISHED, Entry, RunOutcome
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import Recipe, RecipeFile
@@ -103,30 +104,61 @@ class Plan:
         Raises:
             UserError: they are not; nothing was run or changed.
         """
-        runs = [run for number in range(self.repeats or PILOT_ROUNDS) for run in self.round(number)]
-        left = [run.entry.recipe for run in runs if overwrite or reusable_run(run, self.data_fingerprint) is None]
+        left = [
+            run.entry.recipe for run in self._runs() if overwrite or reusable_run(run, self.data_fingerprint) is None
+        ]
         found = refusals(list({(_rows_key(recipe), _model_key(recipe)): recipe for recipe in left}.values()))
         if found:
             raise UserError("\n".join(found))
 
-    def describe(self) -> str:
-        """The runs to do, the runs that are finished, and the time that the rest takes."""
-        rounds = self.repeats or PILOT_ROUNDS
-        runs = [run for number in range(rounds) for run in self.round(number)]
+    def progress(self) -> tuple[int, int]:
+        """How many runs are finished, and how many are planned, as far as that is known before the noise is."""
+        runs = self._runs()
+        return sum(finished_record(run.folder) is not None for run in runs), len(runs)
+
+    def summary(self) -> dict[str, Any]:
+        """What `describe` says, as JSON types: baseline, rounds, most_rounds, rows, seconds and folder."""
+        runs = self._runs()
         finished = {run.folder: done for run in runs if (done := reusable_run(run, self.data_fingerprint))}
-        more = "" if self.repeats else f", up to {MOST_ROUNDS} if the noise asks for it"
-        table = []
+        rows = []
         for entry in self.entries:
             own = [run for run in runs if run.entry is entry]
             there = sum(run.folder in finished for run in own)
-            table.append((entry.name, entry.refused or f"{len(own) - there} to run, {there} finished"))
-        lines = [f"{len(self.entries)} rows, {rounds} rounds{more}; baseline: {self.baseline}"]
-        lines.append(format_table((), table, align="ll", indent=2))
+            rows.append({"name": entry.name, "refused": entry.refused, "to_run": len(own) - there, "finished": there})
         seconds, source = self._run_seconds(list(finished.values()))
-        time_left = format_duration(seconds * (len(runs) - len(finished)))
-        most = "" if self.repeats else f", at most {format_duration(seconds * (len(runs) / rounds * MOST_ROUNDS))}"
-        lines.append(f"expected time: {time_left}{most}; a run takes {format_duration(seconds)} ({source})")
-        return "\n".join([*lines, f"folder: {self.folder}"])
+        rounds = self.repeats or PILOT_ROUNDS
+        return {
+            "baseline": self.baseline,
+            "rounds": rounds,
+            "most_rounds": self.repeats or MOST_ROUNDS,
+            "rows": rows,
+            "seconds_of_a_run": seconds,
+            "measured": source,
+            "seconds": seconds * (len(runs) - len(finished)),
+            "most_seconds": seconds * len(runs) / rounds * (self.repeats or MOST_ROUNDS),
+            "folder": str(self.folder),
+        }
+
+    def describe(self) -> str:
+        """The runs to do, the runs that are finished, and the time that the rest takes."""
+        plan = self.summary()
+        more = "" if self.repeats else f", up to {MOST_ROUNDS} if the noise asks for it"
+        table = [
+            (row["name"], row["refused"] or f"{row['to_run']} to run, {row['finished']} finished")
+            for row in plan["rows"]
+        ]
+        most = "" if self.repeats else f", at most {format_duration(plan['most_seconds'])}"
+        one = f"a run takes {format_duration(plan['seconds_of_a_run'])} ({plan['measured']})"
+        lines = [
+            f"{len(self.entries)} rows, {plan['rounds']} rounds{more}; baseline: {self.baseline}",
+            format_table((), table, align="ll", indent=2),
+            f"expected time: {format_duration(plan['seconds'])}{most}; {one}",
+            f"folder: {self.folder}",
+        ]
+        return "\n".join(lines)
+
+    def _runs(self) -> list[PlannedRun]:
+        return [run for number in range(self.repeats or PILOT_ROUNDS) for run in self.round(number)]
 
     def _run_seconds(self, finished: list[RunOutcome]) -> tuple[float, str]:
         """Wall seconds of one run, and their source: finished runs, else a few steps of the baseline."""

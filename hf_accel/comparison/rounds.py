@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
+from hf_accel import terminal
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def measure(plan: Any) -> dict[str, list[Any]]:
@@ -23,19 +26,15 @@ def measure(plan: Any) -> dict[str, list[Any]]:
     signal.signal(signal.SIGTERM, _interrupt)  # so that the run in progress is ended, too
     runs: dict[str, list[Any]] = {entry.name: [] for entry in plan.entries}
     number, rounds = 0, plan.repeats or PILOT_ROUNDS
-    is_terminal = sys.stderr.isatty()  # a log file wants one line per run, not one per second
-    with tqdm(total=rounds * len(plan.round(0)), desc="compare", unit="run", file=sys.stderr) as bar:
+    with terminal.bar(rounds * len(plan.round(0)), "compare", "run", delay=0) as bar:
         while number < rounds:
             for planned in plan.round(number):
                 own = runs[planned.entry.name]
-                bar.set_postfix_str(f"{planned.entry.name}, round {number + 1} of {rounds}")
+                where = f"{planned.entry.name}, round {number + 1} of {rounds}"
+                bar.set_postfix_str(where)
                 if not own or any(run.error is None for run in own):  # an entry that always failed is not tried again
-                    own.append(
-                        reusable_run(planned, plan.data_fingerprint)
-                        or do_run(planned, bar.refresh if is_terminal else _no_clock)
-                    )
-                    if own[-1].error:
-                        bar.write(f"{planned.entry.name} failed: {own[-1].error}", file=sys.stderr)
+                    own.append(reusable_run(planned, plan.data_fingerprint) or do_run(planned, bar.refresh))
+                    _tell(bar, where, own[-1].error)
                 bar.update()
             number += 1
             if plan.repeats is None and number == PILOT_ROUNDS:
@@ -55,8 +54,13 @@ def rounds_for_noise(plan: Any, runs: dict[str, list[Any]]) -> int:
     return rounds_needed(round(seen.noise, 3), sum(row.speed is not None for row in seen.rows))
 
 
-def _no_clock() -> None:
-    pass
+def _tell(bar: tqdm, where: str, error: str | None) -> None:
+    """A failure, above the bar; where there is no bar, a line for each run."""
+    with bar.external_write_mode(file=sys.stderr):
+        if error:
+            terminal.warn(f"{where} failed: {error}")
+        elif bar.disable:
+            terminal.say(f"{where}: finished")
 
 
 def _interrupt(*_: Any) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -32,6 +34,7 @@ class ImageSplit:
     max_pixels: int | None = MAX_PIXELS  # width x height from which an image counts as unreadable
     were_readable: bool = False  # the unreadable images were left out when the split was loaded
     has_stand_ins: bool = False  # an image that became unreadable since then is replaced by one of its class
+    folder: Path | None = None  # of the data, if it is one on this machine
     content: np.ndarray | None = None  # (N,) uint64, equal for equal files; kept only while splits are made
 
     def __len__(self) -> int:
@@ -80,6 +83,22 @@ class ImageSplit:
         name = f" ({encoded['path']})" if encoded["path"] else ""
         return f"row {original}{name} of {self.source}"
 
+    def row_numbers(self) -> np.ndarray:
+        """(N,) int64: the row of each image in the data set."""
+        return np.arange(len(self)) if self.rows is None else self.rows
+
+    def file_names(self) -> list[str | None]:
+        """The file of each image, relative to the folder of the data; None where an image has none.
+
+        Reports hold them, so a file elsewhere is named without its folder, which belongs to this machine.
+        """
+        if isinstance(self.dataset, GivenRows):
+            return [None] * len(self)
+        column = f"{self.image_column}.path"
+        paths = self.dataset.flatten().select_columns([column])[:][column]
+        roots = [] if self.folder is None else [os.path.abspath(self.folder), os.path.realpath(self.folder)]
+        return [_relative_name(path, roots) if path else None for path in paths]
+
     def select(self, rows: np.ndarray) -> ImageSplit:
         """The split that has only these rows, in this order."""
         rows = np.asarray(rows, dtype=np.int64)
@@ -113,3 +132,11 @@ class ImageSplit:
 
     def _unreadable(self, row: int, error: UnreadableImageError, advice: str) -> UserError:
         return UserError(f"{self.where(row)}: cannot be read as an image: {error.reason}. {advice}")
+
+
+def _relative_name(path: str, roots: list[str]) -> str:
+    for root in roots:
+        inside = root.rstrip(os.sep) + os.sep
+        if path.startswith(inside):
+            return path.removeprefix(inside)
+    return Path(path).name if os.path.isabs(path) else path

@@ -12,7 +12,9 @@ import importlib.util
 import io
 import logging
 import os
+import re
 import stat
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,9 @@ from hf_accel.errors import UserError
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 178_956_970  # width x height; the size from which Pillow, too, refuses an image as a decompression bomb
+# Pillow warns from half of that number on. The limit here is `data.max_pixels`, which is checked before anything is decoded,
+# so the warning would only be a line among the results. Its own refusal stays: it also sees what a header does not say.
+warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 HEIC_EXTRA = 'pip install "hf_accel[heic]"'
 HAS_HEIC = importlib.util.find_spec("pillow_heif") is not None
 if HAS_HEIC:  # in every process that decodes: a spawned DataLoader worker imports this file
@@ -61,7 +66,10 @@ class UnreadableImageError(UserError):
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(f"{where}: cannot be read as an image: {reason}")
-        self.reason = reason
+        self.where, self.reason = where, reason
+
+    def __reduce__(self) -> tuple[type[UnreadableImageError], tuple[str, str]]:
+        return type(self), (self.where, self.reason)  # an exception is copied to another process by its arguments
 
 
 def decode_image(encoded: dict | bytes | Path | None, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
@@ -87,9 +95,7 @@ def decode_image(encoded: dict | bytes | Path | None, max_pixels: int | None = M
     try:
         with _open(encoded) as image:
             if max_pixels is not None and image.width * image.height > max_pixels:
-                raise ValueError(
-                    f"it has {image.width} x {image.height} pixels, more than data.max_pixels ({max_pixels:,}) allows"
-                )
+                raise ValueError(_too_large(f"{image.width} x {image.height}", max_pixels))
             image.load()
             turn = _UPRIGHT.get(_orientation(image))
             rgb = _to_rgb(image)
@@ -97,7 +103,8 @@ def decode_image(encoded: dict | bytes | Path | None, max_pixels: int | None = M
     except MemoryError:
         raise
     except Exception as error:  # on broken files PIL's decoders raise OSError, SyntaxError, struct.error, ValueError...
-        raise UnreadableImageError(where, _reason(error, encoded)) from error
+        reason = _pillow_refusal(error, max_pixels) or _reason(error, encoded)
+        raise UnreadableImageError(where, reason) from error
 
 
 def _open(encoded: bytes | Path) -> PIL.Image.Image:
@@ -179,6 +186,18 @@ def _warn_once(mode: str) -> None:
 
 def _grey(levels: np.ndarray) -> PIL.Image.Image:
     return PIL.Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _too_large(pixels: str, max_pixels: int) -> str:
+    return f"it has {pixels} pixels, more than data.max_pixels ({max_pixels:,}) allows"
+
+
+def _pillow_refusal(error: Exception, max_pixels: int | None) -> str | None:
+    """The reason in the words of the setting where Pillow refused an image; None: the error is another one."""
+    if not isinstance(error, PIL.Image.DecompressionBombError):
+        return None
+    pixels = re.search(r"\d+", str(error))
+    return _too_large(f"{int(pixels[0]):,}" if pixels else "too many", max_pixels or MAX_PIXELS)
 
 
 def _reason(error: Exception, encoded: bytes | Path) -> str:

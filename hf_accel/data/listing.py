@@ -6,20 +6,22 @@ opened: a folder may hold links to itself, pipes, and devices that never end.
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import glob
 import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from hf_accel.data.images import HEIC_EXTRA, IMAGE_SUFFIXES
-from hf_accel.errors import UserError
+from hf_accel.data.urls import is_url
+from hf_accel.errors import UserError, did_you_mean
 
 # Endings of photographs and pictures that Pillow does not read, or only with a plug-in.
 UNREAD_SUFFIXES = (
@@ -175,34 +177,82 @@ def require_utf8(where: str, names: Iterable[str]) -> None:
             ) from error
 
 
-def load_images(paths: list[str]) -> list[Path]:
-    """The image files that files, folders (searched to their depth) and globs stand for, each once, in order.
+def load_images(paths: Iterable[str]) -> list[Path | str]:
+    """The images that files, folders (searched to their depth), globs and URLs stand for, each once, in order.
 
-    A file named outright is taken whatever its ending.
+    A file named outright is taken whatever its ending. A URL stays text; nothing is fetched.
 
     Raises:
         UserError: an argument does not lead to an image file.
     """
-    found: dict[object, Path] = {}
+    found: dict[object, Path | str] = {}
     for text in paths:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            names = list_files(path).files
-            matches, unread = _pictures(path / name for name in names)
-            problem = f"the folder holds no image file ({', '.join(IMAGE_SUFFIXES)})"
-        elif path.exists():
-            if not path.is_file():
-                raise UserError(f"{text}: is not a regular file (a pipe, socket or device). Expected an image file.")
-            matches, unread, problem = [path], [], ""
-        else:
-            matches, unread = _pictures(_matches(str(path)))
-            problem = "no image file matches this pattern" if glob.has_magic(text) else "no such file or folder"
-        if not matches:
-            problem += f"; pictures that cannot be read: {describe_unread(map(str, unread))}" if unread else ""
-            raise UserError(f"{text}: {problem}. Expected an image, a folder of images, or a glob such as '*.jpg'.")
-        for match in matches:
+        if is_url(text):
+            found.setdefault(text, text)
+            continue
+        for match in _images_of(text):
             found.setdefault(_identity(os.stat(match)) if match.exists() else match, match)
     return list(found.values())
+
+
+def listed_images(lines: Iterable[str]) -> Iterator[Path | str]:
+    """The same for a list with one name per line, read line by line, however long it is.
+
+    A name that leads nowhere is passed on as a path: it is one unreadable image among others.
+    """
+    for line in lines:
+        name = line.rstrip("\r\n")
+        if not name:
+            continue
+        try:
+            yield from load_images([name])
+        except UserError:
+            yield Path(name)
+
+
+def _images_of(text: str) -> list[Path]:
+    path = Path(text).expanduser()
+    if path.is_dir():
+        matches, unread = _pictures(path / name for name in list_files(path).files)
+        problem = f"the folder holds no image file ({', '.join(IMAGE_SUFFIXES)})"
+    elif path.exists():
+        if not path.is_file():
+            raise UserError(f"{text}: is not a regular file (a pipe, socket or device). Expected an image file.")
+        matches, unread, problem = [path], [], ""
+    else:
+        matches, unread = _pictures(_matches(str(path)))
+        problem = (
+            "no image file matches this pattern" if glob.has_magic(text) else f"no such file or folder{_near(path)}"
+        )
+    if not matches:
+        problem += f"; pictures that cannot be read: {describe_unread(map(str, unread))}" if unread else ""
+        raise UserError(f"{text}: {problem}. Expected an image, a folder of images, a glob such as '*.jpg', or a URL.")
+    return matches
+
+
+def _near(path: Path) -> str:
+    """Names close to a mistyped one, to end a sentence; empty where there are none."""
+    if not path.parent.is_dir():
+        return f"; {printable(str(path.parent))} does not exist either"
+    with os.scandir(path.parent) as entries:
+        names = [entry.name for entry in entries if not is_hidden(entry.name)]
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(str(path.with_name(name)) for name in near)}?)" if near else ""
+
+
+def is_local_name(name: str) -> bool:
+    """Whether a name that is not a folder was meant as one: a Hub id is `name` or `owner/name`, nothing else."""
+    parts = name.split("/")
+    looks_local = name.startswith((".", "~")) or "\\" in name or "" in parts or len(parts) > 2
+    return looks_local or (len(parts) == 2 and Path(parts[0]).is_dir())
+
+
+def neighbouring_folders(path: Path) -> str:
+    """What ends a message about a folder that does not exist: names like it, or which of its parents is missing, too."""
+    if not path.parent.is_dir():
+        return f"{path.parent} does not exist either; the current folder is {Path.cwd()}."
+    folders = [p.name for p in path.parent.iterdir() if p.is_dir() and not is_hidden(p.name)]
+    return did_you_mean(path.name, folders) if folders else f"{path.parent.resolve()} holds no folder."
 
 
 def _pictures(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:

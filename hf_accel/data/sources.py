@@ -25,15 +25,16 @@ from hf_accel.data.folders import read_image_folder
 from hf_accel.data.listing import (
     Listing,
     files_fingerprint,
-    is_hidden,
     is_image_file,
+    is_local_name,
     is_unread_picture,
     list_files,
+    neighbouring_folders,
     require_utf8,
 )
 from hf_accel.data.parquet import read_parquet_tables
 from hf_accel.data.split_names import SPLIT_WORDS, split_role
-from hf_accel.errors import UserError, did_you_mean
+from hf_accel.errors import UserError
 
 DIGITS = "digits"
 
@@ -64,8 +65,8 @@ def open_source(settings: DataSettings) -> Source:
         return _open_folder(settings, path)
     if path.exists():
         raise UserError(f"data.name {settings.name}: is a file, expected a folder of parquet files or of class folders")
-    if _is_path(settings.name):
-        raise UserError(f"data.name {settings.name}: no such folder. {_neighbours(path)}")
+    if is_local_name(settings.name):
+        raise UserError(f"data.name {settings.name}: no such folder. {neighbouring_folders(path)}")
     return _open_hub(settings)
 
 
@@ -76,20 +77,6 @@ def _refuse_clash(folder: Path) -> None:
             f"data.name {DIGITS}: is the built-in data set, and there is a folder {folder.resolve()}. Write ./{DIGITS} for "
             "the folder; for the built-in one rename the folder, or start from another one."
         )
-
-
-def _is_path(name: str) -> bool:
-    """Whether a name that is not a folder was meant as one: a Hub id is `name` or `owner/name`, nothing else."""
-    parts = name.split("/")
-    looks_local = name.startswith((".", "~")) or "\\" in name or "" in parts or len(parts) > 2
-    return looks_local or (len(parts) == 2 and Path(parts[0]).is_dir())
-
-
-def _neighbours(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"{path.parent} does not exist either; the current folder is {Path.cwd()}."
-    folders = [p.name for p in path.parent.iterdir() if p.is_dir() and not is_hidden(p.name)]
-    return did_you_mean(path.name, folders) if folders else f"{path.parent.resolve()} holds no folder."
 
 
 def _open_digits() -> Source:

@@ -15,6 +15,7 @@ import textwrap
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -263,6 +264,7 @@ def _fingerprint(part: ImageSplit) -> str:
 def _label(source: Source, settings: DataSettings, label_map: LabelMap) -> tuple[dict[str, ImageSplit], list[str]]:
     """Every part with its class numbers; empty and unlabelled ones are left out, and a note says so."""
     parts, notes = {}, list(source.notes)
+    folder = Path(settings.name).expanduser()
     for role, table in source.parts.items():
         image_column, label_column = find_columns(table, settings)
         column = read_column(table, label_column)
@@ -284,6 +286,7 @@ def _label(source: Source, settings: DataSettings, label_map: LabelMap) -> tuple
             source=where,
             fingerprint=hashlib.sha256(content.encode()).hexdigest(),
             max_pixels=settings.max_pixels,
+            folder=folder if folder.is_dir() else None,
             content=numbers,
         )
         _refuse_unknown_labels(part, table, label_column)

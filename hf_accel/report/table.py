@@ -17,6 +17,7 @@ from hf_accel.formatting import (
     format_quantity,
     format_score,
 )
+from hf_accel.report.next_commands import place_below
 from hf_accel.runs.folder import RunFolder
 from hf_accel.tables import format_table, printable
 
@@ -106,6 +107,4 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _files(folder: Path) -> list[str]:
-    if folder.absolute().is_relative_to(Path.cwd()):
-        folder = folder.absolute().relative_to(Path.cwd())
-    return [str(path) for path in RunFolder(folder).left()]
+    return [str(path) for path in RunFolder(place_below(folder) or folder).left()]

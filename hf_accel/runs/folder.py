@@ -323,9 +323,24 @@ class RunFolder:
 
 
 def model_place(name: str) -> str:
-    """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub."""
-    model = RunFolder(name).model
-    return str(model) if model.is_dir() else name
+    """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub.
+
+    Raises:
+        UserError: the name is that of a file, or was meant as that of a folder and there is none.
+    """
+    from hf_accel.data.listing import is_local_name, neighbouring_folders  # here: --help needs no Pillow
+
+    path = Path(name).expanduser()
+    model = RunFolder(path).model
+    if model.is_dir():
+        return str(model)
+    if path.is_dir():
+        return str(path)
+    if path.exists():
+        raise UserError(f"{name}: is a file, expected the folder of a run or of a model, or an id on the Hub")
+    if is_local_name(name):
+        raise UserError(f"{name}: no such folder. {neighbouring_folders(path)}")
+    return name
 
 
 def differences(before: Recipe, now: Recipe) -> list[str]:

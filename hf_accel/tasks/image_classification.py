@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.given import Classes, given_split, given_splits
-from hf_accel.data.images import UnreadableImageError, decode_image
-from hf_accel.data.listing import load_images
+from hf_accel.data.images import MAX_PIXELS
+from hf_accel.data.listing import listed_images, load_images
 from hf_accel.data.splits import ImageSplit, ScoredRows, Splits, load_split, load_splits
 from hf_accel.errors import UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
@@ -30,6 +29,7 @@ from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel, load_model, load_trained
 from hf_accel.models.trial import flops_per_image
 from hf_accel.tasks.image_gallery import Example, GalleryItem, answered_examples, confident_mistakes, data_sample
+from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images
 from hf_accel.tasks.predictions import Predictions
 from hf_accel.transforms.pipeline import EvalTransform, TrainTransform
 from hf_accel.transforms.progressive_resizing import TrainingSides, training_sides
@@ -132,41 +132,24 @@ class ImageClassification:
         """A few rows with the model's answers, read one by one."""
         return answered_examples(split, model, processor)
 
-    def find_files(self, patterns: list[str]) -> list[Path]:
-        """The image files of files, folders and globs; see `load_images`."""
-        return load_images(patterns)
+    def find_images(self, names: list[str]) -> list[Path | str]:
+        """The images that files, folders, globs and URLs stand for; see `load_images`."""
+        return load_images(names)
 
-    def score_files(
+    def listed_images(self, lines: Iterable[str]) -> Iterator[Path | str]:
+        """The same for a list with one name per line, read as it comes; see `listed_images`."""
+        return listed_images(lines)
+
+    def score_images(
         self,
         loaded: LoadedModel,
-        files: list[Path],
+        sources: Iterable[ImageSource],
         batch_size: int = 32,
         test_time_augmentation: str = "none",
-        skip: Callable[[UnreadableImageError], None] | None = None,
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Classify image files with the model's own image processor.
-
-        Args:
-            loaded: the model, which computes on the device that it is on.
-            skip: is called with the error of a file that cannot be read, which is then left out; None: the error is raised.
-        Yields:
-            The position of a file in `files`, and the probabilities of the classes, (C,) float32.
-        Raises:
-            UnreadableImageError: a file is not an image, and `skip` is None.
-        """
-        for start in range(0, len(files), batch_size):
-            images, positions = [], []
-            for position, file in enumerate(files[start : start + batch_size], start):
-                try:
-                    images.append(Image.fromarray(decode_image(file)))
-                except UnreadableImageError as error:
-                    if skip is None:
-                        raise
-                    skip(error)
-                    continue
-                positions.append(position)
-            if images:
-                yield from zip(positions, _probabilities(loaded, images, test_time_augmentation), strict=True)
+        max_pixels: int | None = MAX_PIXELS,
+    ) -> Iterator[ScoredImage]:
+        """The probabilities of the classes, image by image; see `tasks.image_scoring.score_images`."""
+        return score_images(loaded, sources, batch_size, test_time_augmentation, max_pixels)
 
 
 @dataclass(frozen=True)
@@ -291,12 +274,3 @@ def over_views(kind: str, model: nn.Module) -> Callable[..., ImageClassifierOutp
         )
 
     return forward
-
-
-def _probabilities(loaded: LoadedModel, images: list[Image.Image], views: str) -> Tensor:
-    """(B, C) float32"""
-    inputs = loaded.processor(images=images, return_tensors="pt").to(loaded.model.device)
-    pixel_values = inputs.pop("pixel_values")
-    with torch.inference_mode():
-        logits = mean_logits(lambda view: loaded.model(pixel_values=view, **inputs).logits, pixel_values, views)
-        return logits.softmax(-1)

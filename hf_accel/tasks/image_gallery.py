@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,9 +58,10 @@ def confident_mistakes(predictions: Predictions, split: ImageSplit, count: int =
             where=_place(split, row),
         )
         for row, label, predicted, confidence in zip(
+            surest.tolist(),
             *(
                 column[surest].tolist()
-                for column in (predictions.rows, predictions.labels, predictions.predicted, predictions.confidence)
+                for column in (predictions.labels, predictions.predicted, predictions.confidence)
             ),
             strict=True,
         )
@@ -111,6 +111,6 @@ def answered_examples(
 
 
 def _place(split: ImageSplit, row: int) -> str:
-    """The file's own name, or the row: a page is shared, and must not show the folders of this machine."""
-    where = split.where(row)
-    return where.split(" of ")[0] if where.startswith("row ") else Path(where).name
+    """The file, or the number of the row, as `predictions.csv` has them: neither shows the folders of this machine."""
+    one = split.select(np.array([row]))
+    return one.file_names()[0] or f"row {one.row_numbers()[0]}"

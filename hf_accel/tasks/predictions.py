@@ -1,49 +1,204 @@
-"""The predictions of a model for the rows of a split; `predictions.csv` of a run has one line for each."""
+"""Predictions as rows: one shape for `predictions.csv` of a run, for `evaluate` and for `predict`, and its one writer."""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import numpy as np
 
-COLUMNS = ("row", "label", "predicted", "confidence")
+from hf_accel.errors import UserError, did_you_mean
+from hf_accel.tables import csv_cell, write_csv
+
+if TYPE_CHECKING:
+    from hf_accel.data.splits import ImageSplit
+
+COLUMNS = ("row", "file", "label", "predicted", "confidence")
+EARLIER_COLUMNS = ("row", "label", "predicted", "confidence")  # of version 0.1, with numbers of classes and of rows
+ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+FORMS = ("csv", "jsonl")  # of a file
+
+
+@dataclass(frozen=True)
+class PredictedRow:
+    """The prediction for one image."""
+
+    best: Sequence[tuple[str, float]]  # the likeliest classes and their probabilities, best first
+    row: int | None = None  # number in the data set; None: it is not of one
+    file: str | None = None  # None: the image has no file
+    label: str | None = None  # the true class; None: not known
+    probabilities: Sequence[float] | None = None  # of all classes
+
+
+@dataclass(frozen=True)
+class PredictionShape:
+    """Which columns, or keys, the rows have."""
+
+    label_names: Sequence[str]
+    top_k: int = 1  # classes with their probabilities
+    probabilities: bool = False  # those of all classes, too
+
+    @property
+    def columns(self) -> list[str]:
+        others = [f"{name}_{rank}" for rank in range(2, self._ranks + 1) for name in COLUMNS[-2:]]
+        return [*COLUMNS, *others, *(f"p({name})" for name in (self.label_names if self.probabilities else ()))]
+
+    def row(self, probabilities: np.ndarray, **of_image: Any) -> PredictedRow:
+        """The row of an image.
+
+        Args:
+            probabilities: (C,)
+            of_image: `row`, `file` and `label`, where they are known.
+        """
+        order = np.argsort(-probabilities, kind="stable")[: self._ranks]
+        best = [(self.label_names[number], float(probabilities[number])) for number in order]
+        return PredictedRow(best, **of_image, probabilities=probabilities.tolist() if self.probabilities else None)
+
+    def cells(self, row: PredictedRow) -> list[Any]:
+        """For the columns of a CSV file."""
+        best = [cell for name, score in row.best[: self._ranks] for cell in (name, _figure(score))]
+        return [row.row, row.file, row.label, *best, *map(_figure, row.probabilities or ())]
+
+    def record(self, row: PredictedRow) -> dict[str, Any]:
+        """For JSON; what is not known is left out."""
+        name, score = row.best[0]
+        record: dict[str, Any] = {
+            "row": row.row,
+            "file": row.file,
+            "label": row.label,
+            "predicted": name,
+            "confidence": score,
+        }
+        record["labels"] = [{"label": name, "score": score} for name, score in row.best[: self._ranks]]
+        if row.probabilities is not None:
+            record["probabilities"] = dict(zip(self.label_names, row.probabilities, strict=True))
+        return {key: value for key, value in record.items() if value is not None}
+
+    @property
+    def _ranks(self) -> int:
+        return min(self.top_k, len(self.label_names))
+
+
+def _figure(probability: float) -> str:
+    return f"{probability:.6f}"
+
+
+def write_predictions(
+    file: TextIO, shape: PredictionShape, rows: Iterable[PredictedRow], form: str = "csv", header: bool = True
+) -> None:
+    """Write rows as CSV, or as JSON lines, where `header` means nothing; each is flushed before the next is asked for."""
+    if form == "csv":
+        write_csv(file, shape.columns if header else (), ())
+    for row in rows:
+        if form == "csv":
+            write_csv(file, (), [shape.cells(row)])
+        else:
+            file.write(json.dumps(shape.record(row)) + "\n")
+        file.flush()
+
+
+def form_of(path: Path, asked: str | None) -> str:
+    """csv or jsonl: what was asked for, else what the ending says.
+
+    Raises:
+        UserError: neither says one of the two.
+    """
+    if asked in FORMS:
+        return asked
+    if asked is not None:
+        raise UserError(f"--format {asked}: a file is written as csv or jsonl. Leave it out, or choose one of them.")
+    form = ENDINGS.get(path.suffix.lower())
+    if form is None:
+        hint = did_you_mean(path.suffix.lower(), ENDINGS) if path.suffix else "It has no ending."
+        raise UserError(
+            f"--output {path}: expected a name that ends in .csv or .jsonl, or --format csv or jsonl. {hint}"
+        )
+    return form
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raises:
+    UserError: the file cannot be written; nothing was tried.
+    """
+    where = f"--output {path}"
+    if not path.parent.is_dir():
+        raise UserError(f"{where}: the folder {path.parent} does not exist. Make it, or choose another file.")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{where}: is not a regular file, expected a file to write the rows to")
+    place = path if path.exists() else path.parent
+    if not os.access(place, os.W_OK):
+        raise UserError(f"{where}: {place} may not be written. Choose another file.")
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One entry per evaluated row, in the order of rows."""
+    """The predictions for the rows of a split: one entry for each row, in the order of the split."""
 
-    rows: np.ndarray  # (N,) int64, numbers in the split
+    label_names: Sequence[str]
     labels: np.ndarray  # (N,) int64
     predicted: np.ndarray  # (N,) int64
     confidence: np.ndarray  # (N,) float, the model's confidence in its prediction, in [0, 1]
+    rows: np.ndarray  # (N,) int64, numbers in the data set
+    files: Sequence[str | None] = field(default=())  # relative to the data set; empty where it has no files
+    probabilities: np.ndarray | None = None  # (N, C), where they were asked for
 
-    def to_csv(self) -> str:
+    def of(self, split: ImageSplit) -> Self:
+        """The same with the row numbers and the files of the split that was predicted.
+
+        Raises:
+            ValueError: the split has more or fewer rows.
+        """
+        if len(split) != len(self.labels):
+            raise ValueError(f"{len(self.labels)} predictions for {len(split)} rows")
+        return replace(self, rows=split.row_numbers(), files=split.file_names())
+
+    def shape(self) -> PredictionShape:
+        return PredictionShape(self.label_names, probabilities=self.probabilities is not None)
+
+    def __iter__(self) -> Iterator[PredictedRow]:
+        columns = (self.rows, self.labels, self.predicted, self.confidence)
+        for position, (row, label, predicted, confidence) in enumerate(zip(*columns, strict=True)):
+            yield PredictedRow(
+                best=[(self.label_names[predicted], float(confidence))],
+                row=int(row),
+                file=self.files[position] if self.files else None,
+                label=self.label_names[label],
+                probabilities=None if self.probabilities is None else self.probabilities[position].tolist(),
+            )
+
+    def to_text(self, form: str = "csv") -> str:
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\r\n")
-        writer.writerow(COLUMNS)
-        for row, label, predicted, confidence in zip(
-            self.rows.tolist(), self.labels.tolist(), self.predicted.tolist(), self.confidence.tolist(), strict=True
-        ):
-            writer.writerow([row, label, predicted, f"{confidence:.6f}"])
+        write_predictions(text, self.shape(), self, form)
         return text.getvalue()
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a run's `predictions.csv` back.
+    def load(cls, path: Path, label_names: Sequence[str]) -> Self:
+        """Read a run's `predictions.csv` back, also one of an earlier version, which has numbers of classes.
 
+        Args:
+            label_names: the classes of the run.
         Raises:
             OSError: there is no such file.
-            ValueError: the file is damaged.
+            ValueError: the file is damaged, or of other classes.
         """
         with path.open(newline="", encoding="utf-8") as file:
             header, *lines = csv.reader(file)
-        if tuple(header) != COLUMNS:
+        if tuple(header) not in (COLUMNS, EARLIER_COLUMNS):
             raise ValueError(f"{path}: the columns are {', '.join(header)}, expected {', '.join(COLUMNS)}")
-        columns = list(zip(*lines, strict=True)) or [()] * len(COLUMNS)
-        rows, labels, predicted = (np.array(column, dtype=np.int64) for column in columns[:3])
-        return cls(rows, labels, predicted, np.array(columns[3], dtype=np.float64))
+        columns = dict(zip(header, list(zip(*lines, strict=True)) or [()] * len(header), strict=True))
+        numbers = {csv_cell(name): number for number, name in enumerate(label_names)}
+        if tuple(header) == EARLIER_COLUMNS:
+            numbers = {str(number): number for number in range(len(label_names))}
+        unknown = {*columns["label"], *columns["predicted"]} - numbers.keys()
+        if unknown:
+            raise ValueError(f"{path}: {min(unknown)!r} is not one of the run's {len(numbers)} classes")
+        labels, predicted = (np.array([numbers[name] for name in columns[column]], np.int64) for column in COLUMNS[2:4])
+        files = [name or None for name in columns.get("file", ())]
+        confidence, rows = np.array(columns["confidence"], np.float64), np.array(columns["row"], np.int64)
+        return cls(label_names, labels, predicted, confidence, rows, files if any(files) else ())

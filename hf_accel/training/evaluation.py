@@ -71,7 +71,7 @@ class EvaluationMetrics:
             kept = kept_of_rows(torch.from_numpy(logits), torch.from_numpy(labels))
             top_ids, confidence, losses = (figure.numpy() for figure in kept)
         else:
-            top_ids, confidence, losses = figures
+            top_ids, confidence, losses, *_ = figures
         broken = int(np.isnan(confidence).sum())
         if broken:
             raise RunError(

@@ -16,7 +16,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_utils import PredictionOutput
 
 from hf_accel.config.recipe import Recipe
-from hf_accel.data.splits import Splits
+from hf_accel.data.splits import ImageSplit, Splits
 from hf_accel.errors import UserError
 from hf_accel.files import write_whole
 from hf_accel.hub.card import write_card, write_notebook
@@ -55,7 +55,13 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
     finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output))
     if trainer.is_world_process_zero():
         finished.report.save(run.path)
-        write_extras(finished, predictions_of(output), trainer.splits, trainer.model, trainer.loaded.processor)
+        write_extras(
+            finished,
+            predictions_of(output, trainer.splits.test),
+            trainer.splits,
+            trainer.model,
+            trainer.loaded.processor,
+        )
     trainer.accelerator.wait_for_everyone()
     return finished
 
@@ -156,7 +162,7 @@ def write_extras(
 
     mistakes = sample = None
     if predictions is not None:
-        attempt(folder.predictions.name, lambda: write_whole(folder.predictions, predictions.to_csv()))
+        attempt(folder.predictions.name, lambda: write_whole(folder.predictions, predictions.to_text()))
     if splits is not None:
         if predictions is not None:
             mistakes = attempt("gallery of mistakes", lambda: task.mistakes(predictions, splits.test))
@@ -251,8 +257,16 @@ def detailed_scores(predictions: PredictionOutput, label_names: list[str], prefi
     )
 
 
-def predictions_of(output: PredictionOutput) -> Predictions:
-    """What the Trainer predicted, in the order of rows; several ranks give it in another one."""
-    top_ids, confidence, _, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
+def predictions_of(output: PredictionOutput, split: ImageSplit) -> Predictions:
+    """What the Trainer predicted for the rows of a split, in their order; several ranks give it in another one."""
+    top_ids, confidence, _, *probabilities, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
     order = np.argsort(rows)
-    return Predictions(rows[order], np.asarray(output.label_ids)[order], top_ids[order, 0], confidence[order])
+    return Predictions(
+        label_names=split.label_names,
+        labels=np.asarray(output.label_ids)[order],
+        predicted=top_ids[order, 0],
+        confidence=confidence[order],
+        rows=split.row_numbers(),
+        files=split.file_names(),
+        probabilities=probabilities[0][order] if probabilities else None,
+    )

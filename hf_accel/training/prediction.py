@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_accel.data.given_rows import as_picture, is_prepared
-from hf_accel.data.images import decode_image
 from hf_accel.errors import UserError
 from hf_accel.methods.finite import refuse_broken_weights
 from hf_accel.models.given import model_to_predict
@@ -22,6 +21,7 @@ from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel
 from hf_accel.runs.folder import model_place
 from hf_accel.tasks import TASKS
+from hf_accel.tasks.image_scoring import pixels_of
 from hf_accel.training.arguments import accelerator_type
 from hf_accel.training.trainer import ImageTrainer
 
@@ -35,7 +35,7 @@ class Prediction:
     label: str  # the likeliest class
     score: float  # its probability, in [0, 1]
     top: list[tuple[str, float]]  # the `top_k` likeliest classes with their probabilities, likeliest first
-    file: str | None = None  # the image's path; None for an image in memory
+    file: str | None = None  # the image's path or URL; None for an image in memory
 
 
 def predict(
@@ -86,9 +86,9 @@ def predict(
 
 
 def _single_images(images: Any) -> Iterator[Any]:
-    """Each image alone; files as `Path`."""
+    """Each image alone; files as `Path`, URLs as text."""
     if isinstance(images, str | Path):
-        yield from TASK.find_files([str(images)])
+        yield from TASK.find_images([str(images)])
     elif isinstance(images, PIL.Image.Image | bytes):
         yield images
     elif isinstance(images, np.ndarray | Tensor):
@@ -111,8 +111,8 @@ def _picture(image: Any, place: int) -> PIL.Image.Image:
                 "normalised already go to the model itself: model(pixel_values=...).logits, or trainer.predict."
             )
         image = (pixels * 255).round().to(torch.uint8)
-    if isinstance(image, Path | bytes):
-        return PIL.Image.fromarray(decode_image(image))
+    if isinstance(image, Path | bytes | str):
+        return PIL.Image.fromarray(pixels_of(image))
     return as_picture(image, where).convert("RGB")
 
 
@@ -133,21 +133,22 @@ def _loaded(
 def _probabilities(loaded: LoadedModel, images: list[Any], batch_size: int) -> Tensor:
     """(N, C) float32, on the CPU; the mode of the model is left as it was."""
     model, was_training = loaded.model, loaded.model.training
-    device = next(model.parameters()).device
+    sources = (
+        image if isinstance(image, Path | bytes | str) else _picture(image, place) for place, image in enumerate(images)
+    )
     parts = []
     model.eval()
     try:
-        for start in range(0, len(images), batch_size):
-            pictures = [_picture(image, start + n) for n, image in enumerate(images[start : start + batch_size])]
-            pixel_values = loaded.processor(images=pictures, return_tensors="pt")["pixel_values"].to(device)
-            with torch.inference_mode():
-                parts.append(model(pixel_values=pixel_values).logits.float().softmax(-1).cpu())
+        for answer in TASK.score_images(loaded, sources, batch_size):
+            if answer.error is not None:
+                raise answer.error
+            parts.append(torch.from_numpy(answer.probabilities))
     finally:
         model.train(was_training)
-    return torch.cat(parts)
+    return torch.stack(parts)
 
 
 def _prediction(probabilities: Tensor, names: list[str], top_k: int, image: Any) -> Prediction:
     best = probabilities.topk(min(top_k, len(probabilities)))
     top = [(names[number], score) for number, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
-    return Prediction(*top[0], top=top, file=str(image) if isinstance(image, Path) else None)
+    return Prediction(*top[0], top=top, file=str(image) if isinstance(image, Path | str) else None)

@@ -142,7 +142,7 @@ class ImageTrainer(Trainer):
         self.train_accuracy_counts = TrainAccuracyCallback(args.device)
         is_scaled = self.accelerator.scaler is not None
         self.finite_steps = FiniteSteps(self.model, args.device, skips_bad_steps, is_scaled)
-        self._predicts_logits = False
+        self._predicts_logits = self._keeps_probabilities = False
         self.compile_failure: str | None = None  # why a run that was to be compiled is eager
         self._scored_dataset: ScoredBatches = test_dataset
         for stock in (ProgressCallback, PrinterCallback):  # our own bar is in progress.py
@@ -366,9 +366,19 @@ class ImageTrainer(Trainer):
         labels = None if output.label_ids is None else np.asarray(output.label_ids)[order]
         return PredictionOutput(logits[order], labels, output.metrics)
 
-    def score(self, dataset: ScoredBatches, metric_key_prefix: str = "test") -> PredictionOutput:
-        """As `predict`, but of each row `kept_of_rows` and the row's number are kept: logits of many classes are large."""
-        return super().predict(dataset, metric_key_prefix=metric_key_prefix)
+    def score(
+        self, dataset: ScoredBatches, metric_key_prefix: str = "test", probabilities: bool = False
+    ) -> PredictionOutput:
+        """As `predict`, but of each row `kept_of_rows` and the row's number are kept: logits of many classes are large.
+
+        Args:
+            probabilities: keep those of all classes, too, (N, C) before the numbers of the rows.
+        """
+        self._keeps_probabilities = probabilities
+        try:
+            return super().predict(dataset, metric_key_prefix=metric_key_prefix)
+        finally:
+            self._keeps_probabilities = False
 
     def scored_batches(self, rows: Any) -> ScoredBatches:
         """The dataset that an evaluation of these rows reads."""
@@ -408,7 +418,8 @@ class ImageTrainer(Trainer):
             return loss, (logits.float(), rows), labels
         if labels is None:
             return loss, None, None
-        return loss, (*kept_of_rows(logits, labels), rows), labels
+        whole = (logits.float().softmax(-1),) if self._keeps_probabilities else ()
+        return loss, (*kept_of_rows(logits, labels), *whole, rows), labels
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:

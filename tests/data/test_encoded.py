@@ -145,7 +145,7 @@ def test_the_limit_holds_for_folders_and_tables_and_such_images_can_be_skipped(t
 def test_a_limit_above_pillows_own_replaces_it(monkeypatch):
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 10)
     encoded = png(0, (50, 40))
-    with pytest.raises(UnreadableImageError, match="decompression bomb"):
+    with pytest.raises(UnreadableImageError, match=r"more than data\.max_pixels"):
         decode_image(encoded)
     assert decode_image(encoded, max_pixels=None).shape == (40, 50, 3)
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -122,11 +124,23 @@ def test_bytes_that_are_not_an_image_are_refused_with_the_reason(encoded, reason
         decode_image(encoded)
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_decompression_bomb_is_unreadable(monkeypatch):
+def test_what_pillow_refuses_as_a_bomb_is_refused_in_the_words_of_the_setting(monkeypatch):
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(UnreadableImageError, match="decompression bomb"):
+    with pytest.raises(UnreadableImageError, match=r"it has [\d,]+ pixels, more than data\.max_pixels") as refused:
         decode_image(encode(noise(), "PNG"))
+    assert "bomb" not in str(refused.value)
+
+
+def test_pillows_warning_of_large_images_is_not_shown():
+    """In a process of its own, as pytest has its own filter of warnings. A lower limit of Pillow's stands for a large image."""
+    code = (
+        "import hf_accel.data.images as images, io, numpy as np, PIL.Image\n"
+        "file = io.BytesIO(); PIL.Image.new('RGB', (20, 15)).save(file, 'PNG')\n"
+        "PIL.Image.MAX_IMAGE_PIXELS = 200\n"
+        "assert images.decode_image(file.getvalue()).shape == (15, 20, 3)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_no_flipped_byte_escapes_as_another_exception():

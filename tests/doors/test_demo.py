@@ -101,7 +101,8 @@ def test_an_image_dropped_on_the_page_gets_the_models_answer(run_folder, tmp_pat
 def test_only_this_machine_reaches_the_page_whatever_the_environment_says(run_folder):
     pytest.importorskip("gradio", reason='needs Gradio: pip install "hf_accel[demo]"')
     command = [sys.executable, "-m", "hf_accel.demo", str(run_folder)]
-    open_to_all = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True", "GRADIO_ALLOWED_PATHS": "/"}
+    open_to_all = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True", "GRADIO_ALLOWED_PATHS": "/",
+                   "GRADIO_NODE_SERVER_NAME": "0.0.0.0", "GRADIO_SSR_MODE": "True", "GRADIO_ROOT_PATH": "/x"}  # fmt: skip
     with served(command, open_to_all) as address:
         port = int(address.rsplit(":", 1)[1].strip("/"))
         listening = {c.laddr for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN}

@@ -4,11 +4,7 @@ import ast
 import inspect
 from pathlib import Path
 
-import pytest
-import torch
-
 import hf_accel
-from hf_accel.data.images import UnreadableImageError
 from hf_accel.tasks import TASKS
 from hf_accel.training import build
 
@@ -32,31 +28,6 @@ def test_the_report_and_the_hub_get_their_images_from_the_task():
         tree = ast.parse(file.read_text(encoding="utf-8"))
         modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         assert not [name for name in modules if name.startswith(reading)], file
-
-
-def scored(task, loaded, files, **settings):
-    return dict(task.score_files(loaded, files, batch_size=3, **settings))
-
-
-def test_a_broken_file_is_left_out_and_the_others_keep_their_place(tiny_recipe, photos):
-    recipe = tiny_recipe()
-    task = TASKS[recipe.model.task]
-    torch.manual_seed(0)
-    loaded = task.load_model(recipe, ["blue", "red"])
-    loaded.model.eval()
-    files = task.find_files([str(photos / "test" / "red"), str(photos / "test" / "blue")])
-    whole = scored(task, loaded, files)
-    assert list(whole) == list(range(8))
-    assert all(scores.sum().item() == pytest.approx(1) for scores in whole.values())
-    files[1].write_bytes(b"broken")
-    with pytest.raises(UnreadableImageError):
-        scored(task, loaded, files)
-    errors = []
-    rest = scored(task, loaded, files, skip=errors.append)
-    assert [str(files[1]) in str(error) for error in errors] == [True]
-    assert list(rest) == [0, 2, 3, 4, 5, 6, 7]
-    for position, scores in rest.items():
-        torch.testing.assert_close(scores, whole[position])
 
 
 def test_the_operations_of_a_row_are_those_of_the_models_own_size_unless_its_batch_says_otherwise(tiny_recipe):

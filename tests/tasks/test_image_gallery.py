@@ -1,21 +1,21 @@
 """Which images show what a model does: the surest mistakes, a sample over the classes, examples with answers."""
 
 import numpy as np
-import pytest
 
 from hf_accel.tasks.image_gallery import confident_mistakes, data_sample
 from hf_accel.tasks.predictions import Predictions
 from tests.support.image_splits import make_split, noise
 
 
-def predictions(rows: list[tuple[int, int, int, float]]) -> Predictions:
-    *whole, confidence = zip(*rows, strict=True)
-    return Predictions(*(np.array(column) for column in whole), np.array(confidence))
+def predictions(rows: list[tuple[int, int, float]]) -> Predictions:
+    """Of (label, predicted, confidence) for each row."""
+    labels, predicted, confidence = map(np.array, zip(*rows, strict=True))
+    return Predictions(["a", "b", "c"], labels, predicted, confidence, np.arange(len(rows)))
 
 
 def test_the_gallery_is_the_mistakes_surest_first_with_their_own_images():
     images = noise(*[(8, 8)] * 6)
-    rows = [(0, 0, 0, 0.99), (1, 1, 2, 0.6), (2, 2, 0, 0.9), (3, 0, 1, 0.7), (4, 1, 1, 0.5), (5, 2, 1, 0.4)]
+    rows = [(0, 0, 0.99), (1, 2, 0.6), (2, 0, 0.9), (0, 1, 0.7), (1, 1, 0.5), (2, 1, 0.4)]
     found = confident_mistakes(predictions(rows), make_split(images), count=3)
     assert [(item.label, item.predicted, item.confidence) for item in found] == [
         ("c", "a", 0.9),
@@ -26,13 +26,13 @@ def test_the_gallery_is_the_mistakes_surest_first_with_their_own_images():
 
 
 def test_without_mistakes_the_gallery_is_empty():
-    assert confident_mistakes(predictions([(0, 0, 0, 0.9)]), make_split(noise((8, 8)))) == []
+    assert confident_mistakes(predictions([(0, 0, 0.9)]), make_split(noise((8, 8)))) == []
 
 
 def test_no_folder_of_this_machine_is_shown():
     split = make_split(noise((8, 8)))
     object.__setattr__(split, "source", "/home/jane/secret, test split")
-    assert confident_mistakes(predictions([(0, 0, 1, 0.9)]), split)[0].where == "row 0"
+    assert confident_mistakes(predictions([(0, 1, 0.9)]), split)[0].where == "row 0"
 
 
 def test_the_sample_has_as_many_classes_as_fit_and_is_the_same_again():
@@ -44,20 +44,3 @@ def test_the_sample_has_as_many_classes_as_fit_and_is_the_same_again():
     assert all(np.array_equal(a.image, b.image) for a, b in zip(six, again, strict=True))
     assert [item.label for item in data_sample(split, count=2)] != ["a", "a"]
     assert len(data_sample(split, count=100)) == 30
-
-
-def test_predictions_survive_their_file(tmp_path):
-    rows = [(0, 2, 2, 0.25), (1, 0, 1, 0.123456)]
-    path = tmp_path / "predictions.csv"
-    path.write_text(predictions(rows).to_csv(), encoding="utf-8", newline="")
-    assert path.read_text() == "row,label,predicted,confidence\n0,2,2,0.250000\n1,0,1,0.123456\n"
-    again = Predictions.load(path)
-    assert list(zip(again.rows, again.labels, again.predicted, again.confidence, strict=True)) == rows
-
-
-@pytest.mark.parametrize("text", ["", "row,label\n1,2\n", "row,label,predicted,confidence\n1,2\n3,4,5,6\n",
-                                  "row,label,predicted,confidence\n1,a,2,0.5\n"])  # fmt: skip
-def test_damaged_predictions_are_a_value_error(tmp_path, text):
-    (tmp_path / "predictions.csv").write_text(text)
-    with pytest.raises(ValueError, match=r"."):
-        Predictions.load(tmp_path / "predictions.csv")

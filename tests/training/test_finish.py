@@ -66,8 +66,10 @@ def test_facts_of_a_run_are_in_its_report(trained):
 
 
 def test_predictions_are_those_of_the_confusion_matrix(trained):
-    predictions, report = Predictions.load(trained / "predictions.csv"), RunReport.load(trained)
+    report = RunReport.load(trained)
+    predictions = Predictions.load(trained / "predictions.csv", report.data.labels)
     assert predictions.rows.tolist() == list(range(8))
+    assert predictions.files[0].startswith("test/"), "relative to the data"
     counts = [[0, 0], [0, 0]]
     for label, predicted in zip(predictions.labels, predictions.predicted, strict=True):
         counts[label][predicted] += 1
@@ -93,7 +95,7 @@ def test_each_part_that_shows_a_run_fails_alone_and_names_the_command_that_makes
         raise RuntimeError("no such\ninstruction")
 
     monkeypatch.setattr(ImageClassification if broken in ("mistakes", "sample") else finish, broken, fail)
-    predictions = Predictions.load(trained_predictions(finished))
+    predictions = Predictions.load(trained_predictions(finished), finished.report.data.labels)
     failed = finish.write_extras(finished, predictions, splits, loaded.model, loaded.processor)
     assert failed == [FAILING[broken]]
     assert f"{FAILING[broken]}: not written (RuntimeError: no such instruction)" in caplog.text

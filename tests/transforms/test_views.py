@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hf_accel import evaluate, predict
+from hf_accel import evaluate
 from hf_accel.hub.card import write_card
+from hf_accel.predict import main as predict_main
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.run_report import RunReport
 from hf_accel.tasks.image_classification import over_views
@@ -145,6 +146,6 @@ def test_predict_takes_it_too(flipped, photos, capsys):
     inputs = loaded.processor(images=Image.open(file), return_tensors="pt")
     with torch.no_grad():
         expected = by_hand(loaded.model, inputs["pixel_values"], "flip_shift").softmax(1).amax().item()
-    predict.main([str(flipped), str(file), "--test_time_augmentation", "flip_shift", "--format", "json"])
+    predict_main([str(flipped), str(file), "--test_time_augmentation", "flip_shift", "--format", "json"])
     (row,) = json.loads(capsys.readouterr().out)
     assert row["labels"][0]["score"] == pytest.approx(expected, abs=1e-5)

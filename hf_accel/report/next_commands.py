@@ -1,0 +1,43 @@
+"""What can be done with a finished run: the same commands at the end of `hf-accel train`, and on the page of the run."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class NextCommand:
+    purpose: str  # "classify images"
+    command: str  # ready to be copied into a shell
+
+
+def next_commands(folder: str | Path) -> list[NextCommand]:
+    """The commands for a finished run, those that most people want first.
+
+    Args:
+        folder: the folder of the run, as the reader's shell would find it.
+
+    >>> print(next_commands("outputs/my photos")[0].command)
+    hf-accel predict 'outputs/my photos' photo.jpg
+    """
+    place = shlex.quote(str(folder))
+    if place.startswith("-"):  # a command would take it for a flag
+        place = f"./{place}"
+    return [
+        NextCommand("classify images: files, folders or globs", f"hf-accel predict {place} photo.jpg"),
+        NextCommand("try the model in a browser", f"hf-accel demo {place}"),
+        NextCommand("upload model, card and report to the Hub", f"hf-accel push {place}"),
+        NextCommand("score the model on other images", f"hf-accel evaluate {place} --data.name ./other_photos"),
+    ]
+
+
+def place_below(folder: str | Path) -> Path | None:
+    """The folder relative to the current one, which is shorter and tells nothing about this machine.
+
+    Returns:
+        None for a folder that does not lie below the current one.
+    """
+    whole, here = Path(folder).absolute(), Path.cwd()
+    return whole.relative_to(here) if whole.is_relative_to(here) else None
