@@ -376,7 +376,13 @@ class ImageTrainer(Trainer):
         """
         self._keeps_probabilities = probabilities
         try:
-            return super().predict(dataset, metric_key_prefix=metric_key_prefix)
+            output = super().predict(dataset, metric_key_prefix=metric_key_prefix)
+        if not self._keeps_logits:
+            return output
+        logits, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
+        figures = kept_of_rows(torch.from_numpy(logits), torch.from_numpy(np.asarray(output.label_ids)))
+        kept: Any = (*(figure.numpy() for figure in figures), rows)
+        return PredictionOutput(kept, output.label_ids, output.metrics)
         finally:
             self._keeps_probabilities = False
 

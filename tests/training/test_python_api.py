@@ -80,6 +80,7 @@ def test_own_metrics_come_next_to_ours_and_can_select_the_best_checkpoint(recipe
     scores = trainer.evaluate()
     assert scores["eval_mine"] == scores["eval_accuracy"]
     assert trainer.state.best_metric == scores["eval_mine"]
+    assert report_on(trainer).test.accuracy == trainer.predict(trainer.test_dataset).metrics["test_mine"]
 
 
 def test_own_metrics_can_take_the_place_of_ours(recipe):
