@@ -377,14 +377,16 @@ class ImageTrainer(Trainer):
         self._keeps_probabilities = probabilities
         try:
             output = super().predict(dataset, metric_key_prefix=metric_key_prefix)
-        if not self._keeps_logits:
-            return output
-        logits, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
-        figures = kept_of_rows(torch.from_numpy(logits), torch.from_numpy(np.asarray(output.label_ids)))
-        kept: Any = (*(figure.numpy() for figure in figures), rows)
-        return PredictionOutput(kept, output.label_ids, output.metrics)
         finally:
             self._keeps_probabilities = False
+        *first, rows = output.predictions
+        if len(first) > 1:
+            return output
+        logits = torch.from_numpy(first[0])  # which the metrics of the caller needed
+        figures = kept_of_rows(logits, torch.from_numpy(np.asarray(output.label_ids)))
+        whole = (logits.softmax(-1),) if probabilities else ()
+        kept: Any = (*(figure.numpy() for figure in (*figures, *whole)), rows)
+        return PredictionOutput(kept, output.label_ids, output.metrics)
 
     def scored_batches(self, rows: Any) -> ScoredBatches:
         """The dataset that an evaluation of these rows reads."""
