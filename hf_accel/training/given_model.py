@@ -17,7 +17,7 @@ from hf_accel.models.load import LoadedModel
 from hf_accel.tasks import TASKS
 
 if TYPE_CHECKING:
-    from hf_accel.inputs.prepared import OwnTransforms
+    from hf_accel.tasks.image_classification import OwnTransforms
 
 
 @dataclass
