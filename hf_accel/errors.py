@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import traceback
 from typing import Any
 
 _RESUMES = "What was saved before stays, and an unfinished run is resumed by the same command."
@@ -43,7 +44,7 @@ def machine_failure(error: BaseException) -> str | None:
     """
     text = " ".join(str(error).split())
     kind = type(error).__name__
-    if "DataLoader worker (pid" in text:
+    if "DataLoader worker (pid" in text or _is_of_loader(error):
         return _worker_failure(text)
     if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)) or _has(
         text, _DISK_FULL
@@ -64,6 +65,14 @@ def machine_failure(error: BaseException) -> str | None:
             "CUDA_LAUNCH_BLOCKING=1 shows the operation."
         )
     return None
+
+
+def _is_of_loader(error: BaseException) -> bool:
+    """Whether the connection to a process of a DataLoader broke before anybody knew that the process is gone."""
+    if not isinstance(error, ConnectionError | EOFError):
+        return False
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(file.endswith("torch/utils/data/dataloader.py") for file in files)
 
 
 def _worker_failure(text: str) -> str:

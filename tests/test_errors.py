@@ -55,6 +55,15 @@ def test_a_data_loading_process_that_is_gone_is_one_message(number, capsys):
     assert "Traceback" not in error
 
 
+def test_a_connection_that_breaks_in_a_loader_is_a_process_that_is_gone(monkeypatch):
+    def broken(*_, **__):
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._get_data", broken)
+    assert "a data-loading process is gone" in machine_failure(error_of(lambda: read_all(lambda: None)))
+    assert "data-loading" not in machine_failure(error_of(broken))
+
+
 def test_a_message_from_a_data_loading_process_is_the_message_alone(capsys):
     assert "Traceback" in str(error_of(lambda: read_all(refuse)))
     assert own_words(error_of(lambda: read_all(refuse))) == "b.jpg: cannot be read. Fix it."

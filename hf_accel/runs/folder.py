@@ -365,6 +365,8 @@ def writable_place(folder: Path) -> Path:
         UserError: it cannot be made there; nothing was tried.
     """
     where, whole = f"--output_dir {folder}", folder.absolute()
+    if "\0" in str(folder):
+        raise UserError(f"{where}: holds a null character, which no path may. Choose another --output_dir.")
     if any(len(os.fsencode(part)) > LONGEST_NAME_BYTES for part in whole.parts) or (
         len(os.fsencode(whole)) > LONGEST_PATH_BYTES - LONGEST_BELOW_BYTES
     ):

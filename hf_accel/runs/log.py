@@ -50,7 +50,10 @@ class _LogFile(logging.FileHandler):
     """A file that may lose lines: a full disk ends a run where a checkpoint fails, with one message, and not here."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
-        if not isinstance(sys.exc_info()[1], OSError):
+        error = sys.exc_info()[1]
+        if "DataLoader worker" in str(error):  # torch raises it wherever Python happens to be when a process is gone
+            self.emit(record)
+        elif not isinstance(error, OSError):
             super().handleError(record)
 
 

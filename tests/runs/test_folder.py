@@ -2,6 +2,7 @@
 
 import ast
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 import hf_accel
 from hf_accel.config.recipe import load_recipe
 from hf_accel.errors import UserError
-from hf_accel.runs.folder import LEFT, MARK, RunFolder, model_place
+from hf_accel.runs.folder import LEFT, MARK, RunFolder, model_place, writable_place
 from hf_accel.runs.lock import sole_use
+from hf_accel.runs.log import note_in_log, start_log
 
 REPORT = {"schema": 1, "recipe": "digits", "train": {}, "environment": {}}  # what any report has
 
@@ -283,3 +285,23 @@ def test_a_recipe_is_read_at_the_door_and_handed_on():
     }
     doors = {name for name in readers if "/" not in name}
     assert readers - doors == {"report/finished_run.py", "runs/folder.py"}
+
+
+def test_a_path_with_a_null_character_is_refused():
+    with pytest.raises(UserError, match="holds a null character"):
+        writable_place(Path("run\0x"))
+
+
+def test_an_error_that_torch_raises_while_the_log_is_written_costs_no_line(tmp_path, monkeypatch):
+    start_log(tmp_path / "log.txt")
+    original, raised = logging.StreamHandler.flush, []
+
+    def flush(self):
+        original(self)
+        if not raised:
+            raised.append(self)
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr(logging.StreamHandler, "flush", flush)
+    note_in_log(ConnectionResetError("reset"))
+    assert "reset" in (tmp_path / "log.txt").read_text()
