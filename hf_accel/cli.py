@@ -36,7 +36,9 @@ usage: hf-accel VERB ...
 {verbs}
 
 hf-accel help VERB explains a verb; hf-accel version prints the version. Your own images: hf-accel train ./photos
-Every verb takes --quiet (results, warnings and errors only) and --json (the result as one JSON document)."""
+Every verb takes --quiet (results, warnings and errors only) and --json (the result as one JSON document).
+Completion of verbs, flags and recipes in bash and zsh: eval "$(register-python-argcomplete hf-accel)"
+"""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -45,13 +47,19 @@ class CommandParser(argparse.ArgumentParser):
     Where a command has `--format`, --json stands for `--format json`. A mistake is a `UserError`, without the usage.
     """
 
+    answer: Callable[[argparse.ArgumentParser], NoReturn] | None = (
+        None  # ends a command that a shell asks for completions
+    )
+
     def __init__(self, **options: Any) -> None:
-        options = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter} | options
-        super().__init__(**options)
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
         self.add_argument("--quiet", action="store_true", help="print the result, warnings and errors only")
         self.add_argument("--json", action="store_true", help="print the result as one JSON document")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if CommandParser.answer is not None:
+            CommandParser.answer(self)
         words = list(sys.argv[1:] if args is None else args)
         known, rest = super().parse_known_args(words, namespace)
         for name in ("quiet", "json"):  # a verb of a command would overwrite what stands before it
@@ -151,14 +159,14 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
         terminal.close_bars()
         if is_main_process():
             what = str(interrupt) if isinstance(interrupt, Interrupted) else ""
-            print("interrupted" + (f": {what}" if what else ""), file=sys.stderr)
+            print(terminal.wrap("interrupted" + (f": {what}" if what else ""), sys.stderr), file=sys.stderr)
         return 130
 
 
 def say_error(message: str) -> None:
     terminal.close_bars()
     rank = "" if is_main_process() else f" (process {os.environ['RANK']})"
-    print(terminal.paint(f"error{rank}:", "red", sys.stderr), message, file=sys.stderr)
+    print(terminal.marked(f"error{rank}:", "red", message, sys.stderr), file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -210,6 +218,8 @@ def quick_imports() -> Iterator[None]:
 def main(argv: list[str] | None = None) -> int:
     """`hf-accel VERB ...`."""
     argv = sys.argv[1:] if argv is None else argv
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks which words may come next
+        import_module("hf_accel.completion").complete()
     if not argv or argv[0] in ("-h", "--help", "help"):
         return help_about(argv[1] if len(argv) > 1 else None, code=0 if argv else 2)
     if argv[0] in ("--version", "version"):
@@ -228,7 +238,7 @@ def help_about(verb: str | None, code: int = 0) -> int:
         return unknown_verb(verb)
     width = max(map(len, COMMANDS))
     lines = "\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items())
-    print(HELP.format(verbs=lines), file=sys.stderr if code else sys.stdout)
+    print(HELP.format(verbs=lines).rstrip(), file=sys.stderr if code else sys.stdout)
     return code
 
 

@@ -6,9 +6,11 @@ A bar or a colour is for people: where stdout or stderr is a file or a pipe ther
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ STYLES = {"bold": "1", "red": "1;31", "yellow": "33", "dim": "2"}  # SGR codes
 # In a terminal that cannot move its cursor back, each state of a bar would be a line.
 WITHOUT_CURSOR = ("dumb", "emacs")
 _NARROW_BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
+_SPACE = "\ue000"  # of a private area, in place of a space where no line may be broken
 _quiet = False
 
 
@@ -71,10 +74,14 @@ def paint(text: str, style: str, stream: TextIO) -> str:
 
 
 def wrap(text: str, stream: TextIO, indent: str = "") -> str:
-    """The text broken between words to fit the stream's terminal; indented lines stay, as tables and commands must."""
+    """The text broken between words to fit the stream's terminal.
+
+    Commands stay in one piece, so that they can be copied: indented lines, and words between backticks.
+    """
     if not is_terminal(stream):
         return text
     width = columns(stream)
+    text = re.sub(r"`[^`\n]+`", lambda command: command[0].replace(" ", _SPACE), text)
     lines: list[str] = []
     for line in text.splitlines():
         if len(line) <= width or line.startswith(" "):
@@ -83,7 +90,12 @@ def wrap(text: str, stream: TextIO, indent: str = "") -> str:
             lines += textwrap.wrap(
                 line, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
             )
-    return "\n".join(lines)
+    return "\n".join(lines).replace(_SPACE, " ")
+
+
+def marked(mark: str, style: str, text: str, stream: TextIO, indent: str = "") -> str:
+    """A message that begins with a mark in a colour, such as "error:", wrapped to the stream's terminal."""
+    return paint(mark, style, stream) + wrap(f"{mark} {text}", stream, indent)[len(mark) :]
 
 
 def say(text: str) -> None:
@@ -94,7 +106,7 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """A warning on stderr, which --quiet leaves."""
-    print(paint("warning:", "yellow", sys.stderr), wrap(text.removeprefix("warning: "), sys.stderr), file=sys.stderr)
+    print(marked("warning:", "yellow", text.removeprefix("warning: "), sys.stderr), file=sys.stderr)
 
 
 def shows_bars() -> bool:
@@ -128,6 +140,18 @@ def bar(total: int | None, title: str, unit: str, *, delay: float = 0.5, **optio
     )
 
 
+@contextmanager
+def above_bars() -> Iterator[None]:
+    """Print lines within, which then stand above the bars that are on the screen."""
+    if "tqdm.std" not in sys.modules:
+        yield
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        yield
+
+
 def close_bars() -> None:
     """End the bars that are on the screen, so that what is printed next begins a line."""
     if "tqdm.std" in sys.modules:
@@ -138,7 +162,7 @@ def close_bars() -> None:
 
 
 def accept_any_text(streams: Iterable[TextIO | Any]) -> None:
-    """Let streams whose encoding is not UTF-8 take every character, as an escape where they have none for it."""
+    """Let streams take every character, as an escape where their encoding has none for it; bytes of file names, too."""
     for stream in streams:
-        if hasattr(stream, "reconfigure") and (stream.encoding or "").lower().replace("-", "") != "utf8":
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import logging
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, quick_imports, run_and_exit
+from hf_accel import terminal
+from hf_accel.cli import (
+    command_parser,
+    interrupt_says,
+    is_main_process,
+    parse_with_overrides,
+    print_result,
+    quick_imports,
+    run_and_exit,
+)
 from hf_accel.config.flags import overrides_from_flags
-from hf_accel.config.recipe import Recipe, load_recipe
+from hf_accel.config.recipe import Recipe, load_recipe, shipped_recipes
+from hf_accel.errors import UserError
+from hf_accel.formatting import format_count
+from hf_accel.report.next_commands import next_commands, place_below
+from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder
-from hf_accel.runs.log import start_console
+from hf_accel.runs.log import note_in_log, start_console
 from hf_accel.runs.process import warn_of_missing_processes
 from hf_accel.runs.recorded_data import facts_of
 
@@ -23,9 +38,9 @@ logger = logging.getLogger("hf_accel.train")  # under `python -m`, __name__ is _
 DESCRIPTION = """\
 Fine-tune an image classifier by a recipe.
 
+  hf-accel train ./photos                             your own images, by the recipe `finetune`
   hf-accel train --recipe vit_cifar10
   hf-accel train --recipe digits --variant baseline --learning_rate 1e-3 --num_train_epochs 3
-  hf-accel train --data.name ./photos                 your own images, by the recipe `finetune`
   accelerate launch -m hf_accel.train --recipe vit_cifar10
 
 Every argument of TrainingArguments is a flag under its own name, the other settings of a recipe are dotted:
@@ -34,19 +49,67 @@ The same command resumes a run that was interrupted; --resume_from_checkpoint tr
 trains a finished one longer, and --resume_from_checkpoint PATH continues that checkpoint in another --output_dir."""
 
 
+NOTHING_TO_TRAIN_ON = """\
+hf-accel train: nothing to train on, expected images or a recipe:
+  hf-accel train ./photos             your own images: a folder with one sub-folder per class
+  hf-accel train uoft-cs/cifar10      a data set on the Hub
+  hf-accel train --recipe digits      a recipe; `hf-accel recipe list` shows all of them
+hf-accel train --help explains the rest."""
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = command_parser("train", DESCRIPTION)
-    parser.add_argument("--recipe", help="shipped recipe or YAML file; default: finetune with --data.name, else digits")
+    parser.add_argument("data", nargs="?", metavar="DATA", help="images: a folder or an id on the Hub; as --data.name")
+    parser.add_argument("--recipe", help="shipped recipe or YAML file; default: finetune, for any images")
     parser.add_argument("--variant", help="one of the recipe's variants, for example baseline")
     parser.add_argument("--overwrite", action="store_true", help="delete what an earlier run left in the output folder")
     args, flags = parse_with_overrides(parser, argv)
-    name = args.recipe or ("finetune" if "data.name" in flags else "digits")
-    recipe = load_recipe(name, args.variant, overrides_from_flags(flags))
+    if args.data is not None:
+        flags["data.name"] = named_data(args.data, flags)
+    if args.recipe is None and "data.name" not in flags:
+        raise UserError(NOTHING_TO_TRAIN_ON + swallowed_data(flags))
+    recipe = load_recipe(args.recipe or "finetune", args.variant, overrides_from_flags(flags))
     if args.recipe is None and is_main_process():
-        print(f"no --recipe given: using {name}", file=sys.stderr)
+        terminal.say("no --recipe given: using finetune")
     warn_of_missing_processes()
-    train(recipe, overwrite=args.overwrite)
+    with interrupt_says("nothing was written yet. The same command starts from scratch."):
+        folder = train(recipe, overwrite=args.overwrite)
+    if is_main_process():
+        report = RunReport.load(folder)
+        text = f"{report.table(folder, terminal.columns(sys.stdout))}\n\n{what_next(folder, recipe.data.name)}"
+        print_result(args, {"folder": str(folder), **report.to_dict()}, text, last_line=str(folder))
     return 0
+
+
+def named_data(name: str, flags: dict[str, str]) -> str:
+    """The data set that the command line names without a flag.
+
+    Raises:
+        UserError: a flag names one, too, or it is a recipe.
+    """
+    if "data.name" in flags:
+        raise UserError(f"hf-accel train {name}: --data.name {flags['data.name']} names the data, too. Leave one out.")
+    is_recipe = name in shipped_recipes() and not os.path.isdir(name)
+    if is_recipe or name.endswith((".yaml", ".yml")):
+        raise UserError(f"hf-accel train {name}: is a recipe, expected images. Use hf-accel train --recipe {name}")
+    return name
+
+
+def swallowed_data(flags: dict[str, str]) -> str:
+    """A sentence on a folder that was read as the value of a flag, as in `--bf16 ./photos`."""
+    found = [(flag, value) for flag, value in flags.items() if os.path.isdir(value) and not flag.endswith("_dir")]
+    return "".join(f"\n{value} was read as the value of --{flag}: name the images first." for flag, value in found)
+
+
+def what_next(folder: Path, data: str) -> str:
+    """The commands for a finished run that most people want first, ready to be copied."""
+    from hf_accel.data.listing import first_image
+
+    image = first_image(Path(data).expanduser())
+    found = next_commands(place_below(folder) or folder, "photo.jpg" if image is None else place_below(image) or image)[
+        :3
+    ]
+    return "\n".join(["next:", *(f"  {following.command}" for following in found)])
 
 
 def train(recipe: Recipe, overwrite: bool = False) -> Path:
@@ -76,22 +139,43 @@ def train(recipe: Recipe, overwrite: bool = False) -> Path:
     if run.checkpoint is not None and run.begins_elsewhere:
         require_same_model(run.checkpoint, trainer.model)
         trainer.notes += continued_data_notes(run.checkpoint, splits)
-    with run.open(recipe, data):  # from here on nothing in the recipe can be refused
+    # from here on nothing in the recipe can be refused
+    with run.open(recipe, data), interrupt_says(lambda: how_to_continue(run, overwrite)):
         trainer.accelerator.wait_for_everyone()
-        tell_what_was_chosen(trainer)
+        tell_what_was_chosen(trainer, recipe, run)
         hub.warn_early(recipe)
         train_from(run.checkpoint, trainer)
         finished = finish(run, recipe, trainer)
         if trainer.is_world_process_zero():
-            print(finished.report.table(run.path))
             hub.push_if_asked(finished)
     return run.path
 
 
-def tell_what_was_chosen(trainer: ImageTrainer) -> None:
-    logger.info(trainer.splits.describe())
+def how_to_continue(run: RunFolder, overwrite: bool) -> str:
+    """What an interrupted run says."""
+    again = "The same command without --overwrite" if overwrite else "The same command"
+    if run.is_finished:
+        return f"the model and its scores are saved. `hf-accel page {shlex.quote(str(run.path))}` writes the rest."
+    last = run.last_checkpoint()
+    if last is None:
+        return f"no checkpoint was saved yet. {again} starts from scratch."
+    return f"{last} is saved. {again} resumes from it."
+
+
+def tell_what_was_chosen(trainer: ImageTrainer, recipe: Recipe, run: RunFolder) -> None:
+    """Say on the screen what is trained on what, and write every setting that was chosen to the log."""
+    args, loaded = trainer.args, trainer.loaded
+    logger.info("%s\n", trainer.splits.describe(min(80, terminal.columns(sys.stderr))))
+    start = "pretrained" if recipe.model.pretrained else "from random weights"
+    size = f"{loaded.image_size} x {loaded.image_size} pixels"
+    logger.info("model: %s, %s, %s parameters, %s", recipe.model.name, start, format_count(loaded.parameters), size)
+    length = f"{args.max_steps:,} steps" if args.max_steps > 0 else f"{args.num_train_epochs:g} epochs"
+    precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
+    batch = trainer.get_total_train_batch_size(args)
+    settings = f"{length}, batches of {batch:,} images, learning rate {args.learning_rate:g}, {precision} on {args.device.type}"
+    logger.info("training: %s; all settings: %s", settings, run.log)
     for note in trainer.notes:
-        logger.info(note)
+        note_in_log(note, logging.INFO)
 
 
 def train_from(checkpoint: Path | None, trainer: ImageTrainer) -> None:

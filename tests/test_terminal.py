@@ -60,6 +60,10 @@ def test_text_wraps_to_the_terminal_and_what_is_to_be_copied_does_not(screen, mo
     assert max(len(first), len(second)) <= 40
     assert command == text.splitlines()[1]
     assert terminal.wrap(text, io.StringIO()) == text
+    quoted = "the page was not written: `hf-accel page outputs/my/run` makes it later"
+    assert "`hf-accel page outputs/my/run`" in terminal.wrap(quoted, screen)
+    marked = terminal.marked("error:", "red", quoted, screen)
+    assert max(len(line.replace("\x1b[1;31m", "").replace("\x1b[0m", "")) for line in marked.splitlines()) <= 40
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 120])

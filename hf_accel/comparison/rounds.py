@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 from hf_accel import terminal
@@ -56,7 +55,7 @@ def rounds_for_noise(plan: Any, runs: dict[str, list[Any]]) -> int:
 
 def _tell(bar: tqdm, where: str, error: str | None) -> None:
     """A failure, above the bar; where there is no bar, a line for each run."""
-    with bar.external_write_mode(file=sys.stderr):
+    with terminal.above_bars():
         if error:
             terminal.warn(f"{where} failed: {error}")
         elif bar.disable:

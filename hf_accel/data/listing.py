@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hf_accel import terminal
 from hf_accel.data.images import HEIC_EXTRA, IMAGE_SUFFIXES
 from hf_accel.data.urls import is_url
 from hf_accel.errors import UserError, did_you_mean
@@ -177,6 +178,16 @@ def require_utf8(where: str, names: Iterable[str]) -> None:
             ) from error
 
 
+def first_image(folder: Path) -> Path | None:
+    """An image file below a folder, found without listing all of them; None where there is none."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        for name in sorted(names):
+            if is_image_file(name) and not is_hidden(name):
+                return Path(place, name)
+    return None
+
+
 def load_images(paths: Iterable[str]) -> list[Path | str]:
     """The images that files, folders (searched to their depth), globs and URLs stand for, each once, in order.
 
@@ -308,14 +319,16 @@ def files_fingerprint(names: list[str], paths: list[str], salt: Iterable[str] = 
             raise UserError(f"{path}: is not a regular file. Expected an image file: remove it from the data.")
     by_content = sum(status.st_size for status in stats if status) <= HASHED_BYTES
     numbers = []
-    for name, path, status in zip(names, paths, stats, strict=True):
-        digest.update(f"{name}\0{status.st_size if status else 'missing'}\0".encode())
-        if by_content:
-            content = _content_digest(path)
-            digest.update(content)
-            numbers.append(content_number(content) if status and status.st_size and len(content) == 32 else 0)
-        elif status:
-            digest.update(f"{status.st_mtime_ns}\n".encode())
+    with terminal.bar(len(names), "reading files", "file") as bar:
+        for name, path, status in zip(names, paths, stats, strict=True):
+            digest.update(f"{name}\0{status.st_size if status else 'missing'}\0".encode())
+            if by_content:
+                content = _content_digest(path)
+                digest.update(content)
+                numbers.append(content_number(content) if status and status.st_size and len(content) == 32 else 0)
+            elif status:
+                digest.update(f"{status.st_mtime_ns}\n".encode())
+            bar.update()
     for text in salt:
         digest.update(f"{text}\0".encode())
     return digest.hexdigest(), np.array(numbers, dtype=np.uint64) if by_content else None

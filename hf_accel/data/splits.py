@@ -20,6 +20,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 
+from hf_accel import terminal
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.columns import LabelMap, find_columns, is_unlabelled, label_text, read_column
 from hf_accel.data.duplicates import duplicate_notes
@@ -68,7 +69,7 @@ class Splits:
     skipped: list[str] = field(default_factory=list)  # unreadable images left out, each with the reason
     notes: list[str] = field(default_factory=list)  # where the splits come from, what was not read
 
-    def describe(self) -> str:
+    def describe(self, width: int = 80) -> str:
         """Classes, counts and notes, in one screen: of many classes the largest and the smallest are shown."""
         roles = {"train": self.train, "validation": self.validation, "test": self.test}
         parts = {role: part for role, part in roles.items() if part is not None}
@@ -89,7 +90,7 @@ class Splits:
         lines = [f"{self.name}: {len(self.label_names):,} classes, {totals} images", "", *table]
         lines += [""] if self.notes else []
         for note in self.notes:
-            lines += textwrap.wrap(note, 80, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
+            lines += textwrap.wrap(note, width, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
         if self.skipped:
             lines += ["", f"  {len(self.skipped):,} unreadable images are left out:"]
             lines += [f"    {text}" for text in self.skipped[:5]]
@@ -406,9 +407,12 @@ def _readable(part: ImageSplit, skipped: list[str], refuse_gone: bool) -> ImageS
 
     logger.info("Reading %d images of %s once, to leave out the unreadable ones", len(part), part.source)
     problems: list[str | None] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(part), 1024):  # in portions: a future costs 1 KB, and there may be a million rows
-            problems += pool.map(problem, range(start, min(start + 1024, len(part))))
+    bar = terminal.bar(len(part), "checking images", "image")
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(part), 256):  # in portions: a future costs 1 KB, and there may be a million rows
+            rows = range(start, min(start + 256, len(part)))
+            problems += pool.map(problem, rows)
+            bar.update(len(rows))
     skipped += [text for text in problems if text is not None]
     readable = np.array([row for row, text in enumerate(problems) if text is None], dtype=np.int64)
     if not len(readable):

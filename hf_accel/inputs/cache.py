@@ -28,6 +28,7 @@ from hf_accel.inputs.stored import StoredImages, stored_for_model, stored_for_tr
 logger = logging.getLogger(__name__)
 
 DEFAULT_CACHE_SCALE = 0.875  # image size / short side of cached photographs: the share that most models' crops keep
+WORTH_SAYING_BYTES = 1 << 30  # a cache in memory that is smaller is not announced
 
 
 class PixelStore:
@@ -200,7 +201,8 @@ def _read_into_memory(stored: StoredImages) -> CachedPixels:
     shapes = stored.shapes()
     sizes = shapes.prod(1) * 3
     nbytes, available = int(sizes.sum()), psutil.virtual_memory().available
-    logger.info("%s: decoded images take %s of memory", stored.split.source, format_bytes(nbytes))
+    level = logging.INFO if nbytes >= WORTH_SAYING_BYTES else logging.DEBUG
+    logger.log(level, "%s: decoded images take %s of memory", stored.split.source, format_bytes(nbytes))
     if nbytes > 0.9 * available:
         raise UserError(
             f"data.cache: memory needs {format_bytes(nbytes)} for {stored.split.source}, and {format_bytes(available)} are "

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import PIL.Image
-from tqdm import tqdm
 
+from hf_accel import terminal
 from hf_accel.data.splits import ImageSplit
 from hf_accel.errors import UserError
 from hf_accel.inputs.preprocessing import Preprocessing, resize_image
@@ -67,8 +67,12 @@ class StoredImages:
             return np.tile(np.array([self.preprocessing.height, self.preprocessing.width], np.int64), (len(self), 1))
         if self.original_shape is not None:
             return np.tile(np.array(self._stored_shape(*self.original_shape), np.int64), (len(self), 1))
-        sizes = self.original_shapes()
-        return np.array([self._stored_shape(h, w) for h, w in sizes], dtype=np.int64).reshape(-1, 2)
+        sizes = []
+        with terminal.bar(len(self), "reading sizes", "image") as bar:
+            for height, width in self.original_shapes():
+                sizes.append(self._stored_shape(height, width))
+                bar.update()
+        return np.array(sizes, dtype=np.int64).reshape(-1, 2)
 
     def original_shapes(self) -> Iterator[tuple[int, int]]:
         """Height and width of each image as decoded, lazily."""
@@ -94,11 +98,8 @@ class StoredImages:
 
         height, width = next(self.original_shapes())
         threads = os.cpu_count() if height * width >= _THREADED_PIXELS else 1
-        rank = int(os.environ.get("RANK", "0"))
         starts = range(0, len(self), _CHUNK)
-        # disable=None hides the bar where stderr is not a terminal
-        bar = tqdm(total=len(self), desc=title, unit="image", disable=True if rank else None)
-        with bar, ThreadPoolExecutor(threads) as pool:
+        with terminal.bar(len(self), title, "image") as bar, ThreadPoolExecutor(threads) as pool:
             for count in pool.map(fill_chunk, starts):
                 bar.update(count)
 

@@ -225,7 +225,9 @@ def _with_weights(
         )
     count = len(model.state_dict())
     if len(fresh) > max(8, count // 4):
-        notes.append(f"warning: {len(fresh)} of {count} tensors are not in the file: is it the right architecture?")
+        doubt = f"{len(fresh)} of {count} tensors are not in the file: is it the right architecture?"
+        logger.warning(doubt)
+        notes.append(f"warning: {doubt}")
     return model, notes
 
 

@@ -13,24 +13,29 @@ class NextCommand:
     command: str  # ready to be copied into a shell
 
 
-def next_commands(folder: str | Path) -> list[NextCommand]:
+def next_commands(folder: str | Path, image: str | Path = "photo.jpg") -> list[NextCommand]:
     """The commands for a finished run, those that most people want first.
 
     Args:
         folder: the folder of the run, as the reader's shell would find it.
+        image: a file to classify; the default stands for the reader's own.
 
     >>> print(next_commands("outputs/my photos")[0].command)
     hf-accel predict 'outputs/my photos' photo.jpg
     """
-    place = shlex.quote(str(folder))
-    if place.startswith("-"):  # a command would take it for a flag
-        place = f"./{place}"
+    place, file = _word(folder), _word(image)
     return [
-        NextCommand("classify images: files, folders or globs", f"hf-accel predict {place} photo.jpg"),
+        NextCommand("classify images: files, folders or globs", f"hf-accel predict {place} {file}"),
         NextCommand("try the model in a browser", f"hf-accel demo {place}"),
         NextCommand("upload model, card and report to the Hub", f"hf-accel push {place}"),
         NextCommand("score the model on other images", f"hf-accel evaluate {place} --data.name ./other_photos"),
     ]
+
+
+def _word(path: str | Path) -> str:
+    """A path as a word of a shell command, which no command takes for a flag."""
+    word = shlex.quote(str(path))
+    return f"./{word}" if word.startswith("-") else word
 
 
 def place_below(folder: str | Path) -> Path | None:

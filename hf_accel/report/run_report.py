@@ -17,7 +17,7 @@ from typing import Any, Self
 from hf_accel.errors import UserError
 from hf_accel.files import write_whole
 from hf_accel.report.history import history_csv
-from hf_accel.report.table import render_table
+from hf_accel.report.table import WIDTH, render_table
 from hf_accel.runs.folder import RunFolder
 
 SCHEMA = 1
@@ -222,15 +222,14 @@ class RunReport:
                 values[name] = _from_values(section, values[name], f"{path}: {name}")
         return _from_values(cls, values, str(path))
 
-    def table(self, folder: str | Path | None = None) -> str:
+    def table(self, folder: str | Path | None = None, width: int = WIDTH) -> str:
         """The main figures of the run, with the machine they were measured on and what they leave out.
 
         Args:
             folder: the folder of the run; when given, its files are listed below the table.
-        Returns:
-            Plain text of at most 100 columns; only a path may be longer, so that it can be copied.
+            width: columns of the text around the figures; only a path may be longer, so that it can be copied.
         """
-        return render_table(self, None if folder is None else Path(folder))
+        return render_table(self, None if folder is None else Path(folder), width)
 
 
 def _from_values(cls: type, values: Any, where: str) -> Any:

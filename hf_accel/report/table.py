@@ -28,11 +28,12 @@ WIDTH = 100
 COLUMNS = (11, 12)  # label and figure, as wide in both tables, so that reports can be read below each other
 
 
-def render_table(report: "RunReport", folder: Path | None = None) -> str:
-    """Render a report as plain text of at most `WIDTH` columns; only a path may be longer, so that it can be copied.
+def render_table(report: "RunReport", folder: Path | None = None, width: int = WIDTH) -> str:
+    """Render a report as plain text; only a path may be longer than the width, so that it can be copied.
 
     Args:
         folder: the folder of the run; when given, those of its files that exist are listed below the table.
+        width: columns of the text around the figures.
     """
     train = report.train
     scores = [
@@ -57,16 +58,16 @@ def render_table(report: "RunReport", folder: Path | None = None) -> str:
         f"{format_count(len(report.data.labels) or None)} classes"
     )
     lines = [
-        *_wrapped(title),
+        *_wrapped(title, width),
         "",
         format_table(("", "validation", "test"), scores, min_widths=(*COLUMNS, COLUMNS[-1]), indent=2),
         "",
         format_table((), speed, align="lrl", min_widths=(*COLUMNS, 0), indent=2),
         "",
-        *_wrapped(_measured_on(report.environment)),
-        *_wrapped(_counts(report)),
-        *_wrapped(_left_out(train.compile_seconds)),
-        *(line for note in report.score_notes for line in _wrapped(note)),
+        *_wrapped(_measured_on(report.environment), width),
+        *_wrapped(_counts(report), width),
+        *_wrapped(_left_out(train.compile_seconds), width),
+        *(line for note in report.score_notes for line in _wrapped(note, width)),
     ]
     if folder is not None:
         lines += ["", *_files(folder)]
@@ -102,8 +103,8 @@ def _left_out(compile_seconds: float | None) -> str:
     return f"Train time, images/s and step leave out evaluation, saving, {compilation} and warm-up steps."
 
 
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(printable(" ".join(text.split())), WIDTH, break_on_hyphens=False)
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(printable(" ".join(text.split())), width, break_on_hyphens=False)
 
 
 def _files(folder: Path) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
+
+from hf_accel import terminal
 
 
 def start_console(is_main: bool) -> None:
@@ -16,9 +17,24 @@ def start_console(is_main: bool) -> None:
         root.removeHandler(handler)
         handler.close()
     root.propagate = False
-    console = logging.StreamHandler(sys.stderr)
-    console.setFormatter(logging.Formatter("%(message)s"))
+    console = _Console(sys.stderr)
+    if terminal.is_quiet():
+        console.setLevel(logging.WARNING)
     root.addHandler(console)
+
+
+class _Console(logging.StreamHandler):
+    """Messages as a person reads them: above a bar, wrapped to the terminal, warnings marked."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.levelno < logging.WARNING or "warning: " in text:
+            return terminal.wrap(text, self.stream, indent="  ")
+        return terminal.marked("warning:", "yellow", text, self.stream, indent="  ")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with terminal.above_bars():
+            super().emit(record)
 
 
 def start_log(path: Path) -> None:
@@ -28,10 +44,10 @@ def start_log(path: Path) -> None:
     logging.getLogger("hf_accel").addHandler(file)
 
 
-def note_in_log(message: str) -> None:
-    """Write an error to the run's file alone: the terminal gets it from the command that ends with it."""
+def note_in_log(message: str, level: int = logging.ERROR) -> None:
+    """Write a message to the run's file alone, such as an error that the command prints when it ends with it."""
     logger = logging.getLogger("hf_accel")
-    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), None)
+    record = logger.makeRecord(logger.name, level, __file__, 0, message, (), None)
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
@@ -45,5 +61,5 @@ def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.utils.logging.set_verbosity_error()
-    if not os.isatty(2):
+    if not terminal.shows_bars():
         datasets.disable_progress_bars()

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from hf_accel import terminal
+
 TRAIN = (sys.executable, "-m", "hf_accel.train")
 # A comparison that is killed must not leave a run behind that slows down the next one: PR_SET_PDEATHSIG of prctl(2), which
 # the run keeps through exec. subprocess' preexec_fn would do it too, but is unsafe where there are threads.
@@ -31,7 +33,7 @@ def missing_processes(environment: Mapping[str, str]) -> str | None:
     if not launched or any(name in environment for name in RANK_IS_KNOWN):
         return None
     return (
-        "warning: this is the only process, although `accelerate launch` was asked for more: with --cpu it starts one. On "
+        "this is the only process, although `accelerate launch` was asked for more: with --cpu it starts one. On "
         "CPUs use `accelerate launch --multi_gpu --num_processes N` without --cpu, or torchrun --nproc_per_node N."
     )
 
@@ -40,7 +42,7 @@ def warn_of_missing_processes() -> None:
     """Print that warning to stderr, if there is one."""
     warning = missing_processes(os.environ)
     if warning is not None:
-        print(warning, file=sys.stderr)
+        terminal.warn(warning)
 
 
 def run_process(options: Sequence[str], output: Path, tick: Callable[[], None]) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.machine.precision import native_bf16
 from hf_accel.training.supported import refuse_unbuildable, refuse_unsupported
+
+logger = logging.getLogger(__name__)
 
 # Left out where a recipe only scores a trained model.
 ONLY_FOR_TRAINING = ("early_stopping_", "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_", "do_",
@@ -198,9 +201,9 @@ def choose_precision(where: str, asked: dict[str, Any], device: str) -> tuple[di
             return {"fp16": True, "bf16": False}, f"fp16 ({reason})"
         return {"fp16": False, "bf16": False}, f"fp32 ({reason})"
     if bf16 and not native:
-        return {"fp16": False, "bf16": True}, (
-            f"bf16, as asked; warning: {reason}, so training is slower than in fp32 (1.8-2.5 times on such CPUs)"
-        )
+        slower = f"{reason}, so training is slower than in fp32 (1.8-2.5 times on such CPUs)"
+        logger.warning("bf16: %s", slower)
+        return {"fp16": False, "bf16": True}, f"bf16, as asked; warning: {slower}"
     return {"fp16": False, "bf16": bool(bf16)}, "bf16, as asked" if bf16 else "fp32"
 
 

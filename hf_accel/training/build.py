@@ -29,7 +29,6 @@ from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.checks import require_batches_that_train, require_steps, require_usable_model
 from hf_accel.training.evaluation import EvaluationMetrics
 from hf_accel.training.given_model import GivenModel
-from hf_accel.training.progress import BarCallback
 from hf_accel.training.trainer import ImageTrainer, Methods
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ def wire_trainer(
         flops_of_row=inputs.flops_of_row,
         processing_class=loaded.processor,
         compute_metrics=metrics,
-        callbacks=[BarCallback(), *early_stopping(arguments)],
+        callbacks=early_stopping(arguments),
         recipe=recipe,
         splits=splits,
         loaded=loaded,

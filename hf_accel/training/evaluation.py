@@ -89,7 +89,7 @@ class EvaluationMetrics:
 
 
 class TrainAccuracyCallback(TrainerCallback):
-    """Counts the correct predictions on the training batches of an epoch: augmented, dropout on.
+    """Sums over the training batches of an epoch: correct predictions and loss, both augmented and with dropout on.
 
     Args:
         device: the training device, on which the counts stay.
@@ -97,19 +97,30 @@ class TrainAccuracyCallback(TrainerCallback):
 
     def __init__(self, device: torch.device) -> None:
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.loss = torch.zeros((), dtype=torch.float32, device=device)
         self.seen = 0
         self.epoch = 0  # the epoch that is counted, from 0
 
     @torch.no_grad()
-    def count(self, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch: logits (B, C), labels (B,) int64 or (B, C) probabilities, of which the largest is the class."""
+    def count(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            logits: (B, C).
+            labels: (B,) int64, or (B, C) probabilities, of which the largest is the class.
+            loss: (), the sum of the losses of its rows.
+        """
         hard = labels.argmax(-1) if labels.is_floating_point() else labels
         self.correct += (logits.argmax(-1) == hard).sum()
+        self.loss += loss.detach()
         self.seen += len(labels)
 
     def counts(self) -> Tensor:
-        """(2,) int64: correct predictions and rows of this process."""
-        return torch.stack([self.correct, torch.full_like(self.correct, self.seen)])
+        """(3,) float64 on a device that has it: correct predictions, loss and rows of this process."""
+        kind = torch.float32 if self.loss.device.type == "mps" else torch.float64
+        return torch.stack(
+            [self.correct.to(kind), self.loss.to(kind), torch.full_like(self.loss, self.seen, dtype=kind)]
+        )
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -117,11 +128,13 @@ class TrainAccuracyCallback(TrainerCallback):
         epoch = math.floor(state.epoch or 0)
         if epoch != self.epoch:  # a run that resumes within an epoch keeps the counts of its checkpoint
             self.correct.zero_()
+            self.loss.zero_()
             self.seen, self.epoch = 0, epoch
 
-    def state_dict(self) -> dict[str, int]:
-        return {"correct": int(self.correct), "seen": self.seen, "epoch": self.epoch}
+    def state_dict(self) -> dict[str, int | float]:
+        return {"correct": int(self.correct), "loss": float(self.loss), "seen": self.seen, "epoch": self.epoch}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.correct.fill_(state["correct"])
+        self.loss.fill_(state.get("loss", math.nan))  # checkpoints of earlier versions do not know it
         self.seen, self.epoch = state["seen"], state["epoch"]

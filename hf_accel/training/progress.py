@@ -1,37 +1,92 @@
-"""The display of a run: a bar with loss and images/s, and a line per evaluation.
+"""The display of a run: a bar with loss and images/s, the expected time, and a line per evaluation.
 
-Where stderr is not a terminal (CI, a log file) the bar is left out and the lines stay.
+Where stderr is not a terminal (CI, a log file) the bars are left out and the lines stay.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
-from typing import Any
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_accel import terminal
+from hf_accel.formatting import format_count, format_duration
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+    from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
+FIRST_STEPS = 3  # of the process: they compile, allocate and tune, and the expected time leaves them out
+MEASURED_SECONDS, MEASURED_STEPS = 3.0, 3  # at least, before the expected time is said
+SHORT_SECONDS = 20.0  # no time is said of a rest that is shorter
+
 
 class BarCallback(TrainerCallback):
-    """A progress bar over the optimizer steps of the main process."""
+    """Bars over the optimizer steps and over the batches of evaluations, on the main process.
 
-    def __init__(self) -> None:
+    Args:
+        epoch_loss: the mean loss of the epoch so far over all processes, all of which call it; None: not known.
+        clock: in seconds.
+    """
+
+    def __init__(self, epoch_loss: Callable[[], float | None], clock: Callable[[], float] = time.perf_counter) -> None:
+        self.epoch_loss = epoch_loss
+        self.clock = clock
         self.bar: tqdm | None = None
+        self.evaluation_bar: tqdm | None = None
         self.last: dict[str, float] = {}
+        self._is_training = False
+        self._measured_from: tuple[int, float] | None = None  # step and time
+        self._time_is_said = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._is_training = True
+        self._first_step = state.global_step
         if state.is_world_process_zero:
-            hidden = bool(args.disable_tqdm) or not sys.stderr.isatty()
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", disable=hidden)
+            self.bar = terminal.bar(
+                state.max_steps,
+                "train",
+                "step",
+                delay=0,
+                initial=state.global_step,
+                disable=bool(args.disable_tqdm),
+            )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.bar is not None:
-            self.bar.update(state.global_step - self.bar.n if not self.bar.disable else 0)
+        if self.bar is None:
+            return
+        self.bar.update(state.global_step - self.bar.n if not self.bar.disable else 0)
+        if not self._time_is_said:
+            self._say_expected_time(state)
+
+    def _say_expected_time(self, state: TrainerState) -> None:
+        """Say once, when enough steps are measured, how long the rest of a run takes that is not short."""
+        if self._measured_from is None:
+            if state.global_step - self._first_step >= FIRST_STEPS:
+                self._measured_from = state.global_step, self.clock()
+            return
+        first, start = self._measured_from
+        steps, seconds = state.global_step - first, self.clock() - start
+        if steps < MEASURED_STEPS or seconds < MEASURED_SECONDS:
+            return
+        self._time_is_said = True
+        left = state.max_steps - state.global_step
+        expected = left * seconds / steps
+        if expected >= SHORT_SECONDS:
+            logger.info(
+                "expected time: %s for the other %s steps, %s each; evaluations come on top",
+                format_duration(expected),
+                format_count(left),
+                format_duration(seconds / steps),
+            )
 
     def on_log(
         self,
@@ -41,31 +96,64 @@ class BarCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        if self.bar is None or logs is None:
+        if not self._is_training or logs is None:
             return
-        if "loss" in logs:
-            self.last = logs
-            rate = logs.get("images_per_second")
-            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}" + (f", {rate:,.0f} images/s" if rate else ""))
-        elif "eval_accuracy" in logs:
+        if "eval_loss" in logs:
+            self._close_evaluation()  # it has ended, and would stand below the line
             self._say(args, state, logs)
+        elif "loss" in logs and self.bar is not None:
+            self.last = logs
+            if self.bar.disable:
+                return
+            rate = logs.get("images_per_second")
+            is_wide = self.bar.ncols is None or self.bar.ncols >= terminal.FULL_BAR_COLUMNS
+            speed = f", {rate:,.0f} images/s" if rate and is_wide else ""
+            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}{speed}")
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.bar is not None and args.eval_strategy == "no":
+        if args.eval_strategy == "no":
             self._say(args, state, {})
 
     def _say(self, args: TrainingArguments, state: TrainerState, logs: dict[str, float]) -> None:
+        loss = self.epoch_loss()
+        if self.bar is None:
+            return
         parts = [f"epoch {state.epoch:.4g}/{state.num_train_epochs:g}", f"step {state.global_step}/{state.max_steps}"]
-        if self.last:
-            parts.append(f"loss {self.last['loss']:.4f}")
-        if logs:
-            parts += [f"validation accuracy {logs['eval_accuracy']:.4f}", f"F1 {logs['eval_f1_macro']:.4f}"]
+        if loss is not None and math.isfinite(loss):
+            parts.append(f"loss {loss:.4f}")
+        shown = {"eval_accuracy": "validation accuracy", "eval_f1_macro": "F1"}
+        if not shown.keys() & logs.keys():  # somebody has metrics of their own
+            shown = {"eval_loss": "validation loss"}
+        parts += [f"{label} {logs[name]:.4f}" for name, label in shown.items() if name in logs]
         if self.last.get("images_per_second"):
             parts.append(f"{self.last['images_per_second']:,.0f} images/s")
-        with tqdm.external_write_mode():
-            logger.info("  ".join(parts))
+        logger.info("  ".join(parts))
+
+    def on_prediction_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: DataLoader | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if eval_dataloader is None or not state.is_world_process_zero:
+            return
+        if self.evaluation_bar is None:
+            title = "validation" if self._is_training else "scoring"
+            hidden = bool(args.disable_tqdm)
+            self.evaluation_bar = terminal.bar(len(eval_dataloader), title, "batch", leave=False, disable=hidden)
+        self.evaluation_bar.update()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._close_evaluation()
+
+    def on_predict(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
+    ) -> None:
+        self._close_evaluation()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -73,6 +161,14 @@ class BarCallback(TrainerCallback):
         self.close()
 
     def close(self) -> None:
+        """Remove the bars: training has ended, one way or another."""
+        self._is_training = False
+        self._close_evaluation()
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+    def _close_evaluation(self) -> None:
+        if self.evaluation_bar is not None:
+            self.evaluation_bar.close()
+            self.evaluation_bar = None

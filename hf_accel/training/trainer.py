@@ -147,8 +147,10 @@ class ImageTrainer(Trainer):
         self._scored_dataset: ScoredBatches = test_dataset
         for stock in (ProgressCallback, PrinterCallback):  # our own bar is in progress.py
             self.remove_callback(stock)
+        self.bar = BarCallback(self.epoch_loss)
         own = [
             MeasureCallback(self.measurement, args.device),
+            self.bar,
             *callbacks,
             self.train_accuracy_counts,
             self.finite_steps,
@@ -221,7 +223,7 @@ class ImageTrainer(Trainer):
             self.args.label_smoothing_factor if training else 0.0,
         )
         if training:
-            self.train_accuracy_counts.count(logits, labels)
+            self.train_accuracy_counts.count(logits, labels, total)
             for method in self.methods:
                 if isinstance(method, AfterForward):
                     method.after_forward()
@@ -229,10 +231,17 @@ class ImageTrainer(Trainer):
 
     def train_accuracy(self) -> float | None:
         """Accuracy over the training batches of the last epoch, as trained on: augmented, dropout on."""
+        return self._of_epoch("accuracy")
+
+    def epoch_loss(self) -> float | None:
+        """Mean training loss over the rows of the epoch so far; call it on all ranks."""
+        return self._of_epoch("loss")
+
+    def _of_epoch(self, figure: str) -> float | None:
         if not self.train_accuracy_counts.seen:
             return None
-        correct, seen = self.accelerator.reduce(self.train_accuracy_counts.counts()).tolist()
-        return correct / seen
+        correct, loss, seen = self.accelerator.reduce(self.train_accuracy_counts.counts()).tolist()
+        return {"accuracy": correct, "loss": loss}[figure] / seen
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -273,9 +282,7 @@ class ImageTrainer(Trainer):
 
     def _fail(self, bad: BadStep) -> NoReturn:
         message = failed_at(bad, self.args, self.state.max_steps)
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, BarCallback):
-                callback.close()
+        self.bar.close()
         note_in_log(message)
         raise RunError(message)
 

@@ -245,6 +245,65 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(recipe_file, stubbe
     assert "  all       0 to run, 2 finished" in capsys.readouterr().out
 
 
+def test_json_and_quiet_print_the_comparison_and_nothing_else(recipe_file, stubbed, capsys):
+    folder, _ = stubbed
+    words = [
+        "--recipe",
+        str(recipe_file),
+        "--variants",
+        "baseline",
+        "all",
+        "--repeats",
+        "1",
+        "--output_dir",
+        str(folder),
+    ]
+    assert compare.main([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document == {"folder": str(folder), **json.loads((folder / "compare.json").read_text("utf-8"))}
+    assert compare.main([*words, "--quiet"]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == (f"{folder / 'report.html'}\n", "")
+    assert compare.main([*words, "--dry_run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [(row["name"], row["to_run"], row["finished"]) for row in plan["rows"]] == [
+        ("baseline", 0, 1),
+        ("all", 0, 1),
+    ]
+    assert plan["seconds"] == 0
+
+
+def test_an_interrupted_comparison_says_what_is_finished_and_how_to_continue(recipe_file, stubbed, monkeypatch, capsys):
+    folder, done = stubbed
+    started = []
+
+    def stopped(*args):
+        started.append(args)
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        return process.run_process(*args)
+
+    monkeypatch.setattr("hf_accel.comparison.runs.run_process", stopped)
+    words = [
+        "--recipe",
+        str(recipe_file),
+        "--variants",
+        "baseline",
+        "all",
+        "--repeats",
+        "1",
+        "--output_dir",
+        str(folder),
+    ]
+    assert run(compare.main, words) == 130
+    shown = capsys.readouterr().err
+    assert (
+        f"interrupted: 1 of 2 runs are finished and kept in {folder}. The same command continues from there." in shown
+    )
+    assert run(compare.main, words) == 0
+    assert len(done()) == 2
+
+
 def test_a_comparison_that_is_killed_resumes_and_does_no_run_twice(recipe_file, tmp_path):
     calls, folder = tmp_path / "calls.txt", tmp_path / "comparison"
     program = (

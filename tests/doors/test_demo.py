@@ -1,8 +1,10 @@
 """The demo page in a real browser, and the Space it is written as."""
 
+import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -144,6 +146,27 @@ def test_a_space_of_a_local_model_holds_the_weights_and_names_its_versions(run_f
     requirements = (space / "requirements.txt").read_text()
     assert re.search(r"^transformers==\d", requirements, re.MULTILINE)
     assert "hf_accel" not in requirements
+
+
+def test_json_names_the_space_that_was_written(tmp_path, capsys):
+    pytest.importorskip("gradio", reason='needs Gradio: pip install "hf_accel[demo]"')
+    space = tmp_path / "my space"
+    assert demo.main(["someone/model", "--space", str(space), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"space": str(space), "command": f"python '{space}/app.py'"}
+
+
+def test_json_names_the_address_of_the_page_and_nothing_else(run_folder):
+    pytest.importorskip("gradio", reason='needs Gradio: pip install "hf_accel[demo]"')
+    command = [sys.executable, "-m", "hf_accel.demo", str(run_folder), "--json"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            document = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+            assert urllib.request.urlopen(document["url"]).status == 200
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.read() == ""
+            assert process.wait() in (0, 130)
 
 
 def test_a_space_of_a_hub_model_names_it_and_copies_nothing(tmp_path):

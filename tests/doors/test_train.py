@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import hf_accel.train
+from hf_accel.cli import main as run_verb
 from hf_accel.cli import run
 from hf_accel.config.recipe import load_recipe, variant_names
 from hf_accel.errors import UserError
@@ -20,6 +22,7 @@ from hf_accel.runs.folder import RunFolder
 from hf_accel.train import main, train, train_from
 from hf_accel.training.arguments import choose_precision, training_arguments
 from hf_accel.training.build import build_trainer
+from hf_accel.training.progress import BarCallback
 from hf_accel.training.trainer import ImageTrainer
 
 pytestmark = pytest.mark.slow
@@ -449,8 +452,7 @@ def test_progress_is_a_line_for_each_evaluation(tiny_recipe, capsys):
     lines = [line for line in shown.err.splitlines() if "validation accuracy" in line]
     assert len(lines) == 2
     assert "images/s" in lines[1]
-    for word in ("accuracy", "F1", "images/s", "peak memory", "report.json"):
-        assert word in shown.out
+    assert "\r" not in shown.err
 
 
 def test_a_terminal_sees_a_bar_with_loss_and_images_per_second(tiny_recipe, capsys, monkeypatch):
@@ -616,6 +618,94 @@ def test_the_checkpoints_of_an_unfinished_run_count_as_room_for_the_next_ones(ti
     (kept / "model.safetensors").write_bytes(bytes(10**6))
     monkeypatch.setattr("hf_accel.training.checks.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     assert build_trainer(recipe).state.global_step == 0
+
+
+TINY_FLAGS = ["--model.name", "hf_accel/cifar_resnet20", "--model.pretrained", "false", "--data.image_size", "16",
+              "--per_device_train_batch_size", "8", "--data.validation", "0.2", "--num_train_epochs", "2"]  # fmt: skip
+
+
+def test_a_folder_alone_is_trained_on_and_the_commands_that_follow_can_be_copied(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    photos.rename("my own photos")
+    assert run(main, ["my own photos", *TINY_FLAGS]) == 0
+    shown = capsys.readouterr()
+    for told in ("2 classes, 19 train, 5 validation, 8 test images", "model: hf_accel/cifar_resnet20, from random weights",
+                 "training: 2 epochs, batches of 8 images"):  # fmt: skip
+        assert shown.err.count(told) == 1
+    (folder,) = Path("outputs").glob("*/default")
+    log = (folder / "log.txt").read_text("utf-8")
+    for note in RunReport.load(folder).notes:  # each is in the log, and at most once on the screen
+        assert note in log
+        assert shown.err.count(note) <= 1
+    assert "save_total_limit" not in shown.err
+    for word in ("accuracy", "F1", "images/s", "peak memory", "report.json"):
+        assert word in shown.out
+    commands = [shlex.split(line) for line in shown.out.split("next:\n")[1].splitlines()]
+    assert [words[:3] for words in commands] == [
+        ["hf-accel", verb, str(folder)] for verb in ("predict", "demo", "push")
+    ]
+    assert run_verb(commands[0][1:]) == 0
+    assert "red" in capsys.readouterr().out
+
+
+def test_quiet_and_json_leave_nothing_but_the_result(photos, tmp_path, capsys):
+    assert run(main, [str(photos), *TINY_FLAGS, "--output_dir", str(tmp_path / "run"), "--quiet"]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == (f"{tmp_path / 'run'}\n", "")
+    words = ["--resume_from_checkpoint", "true", "--json"]
+    assert run(main, [str(photos), *TINY_FLAGS[:-1], "3", "--output_dir", str(tmp_path / "run"), *words]) == 0
+    document = json.loads(capsys.readouterr().out)
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert document == {"folder": str(tmp_path / "run"), **report}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "hf-accel train ./photos"),
+        (["--learning_rate", "1e-3"], "hf-accel train --recipe digits"),
+        (["--bf16", "{photos}"], "was read as the value of --bf16: name the images first"),
+        (["digits"], "is a recipe, expected images. Use hf-accel train --recipe digits"),
+        (["mine.yaml"], "is a recipe, expected images"),
+        (["{photos}", "--data.name", "digits"], "--data.name digits names the data, too"),
+        (["./fotos"], "no such folder"),
+        (["{photos}", "more"], "unexpected 'more'"),
+    ],
+)
+def test_train_explains_what_it_needs(words, told, photos, tmp_path, monkeypatch, capsys):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert run(main, [word.format(photos=photos) for word in words]) == 2
+    shown = capsys.readouterr()
+    assert told in shown.err
+    assert shown.out == ""
+    assert not any(Path().iterdir())
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_interrupted_run_says_that_the_same_command_resumes_it_and_it_does(
+    overwrite, photos, tmp_path, monkeypatch, capsys
+):
+    words = [str(photos), *TINY_FLAGS, "--output_dir", str(tmp_path / "run")]
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == stop.step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(BarCallback, "on_step_end", stop)
+    stop.step = 1
+    assert run(main, words) == 130
+    assert "no checkpoint was saved yet. The same command starts from scratch." in capsys.readouterr().err
+    stop.step = 4
+    assert run(main, [*words, *(["--overwrite"] if overwrite else [])]) == 130
+    again = "The same command without --overwrite" if overwrite else "The same command"
+    assert capsys.readouterr().err.endswith(
+        f"interrupted: {tmp_path / 'run' / 'checkpoint-3'} is saved. {again} resumes from it.\n"
+    )
+    stop.step = None
+    assert run(main, words) == 0
+    assert "resuming from checkpoint-3" in capsys.readouterr().err
+    assert RunReport.load(tmp_path / "run").train.steps == 6
 
 
 def test_a_run_without_a_recipe_says_which_one_it_takes(photos, tmp_path, monkeypatch, capsys):

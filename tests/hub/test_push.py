@@ -131,6 +131,8 @@ def test_a_push_that_fails_gives_exit_code_1_and_leaves_the_folder_as_it_was(hub
     hub.fail(401)
     assert push.main([str(run_folder)]) == 1
     assert "not pushed" in capsys.readouterr().out
+    assert push.main([str(run_folder), "--json"]) == 1
+    assert "answered 401" in json.loads(capsys.readouterr().out)["error"]
     after = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
     assert {path: content for path, content in after.items() if path.name != ".lock"} == before
 

@@ -147,6 +147,8 @@ def test_a_run_that_dies_at_its_page_keeps_model_and_scores_and_a_command_makes_
     assert shown(folder) == {}
     assert run(page.main, [str(folder)]) == 0
     assert str(folder / "report.html") in capsys.readouterr().out
+    assert run(page.main, [str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"page": str(folder / "report.html"), "failed": []}
     assert set(shown(folder)) == set(EXTRAS) - {"predictions.csv"}
 
 
