@@ -77,8 +77,6 @@ def _find_model(name: str) -> tuple[str, str]:
         return str(run.model), RunReport.load(folder).recipe
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"{name}: has no model/config.json, expected the folder of a finished run or of a model")
-    if not folder.is_dir() and name.count("/") != 1:
-        raise UserError(f"{name}: no such folder, and an id on the Hub looks like owner/name")
     return place, folder.resolve().name if folder.is_dir() else name
 
 

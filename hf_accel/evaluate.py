@@ -103,7 +103,7 @@ def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
     Raises:
         UserError: no data is named and there is no run that knows it, or a setting that only training can follow.
     """
-    run = RunFolder.meant_by(model)
+    place, run = model_place(model), RunFolder.meant_by(model)
     data = overrides.get("data", {})
     if run is None and not data.get("name"):
         raise UserError(f"{model}: is not a folder of a run, so its data is unknown. Add --data.name FOLDER_OR_ID.")
@@ -111,7 +111,7 @@ def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
         raise UserError(
             "--data.validation: divides the data of a run that trains, and nothing is trained. Leave it out."
         )
-    overrides = {**overrides, "model": {**overrides.get("model", {}), "name": model_place(model)}}
+    overrides = {**overrides, "model": {**overrides.get("model", {}), "name": place}}
     if run is None:
         return load_recipe("finetune", overrides=overrides)
     if not data.get("name"):

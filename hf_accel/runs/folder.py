@@ -345,6 +345,9 @@ def model_place(name: str) -> str:
         raise UserError(f"{name}: is a file, expected the folder of a run or of a model, or an id on the Hub")
     if is_local_name(name):
         raise UserError(f"{name}: no such folder. {neighbouring_folders(path)}")
+    if "/" not in name:
+        hint = neighbouring_folders(path)
+        raise UserError(f"{name}: no such folder, and an id on the Hub looks like owner/name. {hint}")
     return name
 
 

@@ -387,10 +387,13 @@ def test_nothing_is_written_where_no_image_can_be_read(run_folder, tmp_path):
 def test_a_mistyped_folder_is_answered_as_one_and_not_as_an_id_on_the_hub(main, tmp_path, monkeypatch):
     (tmp_path / "outputs" / "digits").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    more = {predict_main: ["a.png"], evaluate.main: ["--data.name", "digits"]}.get(main, [])
+    more = ["a.png"] if main is predict_main else []
     for name in ("outputs/digts", "./outputs/digts", str(tmp_path / "outputs" / "digts")):
         with pytest.raises(UserError, match=r"digts: no such folder\. Did you mean digits\?"):
             main([name, *more])
+    monkeypatch.chdir("outputs")
+    with pytest.raises(UserError, match=r"^digts: no such folder, .*owner/name\. Did you mean digits\?"):
+        main(["digts", *more])
 
 
 def test_a_mistyped_image_is_answered_with_its_neighbours(run_folder, photos):
