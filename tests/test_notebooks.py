@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -53,6 +54,20 @@ def test_the_outputs_of_a_notebook_are_small_and_name_no_folder_of_the_machine_i
     text = (NOTEBOOKS / name).read_text("utf-8")
     assert len(text.encode()) < 1_000_000
     assert not re.search(r"/(home|root|Users|tmp|work|mnt|usr)/", text)
+
+
+def test_a_kept_output_is_what_a_screen_shows_at_the_end():
+    nbformat = pytest.importorskip("nbformat", reason='needs nbformat: pip install "hf_accel[test]"')
+    pytest.importorskip("nbclient", reason='needs nbclient: pip install "hf_accel[test]"')
+    keep_what_is_seen = runpy.run_path(str(NOTEBOOKS / "execute.py"))["keep_what_is_seen"]
+    new = nbformat.v4.new_output
+    printed = ["train:  50%", "\rtrain: 100%\r\n", "\r          \repoch 1/1\n\x1b[32mdone\x1b[0m\n"]
+    outputs = [new("stream", name="stdout", text=text) for text in printed]
+    outputs += [new("stream", name="stderr", text="/home/jane/lib: a warning"), new("display_data", {"image/png": ""})]
+    cell = nbformat.v4.new_code_cell("", outputs=outputs)
+    keep_what_is_seen(nbformat.v4.new_notebook(cells=[cell]))
+    assert [output.output_type for output in cell.outputs] == ["stream", "display_data"]
+    assert cell.outputs[0].text == "train: 100%\nepoch 1/1\ndone\n"
 
 
 @pytest.mark.parametrize("name", NAMES)
