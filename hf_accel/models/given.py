@@ -20,6 +20,7 @@ from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError
 from hf_accel.inputs.preprocessing import with_image_size
 from hf_accel.models.head import known_labels, set_labels
+from hf_accel.models.layers import freeze
 from hf_accel.models.layout import use_channels_last
 from hf_accel.models.load import LoadedModel, freeze_batch_norm
 from hf_accel.models.plain import PlainClassifier, PlainConfig, has_batch_dependent_statistics, master_weights
@@ -41,7 +42,7 @@ def adopt_model(
 
     Args:
         model: see the module's docstring, or a `LoadedModel`, which is returned as it is.
-        settings: the `model:` section of a recipe, of which `channels_last` and `freeze_batch_norm` are followed.
+        settings: the `model:` section of a recipe, of which `channels_last`, `freeze_batch_norm` and `freeze` are followed.
         label_names: one name per class, in the order of the logits.
         processor: the image processor; None: the model's own, and for other networks ImageNet's statistics.
         image_size: side of the square input in pixels; None: the processor's.
@@ -69,6 +70,13 @@ def adopt_model(
         use_channels_last(classifier)
     if settings.freeze_batch_norm or (base is not classifier and has_batch_dependent_statistics(classifier)):
         notes.append(f"{freeze_batch_norm(classifier)} batch-norm layers keep their statistics")
+    if settings.freeze != "none":
+        if base is not classifier or isinstance(classifier, PlainClassifier):
+            raise UserError(
+                f"model.freeze: the layers of {name} are not known here. Leave the setting out, and set requires_grad of the "
+                "parameters that stay as they are to False."
+            )
+        notes.append(freeze(classifier, settings.freeze))
     classifier.train()
     return LoadedModel(classifier, processor, processor_size(processor), notes, is_given=True)
 

@@ -12,7 +12,9 @@ from hf_accel.config.recipe import Recipe
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_bytes
 from hf_accel.methods.finite import broken_tensor
+from hf_accel.models.given import is_peft
 from hf_accel.models.load import LoadedModel
+from hf_accel.models.plain import PlainClassifier
 from hf_accel.models.trial import training_failure
 from hf_accel.runs.folder import RunFolder, writable_place
 from hf_accel.tasks.image_classification import ImageInputs
@@ -22,6 +24,7 @@ def require_usable_model(recipe: Recipe, args: TrainingArguments, loaded: Loaded
     """Refuse a model that cannot be trained as asked, or whose checkpoints do not fit on the disk; raises UserError."""
     require_finite_weights(recipe, loaded.model)
     require_checkpointing(recipe, args, loaded.model)
+    require_known_layers(recipe, loaded.model)
     require_space(recipe.output_dir, args, loaded.parameters)
 
 
@@ -35,6 +38,20 @@ def require_checkpointing(recipe: Recipe, args: TrainingArguments, model: PreTra
         raise UserError(
             f"{recipe.name}: training.gradient_checkpointing is true, and {type(model).__name__} of "
             f"{recipe.model.name} cannot compute its activations again. Set it to false, or take a timm model."
+        )
+
+
+def require_known_layers(recipe: Recipe, model: PreTrainedModel) -> None:
+    """Refuse learning rates by layer for a network of the caller's own, whose layers have no known order.
+
+    Raises:
+        UserError: they are asked for, and the model is wrapped by PEFT or is a plain torch.nn.Module.
+    """
+    settings = [name for name in ("layer_decay", "head_learning_rate") if recipe.training.get(name) not in (None, 1)]
+    if settings and (is_peft(model) or isinstance(model, PlainClassifier)):
+        raise UserError(
+            f"{recipe.name}: training.{settings[0]} needs a model of transformers or timm, whose layers are known. Leave it out, "
+            "or give the Trainer an optimizer of your own."
         )
 
 

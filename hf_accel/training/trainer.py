@@ -541,7 +541,12 @@ class ImageTrainer(Trainer):
         """As upstream; the new model is prepared as the first was, and what is counted of a run begins at zero."""
         assert self.begin_again is not None, "a model that exists once has no model_init"
         made = None if self.model_init is _of_recipe else super().call_model_init(trial)
+        before = self.methods
         self.loaded, self.methods = self.begin_again(made)
+        for method in (method for method in before if isinstance(method, TrainerCallback)):
+            self.remove_callback(method)
+        for method in (method for method in self.methods if isinstance(method, TrainerCallback)):
+            self.add_callback(method)
         self.processing_class = self.loaded.processor
         refuse_loss_kwargs(self.loaded.model)
         self.finite_steps.model = self.loaded.model
@@ -560,12 +565,12 @@ class ImageTrainer(Trainer):
         load_weights(model, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or is_peft(self.model):
-            super()._load_best_model()
-            return
         best = self.state.best_model_checkpoint
         assert best is not None, "upstream asks only where there is a best checkpoint"
-        load_weights(self.model, best)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or is_peft(self.model):
+            super()._load_best_model()
+        else:
+            load_weights(self.model, best)
         methods = self._stateful_methods()
         averages = [name for name, method in methods.items() if isinstance(method, EvaluatedWeights)]
         self._load_method_states(best, {name: methods[name] for name in averages})

@@ -157,3 +157,15 @@ def test_a_network_of_your_own_is_not_predicted_with_guessed_preprocessing():
     with pytest.raises(UserError, match="does not say its preprocessing"):
         model_to_predict(small_network())
     assert model_to_predict(small_vit()).image_size == 16
+
+
+def test_the_backbone_of_a_given_model_is_frozen_where_its_layers_are_known():
+    model = timm.create_model("resnet18", num_classes=2)
+    loaded = adopt_model(model, ModelSettings(name="given", freeze="backbone"), ["cat", "dog"])
+    assert {name for name, p in loaded.model.named_parameters() if p.requires_grad} == {
+        "timm_model.fc.weight",
+        "timm_model.fc.bias",
+    }
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+    with pytest.raises(UserError, match=r"model.freeze: the layers of .* are not known here"):
+        adopt_model(plain, ModelSettings(name="given", freeze="backbone"), ["cat", "dog"], image_size=8)

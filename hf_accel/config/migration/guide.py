@@ -85,7 +85,8 @@ hf-accel train --data.name ./photos --data.validation 0.2 --seed 42 --per_device
 ```
 
 `fine_tune` first trains the new head alone, and then all layers with lower rates for early ones; here all layers are trained
-from the first step, with one rate unless `--layer_decay` or `--head_learning_rate` is given. The table has the names of arguments and callbacks in fastai's code.
+from the first step, with one rate unless `--layer_decay` or `--head_learning_rate` is given. The table has the names of
+arguments and callbacks in fastai's code.
 """,
     "other scripts": "Names that many training scripts have for the same things.\n",
 }
