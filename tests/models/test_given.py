@@ -166,6 +166,6 @@ def test_the_backbone_of_a_given_model_is_frozen_where_its_layers_are_known():
         "timm_model.fc.weight",
         "timm_model.fc.bias",
     }
-    plain = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+    plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
     with pytest.raises(UserError, match=r"model.freeze: the layers of .* are not known here"):
         adopt_model(plain, ModelSettings(name="given", freeze="backbone"), ["cat", "dog"], image_size=8)
