@@ -178,6 +178,11 @@ class ImageTrainer(Trainer):
                 "training.optim: muon needs whole weights, and FSDP and DeepSpeed shard them. Launch without them, or "
                 "choose another training.optim."
             )
+        if isinstance(self.model, PlainClassifier) and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise UserError(
+                "model: a network of your own is saved by its whole tensors, and FSDP and DeepSpeed shard them. Launch without "
+                "them, or give a transformers or timm model."
+            )
         if skips_bad_steps and self.is_deepspeed_enabled:
             raise UserError(
                 "training.on_nan is 'skip', but DeepSpeed makes the optimizer's step itself. Leave on_nan out, or launch without "
