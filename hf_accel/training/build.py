@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
@@ -17,6 +18,7 @@ from hf_accel.methods.losses import class_weights
 from hf_accel.methods.whitening import whiten_stem
 from hf_accel.models.load import LoadedModel
 from hf_accel.models.probe import unused_parameters
+from hf_accel.runs.folder import model_place
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.image_classification import ImageInputs
 from hf_accel.training.arguments import Arguments, training_arguments
@@ -53,7 +55,7 @@ def build_trainer(
     require_steps(recipe, args, len(splits.train))
     memory_notes = apply_keep_freed_memory(arguments.keep_freed_memory)
     set_seed(args.seed)  # the new head must not depend on what was drawn before
-    loaded = loaded or task.load_model(recipe, splits.label_names)
+    loaded = loaded or task.load_model(from_run_folder(recipe), splits.label_names)
     require_usable_model(recipe, args, loaded)
     inputs = task.training_inputs(recipe, splits, loaded, args)
     require_batches_that_train(recipe, args, len(splits.train), inputs, loaded.model)
@@ -86,6 +88,11 @@ def build_trainer(
         arguments=arguments,
         notes=[*notes, *(method.note for method in methods if isinstance(method, CpuKernels))],
     )
+
+
+def from_run_folder(recipe: Recipe) -> Recipe:
+    """The same recipe; where its model is the folder of a run, with the model in that folder."""
+    return replace(recipe, model=replace(recipe.model, name=model_place(recipe.model.name)))
 
 
 def build_evaluator(recipe: Recipe, loaded: LoadedModel, split: ImageSplit, arguments: Arguments) -> ImageTrainer:
