@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from transformers.image_processing_utils import BaseImageProcessor
@@ -14,6 +14,7 @@ from hf_accel.data.splits import Splits
 from hf_accel.errors import UserError
 from hf_accel.models.given import classes_of_model, describe_model
 from hf_accel.models.load import LoadedModel
+from hf_accel.runs.folder import model_place
 from hf_accel.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class GivenModel:
         """The model with a head for these labels, ready to be trained; raises UserError where it cannot be."""
         task = TASKS[recipe.model.task]
         if not self:
-            return task.load_model(recipe, splits.label_names)
+            return task.load_model(from_run_folder(recipe), splits.label_names)
         return task.adopt_model(self.model, recipe, splits, self.processor, own)
 
     @property
@@ -67,3 +68,8 @@ class GivenModel:
     def again(self, model: Any) -> GivenModel:
         """The same with new weights: a model that a caller's function has made; None: the recipe makes it."""
         return GivenModel(model, processor=self.processor)
+
+
+def from_run_folder(recipe: Recipe) -> Recipe:
+    """The same recipe; where its model is the folder of a run, with the model in that folder."""
+    return replace(recipe, model=replace(recipe.model, name=model_place(recipe.model.name)))

@@ -92,7 +92,6 @@ WORDS = [
         "--training.seed=1",
         "--bf16",
         "--bf16=maybe",
-        "\ud800",
     ),
     *(
         "--output_dir=/dev/null/x",
@@ -285,7 +284,7 @@ def test_any_command_line_is_understood_or_refused(no_work, tmp_path, monkeypatc
 @pytest.mark.parametrize("seed", range(max(1, min(COUNT // 200, 50))))
 def test_any_command_line_of_a_process_of_its_own_is_understood_or_refused(seed, tmp_path):
     dice = random.Random(1000 * SEED + seed)
-    words = [word for word in random_words(dice) if "\0" not in word and "\ud800" not in word]
+    words = [word for word in random_words(dice) if "\0" not in word]
     words = [word for word in words if "digits" not in word] + ["--nothing=1"]  # nothing is trained
     done = subprocess.run(
         [sys.executable, "-m", "hf_accel", *words], cwd=tmp_path, capture_output=True, text=True, timeout=600

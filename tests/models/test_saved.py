@@ -147,3 +147,14 @@ def test_the_processor_of_a_saved_run_is_the_one_it_was_trained_with(tiny_recipe
     recipe = tiny_recipe()
     saved = AutoImageProcessor.from_pretrained(train(recipe) / "model")
     assert saved.data_config["mean"] == pytest.approx((0.4914, 0.4822, 0.4465))
+
+
+@pytest.mark.slow
+def test_the_folder_of_a_run_is_a_model_to_train_on(tiny_recipe, tmp_path):
+    folder = train(tiny_recipe())
+    again = {
+        "model": {"name": str(folder), "pretrained": True, "args": {}},
+        "training": {"output_dir": str(tmp_path / "two")},
+    }
+    report = RunReport.load(train(tiny_recipe(again)))
+    assert any(note.startswith(f"weights of {folder / 'model'}") for note in report.notes)
