@@ -145,8 +145,7 @@ class ImageTrainer(Trainer):
         self.begin_again = begin_again
         self.measurement = Measurement(Stopwatch(args.device))
         self.train_accuracy_counts = TrainAccuracyCallback(args.device)
-        is_scaled = self.accelerator.scaler is not None
-        self.finite_steps = FiniteSteps(self.model, args.device, skips_bad_steps, is_scaled)
+        self.finite_steps = FiniteSteps(self.model, args.device, skips_bad_steps, self.accelerator.scaler is not None)
         self._predicts_logits = self._keeps_probabilities = False
         self.compile_failure: str | None = None  # why a run that was to be compiled is eager
         self._scored_dataset: ScoredBatches = test_dataset
@@ -156,13 +155,8 @@ class ImageTrainer(Trainer):
         for stock in (ProgressCallback, PrinterCallback):  # our own bar is in progress.py
             self.remove_callback(stock)
         self.bar = BarCallback(self.epoch_loss)
-        own = [
-            MeasureCallback(self.measurement, self.args.device),
-            self.bar,
-            *callbacks,
-            self.train_accuracy_counts,
-            self.finite_steps,
-        ]
+        own = [MeasureCallback(self.measurement, self.args.device), self.bar, *callbacks]
+        own += [self.train_accuracy_counts, self.finite_steps]
         for callback in [*own, *(method for method in self.methods if isinstance(method, TrainerCallback))]:
             self.add_callback(callback)
 
