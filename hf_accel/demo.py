@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import shlex
+import sys
 from pathlib import Path
 
 from hf_accel.cli import command_parser, print_result, run_and_exit
@@ -63,7 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     print_result(
         args, {"url": url, "model": model}, f"{title}: {url} (only this machine can reach it; ^C ends it)", url
     )
-    page.block_thread()
+    with contextlib.redirect_stdout(sys.stderr):  # ^C makes it talk
+        page.block_thread()
     return 0
 
 

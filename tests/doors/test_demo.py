@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -164,9 +163,8 @@ def test_json_names_the_address_of_the_page_and_nothing_else(run_folder):
             document = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
             assert urllib.request.urlopen(document["url"]).status == 200
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             assert process.stdout.read() == ""
-            assert process.wait() in (0, 130)
 
 
 def test_a_space_of_a_hub_model_names_it_and_copies_nothing(tmp_path):
