@@ -36,10 +36,11 @@ def test_a_notebook_is_kept_with_the_outputs_of_one_run_from_top_to_bottom(name)
     outputs = [output for cell in code for output in cell["outputs"]]
     assert "error" not in {output["output_type"] for output in outputs}
     said = "".join("".join(output.get("text", ())) for output in outputs)
+    assert said.strip()
     assert "Traceback" not in said
-    assert re.search(r"hardest class: \w+, F1 0\.\d{4}", said)
-    shown = [kind for output in outputs for kind in output.get("data", {})]
-    assert {"image/png", "text/html"} <= set(shown)
+    if name == "quickstart.ipynb":
+        assert re.search(r"hardest class: \w+, F1 0\.\d{4}", said)
+        assert {"image/png", "text/html"} <= {kind for output in outputs for kind in output.get("data", {})}
 
 
 @pytest.mark.parametrize("name", NAMES)
