@@ -250,8 +250,8 @@ class Work:
             raise UserError(f"{error} Fix or remove it, or leave out --on_bad_image error.")
         self.unreadable.append(error)
         if is_main_process() and self.count != 1:  # which ends with an error
-            with bar.external_write_mode(file=sys.stderr):
-                terminal.warn(printable(f"left out: {error}"))
+            bar.clear()  # the next image draws it again
+            terminal.warn(printable(f"left out: {error}"))
 
     def _write(self, rows: Iterator[PredictedRow]) -> None:
         if not is_main_process():
@@ -263,7 +263,7 @@ class Work:
 
     def _exit_code(self) -> int:
         unreadable = len(self.unreadable)
-        total = self.classified + unreadable
+        total = self.done_before + self.classified + unreadable
         if not total and self.count is None:
             raise UserError("no image is named on standard input, expected one file, folder, glob or URL per line")
         if unreadable and not self.classified and not self.done_before and self.args.on_bad_image == "report":

@@ -21,7 +21,7 @@ from hf_accel.errors import UserError
 
 
 def test_the_public_names_are_pinned():
-    assert hf_accel.__all__ == ["RunReport", "build_trainer", "load_recipe"]
+    assert hf_accel.__all__ == ["Prediction", "RunReport", "build_trainer", "load_recipe", "predict", "report_on"]
     for name in hf_accel.__all__:
         assert callable(getattr(hf_accel, name))
     with pytest.raises(AttributeError, match="nothing"):

@@ -116,3 +116,27 @@ def test_the_quickstart_runs_from_the_first_cell_to_the_last(tmp_path):
     assert all(page.startswith('<div><iframe srcdoc="&lt;!') for page in pages)
     comparison = json.loads((tmp_path / "comparison" / "compare.json").read_text("utf-8"))
     assert [(arm["name"], arm["num_runs"]) for arm in comparison["arms"]] == [("baseline", 1), ("cached", 1)]
+
+
+def test_the_notebook_of_the_python_api_runs_and_says_what_it_shows(tmp_path):
+    nbclient = pytest.importorskip("nbclient", reason='needs nbclient: pip install "hf_accel[test]"')
+    nbformat = pytest.importorskip("nbformat", reason='needs nbformat: pip install "hf_accel[test]"')
+    pytest.importorskip("ipykernel", reason='needs ipykernel: pip install "hf_accel[test]"')
+    notebook = nbformat.read(NOTEBOOKS / "python_api.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    shown = [printed(cell) for cell in notebook.cells]
+
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+    # the figures depend on the machine, the number of lines and the shapes do not
+    again = [printed(cell) for cell in notebook.cells]
+    assert [len(text.splitlines()) for text in again] == [len(text.splitlines()) for text in shown]
+    assert "(80, 2)" in "".join(again)
+    assert not any(output.output_type == "error" for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+def printed(cell) -> str:
+    """The lines that a cell's own `print` calls wrote."""
+    streams = [output for output in cell.get("outputs", []) if output.output_type == "stream"]
+    text = "".join(output.text for output in streams if output.name == "stdout")
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("{"))

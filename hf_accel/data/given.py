@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def given_splits(given: Any, settings: DataSettings, seed: int, classes: Classes
         settings = replace(settings, validation=settings.validation or SELECTION)  # not drawn: only not zero
     sources = {role: _rows_of(rows, f"the given {role} rows") for role, rows in by_role.items()}
     sources = {role: _as_table(rows, f"the given {role} rows", settings) for role, rows in sources.items()}
-    if all(isinstance(rows, datasets.Dataset) for rows in sources.values()):
+    if all(map(_is_table, sources.values())):
         numbered = {role: _with_class_names(table, settings, classes) for role, table in sources.items()}
         source = source_of_tables(f"data.name {settings.name}", numbered)
         return splits_of_source(source, settings, seed, name_classes=classes.chosen)
@@ -194,7 +194,7 @@ def _is_column(part: Any) -> bool:
 def _as_table(rows: Any, where: str, settings: DataSettings) -> Any:
     """A plain table where the rows are one, or files; other rows as they are."""
     if isinstance(rows, datasets.Dataset):
-        return rows if rows.format["type"] == "custom" else rows.with_format(None)
+        return rows.with_format(None) if _is_table(rows) else rows
     if not _is_fixed(rows) or not isinstance(image_of(rows[0], settings.image_column, where), str | Path):
         return rows
     paths = [image_of(rows[row], settings.image_column, where) for row in range(len(rows))]
@@ -208,6 +208,11 @@ def _as_table(rows: Any, where: str, settings: DataSettings) -> Any:
         {COLUMN: [{"bytes": None, "path": str(path)} for path in paths], "label": labels.values},
     )
     return table.cast_column(COLUMN, datasets.Image(decode=False))
+
+
+def _is_table(rows: Any) -> bool:
+    """Whether the rows are a table as it is stored; one with a transform is read through it, as a torch data set is."""
+    return isinstance(rows, datasets.Dataset) and rows.format["type"] != "custom"
 
 
 def _is_fixed(rows: Any) -> bool:
@@ -302,7 +307,8 @@ def _raw_labels(rows: Any, where: str, key: str | None) -> tuple[list[Any], list
     names = [str(name) for name in names] if isinstance(names, list | tuple) else None
     for attribute in ("targets", "labels"):
         listed = getattr(rows, attribute, None)
-        if isinstance(listed, Iterable) and hasattr(listed, "__len__") and len(listed) == len(rows) > 0:
+        listed = listed.tolist() if isinstance(listed, torch.Tensor | np.ndarray) else listed
+        if isinstance(listed, Collection) and len(listed) == len(rows) > 0:
             values = list(listed)
             if _same_label(values[0], label_of(rows[0], key)):  # a target_transform changes them
                 return values, names
@@ -340,6 +346,7 @@ def _plain(value: Any, where: str) -> int | str | None:
 
 def _part(source: Any, where: str, settings: DataSettings, labels: np.ndarray, names: list[str]) -> ImageSplit:
     rows = GivenRows(source, COLUMN, is_fixed=_is_fixed(source), where=where, image_key=settings.image_column)
+    rows[0]  # what is not an image is refused here
     content = json.dumps([type(source).__name__, labels.tolist(), names])
     return ImageSplit(
         dataset=rows,

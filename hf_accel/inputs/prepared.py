@@ -129,7 +129,7 @@ class PreparedBatches(Dataset):
                 )
             return tensor
         picture = as_picture(image, f"{self.split.where(row)}: what {self._what} gives")
-        return self.preprocessing.normalised(np.asarray(picture.convert("RGB")))
+        return torch.from_numpy(self.preprocessing.pixel_values(np.array(picture.convert("RGB"))))
 
     @property
     def _what(self) -> str:

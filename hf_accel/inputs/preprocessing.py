@@ -109,12 +109,11 @@ class Preprocessing:
         image = resize_image(image, height, width, self.interpolation, self.resizer)
         return image[top : top + self.height, left : left + self.width]
 
-    def normalised(self, image: np.ndarray) -> torch.Tensor:
-        """(H, W, 3) uint8 -> the model's input, (3, height, width) float32."""
-        pixels = torch.from_numpy(np.array(self.apply(image))).permute(2, 0, 1)
-        pixels = pixels.flip(0) if self.bgr else pixels
-        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return (pixels.float() / 255 - mean) / std
+    def pixel_values(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 RGB -> (3, height, width) float32, normalised, in the order of channels that the model takes."""
+        pixels = self.apply(image)
+        levels = (pixels[..., ::-1] if self.bgr else pixels).astype(np.float32) / 255
+        return ((levels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)).transpose(2, 0, 1)
 
     def _undo(self, pixel_values: np.ndarray) -> np.ndarray:
         """(3, H, W) float32, normalised -> (H, W, 3) uint8, RGB."""

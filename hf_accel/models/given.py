@@ -70,7 +70,33 @@ def adopt_model(
     if settings.freeze_batch_norm or (base is not classifier and has_batch_dependent_statistics(classifier)):
         notes.append(f"{freeze_batch_norm(classifier)} batch-norm layers keep their statistics")
     classifier.train()
-    return LoadedModel(classifier, processor, processor_size(processor), notes)
+    return LoadedModel(classifier, processor, processor_size(processor), notes, is_given=True)
+
+
+def model_to_predict(
+    model: Any, processor: BaseImageProcessor | None = None, label_names: list[str] | None = None
+) -> LoadedModel:
+    """A given model as it is, for predictions; only its class names are set, where they are given.
+
+    Raises:
+        UserError: it is not a model, or its preprocessing is not known.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"model: is of the type {type(model).__name__}, expected a folder, a Hub id, a trainer or a torch.nn.Module"
+        )
+    base = base_of(model)
+    if not isinstance(base, PreTrainedModel):
+        names = label_names or [str(number) for number in range(getattr(model, "num_classes", None) or 0)]
+        model, _ = _as_classifier(model, names)
+        base = model
+    if isinstance(base, PlainClassifier) and processor is None:
+        raise UserError(
+            "processor: is not given, and a network of your own does not say its preprocessing. Give processor=, or predict with "
+            "the trainer."
+        )
+    processor, _ = _processor_of(base, processor, None, USUAL_SIDE)
+    return LoadedModel(model, processor, processor_size(processor))
 
 
 def describe_model(model: nn.Module) -> str:

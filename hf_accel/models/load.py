@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.models.head import head_tensors, known_labels, renew_head, set_labels
 from hf_accel.models.layout import use_channels_last
+from hf_accel.models.plain import PLAIN_TYPE
 from hf_accel.models.positions import resized_copy
 from hf_accel.models.processors import PREPROCESSING_KEYS, load_processor, plain, processor_size
 
@@ -54,6 +56,7 @@ class LoadedModel:
     processor: BaseImageProcessor
     image_size: int
     notes: list[str] = field(default_factory=list)
+    is_given: bool = False  # by a Python caller: nothing is known of where its weights come from
 
     @property
     def parameters(self) -> int:
@@ -167,12 +170,24 @@ def _from_repository(settings: ModelSettings, label_names: list[str], image_size
 
 
 def _load_config(name: str, revision: str | None) -> PreTrainedConfig:
+    _refuse_plain(name)
     config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     _require_classifier(name, config)
     if isinstance(config, TimmWrapperConfig):
         config.model_args = _without_num_classes(config.model_args or {}) or None
         _refuse_loading_arguments(name, config.model_args or {})
     return config
+
+
+def _refuse_plain(name: str) -> None:
+    file = Path(name) / "config.json"
+    config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    if config.get("model_type") == PLAIN_TYPE:
+        raise UserError(
+            f"model.name: {name} holds the weights of {config['architectures'][0]}, a network of a caller's own, and "
+            "only the code that built it can build it again. Load them with safetensors.torch.load_model, and give the "
+            "network to build_trainer or hf_accel.predict."
+        )
 
 
 def _with_arguments(own: PreTrainedConfig, arguments: dict[str, Any]) -> PreTrainedConfig:

@@ -105,7 +105,7 @@ class _Preparation:
         short, long = sorted(pixels.shape[:2])
         reading = self._preprocessing() if long > MOST_ENLARGED * short else None
         if reading is not None:
-            return {"pixel_values": reading.normalised(pixels)[None]}
+            return {"pixel_values": torch.from_numpy(reading.pixel_values(pixels))[None]}
         return dict(self.processor(images=[PIL.Image.fromarray(pixels)], return_tensors="pt"))
 
     def _preprocessing(self) -> Preprocessing | None:
@@ -181,11 +181,11 @@ def _answers(loaded: LoadedModel, group: list[_Prepared], views: str) -> Iterato
 
 def _probabilities(loaded: LoadedModel, images: list[Inputs], views: str) -> np.ndarray:
     """(B, C) float32"""
-    device = loaded.model.device
+    device = next(loaded.model.parameters()).device
     inputs = {name: torch.cat([image[name] for image in images]).to(device) for name in images[0]}
     forward = partial(_logits, loaded, {name: inputs[name] for name in inputs if name != "pixel_values"})
     with torch.inference_mode():
-        return mean_logits(forward, inputs["pixel_values"], views).softmax(-1).cpu().numpy()
+        return mean_logits(forward, inputs["pixel_values"], views).float().softmax(-1).cpu().numpy()
 
 
 def _logits(loaded: LoadedModel, others: dict[str, Any], pixel_values: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,7 +33,7 @@ from hf_accel.training.progress import BarCallback
 from hf_accel.training.trainer import ImageTrainer, Methods
 
 if TYPE_CHECKING:
-    from hf_accel.inputs.prepared import OwnTransforms
+    from hf_accel.tasks.image_classification import OwnTransforms
 
 
 def build_trainer(
@@ -49,6 +50,7 @@ def build_trainer(
     eval_transform: Callable[[Any], Any] | None = None,
     compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
     standard_metrics: bool = True,
+    metric_for_best_model: str | None = None,
 ) -> ImageTrainer:
     """Everything a recipe asks for, ready for `.train()`; what is given here takes the place of what the recipe names.
 
@@ -64,24 +66,27 @@ def build_trainer(
             (B, C, H, W) into logits (B, classes). It is trained in place.
         model_init: a function of no argument, or of an optuna trial, that returns such a model; `train()` calls it.
         processor: the image processor of `model`; None takes its own.
-        label_names: the classes of `splits`, in the order of their numbers.
+        label_names: the classes of `splits`, by number.
         train_transform: of one training image, in place of `data.augment`: PIL image (RGB) -> float tensor (C, H, W), or
             -> an image, which the model's preprocessing follows. It may draw from torch, NumPy and `random`.
         eval_transform: the same for evaluation, in place of the model's preprocessing.
         compute_metrics: as for the Trainer: `EvalPrediction` with logits (N, classes) and label_ids (N,) -> metrics, which
-            are added to ours, and may select the best checkpoint.
+            are added to ours.
         standard_metrics: False leaves out ours, except for the loss.
+        metric_for_best_model: the metric of `compute_metrics` that selects the best checkpoint; a recipe can name ours only.
+            The higher value is better, unless its name ends in "loss" or the recipe sets greater_is_better.
     Returns:
-        A Trainer with `recipe`, `splits`, `loaded`, `arguments` and `notes` (what was chosen for the user and why) as
-        attributes, and `test_dataset` next to `train_dataset` and `eval_dataset`.
+        A Trainer with the attributes `recipe`, `splits`, `loaded`, `arguments`, `notes` (what was chosen for the user and
+        why) and `test_dataset`.
     Raises:
         UserError: anything in the recipe that cannot run here, or an object that is none of these.
 
-    >>> rows = [(PIL.Image.new("RGB", (8, 8), colour), colour) for colour in ("red", "blue")]  # doctest: +SKIP
-    >>> build_trainer(load_recipe("digits"), rows * 50).train()  # doctest: +SKIP
+    >>> build_trainer(load_recipe("finetune"), (["a.jpg", "b.jpg"], ["cat", "dog"])).train()  # doctest: +SKIP
     """
     given = GivenModel(model, model_init, processor)
     given.refuse_contradictions(loaded)
+    if metric_for_best_model is not None:
+        recipe = replace(recipe, training={**recipe.training, "metric_for_best_model": metric_for_best_model})
     task = TASKS[recipe.model.task]
     own = task.own_transforms(train_transform, eval_transform)
     recipe, splits = open_rows(recipe, splits, Classes(label_names, given.label_names()))
@@ -130,11 +135,7 @@ def wire_trainer(
     ddp_notes = skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
     notes = [*splits.notes, *loaded.notes, *model_notes, *arguments.notes, *memory_notes, *ddp_notes, *inputs.notes]
 
-    def begin_again(model: Any = None) -> tuple[LoadedModel, Methods]:
-        fresh = given.again(model).load(recipe, splits, own)
-        apply_model_methods(recipe, fresh, splits, inputs)
-        return fresh, step_methods(recipe, args, fresh.model)
-
+    begin_again = None if given.is_single else partial(new_model, recipe, splits, given, own, inputs)
     trainer = ImageTrainer(
         model=loaded.model,
         args=args,
@@ -165,6 +166,15 @@ def wire_trainer(
     )
     trainer.model_init = given.init  # type: ignore[assignment]  # not in the constructor, which takes a model or this
     return trainer
+
+
+def new_model(
+    recipe: Recipe, splits: Splits, given: GivenModel, own: OwnTransforms, inputs: ImageInputs, model: Any = None
+) -> tuple[LoadedModel, Methods]:
+    """A model with new weights, and its methods: the given one, just made, or None for the recipe's."""
+    fresh = given.again(model).load(recipe, splits, own)
+    apply_model_methods(recipe, fresh, splits, inputs)
+    return fresh, step_methods(recipe, inputs.args, fresh.model)
 
 
 def build_evaluator(recipe: Recipe, loaded: LoadedModel, split: ImageSplit, arguments: Arguments) -> ImageTrainer:

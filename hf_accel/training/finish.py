@@ -17,6 +17,7 @@ from transformers.trainer_utils import PredictionOutput
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.data.splits import ImageSplit, Splits
+from hf_accel.errors import UserError
 from hf_accel.files import write_whole
 from hf_accel.hub.card import write_card, write_notebook
 from hf_accel.hub.examples import write_examples
@@ -66,6 +67,25 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
     return finished
 
 
+def report_on(trainer: ImageTrainer) -> RunReport:
+    """Score the test rows with a trained model, and gather the measurements of its run; nothing is written.
+
+    Args:
+        trainer: of `build_trainer`, after `train()`.
+    Returns:
+        The report that `hf-accel train` writes; `report.save(folder)` writes it.
+    Raises:
+        UserError: the trainer only scores, so there is no run.
+
+    >>> report_on(trainer).test.accuracy  # doctest: +SKIP
+    0.9638
+    """
+    if not hasattr(trainer, "recipe"):
+        raise UserError("report_on: expected a trainer of build_trainer, and this one only scores")
+    output = trainer.score(trainer.test_dataset)
+    return build_report(trainer, trainer.recipe, summarise_training(trainer, trainer.train_accuracy()), output)
+
+
 def build_report(trainer: ImageTrainer, recipe: Recipe, train: TrainSummary, output: PredictionOutput) -> RunReport:
     settings, notes = trainer.arguments.changed, trainer.notes
     if trainer.compile_failure is not None:
@@ -85,7 +105,7 @@ def build_report(trainer: ImageTrainer, recipe: Recipe, train: TrainSummary, out
             name=recipe.model.name,
             parameters=trainer.loaded.parameters,
             flops_per_image=trainer.flops_per_image,
-            pretrained=recipe.model.pretrained,
+            pretrained=None if trainer.loaded.is_given else recipe.model.pretrained,
         ),
         train=replace(train, compiled=was_compiled(trainer), compile_failure=trainer.compile_failure),
         history=history_from_log(trainer.state.log_history),

@@ -17,7 +17,7 @@ from hf_accel.models.load import LoadedModel
 from hf_accel.tasks import TASKS
 
 if TYPE_CHECKING:
-    from hf_accel.inputs.prepared import OwnTransforms
+    from hf_accel.tasks.image_classification import OwnTransforms
 
 
 @dataclass
@@ -59,17 +59,11 @@ class GivenModel:
             return task.load_model(recipe, splits.label_names)
         return task.adopt_model(self.model, recipe, splits, self.processor, own)
 
-    def again(self, model: Any) -> GivenModel:
-        """The same with new weights.
+    @property
+    def is_single(self) -> bool:
+        """Whether it exists once, so that no run can begin again with new weights."""
+        return bool(self) and self.init is None
 
-        Args:
-            model: that a caller's function has made; None: the recipe makes it.
-        Raises:
-            UserError: a model was given, and nobody can make it a second time.
-        """
-        if model is None and self:
-            raise UserError(
-                "hyperparameter_search: every trial begins with new weights, and a model that is given exists once. Give "
-                "build_trainer model_init=, a function that makes it, in place of model=."
-            )
+    def again(self, model: Any) -> GivenModel:
+        """The same with new weights: a model that a caller's function has made; None: the recipe makes it."""
         return GivenModel(model, processor=self.processor)

@@ -28,6 +28,7 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainingArguments,
+    set_seed,
 )
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
@@ -78,7 +79,8 @@ class ImageTrainer(Trainer):
             of the model's own size. None where nothing is trained.
         callbacks: further callbacks.
         recipe, splits, loaded, arguments, notes: what the run was built from, and what was chosen for the user and why.
-        begin_again: a model with new weights and its methods; of the model that it is called with, where there is one.
+        begin_again: makes a model with new weights and its methods, or prepares the model that it is called with; None:
+            the model exists once.
         kwargs: what else Trainer takes.
     Raises:
         UserError: Muon under FSDP or DeepSpeed, which shard the matrices that it needs whole; `skips_bad_steps` under DeepSpeed.
@@ -374,9 +376,17 @@ class ImageTrainer(Trainer):
         """
         self._keeps_probabilities = probabilities
         try:
-            return super().predict(dataset, metric_key_prefix=metric_key_prefix)
+            output = super().predict(dataset, metric_key_prefix=metric_key_prefix)
         finally:
             self._keeps_probabilities = False
+        *first, rows = output.predictions
+        if len(first) > 1:
+            return output
+        logits = torch.from_numpy(first[0])  # which the metrics of the caller needed
+        figures = kept_of_rows(logits, torch.from_numpy(np.asarray(output.label_ids)))
+        whole = (logits.softmax(-1),) if probabilities else ()
+        kept: Any = (*(figure.numpy() for figure in (*figures, *whole)), rows)
+        return PredictionOutput(kept, output.label_ids, output.metrics)
 
     def scored_batches(self, rows: Any) -> ScoredBatches:
         """The dataset that an evaluation of these rows reads."""
@@ -456,6 +466,9 @@ class ImageTrainer(Trainer):
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
         """As upstream. Every trial begins with new weights: of `model_init`, or else of the recipe.
 
+        Afterwards the arguments are those of before, and the model has new weights: set the best hyperparameters, as in
+        `trainer.args.learning_rate = best.hyperparameters["learning_rate"]`, and train.
+
         Raises:
             UserError: the Trainer was built with a model that exists once, or there are no validation rows to select by.
         """
@@ -464,17 +477,28 @@ class ImageTrainer(Trainer):
                 "hyperparameter_search: trials are compared on validation rows, and there are none. Set data.validation, for "
                 "example 0.1."
             )
-        if self.model_init is not None:
-            return super().hyperparameter_search(*args, **kwargs)
-        self.model_init = _of_recipe
+        if self.begin_again is None:
+            raise UserError(
+                "hyperparameter_search: every trial begins with new weights, and a model that is given exists once. Give "
+                "build_trainer model_init=, a function that makes it, in place of model=."
+            )
+        before, asked = dict(vars(self.args)), self.model_init
+        self.model_init = _of_recipe if asked is None else asked
         try:
             return super().hyperparameter_search(*args, **kwargs)
         finally:
-            self.model_init = None
+            # upstream leaves no model, and the arguments of the last trial
+            vars(self.args).update(before)
+            self.create_accelerator_and_postprocess()
+            set_seed(self.args.seed)
+            self.call_model_init()
+            self.model = self.model_wrapped = nn.Module.to(self.loaded.model, self.args.device)
+            self.optimizer = self.lr_scheduler = None
+            self.model_init = asked
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """As upstream; the new model is prepared as the first was, and what is counted of a run begins at zero."""
-        assert self.begin_again is not None, "only a Trainer that trains begins again"
+        assert self.begin_again is not None, "a model that exists once has no model_init"
         made = None if self.model_init is _of_recipe else super().call_model_init(trial)
         self.loaded, self.methods = self.begin_again(made)
         self.processing_class = self.loaded.processor

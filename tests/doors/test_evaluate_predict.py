@@ -11,8 +11,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
-from hf_accel import demo, evaluate, predict
+from hf_accel import demo, evaluate
+from hf_accel.cli import run
 from hf_accel.errors import UserError
+from hf_accel.predict import main as predict_main
+from hf_accel.predict import render as render_predictions
 from hf_accel.report.run_report import RunReport
 from hf_accel.tasks.image_classification import ImageClassification
 from hf_accel.tasks.predictions import PredictionShape
@@ -224,7 +227,7 @@ def test_predictions_do_not_act_in_a_terminal_or_a_spreadsheet(form, capsys):
     rows = [
         shape.row(np.array(scores), file=file) for file, scores in (("@a.png", [0.75, 0.25]), ("long name.png", [0, 1]))
     ]
-    predict.render(iter(rows), form, shape)
+    render_predictions(iter(rows), form, shape)
     out = capsys.readouterr().out
     assert "\x1b" not in out
     if form == "table":
@@ -242,10 +245,10 @@ def test_predictions_do_not_act_in_a_terminal_or_a_spreadsheet(form, capsys):
 def test_a_table_keeps_its_columns_from_batch_to_batch_and_json_is_one_list(capsys):
     shape = PredictionShape(["a", "b"], top_k=1)
     rows = [shape.row(np.array([0.75, 0.25]), file=file) for file in ("long name.png", "b.png", "c.png")]
-    predict.render(iter(rows), "table", shape, rows_at_once=1)
+    render_predictions(iter(rows), "table", shape, rows_at_once=1)
     assert capsys.readouterr().out.splitlines() == [f"{row.file:13}  a 0.750" for row in rows]
     for count in (0, 3):
-        predict.render(iter(rows[:count]), "json", shape)
+        render_predictions(iter(rows[:count]), "json", shape)
         assert [row["file"] for row in json.loads(capsys.readouterr().out)] == [row.file for row in rows[:count]]
 
 
@@ -258,7 +261,7 @@ def test_predict_agrees_with_the_pipeline(run_folder, photos, capsys):
     import hf_accel.cifar_nets  # noqa: F401
 
     files = sorted((photos / "test" / "red").iterdir())
-    predict.main([str(run_folder), *map(str, files), "--format", "json"])
+    predict_main([str(run_folder), *map(str, files), "--format", "json"])
     rows = json.loads(capsys.readouterr().out)
     expected = pipeline("image-classification", model=str(run_folder / "model"))([str(file) for file in files])
     assert [row["file"] for row in rows] == [str(file) for file in files]
@@ -268,10 +271,10 @@ def test_predict_agrees_with_the_pipeline(run_folder, photos, capsys):
 
 
 def test_predict_takes_folders_and_globs_and_prints_tables_and_csv(run_folder, photos, capsys):
-    predict.main([str(run_folder), str(photos / "test"), "--top_k", "1"])
+    predict_main([str(run_folder), str(photos / "test"), "--top_k", "1"])
     assert len(capsys.readouterr().out.splitlines()) == 8
     images = str(photos / "test" / "*" / "0[01].png")
-    predict.main([str(run_folder), images, "--format", "csv", "--batch_size", "3", "--probabilities"])
+    predict_main([str(run_folder), images, "--format", "csv", "--batch_size", "3", "--probabilities"])
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert len(rows) == 4
     for row in rows:
@@ -281,7 +284,7 @@ def test_predict_takes_folders_and_globs_and_prints_tables_and_csv(run_folder, p
 def test_predict_reads_a_list_on_standard_input(run_folder, photos, capsys, monkeypatch):
     lines = [photos / "test" / "red" / "00.png", photos / "gone.png", "", photos / "test" / "blue"]
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-    assert predict.main([str(run_folder), "-", "--format", "jsonl"]) == 1
+    assert predict_main([str(run_folder), "-", "--format", "jsonl"]) == 1
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 5
     assert json.loads(shown.out.splitlines()[0])["file"] == str(lines[0])
@@ -289,24 +292,24 @@ def test_predict_reads_a_list_on_standard_input(run_folder, photos, capsys, monk
     assert "1 of 6 images could not be read" in shown.err
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     with pytest.raises(UserError, match="no image is named on standard input"):
-        predict.main([str(run_folder), "-"])
+        predict_main([str(run_folder), "-"])
     with pytest.raises(UserError, match="cannot be combined"):
-        predict.main([str(run_folder), "-", "a.png"])
+        predict_main([str(run_folder), "-", "a.png"])
 
 
 def test_predict_names_a_broken_file_and_classifies_the_others(run_folder, photos, capsys):
     bad = photos / "test" / "red" / "bad.png"
     bad.write_bytes(b"no image")
     for policy, code in (("report", 1), ("skip", 0)):
-        assert predict.main([str(run_folder), str(photos / "test"), "--on_bad_image", policy]) == code
+        assert predict_main([str(run_folder), str(photos / "test"), "--on_bad_image", policy]) == code
         shown = capsys.readouterr()
         assert len(shown.out.splitlines()) == 8
         assert f"left out: {bad}: cannot be read as an image" in shown.err
         assert "1 of 9 images could not be read" in shown.err
     with pytest.raises(UserError, match=r"bad\.png"):
-        predict.main([str(run_folder), str(photos / "test"), "--on_bad_image", "error"])
+        predict_main([str(run_folder), str(photos / "test"), "--on_bad_image", "error"])
     with pytest.raises(UserError, match=r"^[^ ]*bad\.png: cannot be read as an image"):
-        predict.main([str(run_folder), str(bad)])
+        predict_main([str(run_folder), str(bad)])
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
@@ -324,18 +327,18 @@ def test_an_interrupted_file_of_predictions_is_continued(run_folder, photos, tmp
             yield answer
 
     monkeypatch.setattr(ImageClassification, "score_images", interrupted)
-    assert predict.main(command) == 130
+    assert run(predict_main, command) == 130
     assert f"3 rows are in {output}" in capsys.readouterr().err
     monkeypatch.setattr(ImageClassification, "score_images", score)
     part = output.read_text()
     output.write_text(part + part.splitlines()[-1][:9])  # a row of which only a part was written
-    assert predict.main(command) == 0
+    assert predict_main(command) == 0
     assert output.read_text().startswith(part)
     whole = output.read_text()
-    assert predict.main(command) == 0, "there is nothing left to do"
+    assert predict_main(command) == 0, "there is nothing left to do"
     assert output.read_text() == whole
     output.unlink()
-    assert predict.main(command) == 0
+    assert predict_main(command) == 0
     (files, scores), (all_files, all_scores) = (
         (*map(list, zip(*read_rows(text), strict=True)),) for text in (whole, output.read_text())
     )
@@ -354,37 +357,37 @@ def test_a_file_of_other_origin_or_of_another_model_is_left_as_it_is(run_folder,
     command = [str(run_folder), str(photos / "test" / "red"), "--output", str(output)]
     output.write_text("mine")
     with pytest.raises(UserError, match="does not say that hf-accel predict wrote it"):
-        predict.main(command)
+        predict_main(command)
     assert output.read_text() == "mine"
     output.unlink()
-    predict.main(command)
+    predict_main(command)
     whole = output.read_text()
     with pytest.raises(UserError, match="top_k was 1 and is 2"):
-        predict.main([*command, "--top_k", "2"])
+        predict_main([*command, "--top_k", "2"])
     other = tmp_path / "other"
     shutil.copytree(run_folder / "model", other)
     weights = load_file(other / "model.safetensors")
     save_file({name: tensor + 0.5 for name, tensor in weights.items()}, other / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match="rows of another model"):
-        predict.main([str(other), *command[1:]])
+        predict_main([str(other), *command[1:]])
     assert output.read_text() == whole
     for name, problem in (("rows.txt", r"ends in \.csv"), ("no/rows.csv", "does not exist")):
         with pytest.raises(UserError, match=problem):
-            predict.main([*command[:-1], str(tmp_path / name)])
+            predict_main([*command[:-1], str(tmp_path / name)])
 
 
 def test_nothing_is_written_where_no_image_can_be_read(run_folder, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"bad\.png"):
-        predict.main([str(run_folder), str(tmp_path / "bad.png"), "--output", str(tmp_path / "rows.csv")])
+        predict_main([str(run_folder), str(tmp_path / "bad.png"), "--output", str(tmp_path / "rows.csv")])
     assert [path.name for path in tmp_path.glob("rows*")] == []
 
 
-@pytest.mark.parametrize("main", [predict.main, evaluate.main, demo.main])
+@pytest.mark.parametrize("main", [predict_main, evaluate.main, demo.main])
 def test_a_mistyped_folder_is_answered_as_one_and_not_as_an_id_on_the_hub(main, tmp_path, monkeypatch):
     (tmp_path / "outputs" / "digits").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    more = {predict.main: ["a.png"], evaluate.main: ["--data.name", "digits"]}.get(main, [])
+    more = {predict_main: ["a.png"], evaluate.main: ["--data.name", "digits"]}.get(main, [])
     for name in ("outputs/digts", "./outputs/digts", str(tmp_path / "outputs" / "digts")):
         with pytest.raises(UserError, match=r"digts: no such folder\. Did you mean digits\?"):
             main([name, *more])
@@ -392,13 +395,13 @@ def test_a_mistyped_folder_is_answered_as_one_and_not_as_an_id_on_the_hub(main, 
 
 def test_a_mistyped_image_is_answered_with_its_neighbours(run_folder, photos):
     with pytest.raises(UserError, match=r"0O\.png: no such file or folder \(did you mean .*/red/0\d\.png"):
-        predict.main([str(run_folder), str(photos / "test" / "red" / "0O.png")])
+        predict_main([str(run_folder), str(photos / "test" / "red" / "0O.png")])
 
 
 @pytest.mark.parametrize("argv", [["nothing.png"], ["--top_k", "0", "x.png"]])
 def test_predict_refuses_a_pattern_that_matches_nothing(run_folder, argv):
     with pytest.raises(UserError):
-        predict.main([str(run_folder), *argv])
+        predict_main([str(run_folder), *argv])
 
 
 def launch(module, *argv):
@@ -416,7 +419,7 @@ def test_two_processes_give_the_figures_of_one(run_folder, photos, capsys):
     (photos / "test" / "red" / "00.png").unlink()
     for module, main, argv in (
         ("hf_accel.evaluate", evaluate.main, [run_folder, "--data.name", photos, "--format", "json"]),
-        ("hf_accel.predict", predict.main, [run_folder, photos / "test", "--format", "json"]),
+        ("hf_accel.predict", predict_main, [run_folder, photos / "test", "--format", "json"]),
     ):
         main(list(map(str, argv)))
         one = json.loads(capsys.readouterr().out)

@@ -11,9 +11,9 @@ import hf_accel.training.finish
 from hf_accel.config.sections import ModelSettings
 from hf_accel.models.load import load_model, load_trained
 from hf_accel.models.saved import SavedModelError, check_saved
-from hf_accel.predict import predict
 from hf_accel.report.run_report import RunReport
 from hf_accel.train import train
+from hf_accel.training.prediction import predict
 from tests.models.test_positions import HUB
 from tests.support.saved_models import save_hub, save_timm
 
@@ -36,8 +36,8 @@ def test_a_timm_model_tuned_again_names_the_new_classes_everywhere(tiny_recipe, 
     image = next((photos / "test" / "red").iterdir())
     classes = {row["label"] for row in pipeline("image-classification", str(saved))(str(image))}
     assert classes == {"blue", "red"}
-    ((row,),) = [predict(str(run_folder), [str(image)])]
-    assert {label["label"] for label in row["labels"]} == {"blue", "red"}
+    (prediction,) = predict(run_folder, image)
+    assert {label for label, _ in prediction.top} == {"blue", "red"}
     card = [line for line in (saved / "README.md").read_text().splitlines() if "new classifier" not in line]
     assert "ginkgo" not in "\n".join(card)
 

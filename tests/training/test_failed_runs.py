@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.trainer_pt_utils import AcceleratorConfig
 
-from hf_accel import cli, evaluate, predict, train
+from hf_accel import cli, evaluate, train
 from hf_accel.errors import RunError, UserError
+from hf_accel.predict import main as predict_main
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder
 from hf_accel.training import build
@@ -311,7 +312,7 @@ def broken(tiny_recipe, tmp_path):
 def test_a_model_with_broken_weights_is_neither_scored_nor_used_nor_trained(broken, photos, tmp_path, capsys):
     folder, name = broken
     capsys.readouterr()
-    for main, argv in ((evaluate.main, [str(folder)]), (predict.main, [str(folder), str(photos / "test")])):
+    for main, argv in ((evaluate.main, [str(folder)]), (predict_main, [str(folder), str(photos / "test")])):
         assert cli.run(main, argv) == 1
         shown = capsys.readouterr()
         assert f"{name} holds values that are not finite" in shown.err

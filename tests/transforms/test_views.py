@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hf_accel import evaluate, predict
+from hf_accel import evaluate
 from hf_accel.hub.card import write_card
+from hf_accel.predict import main as predict_main
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.run_report import RunReport
 from hf_accel.tasks.image_classification import over_views
@@ -61,7 +62,7 @@ def by_hand(model, images, kind):
 def test_scores_come_from_the_mean_of_the_logits(kind, channels_last, tiny_recipe):
     recipe = tiny_recipe({"data": {"test_time_augmentation": kind}, "model": {"channels_last": channels_last}})
     trainer = build_trainer(recipe)
-    predictions = trainer.predict(trainer.test_dataset)
+    predictions = trainer.score(trainer.test_dataset)
     top_ids, confidence, losses, rows = predictions.predictions
     images = trainer.eval_transform(trainer.test_dataset.__getitems__(rows.tolist()))
     with torch.no_grad():
@@ -145,6 +146,6 @@ def test_predict_takes_it_too(flipped, photos, capsys):
     inputs = loaded.processor(images=Image.open(file), return_tensors="pt")
     with torch.no_grad():
         expected = by_hand(loaded.model, inputs["pixel_values"], "flip_shift").softmax(1).amax().item()
-    predict.main([str(flipped), str(file), "--test_time_augmentation", "flip_shift", "--format", "json"])
+    predict_main([str(flipped), str(file), "--test_time_augmentation", "flip_shift", "--format", "json"])
     (row,) = json.loads(capsys.readouterr().out)
     assert row["labels"][0]["score"] == pytest.approx(expected, abs=1e-5)
