@@ -37,6 +37,7 @@ def test_a_notebook_is_kept_with_the_outputs_of_one_run_from_top_to_bottom(name)
     assert outputs
     assert "error" not in {output["output_type"] for output in outputs}
     said = "".join("".join(output.get("text", ())) for output in outputs)
+    assert said.strip()
     assert "Traceback" not in said
 
 

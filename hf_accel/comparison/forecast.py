@@ -53,7 +53,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
     """
     rounds = plan.repeats or PILOT_ROUNDS
     most_rounds = plan.repeats or MOST_ROUNDS
-    runs = [run for number in range(rounds) for run in plan.round(number)]
+    runs = plan.runs()
     finished = {run.folder: done for run in runs if (done := reusable_run(run, plan.data_fingerprint))}
     seconds, source = run_seconds(plan, runs, finished)
     rows = []

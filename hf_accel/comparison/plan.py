@@ -93,7 +93,7 @@ class Plan:
             UserError: they are not; nothing was run or changed.
         """
         left = [
-            run.entry.recipe for run in self._runs() if overwrite or reusable_run(run, self.data_fingerprint) is None
+            run.entry.recipe for run in self.runs() if overwrite or reusable_run(run, self.data_fingerprint) is None
         ]
         found = refusals(list({(_rows_key(recipe), _model_key(recipe)): recipe for recipe in left}.values()))
         if found:
@@ -101,8 +101,12 @@ class Plan:
 
     def progress(self) -> tuple[int, int]:
         """How many runs are finished, and how many are planned, as far as that is known before the noise is."""
-        runs = [run for number in range(self.repeats or PILOT_ROUNDS) for run in self.round(number)]
+        runs = self.runs()
         return sum(finished_record(run.folder) is not None for run in runs), len(runs)
+
+    def runs(self) -> list[PlannedRun]:
+        """The runs of the rounds that are certain."""
+        return [run for number in range(self.repeats or PILOT_ROUNDS) for run in self.round(number)]
 
 
 def shortened(recipe: Recipe, written: Recipe) -> str | None:

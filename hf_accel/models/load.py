@@ -176,8 +176,8 @@ def _from_repository(settings: ModelSettings, label_names: list[str], image_size
         else:
             model = AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
             weights_notes = [f"{config.model_type} from random weights"]
-        if is_timm:
-            require_regularisation(model.timm_model, settings)  # type: ignore[attr-defined, unused-ignore]
+        if isinstance(model, TimmWrapperForImageClassification):
+            require_regularisation(model.timm_model, settings)
     return LoadedModel(model, processor, processor_size(processor), [*weights_notes, *notes])
 
 
