@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hf_accel.cli import COMMANDS, command_parser, parse_with_overrides
 from hf_accel.config.flags import overrides_from_flags
@@ -79,9 +80,11 @@ def test_the_main_command_then_evaluate_predict_and_the_python_block_run(tmp_pat
 
     # 8 steps each, of which the first 3 are not measured
     assert "test" in run(f"{train} --max_steps 8")
+    Image.new("RGB", (40, 30), "white").save(tmp_path / "photo.png")
     (tmp_path / "block.py").write_text(python.replace('"num_train_epochs": 3', '"max_steps": 8'))
-    accuracy, measured = run(f"{sys.executable} block.py").split("\n")[:2]
+    accuracy, label, measured = run(f"{sys.executable} block.py").split("\n")[:3]
     assert 0 <= float(accuracy) <= 1
+    assert label in "0123456789"
     assert all(float(figure) > 0 for figure in measured.split())
     evaluate = next(line for line in COMMAND_LINES if line.startswith("hf-accel evaluate"))
     assert "accuracy" in run(evaluate.replace("hf-accel", f"{sys.executable} -m hf_accel.cli", 1))

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ CHECKPOINT_PREFIX = "checkpoint-"
 STEPS_DONE = ".steps_done"  # how many optimizer steps the processes of the run have done in all
 IN_USE = "another process trains or pushes there"
 LONGEST_PATH_BYTES = 4096
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 LONGEST_BELOW_BYTES = 200  # of what lies in a run's folder, as checkpoint-1000000/model-00001-of-00002.safetensors
 
 
@@ -343,7 +346,10 @@ def model_place(name: str) -> str:
         return str(path)
     if path.exists():
         raise UserError(f"{name}: is a file, expected the folder of a run or of a model, or an id on the Hub")
-    if is_local_name(name):
+    is_near = path.parent.is_dir() and get_close_matches(path.name, [inner.name for inner in path.parent.iterdir()])
+    if is_local_name(name) and (
+        is_near or not HUB_ID.fullmatch(name)
+    ):  # a folder may be called as an owner on the Hub is
         raise UserError(f"{name}: no such folder. {neighbouring_folders(path)}")
     if "/" not in name:
         hint = neighbouring_folders(path)

@@ -14,7 +14,7 @@ from hf_accel.data.splits import Splits
 from hf_accel.errors import UserError
 from hf_accel.models.given import classes_of_model, describe_model
 from hf_accel.models.load import LoadedModel
-from hf_accel.runs.folder import model_place
+from hf_accel.runs.folder import RunFolder
 from hf_accel.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -72,4 +72,5 @@ class GivenModel:
 
 def from_run_folder(recipe: Recipe) -> Recipe:
     """The same recipe; where its model is the folder of a run, with the model in that folder."""
-    return replace(recipe, model=replace(recipe.model, name=model_place(recipe.model.name)))
+    model = RunFolder(recipe.model.name).model
+    return replace(recipe, model=replace(recipe.model, name=str(model))) if model.is_dir() else recipe

@@ -391,6 +391,8 @@ def test_a_mistyped_folder_is_answered_as_one_and_not_as_an_id_on_the_hub(main, 
     for name in ("outputs/digts", "./outputs/digts", str(tmp_path / "outputs" / "digts")):
         with pytest.raises(UserError, match=r"digts: no such folder\. Did you mean digits\?"):
             main([name, *more])
+    with pytest.raises(UserError, match=r"is not on this machine and cannot be fetched"):
+        main(["outputs/vit-base-patch16-224", *more])  # an owner on the Hub may be called as a folder here
     monkeypatch.chdir("outputs")
     with pytest.raises(UserError, match=r"^digts: no such folder, .*owner/name\. Did you mean digits\?"):
         main(["digts", *more])
