@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
@@ -388,13 +387,10 @@ def test_nothing_is_written_where_no_image_can_be_read(run_folder, tmp_path):
 def test_a_mistyped_folder_is_answered_as_one_and_not_as_an_id_on_the_hub(main, tmp_path, monkeypatch):
     (tmp_path / "outputs" / "digits").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    more = [str(tmp_path / "a.png")] if main is predict_main else []
+    more = ["a.png"] if main is predict_main else []
     for name in ("outputs/digts", "./outputs/digts", str(tmp_path / "outputs" / "digts")):
         with pytest.raises(UserError, match=r"digts: no such folder\. Did you mean digits\?"):
             main([name, *more])
-    with pytest.raises(UserError, match=r"is not on this machine and cannot be fetched"):
-        main(["outputs/vit-base-patch16-224", *more])  # an owner on the Hub may be called as a folder here
     monkeypatch.chdir("outputs")
     with pytest.raises(UserError, match=r"^digts: no such folder, .*owner/name\. Did you mean digits\?"):
         main(["digts", *more])

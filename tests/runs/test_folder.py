@@ -13,7 +13,7 @@ from hf_accel.config.recipe import load_recipe
 from hf_accel.errors import UserError
 from hf_accel.runs.folder import LEFT, MARK, RunFolder, model_place, writable_place
 from hf_accel.runs.lock import sole_use
-from hf_accel.runs.log import note_in_log, start_log
+from hf_accel.runs.log import note_end_in_log, start_log
 
 REPORT = {"schema": 1, "recipe": "digits", "train": {}, "environment": {}}  # what any report has
 
@@ -303,5 +303,13 @@ def test_an_error_that_torch_raises_while_the_log_is_written_costs_no_line(tmp_p
             raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
 
     monkeypatch.setattr(logging.StreamHandler, "flush", flush)
-    note_in_log(ConnectionResetError("reset"))
+    note_end_in_log(ConnectionResetError("reset"))
     assert "reset" in (tmp_path / "log.txt").read_text()
+
+
+def test_an_owner_on_the_hub_may_be_called_as_a_folder_here(tmp_path, monkeypatch):
+    (tmp_path / "google" / "photos").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert model_place("google/vit-base-patch16-224") == "google/vit-base-patch16-224"
+    with pytest.raises(UserError, match=r"no such folder\. Did you mean photos\?"):
+        model_place("google/photo")
