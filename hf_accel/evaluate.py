@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     scores = evaluate(recipe, args.split, RunFolder.meant_by(args.model), own_data, output)
     if is_main_process():
         for note in scores["notes"]:
-            (terminal.warn if note.startswith("warning: ") else terminal.say)(printable(note))
+            terminal.say(printable(note))
         render(scores, args.format)
         if output is not None:
             terminal.say(f"{output.path}: the predictions for {format_count(scores['rows'])} rows")

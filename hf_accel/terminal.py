@@ -99,8 +99,10 @@ def marked(mark: str, style: str, text: str, stream: TextIO, indent: str = "") -
 
 
 def say(text: str) -> None:
-    """A message to the person at the terminal, on stderr: no result and no error."""
-    if not _quiet:
+    """A message to the person at the terminal, on stderr: no result and no error. One that begins as a warning is one."""
+    if text.startswith("warning: "):
+        warn(text)
+    elif not _quiet:
         print(wrap(text, sys.stderr), file=sys.stderr)
 
 

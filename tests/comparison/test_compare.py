@@ -357,7 +357,7 @@ def test_an_interrupted_comparison_says_what_is_finished_and_how_to_continue(rec
         started.append(args)
         if len(started) == 2:
             raise KeyboardInterrupt
-        return process.run_process(*args)
+        return stub_train.run_here(*args)
 
     monkeypatch.setattr("hf_accel.comparison.runs.run_process", stopped)
     words = [
