@@ -55,6 +55,7 @@ def _ask(parser: argparse.ArgumentParser) -> NoReturn:
         import argcomplete
     except ImportError:
         raise SystemExit(1) from None
+    argcomplete.safe_actions.add(argparse._ExtendAction)  # --recipe a --recipe b: its values choose the variants
     argcomplete.autocomplete(parser, always_complete_options=False)
     raise SystemExit(1)
 

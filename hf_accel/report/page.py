@@ -52,11 +52,17 @@ MISTAKE_SIDE = 256  # pixels: a mistake is shown at 160 CSS pixels or more, to b
 SAMPLE_SIDE = 176  # sharp on a dense screen at the 88 CSS pixels it is shown at
 MOST_IMAGES = 24  # per gallery, so that the page stays below 3 MB
 MOST_CONFUSIONS = 10
-# What the page links to, relative to it, and what a reader finds there.
-LINKED = (("report.json", "every figure"), ("history.csv", "loss and learning rate by step"),
-          ("predictions.csv", "the prediction of every test image"), ("recipe.yaml", "every setting"),
-          ("model/README.md", "the model card"), ("model/notebook.ipynb", "load, predict, evaluate, train on"),
-          ("plots", "the plots as SVG"), ("log.txt", "what the run said"))  # fmt: skip
+# What the page links to, as attributes of a `RunFolder`, and what a reader finds there.
+LINKED = {
+    "report": "every figure",
+    "history": "loss and learning rate by step",
+    "predictions": "the prediction of every test image",
+    "recipe": "every setting",
+    "card": "the model card",
+    "notebook": "load, predict, evaluate, train on",
+    "plots": "the plots as SVG",
+    "log": "what the run said",
+}
 
 
 def write_page(
@@ -95,9 +101,15 @@ def write_page(
         else [],
         next_commands=next_commands(below or "."),
         is_below=below is not None,
-        files=[(name, what) for name, what in LINKED if (run.path / name).exists()],
+        files=_files_of(run),
         recipe_text=recipe_text,
     )
+
+
+def _files_of(run: RunFolder) -> list[tuple[str, str]]:
+    """What a run has left, by names relative to its page, with what it is."""
+    places: dict[str, Path] = {name: getattr(run, name) for name in LINKED}
+    return [(place.relative_to(run.path).as_posix(), LINKED[name]) for name, place in places.items() if place.exists()]
 
 
 def draw_plots(report: RunReport, folder: Path) -> dict[str, Plot]:

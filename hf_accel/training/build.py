@@ -33,7 +33,7 @@ from hf_accel.training.given_model import GivenModel
 from hf_accel.training.trainer import ImageTrainer, Methods
 
 if TYPE_CHECKING:
-    from hf_accel.inputs.prepared import OwnTransforms
+    from hf_accel.tasks.image_classification import OwnTransforms
 
 
 def build_trainer(

@@ -90,7 +90,6 @@ TIMM = (
         convert=lambda text: ",".join(text.split())),
     Row("clip-grad", "--max_grad_norm VALUE", "1.0", "clipping at 1.0 is the default"),
     Row("clip-mode", note="gradients are clipped by their norm"),
-    Row("layer-decay", "--layer_decay VALUE", "0.75"),
     Row("layer-decay-min-scale layer-decay-no-opt-scale", note="every layer trains, with `--layer_decay`"),
     # schedule
     Row("lr", "--learning_rate VALUE", "1e-3", "a rate for SGD is too high for AdamW, the default optimizer"),

@@ -85,7 +85,7 @@ def test_the_line_to_copy_sets_what_the_flags_of_the_other_tool_meant(flags, set
         ("imgsz", "224", ["--data.image_size 224"]),
         ("device", "cpu", ["--use_cpu true"]),
         ("device", "cuda:0", ["No counterpart", "CUDA_VISIBLE_DEVICES"]),
-        ("freeze", "10", ["all layers are trained", "--model.freeze_batch_norm true"]),
+        ("freeze", "10", ["--model.freeze 10", "the stem and that many layers after it"]),
         ("resume", "true", ["resumes an interrupted run"]),
         ("ignore_mismatched_sizes", "true", ["leave it out"]),
         ("data", "./photos", ["--data.name ./photos"]),
