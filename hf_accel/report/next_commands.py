@@ -13,17 +13,20 @@ class NextCommand:
     command: str  # ready to be copied into a shell
 
 
-def next_commands(folder: str | Path, image: str | Path = "photo.jpg") -> list[NextCommand]:
+A_PHOTO = "photo.jpg"
+
+
+def next_commands(folder: str | Path, image: str | Path = A_PHOTO) -> list[NextCommand]:
     """The commands for a finished run, those that most people want first.
 
     Args:
         folder: the folder of the run, as the reader's shell would find it.
-        image: a file to classify; the default stands for the reader's own.
+        image: a file to classify; the default stands for the reader's own, and for a name that would act on the terminal.
 
     >>> print(next_commands("outputs/my photos")[0].command)
     hf-accel predict 'outputs/my photos' photo.jpg
     """
-    place, file = _word(folder), _word(image)
+    place, file = _word(folder), _word(image if str(image).isprintable() else A_PHOTO)
     return [
         NextCommand("classify images: files, folders or globs", f"hf-accel predict {place} {file}"),
         NextCommand("try the model in a browser", f"hf-accel demo {place}"),
