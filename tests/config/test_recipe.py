@@ -7,6 +7,7 @@ import pytest
 
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import (
+    RecipeFile,
     find_recipe,
     header,
     load_recipe,
@@ -39,8 +40,9 @@ def test_every_shipped_recipe_and_variant_is_valid():
     recipes = shipped_recipes()
     assert len(recipes) >= 12
     for name in recipes:
-        for variant in (None, *variant_names(name)):
-            recipe = load_recipe(name, variant)
+        file = RecipeFile.read(name)
+        for variant in (None, *file.variants):
+            recipe = file.recipe(variant)
             assert recipe.name == name
             assert recipe.variant == (variant or "default")
 
