@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("argcomplete", reason="needs argcomplete: pip install argcomplete")
 
 OFFERED = {

@@ -64,6 +64,7 @@ def test_a_connection_that_breaks_in_a_loader_is_a_process_that_is_gone(monkeypa
     assert "data-loading" not in machine_failure(error_of(broken))
 
 
+@pytest.mark.slow
 def test_a_message_from_a_data_loading_process_is_the_message_alone(capsys):
     assert "Traceback" in str(error_of(lambda: read_all(refuse)))
     assert own_words(error_of(lambda: read_all(refuse))) == "b.jpg: cannot be read. Fix it."

@@ -113,6 +113,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WRONG)
 @pytest.mark.parametrize("words", [["help"], ["train", "--help"], ["recipe", "show", "{recipe}"], ["trän"]])
 def test_a_wrong_terminal_is_served_all_the_same(case, words, tmp_path):

@@ -79,10 +79,11 @@ def test_accumulation_variants_keep_or_multiply_the_batch():
         return training["per_device_train_batch_size"] * training.get("gradient_accumulation_steps", 1)
 
     for name in shipped_recipes():
-        baseline = batch(load_recipe(name, "baseline"))
-        assert batch(load_recipe(name, "ga")) == baseline
-        assert batch(load_recipe(name, "ga_larger_batch")) > baseline
-        assert batch(load_recipe(name, "all")) == batch(load_recipe(name))
+        file = RecipeFile.read(name)
+        baseline = batch(file.recipe("baseline"))
+        assert batch(file.recipe("ga")) == baseline
+        assert batch(file.recipe("ga_larger_batch")) > baseline
+        assert batch(file.recipe("all")) == batch(file.recipe())
 
 
 def test_scientific_notation_without_a_dot_is_a_number(recipe_file):

@@ -88,6 +88,7 @@ def test_a_hub_that_fails_twice_is_asked_again(hub, run_folder, monkeypatch, qui
     assert sum(quick) >= (6 if failure["status"] == 429 else 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [

@@ -65,6 +65,7 @@ def levels_off(processor, name: str) -> float:
     return float(((ours["pixel_values"] - theirs).abs() * std).max() * 255)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READ)
 def test_evaluation_equals_the_processor_on_photographs_and_on_small_images(name, data_dir):
     processor = READ[name]()

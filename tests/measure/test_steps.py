@@ -480,6 +480,7 @@ def test_a_cpu_has_no_energy_counter():
     assert resources.energy_joules(CPU) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transforms", ["device", "loader"])
 def test_a_real_run_adds_up(tiny_recipe, transforms):
     recipe = tiny_recipe({"data": {"transforms": transforms}, "training": {"max_steps": 8, "logging_steps": 1}})

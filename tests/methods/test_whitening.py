@@ -77,6 +77,7 @@ def test_a_model_without_such_a_convolution_is_refused(smooth):
         whiten_stem(model, smooth[1], PREPROCESSING)
 
 
+@pytest.mark.slow
 def test_it_is_one_line_of_a_recipe_and_any_optimizer_leaves_the_stem_alone(tiny_recipe):
     trainer = build_trainer(tiny_recipe({"model": {"whiten_stem": True, "channels_last": True}}))
     weight = trainer.model.timm_model.conv1.weight

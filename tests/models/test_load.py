@@ -98,6 +98,7 @@ def test_a_checkpoint_with_pickled_weights_is_not_resumed(tmp_path):
     assert not (tmp_path / "mark").exists()
 
 
+@pytest.mark.slow
 def test_a_pickled_optimizer_state_that_runs_code_is_refused_by_the_trainer(tiny_recipe, tmp_path):
     from hf_accel.training.build import build_trainer
 
@@ -179,6 +180,7 @@ def test_another_network_of_this_package_still_trains_from_scratch(tiny_recipe):
     assert "from random weights" in load_model(other.model, LABELS).notes[0]
 
 
+@pytest.mark.slow
 def test_a_trained_folder_named_on_a_recipe_from_scratch_gives_its_own_weights(tiny_recipe, tmp_path):
     folder = train(tiny_recipe()) / "model"
     recipe = load_recipe("resnet20_cifar10", overrides={"model": {"name": str(folder)}})

@@ -17,6 +17,8 @@ from hf_accel.training.prediction import predict
 from tests.models.test_positions import HUB
 from tests.support.saved_models import save_hub, save_timm
 
+pytestmark = pytest.mark.slow
+
 RESNET = {"channels": [8, 8, 16, 16]}
 OLD = ["ginkgo", "maple"]
 NEW = ["oak", "elm"]
@@ -149,7 +151,6 @@ def test_the_processor_of_a_saved_run_is_the_one_it_was_trained_with(tiny_recipe
     assert saved.data_config["mean"] == pytest.approx((0.4914, 0.4822, 0.4465))
 
 
-@pytest.mark.slow
 def test_the_folder_of_a_run_is_a_model_to_train_on(tiny_recipe, tmp_path):
     folder = train(tiny_recipe())
     again = {

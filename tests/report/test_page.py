@@ -17,6 +17,8 @@ from hf_accel.report.page import data_uri, run_tiles, write_page
 from hf_accel.report.plots import GREEN, VERMILION, run_plots
 from tests.support.reports import entries, outcome, pictures, run_report
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -100,7 +102,6 @@ def open_page(browser, pages):
         page.close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_says_nothing_to_the_console_and_asks_no_one(open_page, pages, name):
     page = open_page(name)
@@ -286,7 +287,6 @@ def test_plots_are_also_files_on_white_with_letters_as_paths(pages, name):
         assert "var(" not in text
 
 
-@pytest.mark.slow
 def test_the_same_report_gives_the_same_page(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -260,6 +260,7 @@ def test_the_best_loss_is_the_lowest_and_the_best_of_any_score_the_highest(argum
         assert arguments(metric_for_best_model=metric).greater_is_better is True
 
 
+@pytest.mark.slow
 def test_a_run_selected_by_loss_keeps_the_checkpoint_with_the_lowest_loss(tiny_recipe):
     training = {"metric_for_best_model": "loss", "num_train_epochs": 3, "learning_rate": 0.3, "save_total_limit": 5}
     trainer = build_trainer(tiny_recipe({"training": training}))
@@ -323,6 +324,7 @@ def test_a_mode_that_was_asked_for_stays(arguments):
     assert chosen.lr_scheduler_kwargs == {"mode": "min"}
 
 
+@pytest.mark.slow
 def test_a_run_with_a_plateau_and_early_stopping_is_scored_later(tiny_recipe):
     from hf_accel.train import train
 

@@ -22,6 +22,8 @@ from hf_accel.train import train
 from hf_accel.training import finish
 from tests.conftest import TINY, write_photos
 
+pytestmark = pytest.mark.slow
+
 EXTRAS = ("report.html", "predictions.csv", "plots/loss.svg", "plots/confusion.svg", "model/README.md",
           "model/notebook.ipynb")  # fmt: skip
 CLASSES = {"blue": "$5 and $10_{", "red": "\\frac{$a$}"}  # between two dollars matplotlib reads a formula, and fails

@@ -22,6 +22,8 @@ from hf_accel.transforms.pipeline import TrainTransform
 from hf_accel.transforms.progressive_resizing import TrainingSides, count_epochs
 from tests.support.image_splits import SMALL, VARIED, make_split, noise, one_thread  # noqa: F401
 
+pytestmark = pytest.mark.slow
+
 SIDES = TrainingSides(start=24, full=48, full_at=0.5, num_epochs=6)  # full from the fourth epoch
 
 
@@ -161,7 +163,6 @@ def test_workers_give_the_same_run(tiny_recipe, tmp_path):
     assert losses("here", 0) == losses("workers", 2)
 
 
-@pytest.mark.slow
 def test_a_resumed_run_continues_at_the_size_of_its_epoch(tiny_recipe):
     recipe = tiny_recipe(
         small_first(),
@@ -177,7 +178,6 @@ def test_a_resumed_run_continues_at_the_size_of_its_epoch(tiny_recipe):
         assert torch.equal(resumed.model.state_dict()[key], value), key
 
 
-@pytest.mark.slow
 def test_operations_are_counted_at_the_size_of_each_batch(tiny_recipe):
     trainer = build_trainer(tiny_recipe(small_first()))
     trainer.train()

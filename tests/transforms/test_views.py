@@ -17,6 +17,8 @@ from hf_accel.train import train
 from hf_accel.training.build import build_trainer
 from hf_accel.transforms.views import mean_logits, views
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_flip_is_the_image_and_its_mirror_image():
     images = torch.rand(2, 3, 4, 5)
