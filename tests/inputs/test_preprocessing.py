@@ -127,6 +127,7 @@ def test_mean_and_std_are_those_in_force_not_those_declared():
     assert Preprocessing.of(transformers.MobileViTImageProcessor(size={"shortest_edge": 288})).bgr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*READ, "levit"])
 def test_an_image_size_changes_the_output_and_keeps_the_share_of_the_crop(name):
     processor = (READ | CALLED)[name]()

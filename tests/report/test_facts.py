@@ -45,6 +45,7 @@ def test_no_note_changes_the_metadata_or_the_sentences_of_the_card(tmp_path):
     assert card(with_notes(run.report)) == card(run.report)
 
 
+@pytest.mark.slow
 def test_no_note_changes_the_table_the_tiles_or_the_page(tmp_path):
     plain, noted = replace(run_report(), notes=["a note"]), with_notes(run_report())
     assert noted.table() == plain.table()
