@@ -297,19 +297,6 @@ def test_options_that_are_given_twice_add_up_and_the_baseline_may_be_an_alias(re
     assert Comparison.load(folder).baseline == "ga_same_batch"
 
 
-def test_an_interrupted_comparison_says_that_its_runs_are_kept(recipe_file, stubbed, monkeypatch, capsys):
-    folder, _ = stubbed
-
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("hf_accel.comparison.runs.do_run", interrupted)
-    assert run(compare.main, ["--recipe", str(recipe_file), "--output_dir", str(folder), "--repeats", "1"]) == 130
-    told = capsys.readouterr().err
-    words = " ".join(told.split())
-    assert f"are finished and kept in {folder}. The same command continues from there." in words
-
-
 def test_two_recipes_of_one_name_are_refused_by_their_files(stubbed, tmp_path, capsys):
     files = [tmp_path / folder / "mine.yaml" for folder in ("a", "b")]
     for file in files:
