@@ -40,12 +40,12 @@ class WeightAverage(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if not self.average:
-            self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.average = {name: value.clone() for name, value in self._current().items()}
 
     @torch.no_grad()
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         weight = 1 - decay_after(state.global_step, self.decay)
-        current = self.model.state_dict()
+        current = self._current()
         floats = [name for name, value in current.items() if value.is_floating_point()]
         torch._foreach_lerp_([self.average[name] for name in floats], [current[name] for name in floats], weight)
         for name in current.keys() - floats:
@@ -70,11 +70,16 @@ class WeightAverage(TrainerCallback):
     @torch.no_grad()
     def _exchange(self) -> None:
         """Swap the model's weights and the average."""
-        for name, value in self.model.state_dict().items():
+        for name, value in self._current().items():
             if name in self.average:
                 kept = value.clone()
                 value.copy_(self.average[name])
                 self.average[name].copy_(kept)
+
+    def _current(self) -> dict[str, Tensor]:
+        """The weights and buffers that train, a shared one once."""
+        found = [*self.model.named_parameters(), *self.model.named_buffers()]
+        return {name: value.detach() for name, value in found}
 
     def state_dict(self) -> dict[str, Any]:
         return {"average": self.average}

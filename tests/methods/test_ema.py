@@ -47,6 +47,19 @@ def test_running_statistics_are_averaged_and_counters_copied():
     assert average.average["num_batches_tracked"].item() == 7
 
 
+def test_weights_that_two_layers_share_come_back_after_an_evaluation():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    average = WeightAverage(model, decay=0.5)
+    average.on_train_begin(None, TrainerState(), TrainerControl())
+    nn.init.ones_(model[0].weight)
+    after_step(average, 1000)
+    before = model[0].weight.clone()
+    with average.in_place():
+        assert not torch.equal(model[1].weight, before)
+    assert torch.equal(model[1].weight, before)
+
+
 @pytest.mark.slow
 def test_what_is_evaluated_and_saved_is_the_average_and_a_checkpoint_trains_on_the_weights(tiny_recipe, tmp_path):
     training = {"ema_decay": 0.9, "output_dir": str(tmp_path / "run"), "num_train_epochs": 2, "eval_strategy": "epoch",
