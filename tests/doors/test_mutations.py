@@ -258,7 +258,7 @@ def no_work(monkeypatch):
     def stop(*_, **__):
         raise UserError("understood")
 
-    for module, name in ((train, "train"), (evaluate, "evaluate"), (predict, "predict")):
+    for module, name in ((train, "train"), (evaluate, "evaluate"), (predict, "classify")):
         monkeypatch.setattr(module, name, stop)
     monkeypatch.setattr("hf_accel.comparison.plan.Plan", stop)
 
