@@ -78,6 +78,12 @@ def stubbed(tmp_path, monkeypatch):
     return tmp_path / "comparison", done
 
 
+def two_rows_once(recipe_file: Path, folder: Path) -> list[str]:
+    """The words of a comparison of one round."""
+    options = ["--variants", "baseline", "all", "--repeats", "1"]
+    return ["--recipe", str(recipe_file), *options, "--output_dir", str(folder)]
+
+
 def compared(recipe_file: Path, folder: Path, *words: str) -> Comparison:
     assert compare.main(["--recipe", str(recipe_file), "--output_dir", str(folder), *words]) == 0
     return Comparison.load(folder)
@@ -310,17 +316,7 @@ def test_two_recipes_of_one_name_are_refused_by_their_files(stubbed, tmp_path, c
 
 def test_json_and_quiet_print_the_comparison_and_nothing_else(recipe_file, stubbed, capsys):
     folder, _ = stubbed
-    words = [
-        "--recipe",
-        str(recipe_file),
-        "--variants",
-        "baseline",
-        "all",
-        "--repeats",
-        "1",
-        "--output_dir",
-        str(folder),
-    ]
+    words = two_rows_once(recipe_file, folder)
     assert compare.main([*words, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document == {"folder": str(folder), **json.loads((folder / "compare.json").read_text("utf-8"))}
@@ -347,17 +343,7 @@ def test_an_interrupted_comparison_says_what_is_finished_and_how_to_continue(rec
         return stub_train.run_here(*args)
 
     monkeypatch.setattr("hf_accel.comparison.runs.run_process", stopped)
-    words = [
-        "--recipe",
-        str(recipe_file),
-        "--variants",
-        "baseline",
-        "all",
-        "--repeats",
-        "1",
-        "--output_dir",
-        str(folder),
-    ]
+    words = two_rows_once(recipe_file, folder)
     assert run(compare.main, words) == 130
     shown = capsys.readouterr().err
     assert (
