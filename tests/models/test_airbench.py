@@ -109,7 +109,7 @@ def test_the_speedrun_trains_saves_loads_and_is_scored(recipe, photos, tmp_path)
         "model": {"args": {"widths": [8, 16, 16]}},
         "data": {"name": str(photos), "image_size": 32},
         "training": {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 4, "num_train_epochs": 20,
-                     "learning_rate": 0.1, "optim_args": "head_lr=10,bias_lr=1", "output_dir": str(tmp_path / "run")},
+                     "learning_rate": 0.05, "optim_args": "head_lr=1,bias_lr=0.1", "output_dir": str(tmp_path / "run")},
     }  # fmt: skip
     folder = train(load_recipe(recipe, overrides=patch))
     report = RunReport.load(folder)
