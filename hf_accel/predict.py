@@ -103,8 +103,10 @@ def classify(args: argparse.Namespace) -> int:
     with quick_imports():
         from accelerate import PartialState
 
+        from hf_accel.machine.allocator import apply_keep_freed_memory
         from hf_accel.methods.finite import refuse_broken_weights
         from hf_accel.models.head import known_labels
+        from hf_accel.models.layout import use_layout_for_prediction
         from hf_accel.runs.log import quiet_libraries
         from hf_accel.tasks import TASKS
         from hf_accel.tasks.predictions import PredictionShape, form_of
@@ -124,6 +126,8 @@ def classify(args: argparse.Namespace) -> int:
     output = None if args.output is None else open_output(args, form, loaded, shape)
     state = PartialState(cpu=accelerator_type() == "cpu")
     state.wait_for_everyone()  # the first process may write to the output once all have read it
+    apply_keep_freed_memory(state.device.type == "cpu")
+    use_layout_for_prediction(loaded.model)
     loaded.model.to(state.device)
     if output is not None:
         sources = left(sources, output)

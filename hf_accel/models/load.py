@@ -12,6 +12,7 @@ import contextlib
 import copy
 import json
 import logging
+import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -360,7 +361,7 @@ def _hub_errors(what: str, name: str) -> Iterator[None]:
             ) from error
         if Path(name).is_dir():
             raise UserError(
-                f"{what}.name: the folder {name} holds no model that can be loaded: {text[:400]}"
+                f"{what}.name: the folder {name} holds no model that can be loaded: {_excerpt(text)}"
             ) from error
         if (
             not is_of_files
@@ -369,7 +370,7 @@ def _hub_errors(what: str, name: str) -> Iterator[None]:
             or "not supported in your version" in text
         ):
             raise UserError(
-                f"{what}.name: {name} holds no image classifier that can be loaded: {text[:400]}"
+                f"{what}.name: {name} holds no image classifier that can be loaded: {_excerpt(text)}"
             ) from error
         architecture = name.removeprefix(TIMM_PREFIX).split(".")[0]
         if name.startswith(TIMM_PREFIX) and not timm.is_model(architecture):
@@ -377,7 +378,11 @@ def _hub_errors(what: str, name: str) -> Iterator[None]:
                 f"{what}.name: timm has no model {architecture!r}. {did_you_mean(architecture, timm.list_models())}"
             ) from error
         raise UserError(
-            f"{what}.name: {name} is not on this machine and cannot be fetched from the Hub ({text[:200]}). Its "
+            f"{what}.name: {name} is not on this machine and cannot be fetched from the Hub ({_excerpt(text, 200)}). Its "
             f"config.json, weights and processor would be downloaded. Check the name and the connection, or download it "
             f"elsewhere (`hf download {name} --local-dir FOLDER`) and set {what}.name to that folder."
         ) from error
+
+
+def _excerpt(text: str, most: int = 400) -> str:
+    return textwrap.shorten(text, most, placeholder=" …")

@@ -187,6 +187,7 @@ def new_model(
 def build_evaluator(recipe: Recipe, loaded: LoadedModel, split: ImageSplit, arguments: Arguments) -> ImageTrainer:
     """A Trainer that only scores: its `test_dataset` has the batches of `split`."""
     task = TASKS[recipe.model.task]
+    apply_keep_freed_memory(arguments.keep_freed_memory)
     inputs = task.scoring_inputs(recipe, loaded, arguments.training)
     return ImageTrainer(
         model=loaded.model,

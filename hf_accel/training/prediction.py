@@ -18,6 +18,7 @@ from hf_accel.errors import UserError
 from hf_accel.methods.finite import refuse_broken_weights
 from hf_accel.models.given import model_to_predict
 from hf_accel.models.head import known_labels
+from hf_accel.models.layout import use_layout_for_prediction
 from hf_accel.models.load import LoadedModel
 from hf_accel.runs.folder import model_place
 from hf_accel.tasks import TASKS
@@ -122,6 +123,7 @@ def _loaded(
     if isinstance(model, str | Path):
         loaded = TASK.load_trained(model_place(str(model)))
         refuse_broken_weights(loaded.model, str(model))
+        use_layout_for_prediction(loaded.model)
         nn.Module.to(loaded.model, accelerator_type())
     else:
         loaded = model if isinstance(model, LoadedModel) else model_to_predict(model, processor, label_names)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_accel.models.layout import use_channels_last
+from hf_accel.models.layout import use_channels_last, use_layout_for_prediction
 
 UPSTREAM = """
 import torch
@@ -56,3 +56,12 @@ def test_every_other_layer_is_stored_in_channels_last():
     assert layouts[0] == (27, 1, 9, 3)
     assert layouts[1] == (32, 1, 32, 32)
     assert layouts[2] == (8, 1, 1, 1)
+
+
+def test_a_network_of_convolutions_predicts_in_channels_last_and_a_patch_embedding_stays_as_it_is():
+    network = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 8, 3))
+    encoder = nn.Sequential(nn.Conv2d(3, 32, 16, stride=16), nn.Conv1d(32, 8, 3))
+    for model in (network, encoder):
+        use_layout_for_prediction(model)
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert encoder[0].weight.is_contiguous()
