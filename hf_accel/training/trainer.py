@@ -563,6 +563,23 @@ class ImageTrainer(Trainer):
             return
         load_weights(model, resume_from_checkpoint)
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """As upstream, which keeps the first of equal figures; here the one with the lowest loss: few rows tie often."""
+        is_best = super()._determine_best_metric(metrics, trial)
+        name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
+        if is_best or self.state.best_global_step is None or metrics.get(name) != self.state.best_metric:
+            return is_best
+        best_step = self.state.best_global_step
+        losses = [
+            entry["eval_loss"]
+            for entry in self.state.log_history
+            if entry["step"] == best_step and "eval_loss" in entry
+        ]
+        if metrics["eval_loss"] >= min(losses, default=float("inf")):
+            return False
+        self.state.best_global_step = self.state.global_step
+        return True
+
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
         assert best is not None, "upstream asks only where there is a best checkpoint"

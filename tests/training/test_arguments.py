@@ -270,6 +270,17 @@ def test_a_run_selected_by_loss_keeps_the_checkpoint_with_the_lowest_loss(tiny_r
     assert trainer.state.best_metric == min(losses)
 
 
+def test_of_epochs_with_the_same_accuracy_the_one_with_the_lowest_loss_is_kept(tiny_recipe):
+    trainer = build_trainer(tiny_recipe())
+    kept = []
+    for step, (accuracy, loss) in enumerate([(0.5, 0.9), (0.5, 0.7), (0.5, 0.8), (0.4, 0.1), (0.6, 2.0), (0.6, 2.0)]):
+        trainer.state.global_step = step
+        metrics = {"eval_accuracy": accuracy, "eval_loss": loss}
+        trainer.state.log_history.append({**metrics, "step": step})
+        kept.append((trainer._determine_best_metric(metrics, None), trainer.state.best_global_step))
+    assert kept == [(True, 0), (True, 1), (False, 1), (False, 1), (True, 4), (False, 4)]
+
+
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
