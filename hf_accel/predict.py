@@ -13,7 +13,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_accel import terminal
 from hf_accel.cli import command_parser, interrupt_says, is_main_process, print_result, quick_imports, run_and_exit
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from hf_accel.data.images import UnreadableImageError
+    from hf_accel.models.exported import Exported
     from hf_accel.models.load import LoadedModel
+    from hf_accel.tasks.exported import ExportedImageClassification
+    from hf_accel.tasks.image_classification import ImageClassification
     from hf_accel.tasks.image_scoring import ImageSource, ScoredImage
     from hf_accel.tasks.prediction_file import PredictionFile
     from hf_accel.tasks.predictions import PredictedRow, PredictionShape
@@ -101,34 +104,20 @@ def classify(args: argparse.Namespace) -> int:
         UserError: the model, an image or the output file is not there or cannot be used, or no image could be read.
     """
     with quick_imports():
-        from accelerate import PartialState
-
-        from hf_accel.machine.allocator import apply_keep_freed_memory
-        from hf_accel.methods.finite import refuse_broken_weights
-        from hf_accel.models.head import known_labels
-        from hf_accel.models.layout import use_layout_for_prediction
-        from hf_accel.runs.log import quiet_libraries
-        from hf_accel.tasks import TASKS
+        from hf_accel.models.exported import is_exported
         from hf_accel.tasks.predictions import PredictionShape, form_of
-        from hf_accel.training.arguments import accelerator_type
 
-    quiet_libraries()
-    task, place = TASKS["image-classification"], model_place(args.model)
+    place = model_place(args.model)
     # with --output, --json is about what is printed, and asks for no form of the file
     asked = None if args.json and args.output is not None else args.format
     form = (asked or "table") if args.output is None else form_of(args.output, asked)
-    sources, count = named_images(args.images)
-    loaded = task.load_trained(place)
-    refuse_broken_weights(loaded.model, args.model)
-    shape = PredictionShape(
-        known_labels(loaded.model.config), args.top_k or (1 if form == "csv" else TOP_K), args.probabilities
-    )
+    task = task_of(place)
+    sources, count = named_images(task, args.images)
+    loaded, state = (load_exported if is_exported(place) else load_for_torch)(task, place, args)
+    shape = PredictionShape(loaded.label_names, args.top_k or (1 if form == "csv" else TOP_K), args.probabilities)
     output = None if args.output is None else open_output(args, form, loaded, shape)
-    state = PartialState(cpu=accelerator_type() == "cpu")
-    state.wait_for_everyone()  # the first process may write to the output once all have read it
-    apply_keep_freed_memory(state.device.type == "cpu")
-    use_layout_for_prediction(loaded.model)
-    loaded.model.to(state.device)
+    if state is not None:
+        state.wait_for_everyone()  # the first process may write to the output once all have read it
     if output is not None:
         sources = left(sources, output)
     done_before = count - len(sources) if count is not None and isinstance(sources, list) else 0
@@ -140,24 +129,72 @@ def classify(args: argparse.Namespace) -> int:
     return Work(args, form, shape, output, count, done_before).finish(shared(state, sources, score, args.batch_size))
 
 
+def task_of(place: str) -> Any:
+    """What finds images and scores them: an exported model needs no PyTorch."""
+    with quick_imports():
+        from hf_accel.models.exported import is_exported
+
+        if is_exported(place):
+            from hf_accel.tasks.exported import ExportedImageClassification
+
+            return ExportedImageClassification()
+        from hf_accel.runs.log import quiet_libraries
+        from hf_accel.tasks import TASKS
+
+    quiet_libraries()
+    return TASKS["image-classification"]
+
+
+def load_exported(task: ExportedImageClassification, place: str, args: argparse.Namespace) -> tuple[Exported, None]:
+    """Raises:
+    UserError: there are several processes, or the model cannot be opened.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"{args.model}: an exported model is scored by one process, with all its threads. Start one.")
+    return task.load_trained(place), None
+
+
+def load_for_torch(task: ImageClassification, place: str, args: argparse.Namespace) -> tuple[LoadedModel, PartialState]:
+    """The model on its device, as it predicts fastest, and the processes that share the images.
+
+    Raises:
+        UserError: there is no such model, or its weights are not finite.
+    """
+    from accelerate import PartialState
+
+    from hf_accel.machine.allocator import apply_keep_freed_memory
+    from hf_accel.methods.finite import refuse_broken_weights
+    from hf_accel.models.layout import use_layout_for_prediction
+    from hf_accel.training.arguments import accelerator_type
+
+    loaded = task.load_trained(place)
+    refuse_broken_weights(loaded.model, args.model)
+    state = PartialState(cpu=accelerator_type() == "cpu")
+    apply_keep_freed_memory(state.device.type == "cpu")
+    use_layout_for_prediction(loaded.model)
+    loaded.model.to(state.device)
+    return loaded, state
+
+
 def left(sources: Iterable[Path | str], output: PredictionFile) -> Iterable[Path | str]:
     """The images that the file has no rows of; a list stays one, and has a length."""
     images = (source for source in sources if not output.holds(str(source)))
     return list(images) if isinstance(sources, list) else images
 
 
-def open_output(args: argparse.Namespace, form: str, loaded: LoadedModel, shape: PredictionShape) -> PredictionFile:
+def open_output(
+    args: argparse.Namespace, form: str, loaded: LoadedModel | Exported, shape: PredictionShape
+) -> PredictionFile:
     from hf_accel.tasks.prediction_file import PredictionFile, settings_of
 
-    settings = settings_of(loaded, args.model, shape, form=form, test_time_augmentation=args.test_time_augmentation)
+    settings = settings_of(
+        loaded.content(), args.model, shape, form=form, test_time_augmentation=args.test_time_augmentation
+    )
     return PredictionFile.open(args.output, form, shape, settings)
 
 
-def named_images(names: list[str]) -> tuple[Iterable[Path | str], int | None]:
+def named_images(task: Any, names: list[str]) -> tuple[Iterable[Path | str], int | None]:
     """The images of the command line, and how many there are; None: a list on standard input, which is read as it comes."""
-    from hf_accel.tasks import TASKS
-
-    task = TASKS["image-classification"]
     if STDIN not in names:
         images = task.find_images(names)
         return images, len(images)
@@ -173,13 +210,13 @@ def named_images(names: list[str]) -> tuple[Iterable[Path | str], int | None]:
 
 
 def shared(
-    state: PartialState,
+    state: PartialState | None,
     sources: Iterable[ImageSource],
     score: Callable[[Iterable[ImageSource]], Iterator[ScoredImage]],
     batch_size: int,
 ) -> Generator[ScoredImage, None, None]:
     """The answers in the order of the images; of several processes each scores a share, and all get every answer."""
-    if state.num_processes == 1:
+    if state is None or state.num_processes == 1:
         yield from score(sources)
         return
     from accelerate.utils import gather_object

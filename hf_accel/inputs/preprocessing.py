@@ -17,9 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import PIL.Image
-import torch
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as tvf
 
 from hf_accel.errors import UserError
 
@@ -169,6 +166,10 @@ def resize_image(image: np.ndarray, height: int, width: int, interpolation: str,
         return image
     if resizer == "pillow":
         return np.array(PIL.Image.fromarray(image).resize((width, height), _RESAMPLING[interpolation]))
+    import torch  # here: an exported model is scored without it
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as tvf
+
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     resized = tvf.resize(pixels, [height, width], InterpolationMode(interpolation), antialias=True)
     return resized.permute(1, 2, 0).numpy()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import json
 import logging
 import textwrap
@@ -65,6 +66,19 @@ class LoadedModel:
     @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def label_names(self) -> list[str]:
+        return known_labels(self.model.config)
+
+    def content(self) -> str:
+        """A hash of the classes, the preprocessing and the weights."""
+        digest = hashlib.sha256(json.dumps(self.label_names).encode())
+        digest.update(json.dumps(self.processor.to_dict(), sort_keys=True, default=str).encode())
+        for key, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
 
 def load_model(settings: ModelSettings, label_names: list[str], image_size: int | None = None) -> LoadedModel:

@@ -40,7 +40,7 @@ from hf_accel.runs.recorded_data import DataFacts, changes, from_json, to_json
 MARK = ".hf_accel.json"
 # Everything that a run leaves, in the order in which a reader wants it; and checkpoint-<step>, made by the Trainer.
 LEFT = ("model", "report.html", "report.json", "history.csv", "predictions.csv", "plots", "recipe.yaml", "log.txt",
-        "runs")  # fmt: skip
+        "runs", "exported")  # fmt: skip
 CHECKPOINT_PREFIX = "checkpoint-"
 STEPS_DONE = ".steps_done"  # how many optimizer steps the processes of the run have done in all
 IN_USE = "another process trains or pushes there"
@@ -67,7 +67,7 @@ class RunFolder:
         self.mark = self.path / MARK
         self.steps_done = self.path / STEPS_DONE
         (self.model, self.page, self.report, self.history, self.predictions, self.plots, self.recipe, self.log,
-         self.trackers) = (self.path / name for name in LEFT)  # fmt: skip
+         self.trackers, self.exported) = (self.path / name for name in LEFT)  # fmt: skip
         self.model_config = self.model / "config.json"
         self.card = self.model / "README.md"
         self.notebook = self.model / "notebook.ipynb"

@@ -31,6 +31,7 @@ from hf_accel.models.trial import flops_per_image
 from hf_accel.tasks.image_gallery import Example, GalleryItem, answered_examples, confident_mistakes, data_sample
 from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images
 from hf_accel.tasks.predictions import Predictions
+from hf_accel.tasks.torch_scoring import TorchScorer
 from hf_accel.transforms.pipeline import EvalTransform, TrainTransform
 from hf_accel.transforms.progressive_resizing import TrainingSides, training_sides
 from hf_accel.transforms.views import mean_logits, views_note
@@ -149,7 +150,7 @@ class ImageClassification:
         max_pixels: int | None = MAX_PIXELS,
     ) -> Iterator[ScoredImage]:
         """The probabilities of the classes, image by image; see `tasks.image_scoring.score_images`."""
-        return score_images(loaded, sources, batch_size, test_time_augmentation, max_pixels)
+        return score_images(TorchScorer(loaded, test_time_augmentation), sources, batch_size, max_pixels)
 
 
 @dataclass(frozen=True)

@@ -8,33 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import PIL.Image
-import torch
-from torch import Tensor
 
 from hf_accel.data.images import MAX_PIXELS, UnreadableImageError, decode_image
 from hf_accel.data.urls import fetch_image, is_url
-from hf_accel.errors import UserError
-from hf_accel.inputs.preprocessing import MOST_ENLARGED, Preprocessing
-from hf_accel.models.load import LoadedModel
-from hf_accel.transforms.views import mean_logits
 
 # A file, a URL, the bytes of a file, an image, or its pixels (H, W, 3) uint8 RGB.
 ImageSource = Path | str | bytes | PIL.Image.Image | np.ndarray
 MOST_THREADS = 4  # each may hold a photograph of hundreds of megabytes
 _BATCHES_AHEAD = 2
 
-Inputs = dict[str, Tensor]  # of one image: pixel_values (1, 3, H, W) and what else a processor makes
+Inputs = dict[str, Any]  # arrays or tensors of one image: pixel_values (1, 3, H, W) and what else a processor makes
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
@@ -49,31 +41,42 @@ class ScoredImage:
     error: UnreadableImageError | None = None  # why there are none
 
 
+class Scorer(Protocol):
+    """A classifier, as images are scored by it."""
+
+    def prepare(self, pixels: np.ndarray) -> Inputs:
+        """(H, W, 3) uint8 RGB -> the inputs of the model; called by several threads."""
+
+    def probabilities(self, images: list[Inputs]) -> np.ndarray:
+        """Inputs of B images of equal shapes -> (B, C) float32, in the order of the model's classes."""
+
+
 def score_images(
-    loaded: LoadedModel,
-    sources: Iterable[ImageSource],
-    batch_size: int = 32,
-    test_time_augmentation: str = "none",
-    max_pixels: int | None = MAX_PIXELS,
+    scorer: Scorer, sources: Iterable[ImageSource], batch_size: int = 32, max_pixels: int | None = MAX_PIXELS
 ) -> Generator[ScoredImage, None, None]:
-    """Classify images with the model's own image processor.
+    """Classify images.
 
     Args:
-        loaded: the model, which computes on the device that it is on.
         sources: may be endless: they are taken as they are needed, a few batches ahead.
         batch_size: the most images in a forward pass.
-        test_time_augmentation: as `data.test_time_augmentation`.
         max_pixels: width x height from which an image counts as unreadable; None: any size.
     Yields:
         One answer for each source, in their order, as soon as its batch is done.
     """
-    prepare = _Preparation(loaded, max_pixels)
+
+    def prepare(item: tuple[int, ImageSource]) -> _Prepared:
+        position, source = item
+        try:
+            return _Prepared(position, source, scorer.prepare(pixels_of(source, max_pixels)))
+        except UnreadableImageError as error:
+            return _Prepared(position, source, None, error)
+
     threads = min(os.cpu_count() or 1, MOST_THREADS)
     with ThreadPoolExecutor(threads) as pool:
         prepared = _ahead(pool, prepare, enumerate(sources), _BATCHES_AHEAD * batch_size)
         with contextlib.closing(prepared):
             for group in _groups(prepared, batch_size):
-                yield from _answers(loaded, group, test_time_augmentation)
+                yield from _answers(scorer, group)
 
 
 @dataclass(frozen=True)
@@ -82,41 +85,6 @@ class _Prepared:
     source: ImageSource
     inputs: Inputs | None
     error: UnreadableImageError | None = None
-
-
-class _Preparation:
-    """Position and source of an image -> the model's inputs; called by several threads."""
-
-    def __init__(self, loaded: LoadedModel, max_pixels: int | None) -> None:
-        self.processor = loaded.processor
-        self.max_pixels = max_pixels
-        self._reading: Preprocessing | None = None
-        self._is_read = False
-        self._lock = threading.Lock()
-
-    def __call__(self, item: tuple[int, ImageSource]) -> _Prepared:
-        position, source = item
-        try:
-            return _Prepared(position, source, self._inputs(pixels_of(source, self.max_pixels)))
-        except UnreadableImageError as error:
-            return _Prepared(position, source, None, error)
-
-    def _inputs(self, pixels: np.ndarray) -> Inputs:
-        short, long = sorted(pixels.shape[:2])
-        reading = self._preprocessing() if long > MOST_ENLARGED * short else None
-        if reading is not None:
-            return {"pixel_values": torch.from_numpy(reading.pixel_values(pixels))[None]}
-        return dict(self.processor(images=[PIL.Image.fromarray(pixels)], return_tensors="pt"))
-
-    def _preprocessing(self) -> Preprocessing | None:
-        """How to make the crop of a strip alone, since the whole of it would take gigabytes; None: the processor must."""
-        with self._lock:
-            if not self._is_read:
-                self._is_read = True
-                with contextlib.suppress(UserError):  # it can classify, if not be fine-tuned
-                    reading = Preprocessing.of(self.processor)
-                    self._reading = reading if reading.processor is None else None
-            return self._reading
 
 
 def pixels_of(source: ImageSource, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
@@ -159,9 +127,9 @@ def _ahead(
 def _groups(images: Iterable[_Prepared], batch_size: int) -> Iterator[list[_Prepared]]:
     """Neighbours that fit into one forward pass: as many as a batch, of equal shapes. Unreadable ones fit anywhere."""
     group: list[_Prepared] = []
-    shapes: dict[str, torch.Size] | None = None
+    shapes: dict[str, tuple[int, ...]] | None = None
     for image in images:
-        own = None if image.inputs is None else {name: tensor.shape for name, tensor in image.inputs.items()}
+        own = None if image.inputs is None else {name: tuple(array.shape) for name, array in image.inputs.items()}
         if len(group) == batch_size or (own and shapes and own != shapes):
             yield group
             group, shapes = [], None
@@ -171,22 +139,9 @@ def _groups(images: Iterable[_Prepared], batch_size: int) -> Iterator[list[_Prep
         yield group
 
 
-def _answers(loaded: LoadedModel, group: list[_Prepared], views: str) -> Iterator[ScoredImage]:
+def _answers(scorer: Scorer, group: list[_Prepared]) -> Iterator[ScoredImage]:
     inputs = [image.inputs for image in group if image.inputs is not None]
-    scores = iter(_probabilities(loaded, inputs, views) if inputs else ())
+    scores = iter(scorer.probabilities(inputs) if inputs else ())
     for image in group:
         probabilities = None if image.inputs is None else next(scores)
         yield ScoredImage(image.position, image.source, probabilities, image.error)
-
-
-def _probabilities(loaded: LoadedModel, images: list[Inputs], views: str) -> np.ndarray:
-    """(B, C) float32"""
-    device = next(loaded.model.parameters()).device
-    inputs = {name: torch.cat([image[name] for image in images]).to(device) for name in images[0]}
-    forward = partial(_logits, loaded, {name: inputs[name] for name in inputs if name != "pixel_values"})
-    with torch.inference_mode():
-        return mean_logits(forward, inputs["pixel_values"], views).float().softmax(-1).cpu().numpy()
-
-
-def _logits(loaded: LoadedModel, others: dict[str, Any], pixel_values: Tensor) -> Tensor:
-    return loaded.model(pixel_values=pixel_values, **others).logits

@@ -7,7 +7,6 @@ reader would skip.
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -16,8 +15,6 @@ from typing import Any, Self, TextIO
 
 from hf_accel.errors import UserError
 from hf_accel.files import write_whole
-from hf_accel.models.head import known_labels
-from hf_accel.models.load import LoadedModel
 from hf_accel.tables import csv_cell
 from hf_accel.tasks.predictions import PredictedRow, PredictionShape, refuse_unwritable, write_predictions
 
@@ -25,17 +22,12 @@ WRITTEN_BY = "hf-accel predict"
 _CHUNK = 1 << 16  # bytes
 
 
-def settings_of(loaded: LoadedModel, name: str, shape: PredictionShape, **others: Any) -> dict[str, Any]:
+def settings_of(content: str, name: str, shape: PredictionShape, **others: Any) -> dict[str, Any]:
     """What the rows of a file are made by: the model by its content, the columns, and `others`."""
-    digest = hashlib.sha256(json.dumps(known_labels(loaded.model.config)).encode())
-    digest.update(json.dumps(loaded.processor.to_dict(), sort_keys=True, default=str).encode())
-    for key, tensor in sorted(loaded.model.state_dict().items()):
-        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.cpu().contiguous().numpy().data)
     return {
         "written_by": WRITTEN_BY,
         "model": name,
-        "model_content": digest.hexdigest(),
+        "model_content": content,
         "top_k": shape.top_k,
         "probabilities": shape.probabilities,
         **others,
