@@ -53,6 +53,12 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `load_recipe` of the same content as YAML gives an equal Recipe."""
         values = asdict(self)
+        chain = values["data"]["augment"]["chain"]
+        if chain is not None:  # an operation of a chain is a mapping of one name
+            chain["operations"] = [
+                {name: settings for name, settings in operation.items() if settings is not None}
+                for operation in chain["operations"]
+            ]
         if self.output_name is None:
             del values["output_name"]
         if self.push == PushSettings():

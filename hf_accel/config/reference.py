@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
+from hf_accel.config.augmentation import AugmentSettings
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import OF_ONE_NAME
 from hf_accel.config.schema import Schema, expected, known_settings, section_schema
-from hf_accel.config.sections import SECTIONS, AugmentSettings
+from hf_accel.config.sections import SECTIONS
 from hf_accel.config.selection import selection_defaults
 from hf_accel.config.training import DEFAULTS, FIXED
 

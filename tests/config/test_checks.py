@@ -2,8 +2,9 @@ import dataclasses
 
 import pytest
 
+from hf_accel.config.augmentation import AugmentSettings, ColorJitter, RandAugment
 from hf_accel.config.recipe import load_recipe
-from hf_accel.config.sections import AugmentSettings, ColorJitter, DataSettings, ProgressiveResizing, RandAugment
+from hf_accel.config.sections import DataSettings, ProgressiveResizing
 from hf_accel.errors import UserError
 from hf_accel.evaluate import evaluation_recipe
 

@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from hf_accel.config.sections import AugmentSettings, DataSettings
+from hf_accel.config.augmentation import AugmentSettings
+from hf_accel.config.sections import DataSettings
 from hf_accel.errors import UserError
 from hf_accel.inputs.batches import ImageBatches
 from hf_accel.inputs.cache import open_training_pixels
