@@ -351,3 +351,30 @@ class AugmentSettings:
         description="Alpha of the Beta distribution of the part that another image replaces; 0: off.",
         examples=[1.0],
     )
+
+    def switched_on(self) -> dict[str, Any]:
+        """The settings that change an image, without those of crops that are not made and without nulls; plain values."""
+        own = _without_nulls(plain_settings(self))
+        values = {name: value for name, value in own.items() if value not in (False, 0, "none")}
+        needless = {"none": ("pad", "pad_mode", "scale", "ratio"), "pad": ("scale", "ratio")}
+        without = needless.get(self.crop, ("pad", "pad_mode"))
+        return {name: value for name, value in values.items() if name not in without}
+
+
+def plain_settings(augment: AugmentSettings) -> dict[str, Any]:
+    """Plain values, as they stand in a recipe: an operation of a chain is a mapping of one name."""
+    values = dataclasses.asdict(augment)
+    if values["chain"] is not None:
+        values["chain"]["operations"] = [
+            {name: settings for name, settings in operation.items() if settings is not None}
+            for operation in values["chain"]["operations"]
+        ]
+    return values
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nulls(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: _without_nulls(part) for name, part in value.items() if part is not None}
