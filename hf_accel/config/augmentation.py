@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictInt, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, StrictBool, StrictInt, model_validator
 from pydantic.dataclasses import dataclass
 
 from hf_accel.config.fields import (
@@ -34,6 +34,12 @@ def _two_risings(four: list[float]) -> list[float]:
     rising(four[:2])
     rising(four[2:])
     return four
+
+
+def _two(values: list[float], words: str, description: str) -> list[float]:
+    """A setting of two numbers, whose default is in the schema too: pydantic leaves out those of a default_factory."""
+    extra: dict[str, JsonValue] = {**expected_words(words), "default": [*values]}
+    return Field(default_factory=lambda: list(values), description=description, json_schema_extra=extra)
 
 
 def _always() -> float:
@@ -83,15 +89,13 @@ class Affine:
         description="The angle of the rotation is drawn from -degrees to degrees, or between two.",
         json_schema_extra=expected_words(_ANGLES),
     )
-    translate: Annotated[list[Probability], Field(min_length=2, max_length=2)] = Field(
-        default_factory=lambda: [0.0, 0.0],
-        description="Largest shift to either side, as a share of the width and of the height.",
-        json_schema_extra=expected_words("two numbers from 0 to 1"),
+    translate: Annotated[list[Probability], Field(min_length=2, max_length=2)] = _two(
+        [0.0, 0.0],
+        "two numbers from 0 to 1",
+        "Largest shift to either side, as a share of the width and of the height.",
     )
-    scale: Annotated[list[Positive], Field(min_length=2, max_length=2), AfterValidator(rising)] = Field(
-        default_factory=lambda: [1.0, 1.0],
-        description="Smallest and largest factor of the size.",
-        json_schema_extra=expected_words("two rising numbers above 0"),
+    scale: Annotated[list[Positive], Field(min_length=2, max_length=2), AfterValidator(rising)] = _two(
+        [1.0, 1.0], "two rising numbers above 0", "Smallest and largest factor of the size."
     )
     shear: (
         Annotated[Number, Field(ge=0, lt=90)]
@@ -156,10 +160,8 @@ class Blur:
         description="Side of the kernel in pixels.",
         json_schema_extra=expected_words("an odd whole number from 3 to 255"),
     )
-    sigma: Annotated[list[Positive], Field(min_length=2, max_length=2), AfterValidator(rising)] = Field(
-        default_factory=lambda: [0.1, 2.0],
-        description="Smallest and largest standard deviation in pixels.",
-        json_schema_extra=expected_words("two rising numbers above 0"),
+    sigma: Annotated[list[Positive], Field(min_length=2, max_length=2), AfterValidator(rising)] = _two(
+        [0.1, 2.0], "two rising numbers above 0", "Smallest and largest standard deviation in pixels."
     )
     p: Probability = _always()
 
