@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from pydantic import TypeAdapter
 from transformers import MobileViTImageProcessor, ViTImageProcessor
 
 from hf_accel.config.augmentation import AugmentSettings
@@ -54,21 +53,16 @@ ALONE = {
 POLICIES = {"trivial_augment": {"p": 0.7}, "augmix": {"p": 0.7}}
 
 
-def augmented(**settings) -> AugmentSettings:
-    """As a recipe's mapping is read."""
-    return TypeAdapter(AugmentSettings).validate_python(settings)
-
-
 CASES = {
     "none": (SMALL, AugmentSettings()),
     "resized and flipped": (SMALL, AugmentSettings(crop="random_resized", flip=True)),
     "pad": (SMALL, AugmentSettings(crop="pad", flip="alternating")),
     "photographs": (VARIED, AugmentSettings(crop="random_resized", flip=True)),
     "photographs, plain": (VARIED, AugmentSettings(flip=True)),
-    "alone": (SMALL, augmented(crop="pad", flip=True, **ALONE)),
-    "alone, photographs": (VARIED, augmented(crop="random_resized", **ALONE)),
-    "chain": (SMALL, augmented(crop="pad", pad=5, chain=CHAIN, mixup=0.2)),
-    "policies": (SMALL, augmented(crop="random_resized", **POLICIES)),
+    "alone": (SMALL, AugmentSettings(crop="pad", flip=True, **ALONE)),
+    "alone, photographs": (VARIED, AugmentSettings(crop="random_resized", **ALONE)),
+    "chain": (SMALL, AugmentSettings(crop="pad", pad=5, chain=CHAIN, mixup=0.2)),
+    "policies": (SMALL, AugmentSettings(crop="random_resized", **POLICIES)),
     "everything": (SMALL, AugmentSettings(crop="random_resized", flip=True, **EVERYTHING)),
     "everything, photographs": (VARIED, AugmentSettings(crop="random_resized", flip=True, **EVERYTHING)),
 }
@@ -161,10 +155,10 @@ def test_a_technique_changes_its_share_of_the_images_and_leaves_the_others_alone
     settings = ALONE | POLICIES | {"chain": CHAIN}
     images = {}
     for case, augment in (
-        ("plain", augmented(flip=True)),
-        ("one", augmented(flip=True, **{name: settings[name]})),
-        ("all", augmented(flip=True, **{name: settings[name] | {"p": 1.0}})),
-        ("none", augmented(flip=True, **{name: settings[name] | {"p": 0.0}})),
+        ("plain", AugmentSettings(flip=True)),
+        ("one", AugmentSettings(flip=True, **{name: settings[name]})),
+        ("all", AugmentSettings(flip=True, **{name: settings[name] | {"p": 1.0}})),
+        ("none", AugmentSettings(flip=True, **{name: settings[name] | {"p": 0.0}})),
     ):
         batches, transform = build([(48, 48)] * 200, augment, vit48)
         images[case] = transform(batches.__getitems__(range(200)))["pixel_values"]
@@ -176,7 +170,7 @@ def test_a_technique_changes_its_share_of_the_images_and_leaves_the_others_alone
 
 
 def test_an_operation_in_a_chain_has_its_probability_within_the_chain(vit48):
-    augment = augmented(
+    augment = AugmentSettings(
         chain={"p": 0.5, "operations": [{"invert": {"p": 0.5}}, {"solarize": {"threshold": 0, "p": 0.5}}]}
     )
     batches, transform = build([(48, 48)] * 400, augment, vit48)
@@ -187,7 +181,7 @@ def test_an_operation_in_a_chain_has_its_probability_within_the_chain(vit48):
 
 def test_operations_of_a_chain_are_applied_in_the_order_given(vit48):
     def images(*operations):
-        augment = augmented(chain={"p": 1, "operations": list(operations)})
+        augment = AugmentSettings(chain={"p": 1, "operations": list(operations)})
         batches, transform = build([(48, 48)] * 4, augment, vit48)
         return transform(batches.__getitems__(range(4)))["pixel_values"], transform._fit(
             batches.__getitems__(range(4))["pixels"], False
@@ -203,7 +197,7 @@ def test_operations_of_a_chain_are_applied_in_the_order_given(vit48):
 
 @pytest.mark.parametrize("fill", ["mean", "zero"])
 def test_cutout_erases_a_square_that_may_go_beyond_the_border(fill, vit48):
-    batches, transform = build([(48, 48)] * 300, augmented(cutout={"size": 0.5, "fill": fill}), vit48)
+    batches, transform = build([(48, 48)] * 300, AugmentSettings(cutout={"size": 0.5, "fill": fill}), vit48)
     batch = batches.__getitems__(range(300))
     images, plain = transform(batch)["pixel_values"], EvalTransform(vit48)(batch)["pixel_values"]
     erased = (images == (0 if fill == "mean" else -1)).all(1)

@@ -72,10 +72,12 @@ def vit48() -> Preprocessing:
     return Preprocessing.of(ViTImageProcessor(size={"height": 48, "width": 48}))
 
 
+CHAIN = [{"rotation": {"degrees": 30}}, {"perspective": {}}, {"elastic": {"sigma": 2}}, {"blur": {}}]
 CASES = {
     "none": (SMALL, AugmentSettings()),
     "pad": (SMALL, AugmentSettings(crop="pad", flip=True, random_erasing=0.5)),
     "random_resized": (SMALL, AugmentSettings(crop="random_resized", flip=True, cutmix=1.0)),
+    "chain": (SMALL, AugmentSettings(crop="pad", chain={"p": 1, "operations": CHAIN}, cutout={})),
     "photographs": (VARIED, AugmentSettings(crop="random_resized", color_jitter={"hue": 0.1}, randaugment={})),
 }
 
