@@ -116,10 +116,15 @@ def _show_augmented(args: argparse.Namespace, recipe: Recipe) -> int:
     plain = {name: value for name, value in settings.items() if not isinstance(value, dict)}
     lines = [flow_yaml({name: value})[1:-1] for name, value in settings.items() if name not in plain]
     lines = [flow_yaml(plain)[1:-1], *lines] if plain else lines
-    path.parent.mkdir(parents=True, exist_ok=True)
     picture = io.BytesIO()
     contact_sheet(rows, title, "\n".join([*lines, *notes])).save(picture, "PNG")
-    write_whole(path, picture.getvalue())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, picture.getvalue())
+    except OSError as error:
+        raise UserError(
+            f"--augmented {path.parent}: cannot be written: {error.strerror}. Name another folder."
+        ) from None
     document = {"path": str(path), "labels": [row.label for row in rows], "augment": settings, "notes": notes}
     text = f"{path}: {len(rows)} training images, and what the first {SHEET_EPOCHS} epochs make of each"
     print_result(args, document, "\n".join([*notes, text]), str(path))

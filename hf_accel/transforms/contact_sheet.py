@@ -31,13 +31,14 @@ def contact_sheet(rows: Sequence[AugmentedImage], title: str, settings: str) -> 
 
     Args:
         rows: with the same number of samples each.
-        title: one line.
+        title: of the picture; long lines of it and of the settings are wrapped.
         settings: any number of lines.
     """
     tile = _tile_size(rows[0].image)
     columns = 1 + len(rows[0].samples)
     width = 2 * _MARGIN + columns * (tile[0] + _GAP) - _GAP
-    head = [title, *(line for text in settings.splitlines() for line in _wrapped(text, width - 2 * _MARGIN))]
+    titles = _wrapped(title, width - 2 * _MARGIN)
+    head = [*titles, *(line for text in settings.splitlines() for line in _wrapped(text, width - 2 * _MARGIN))]
     captions = [[row.label, *row.sample_labels] for row in rows]
     wrapped = [[_wrapped(caption, tile[0])[:2] for caption in of_row] for of_row in captions]
     caption_lines = max(len(lines) for of_row in wrapped for lines in of_row)
@@ -46,7 +47,7 @@ def contact_sheet(rows: Sequence[AugmentedImage], title: str, settings: str) -> 
     sheet = PIL.Image.new("RGB", (width, top + _LINE + len(rows) * row_height + _MARGIN), _PAPER)
     draw, font = Draw(sheet), load_default(_FONT)
     for number, line in enumerate(head):
-        draw.text((_MARGIN, _MARGIN + number * _LINE), line, _INK if number == 0 else _MUTED, font)
+        draw.text((_MARGIN, _MARGIN + number * _LINE), line, _INK if number < len(titles) else _MUTED, font)
     for column in range(columns):
         heading = "original" if column == 0 else f"epoch {column}"
         draw.text((_MARGIN + column * (tile[0] + _GAP), top), heading, _INK, font)

@@ -102,6 +102,8 @@ def test_a_folder_with_other_files_and_a_file_are_refused(recipe_file, photos, t
     assert "holds other files (test, ...)" in " ".join(capsys.readouterr().err.split())
     assert run(main, ["show", recipe, "--augmented", recipe]) == 2
     assert "is not a folder" in capsys.readouterr().err
+    assert run(main, ["show", recipe, "--augmented", f"{recipe}/sheet"]) == 2
+    assert "cannot be written: Not a directory" in " ".join(capsys.readouterr().err.split())
 
 
 def test_settings_on_the_command_line_change_what_is_shown(recipe_file, capsys):
