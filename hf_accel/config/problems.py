@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from hf_accel.config.checks import contradictions, folder_name_problem, selection_problems
-from hf_accel.config.schema import Schema, expected, known_settings, section_schema
+from hf_accel.config.schema import Schema, expected, known_settings, list_item, section_schema
 from hf_accel.config.sections import SECTIONS
 from hf_accel.config.training import training_settings
 from hf_accel.errors import UserError, did_you_mean
@@ -126,7 +126,7 @@ def patch_form_problem(patch: Any) -> str | None:
 
 def _unknown(where: str, section: str, path: tuple[int | str, ...], schema: Schema) -> str:
     for key in path[:-1]:
-        schema = known_settings(schema)[str(key)]
+        schema = known_settings(schema)[key] if isinstance(key, str) else list_item(schema)
     names, name = list(known_settings(schema)), ".".join(map(str, path))
     if len(names) <= _FEW:
         return f"{where}: {section}.{name} is not a setting, expected one of {', '.join(names)}"
@@ -136,16 +136,17 @@ def _unknown(where: str, section: str, path: tuple[int | str, ...], schema: Sche
 
 def _missing(where: str, section: str, path: tuple[int | str, ...], schema: Schema) -> str:
     for key in path:
-        schema = known_settings(schema)[str(key)]
+        schema = known_settings(schema)[key] if isinstance(key, str) else list_item(schema)
     return f"{where}: {'.'.join([section, *map(str, path[:-1])])}: has no {path[-1]}, expected {expected(schema)}"
 
 
 def _wrong(where: str, section: str, path: tuple[int | str, ...], schema: Schema, values: Any) -> str:
-    """The path ends in the places of list items and the names of types, which are not settings."""
+    """The path ends in the places of numbers in a list and the names of types, which are not settings."""
     name = section
     for key in path:
-        if not isinstance(key, str) or key not in known_settings(schema):
+        inner = known_settings(schema).get(key) if isinstance(key, str) else list_item(schema)
+        if inner is None or (isinstance(key, int) and not known_settings(inner)):
             break
-        schema, values, name = known_settings(schema)[key], values[key], f"{name}.{key}"
+        schema, values, name = inner, values[key], f"{name}.{key}"
     near = f". {did_you_mean(str(values), schema['enum'])}" if "enum" in schema else ""
     return f"{where}: {name} is {shown(values)}, expected {expected(schema)}{near}"

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from hf_accel.config.augmentation import plain_settings
 from hf_accel.config.problems import NAMES_OF_ONE_RUN, patch_form_problem, recipe_problems, shown, variants_of
 from hf_accel.config.sections import SECTIONS, DataSettings, ModelSettings, PushSettings
 from hf_accel.config.training import training_settings
@@ -53,6 +54,7 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `load_recipe` of the same content as YAML gives an equal Recipe."""
         values = asdict(self)
+        values["data"]["augment"] = plain_settings(self.data.augment)
         if self.output_name is None:
             del values["output_name"]
         if self.push == PushSettings():

@@ -6,15 +6,16 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
 from pydantic.fields import FieldInfo
 
+from hf_accel.config.augmentation import AugmentSettings
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import OF_ONE_NAME
 from hf_accel.config.schema import Schema, expected, known_settings, section_schema
-from hf_accel.config.sections import SECTIONS, AugmentSettings
+from hf_accel.config.sections import SECTIONS
 from hf_accel.config.selection import selection_defaults
 from hf_accel.config.training import DEFAULTS, FIXED
+from hf_accel.config.yaml_text import flow_yaml
 
 INTRODUCTION = """\
 # Recipe reference
@@ -88,7 +89,7 @@ DERIVED = """\
 def recipe_reference() -> str:
     """The text of docs/recipe.md."""
     names = [f"`{section}.{name}`" for section, settings in OF_ONE_NAME.items() for name in settings]
-    muon = ", ".join(f"`{field.name}` ({_yaml(field.default)})" for field in dataclasses.fields(MuonSettings))
+    muon = ", ".join(f"`{field.name}` ({flow_yaml(field.default)})" for field in dataclasses.fields(MuonSettings))
     parts = [
         INTRODUCTION.replace("{of_one_name}", ", ".join(names)),
         *(f"## `{name}`\n\n{schema['description']}\n\n{_settings_table(name)}" for name, schema in _sections()),
@@ -121,27 +122,20 @@ def _settings_table(section: str) -> str:
                 "| `augment` | the settings of `data.augment`, below | | Random changes to training images. | |"
             )
             continue
-        example = f"`{name}: {_yaml(setting['examples'][0])}`" if "examples" in setting else ""
+        example = f"`{name}: {flow_yaml(setting['examples'][0])}`" if "examples" in setting else ""
         rows.append(
             f"| `{name}` | {expected(setting)} | {_default(fields[name])} | {setting['description']} | {example} |"
         )
         for inner, part in known_settings(setting).items():
-            default = f"`{_yaml(part['default'])}`" if "default" in part else "must be given"
+            default = f"`{flow_yaml(part['default'])}`" if "default" in part else "must be given"
             rows.append(f"| `{name}.{inner}` | {expected(part)} | {default} | {part['description']} | |")
     return "\n".join(rows) + "\n"
 
 
 def _arguments_table(arguments: dict[str, tuple[Any, str]]) -> str:
-    rows = [f"| `{name}` | `{_yaml(value)}` | {why} |" for name, (value, why) in arguments.items()]
+    rows = [f"| `{name}` | `{flow_yaml(value)}` | {why} |" for name, (value, why) in arguments.items()]
     return "\n".join(["| argument | value | why |", "|---|---|---|", *rows]) + "\n"
 
 
 def _default(field: FieldInfo) -> str:
-    return "must be given" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
-
-
-def _yaml(value: Any) -> str:
-    """A value as it stands in a recipe, in one line; numbers to four places."""
-    if isinstance(value, list):
-        value = [round(part, 4) if isinstance(part, float) else part for part in value]
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).removesuffix("\n...\n").strip()
+    return "must be given" if field.is_required() else f"`{flow_yaml(field.get_default(call_default_factory=True))}`"

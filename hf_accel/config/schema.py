@@ -41,6 +41,11 @@ def known_settings(schema: Schema) -> dict[str, Schema]:
     return next((option["properties"] for option in options(schema) if "properties" in option), {})
 
 
+def list_item(schema: Schema) -> Schema:
+    """The schema of the items of a list; empty where it is not a list."""
+    return next((option["items"] for option in options(schema) if "items" in option), {})
+
+
 def options(schema: Schema) -> list[Schema]:
     return schema.get("anyOf", [schema])
 

@@ -8,31 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, StrictBool, StrictInt, StrictStr
+from pydantic import Field, StrictBool, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
-# Strict types: true is not a number, and "2" is not one either; 2.0 is a whole number.
-Whole = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-_KNOWN_ONLY = ConfigDict(extra="forbid")
+from hf_accel.config.augmentation import AugmentSettings
+from hf_accel.config.fields import KNOWN_ONLY, Number, Whole, expected_words
 
 
-def _rising(pair: list[float]) -> list[float]:
-    if pair[0] > pair[1]:
-        raise ValueError("expected two rising numbers")
-    return pair
-
-
-def _expected(words: str) -> dict[str, JsonValue]:
-    """The words of a message, where the type and the range of a setting do not say what is expected."""
-    return {"expected": words}
-
-
-Share = Annotated[Number, Field(gt=0, le=1)]
-Positive = Annotated[Number, Field(gt=0)]
-
-
-@dataclass(frozen=True, config=_KNOWN_ONLY)
+@dataclass(frozen=True, config=KNOWN_ONLY)
 class ModelSettings:
     """Which network, and how it is prepared for training."""
 
@@ -89,102 +72,20 @@ class ModelSettings:
     )
 
 
-@dataclass(frozen=True, config=_KNOWN_ONLY)
-class ColorJitter:
-    """Strengths as in torchvision's ColorJitter; 0 is off."""
-
-    brightness: Number = Field(
-        default=0.0, ge=0, description="The brightness is multiplied by 1 plus or minus at most this."
-    )
-    contrast: Number = Field(
-        default=0.0, ge=0, description="The contrast is multiplied by 1 plus or minus at most this."
-    )
-    saturation: Number = Field(
-        default=0.0, ge=0, description="The saturation is multiplied by 1 plus or minus at most this."
-    )
-    hue: Number = Field(
-        default=0.0, ge=0, le=0.5, description="The colour circle is turned by at most this part of a turn."
-    )
-
-
-@dataclass(frozen=True, config=_KNOWN_ONLY)
-class RandAugment:
-    """RandAugment with torchvision's operations (https://arxiv.org/abs/1909.13719)."""
-
-    num_ops: Annotated[StrictInt, Field(ge=0, le=100), Whole] = Field(default=2, description="Operations per image.")
-    magnitude: Annotated[StrictInt, Field(ge=0, le=30), Whole] = Field(
-        default=9, description="Strength of every operation."
-    )
-
-
-@dataclass(frozen=True, config=_KNOWN_ONLY)
-class AugmentSettings:
-    """Random changes to a training image, applied to whole batches on the training device. Absent means off."""
-
-    crop: Literal["none", "pad", "random_resized"] = Field(
-        default="none", description="pad: a shifted window of the padded image; random_resized: a random part, resized."
-    )
-    pad: Annotated[StrictInt, Field(ge=0, le=512), Whole] = Field(
-        default=4, description="Pixels of the stored image that are added on each side, for crop: pad."
-    )
-    pad_mode: Literal["reflect", "zero"] = Field(
-        default="reflect", description="What the added pixels are, for crop: pad."
-    )
-    scale: Annotated[list[Share], Field(min_length=2, max_length=2), AfterValidator(_rising)] = Field(
-        default_factory=lambda: [0.08, 1.0],
-        description="Smallest and largest area of a crop, as a share of the image, for crop: random_resized.",
-        json_schema_extra=_expected("two rising numbers above 0, at most 1"),
-    )
-    ratio: Annotated[list[Positive], Field(min_length=2, max_length=2), AfterValidator(_rising)] = Field(
-        default_factory=lambda: [0.75, 4 / 3],
-        description="Smallest and largest width / height of a crop, for crop: random_resized.",
-        json_schema_extra=_expected("two rising numbers above 0"),
-    )
-    flip: StrictBool | Literal["alternating"] = Field(
-        default=False,
-        description="Horizontal flips with probability 0.5; alternating: every image is flipped in every other epoch.",
-    )
-    color_jitter: ColorJitter | None = Field(
-        default=None,
-        description="Random brightness, contrast, saturation and hue.",
-        examples=[{"brightness": 0.4, "hue": 0.1}],
-    )
-    randaugment: RandAugment | None = Field(
-        default=None, description="RandAugment; {} takes its defaults.", examples=[{"num_ops": 2, "magnitude": 9}]
-    )
-    random_erasing: Number = Field(
-        default=0.0, ge=0, le=1, description="Probability that a rectangle of an image is erased.", examples=[0.25]
-    )
-    mixup: Number = Field(
-        default=0.0,
-        ge=0,
-        le=100,
-        description="Alpha of the Beta distribution by which two images are blended; 0: off.",
-        examples=[0.2],
-    )
-    cutmix: Number = Field(
-        default=0.0,
-        ge=0,
-        le=100,
-        description="Alpha of the Beta distribution of the part that another image replaces; 0: off.",
-        examples=[1.0],
-    )
-
-
-@dataclass(frozen=True, config=_KNOWN_ONLY)
+@dataclass(frozen=True, config=KNOWN_ONLY)
 class ProgressiveResizing:
     """Training images that grow by epoch from a smaller size to the model's own."""
 
     start: Annotated[StrictInt, Field(ge=4), Whole] = Field(
         description="Side of the first epoch's images.",
-        json_schema_extra=_expected("a whole number of pixels, at least 4"),
+        json_schema_extra=expected_words("a whole number of pixels, at least 4"),
     )
     full_at: Number = Field(
         default=0.75, gt=0, le=1, description="Fraction of the epochs after which images have full size."
     )
 
 
-@dataclass(frozen=True, config=_KNOWN_ONLY)
+@dataclass(frozen=True, config=KNOWN_ONLY)
 class DataSettings:
     """Which images, which rows, and how they reach the model."""
 
@@ -264,7 +165,7 @@ class DataSettings:
     )
 
 
-@dataclass(frozen=True, config=_KNOWN_ONLY)
+@dataclass(frozen=True, config=KNOWN_ONLY)
 class PushSettings:
     """What of a run is published with its model; `training.push_to_hub` and `hf-accel push` publish it."""
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, create_model
 
-from hf_accel.config.sections import Whole
+from hf_accel.config.fields import Whole
 
 # Arguments of transformers.EarlyStoppingCallback, under their own names, next to those of TrainingArguments.
 EARLY_STOPPING = {"early_stopping_patience": "int", "early_stopping_threshold": "float"}

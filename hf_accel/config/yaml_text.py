@@ -123,6 +123,13 @@ def dump_yaml(values: dict[str, Any]) -> str:
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def flow_yaml(value: Any) -> str:
+    """A value as it stands in a recipe, in one line; numbers to four places."""
+    if isinstance(value, list):
+        value = [round(part, 4) if isinstance(part, float) else part for part in value]
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).removesuffix("\n...\n").strip()
+
+
 def _refusal(problem: str, node: yaml.Node) -> ConstructorError:
     return ConstructorError(None, None, problem, node.start_mark)
 

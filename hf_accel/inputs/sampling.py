@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-from hf_accel.config.sections import AugmentSettings
+from hf_accel.config.augmentation import AugmentSettings
 from hf_accel.inputs.counter_rng import random_bits
 
 # Draws of the order of rows and of partners; those of the transforms are small numbers, see transforms/pipeline.py.

@@ -77,10 +77,9 @@ def load_model(settings: ModelSettings, label_names: list[str], image_size: int 
     Raises:
         UserError: no such model, not an image classifier, no weights that can be loaded, or arguments that do not fit.
     """
-    is_timm_architecture = not settings.pretrained and settings.name.startswith((OWN_PREFIX, TIMM_PREFIX))
     loaded = (
         _timm_from_scratch(settings, label_names, image_size)
-        if is_timm_architecture
+        if _is_timm_architecture(settings)
         else _from_repository(settings, label_names, image_size)
     )
     if settings.channels_last:
@@ -92,6 +91,32 @@ def load_model(settings: ModelSettings, label_names: list[str], image_size: int 
         loaded.notes.append(freeze(loaded.model, settings.freeze))
     loaded.model.train()
     return loaded
+
+
+def load_model_processor(
+    settings: ModelSettings, image_size: int | None = None
+) -> tuple[BaseImageProcessor, list[str]]:
+    """The processor that `load_model` gives, without the weights, and what had to be chosen, in words.
+
+    Where the Hub's files of a timm model cannot be had, timm's own settings of the same name are taken.
+
+    Raises:
+        UserError: no such model, or its processor is not on this machine and cannot be fetched.
+    """
+    if _is_timm_architecture(settings):
+        architecture, arguments, network = _timm_network(settings, num_labels=2)
+        return _timm_processor(_timm_config(architecture, arguments, network, image_size)), []
+    try:
+        with _hub_errors("model", settings.name):
+            name = _checked_name(settings.name)
+            config = _with_arguments(_load_config(name, settings.revision), settings.args)
+            return load_processor(name, settings.revision, config, image_size)
+    except UserError:
+        architecture = settings.name.removeprefix(TIMM_PREFIX)
+        if not settings.name.startswith(TIMM_PREFIX) or not timm.is_model(architecture.split(".")[0]):
+            raise
+        processor, _ = load_processor(settings.name, None, TimmWrapperConfig(architecture=architecture), image_size)
+        return processor, [f"the preprocessing of {settings.name} is timm's: its files are not on this machine"]
 
 
 def load_trained(folder: str | Path, revision: str | None = None) -> LoadedModel:
@@ -124,7 +149,23 @@ def freeze_batch_norm(model: nn.Module) -> int:
     return len(layers)
 
 
+def _is_timm_architecture(settings: ModelSettings) -> bool:
+    return not settings.pretrained and settings.name.startswith((OWN_PREFIX, TIMM_PREFIX))
+
+
 def _timm_from_scratch(settings: ModelSettings, label_names: list[str], image_size: int | None) -> LoadedModel:
+    architecture, arguments, network = _timm_network(settings, len(label_names))
+    config = _timm_config(architecture, arguments, network, image_size)
+    set_labels(config, label_names)
+    model = TimmWrapperForImageClassification(config)
+    # the wrapper's post_init is meant for a head on loaded weights: timm's own initialisation is the right one here
+    model.timm_model.load_state_dict(network.state_dict())
+    processor = _timm_processor(config)
+    return LoadedModel(model, processor, processor_size(processor), [f"{config.architecture} from random weights"])
+
+
+def _timm_network(settings: ModelSettings, num_labels: int) -> tuple[str, dict[str, Any], Any]:
+    """The architecture's name with its tag, its arguments, and the network with random weights."""
     architecture = settings.name.split("/", 1)[1]
     base = architecture.split(".")[0]
     if not timm.is_model(base):
@@ -133,10 +174,17 @@ def _timm_from_scratch(settings: ModelSettings, label_names: list[str], image_si
     arguments = with_regularisation(settings)
     _refuse_loading_arguments(settings.name, arguments)
     try:
-        network: Any = timm.create_model(base, pretrained=False, num_classes=len(label_names), **arguments)
+        network: Any = timm.create_model(base, pretrained=False, num_classes=num_labels, **arguments)
     except (TypeError, ValueError, AssertionError, KeyError) as error:
         raise UserError(f"model.args: {base} does not take {arguments}: {error}") from None
     require_regularisation(network, settings)
+    return architecture, arguments, network
+
+
+def _timm_config(
+    architecture: str, arguments: dict[str, Any], network: Any, image_size: int | None
+) -> TimmWrapperConfig:
+    """The config of a timm network, without labels."""
     tagged = timm.models.get_pretrained_cfg(architecture, allow_unregistered=True)
     defaults = {**(tagged.to_dict() if tagged is not None else {}), **network.pretrained_cfg}
     cfg = {key: defaults[key] for key in PREPROCESSING_KEYS if key in defaults}
@@ -144,24 +192,27 @@ def _timm_from_scratch(settings: ModelSettings, label_names: list[str], image_si
         cfg |= {"input_size": (3, image_size, image_size)}
         if image_size <= 64:
             cfg["crop_pct"] = 1.0  # small images are resized whole: cropping would cut their content
-    config = TimmWrapperConfig(
-        architecture=base,
+    return TimmWrapperConfig(
+        architecture=architecture.split(".")[0],
         model_args=_without_num_classes(arguments) or None,
         pretrained_cfg=plain(cfg),  # type: ignore[call-arg]  # a config keeps keywords that it has no field for
     )
-    set_labels(config, label_names)
-    model = TimmWrapperForImageClassification(config)
-    # the wrapper's post_init is meant for a head on loaded weights: timm's own initialisation is the right one here
-    model.timm_model.load_state_dict(network.state_dict())
-    processor = TimmWrapperImageProcessor(pretrained_cfg=config.pretrained_cfg, architecture=base)
-    return LoadedModel(model, processor, processor_size(processor), [f"{base} from random weights"])
+
+
+def _timm_processor(config: TimmWrapperConfig) -> TimmWrapperImageProcessor:
+    cfg: Any = config  # a config keeps keywords that it has no field for
+    return TimmWrapperImageProcessor(pretrained_cfg=cfg.pretrained_cfg, architecture=config.architecture)
+
+
+def _checked_name(name: str) -> str:
+    """A Hub id, or the path of a folder that exists."""
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise UserError(f"model.name: there is no folder {name}. Give a Hub id, timm/<name>, or an existing folder.")
+    return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
 def _from_repository(settings: ModelSettings, label_names: list[str], image_size: int | None) -> LoadedModel:
-    name, revision = settings.name, settings.revision
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise UserError(f"model.name: there is no folder {name}. Give a Hub id, timm/<name>, or an existing folder.")
-    name = str(Path(name).expanduser()) if name.startswith("~") else name
+    name, revision = _checked_name(settings.name), settings.revision
     with _hub_errors("model", name):
         own = _load_config(name, revision)
         known = known_labels(own)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
@@ -26,11 +27,20 @@ from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.sampling import draw_partners, mixes
 from hf_accel.models.given import adopt_model
 from hf_accel.models.head import known_labels
-from hf_accel.models.load import LoadedModel, load_model, load_trained
+from hf_accel.models.load import LoadedModel, load_model, load_model_processor, load_trained
 from hf_accel.models.trial import flops_per_image
-from hf_accel.tasks.image_gallery import Example, GalleryItem, answered_examples, confident_mistakes, data_sample
+from hf_accel.tasks.augmented_images import augmented_images
+from hf_accel.tasks.image_gallery import (
+    Example,
+    GalleryItem,
+    answered_examples,
+    confident_mistakes,
+    data_sample,
+    sample_rows,
+)
 from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images
 from hf_accel.tasks.predictions import Predictions
+from hf_accel.transforms.contact_sheet import AugmentedImage
 from hf_accel.transforms.pipeline import EvalTransform, TrainTransform
 from hf_accel.transforms.progressive_resizing import TrainingSides, training_sides
 from hf_accel.transforms.views import mean_logits, views_note
@@ -115,6 +125,23 @@ class ImageClassification:
         """What the batches of an evaluation are made of."""
         preprocessing = Preprocessing.of(loaded.processor)
         return ImageInputs(recipe, preprocessing, args, known_labels(loaded.model.config), loaded.image_size)
+
+    def augmented_images(
+        self, recipe: Recipe, splits: Splits, seed: int, num_rows: int, num_epochs: int
+    ) -> tuple[list[AugmentedImage], list[str]]:
+        """Rows of the training split as the first epochs of a run see them, and notes; the model's weights are not needed.
+
+        Raises:
+            UserError: the model's processor cannot be had, or an image is unreadable.
+        """
+        from transformers import TrainingArguments
+
+        processor, notes = load_model_processor(recipe.model, recipe.data.image_size)
+        preprocessing = Preprocessing.of(processor)
+        args = TrainingArguments(seed=seed, use_cpu=True)
+        inputs = ImageInputs(recipe, preprocessing, args, splits.label_names, preprocessing.height)
+        rows = np.array(sample_rows(splits.train, num_rows, seed))
+        return augmented_images(inputs, splits.train, rows, num_epochs), notes
 
     def collate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """`data_collator`: `ImageBatches.__getitems__` returns whole batches, so there is nothing to collate."""

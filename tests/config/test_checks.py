@@ -2,8 +2,9 @@ import dataclasses
 
 import pytest
 
+from hf_accel.config.augmentation import AugmentSettings, ChainedOperation, ColorJitter, RandAugment
 from hf_accel.config.recipe import load_recipe
-from hf_accel.config.sections import AugmentSettings, ColorJitter, DataSettings, ProgressiveResizing, RandAugment
+from hf_accel.config.sections import DataSettings, ProgressiveResizing
 from hf_accel.errors import UserError
 from hf_accel.evaluate import evaluation_recipe
 
@@ -48,6 +49,38 @@ def refusal(overrides, recipe="digits", variant=None) -> str:
             {"data": {"class_weights": [1, -1]}},
             'data.class_weights is [1, -1], expected "balanced", a list of numbers from 0 or null',
         ),
+        (
+            {"data": {"augment": {"rotation": {"degrees": [10, -10]}}}},
+            "data.augment.rotation.degrees is [10, -10], expected an angle from 0 to 360, for -angle to angle, or two",
+        ),
+        (
+            {"data": {"augment": {"affine": {"shear": [1, 2, 4, 3]}}}},
+            "data.augment.affine.shear is [1, 2, 4, 3], expected an angle from 0, below 90, or two or four angles",
+        ),
+        (
+            {"data": {"augment": {"blur": {"kernel_size": 4}}}},
+            "data.augment.blur.kernel_size is 4, expected an odd whole number from 3 to 255",
+        ),
+        (
+            {"data": {"augment": {"chain": {"p": 1}}}},
+            "data.augment.chain: has no operations, expected a list of 1 to 16 operations",
+        ),
+        (
+            {"data": {"augment": {"chain": {"operations": [{"invert": {}}, {"rotaton": {"degrees": 1}}]}}}},
+            "data.augment.chain.operations.1.rotaton is not a setting. Did you mean rotation?",
+        ),
+        (
+            {"data": {"augment": {"chain": {"operations": [{"rotation": {}}]}}}},
+            "data.augment.chain.operations.0.rotation: has no degrees, expected an angle",
+        ),
+        (
+            {"data": {"augment": {"chain": {"operations": [{"invert": {}, "blur": {}}]}}}},
+            "data.augment.chain.operations.0 is {'invert': {}, 'blur': {}}, expected a mapping of exactly one of",
+        ),
+        (
+            {"data": {"augment": {"chain": {"operations": ["invert"]}}}},
+            "data.augment.chain.operations.0 is 'invert', expected a mapping of exactly one of color_jitter,",
+        ),
         ({"data": {"max_pixels": 0}}, "data.max_pixels is 0, expected a whole number from 1 or null"),
         ({"data": {"augment": {"flip": "sometimes"}}}, "is 'sometimes', expected true, false or \"alternating\""),
         ({"data": {"augment": {"scale": [0.5]}}}, "data.augment.scale is [0.5], expected two rising numbers above 0"),
@@ -86,6 +119,30 @@ def test_evaluating_other_data_does_not_ask_for_the_validation_rows_of_training(
     load_recipe("digits", overrides={"training": training}).write(tmp_path / "recipe.yaml")
     assert evaluation_recipe(str(tmp_path), {"data": {"name": "other"}}).data.validation == 0
     assert evaluation_recipe(str(tmp_path), {}).data.validation == 0.1
+
+
+def test_the_operations_of_a_chain_are_those_of_its_message():
+    names = [field.name for field in dataclasses.fields(ChainedOperation)]
+    assert f"exactly one of {', '.join(names)}" in refusal({"data": {"augment": {"chain": {"operations": []}}}})
+
+
+def test_an_operation_of_a_chain_stays_a_mapping_of_one_name(tmp_path):
+    chain = {"p": 0.25, "operations": [{"rotation": {"degrees": [-10, 20]}}, {"invert": {}}]}
+    recipe = load_recipe("digits", overrides={"data": {"augment": {"chain": chain}}})
+    kept = recipe.to_dict()["data"]["augment"]["chain"]
+    assert kept["operations"] == [{"rotation": {"degrees": [-10, 20], "p": 1.0}}, {"invert": {"p": None}}]
+    recipe.write(tmp_path / "mine.yaml")
+    assert load_recipe(tmp_path / "mine.yaml").data == recipe.data
+
+
+def test_settings_that_change_an_image_are_listed_without_those_that_do_nothing():
+    assert AugmentSettings().switched_on() == {}
+    assert AugmentSettings(pad=3, scale=[0.5, 1.0]).switched_on() == {}
+    assert AugmentSettings(crop="pad", invert={}).switched_on() == {
+        "crop": "pad", "pad": 4, "pad_mode": "reflect", "invert": {}
+    }  # fmt: skip
+    resized = AugmentSettings(crop="random_resized", flip="alternating", mixup=0.2).switched_on()
+    assert list(resized) == ["crop", "scale", "ratio", "flip", "mixup"]
 
 
 def test_settings_that_are_mappings_have_their_defaults_in_one_place():

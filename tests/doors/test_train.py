@@ -549,7 +549,9 @@ def test_a_place_that_is_not_a_folder_is_refused(tiny_recipe, photos):
 
 def test_the_loader_and_the_device_give_the_same_run_with_mixup_too(tiny_recipe, tmp_path):
     def losses(place):
-        data = {"transforms": place, "augment": {"crop": "random_resized", "flip": True, "mixup": 1.0}}
+        operations = [{"affine": {"shear": 10}}, {"elastic": {"sigma": 1}}, {"blur": {}}]
+        augment = {"crop": "random_resized", "flip": True, "mixup": 1.0, "chain": {"operations": operations}}
+        data = {"transforms": place, "augment": augment | {"trivial_augment": {}}}
         training = {"logging_steps": 1, "output_dir": str(tmp_path / place)}
         trainer = build_trainer(tiny_recipe({"data": data, "training": training}))
         trainer.train()

@@ -3,9 +3,10 @@
 from itertools import islice
 
 import numpy as np
+import scipy.stats
 import torch
 
-from hf_accel.inputs.counter_rng import random_bits, uniform
+from hf_accel.inputs.counter_rng import random_bits, uniform, uniform_pairs
 from hf_accel.inputs.sampling import EpochSampler, draw_partners
 
 
@@ -34,6 +35,14 @@ def test_numpy_and_torch_draw_the_same_numbers():
     from_torch = uniform(5, torch.tensor(2), torch.from_numpy(rows), torch.from_numpy(draws))
     assert from_numpy.dtype == np.float32
     np.testing.assert_array_equal(from_numpy, from_torch.numpy())
+
+
+def test_the_two_numbers_of_a_counter_are_uniform_and_unrelated():
+    first, second = uniform_pairs(0, torch.tensor(0), torch.tensor([[1]]), torch.arange(20_000))[0]
+    for numbers in (first, second):
+        assert scipy.stats.kstest(numbers.numpy(), "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.03
+    np.testing.assert_array_equal(first, uniform(0, 0, np.array([1]), np.arange(20_000)))
 
 
 def test_the_hash_is_splitmix_of_unsigned_numbers_and_never_changes():

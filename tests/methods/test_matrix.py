@@ -29,6 +29,31 @@ VIT = {"name": "timm/vit_tiny_patch16_224", "args": VIT_ARGS}
 MUON = {"optim": "muon", "learning_rate": 0.05, "optim_args": "head_lr=0.5,bias_lr=0.05"}
 
 
+CHAIN = [
+    {"color_jitter": {"brightness": 0.2}},
+    {"rotation": {"degrees": 15}},
+    {"affine": {"translate": [0.1, 0.1]}},
+    {"perspective": {}},
+    {"elastic": {"sigma": 1}},
+    {"solarize": {}},
+    {"invert": {}},
+]
+AUGMENTATIONS = {
+    "rotation": {"rotation": {"degrees": 15}},
+    "affine": {"affine": {"translate": [0.1, 0.1], "scale": [0.9, 1.1], "shear": 10}},
+    "perspective": {"perspective": {}},
+    "elastic": {"elastic": {"sigma": 1}},
+    "solarize": {"solarize": {}},
+    "invert": {"invert": {}},
+    "grayscale": {"grayscale": {"p": 0.5}},
+    "blur": {"blur": {"kernel_size": 3}},
+    "cutout": {"cutout": {}},
+    "chain": {"chain": {"operations": CHAIN}},
+    "TrivialAugment": {"trivial_augment": {}},
+    "AugMix": {"augmix": {}},
+}
+
+
 @dataclass(frozen=True)
 class Method:
     """A patch on the tiny recipe, and why its micro-batches cannot be compared, if so."""
@@ -58,6 +83,7 @@ METHODS = {
     "progressive resizing": Method({"data": {"progressive_resizing": {"start": 8, "full_at": 1.0}}}),
     "test-time augmentation": Method({"data": {"test_time_augmentation": "flip"}}),
     "alternating flip": Method({"data": {"augment": {"flip": "alternating"}}}),
+    **{name: Method({"data": {"augment": augment}}) for name, augment in AUGMENTATIONS.items()},
 }
 STEPS = 6  # of two epochs: 19 rows in batches of 8
 CHECKPOINT = 4  # within the second epoch
@@ -219,7 +245,7 @@ TOGETHER = [
     {"model": {**AIRBENCH, "whiten_stem": True, "kernels": "auto", "freeze_batch_norm": True, "pretrained": False},
      "data": {"class_weights": [0.5, 2.0], "test_time_augmentation": "flip", "validation": 0.33,
               "progressive_resizing": {"start": 12, "full_at": 1.0},
-              "augment": {"crop": "none", "mixup": 0.5, "flip": "alternating"}},
+              "augment": {"crop": "none", "mixup": 0.5, "flip": "alternating", "chain": {"operations": CHAIN}, "augmix": {}}},
      "training": {**MUON, "label_smoothing_factor": 0.2, "gradient_checkpointing": True, "bf16": True,
                   "num_train_epochs": 2, "logging_steps": 1}},
 ]  # fmt: skip

@@ -39,6 +39,7 @@ OTHERS = (
     Row("freeze_bn", "--model.freeze_batch_norm true"),
     Row("random_erase", "--data.augment.random_erasing VALUE", "0.25"),
     Row("rand_aug rand_augment ra", "--data.augment.randaugment '{}'"),
+    Row("trivial_aug trivialaugment ta ta_wide", "--data.augment.trivial_augment '{}'"),
     Row("mixup_alpha", "--data.augment.mixup VALUE", "0.2"),
     Row("cutmix_alpha", "--data.augment.cutmix VALUE", "1.0"),
     Row("cpu cpu_only", "--use_cpu true"),
