@@ -15,6 +15,7 @@ from hf_accel.comparison.runs import PlannedRun, reusable_run
 from hf_accel.comparison.schema import Entry, RunOutcome
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_duration
+from hf_accel.inputs.hard_examples import rows_of_epoch
 from hf_accel.measure.paired import MOST_ROUNDS, PILOT_ROUNDS
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.process import failure_reason, run_process
@@ -127,7 +128,9 @@ def run_seconds(
 def images_of(recipe: Recipe, train_rows: int) -> float:
     """The number of training images that a run of this recipe takes, in one process."""
     steps = recipe.training.get("max_steps", -1)
-    return steps * batch_of(recipe) if steps > 0 else recipe.training.get("num_train_epochs", 3) * train_rows
+    if steps > 0:
+        return steps * batch_of(recipe)
+    return recipe.training.get("num_train_epochs", 3) * rows_of_epoch(recipe.data, train_rows)
 
 
 def batch_of(recipe: Recipe) -> int:

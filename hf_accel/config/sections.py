@@ -44,6 +44,11 @@ class ModelSettings:
     revision: StrictStr | None = Field(
         default=None, description="Branch, tag or commit of the model on the Hub.", examples=["main"]
     )
+    teacher: StrictStr | None = Field(
+        default=None,
+        description="A fine-tuned model of the same classes, by its Hub id or local folder, whose answers this one learns too.",
+        examples=["./outputs/finetune/default"],
+    )
     task: Literal["image-classification"] = Field(
         default="image-classification", description="What the model is trained for."
     )
@@ -185,6 +190,28 @@ class ProgressiveResizing:
 
 
 @dataclass(frozen=True, config=_KNOWN_ONLY)
+class HardExamples:
+    """Rows with a high loss train more often than others."""
+
+    strategy: Literal["proportional", "hardest"] = Field(
+        default="proportional",
+        description="proportional: rows are drawn by their loss, and may repeat; hardest: an epoch has only the rows with the "
+        "highest losses, and is shorter.",
+    )
+    fraction: Number = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="proportional: share of an epoch that is drawn by loss, the rest evenly; hardest: share of the rows in an "
+        "epoch.",
+        json_schema_extra=_expected("a number above 0 and below 1"),
+    )
+    warmup_epochs: Annotated[StrictInt, Field(ge=0, le=10_000), Whole] = Field(
+        default=1, description="First epochs, which go through all rows in turn, whatever their losses."
+    )
+
+
+@dataclass(frozen=True, config=_KNOWN_ONLY)
 class DataSettings:
     """Which images, which rows, and how they reach the model."""
 
@@ -258,6 +285,16 @@ class DataSettings:
         default=None,
         description="Weights of the classes in the training loss: balanced (by their rows), or one number per class.",
         examples=["balanced"],
+    )
+    sampling: Literal["uniform", "balanced"] = Field(
+        default="uniform",
+        description="uniform: an epoch has every training row once; balanced: an epoch has as many rows, and of each class "
+        "equally many.",
+    )
+    hard_examples: HardExamples | None = Field(
+        default=None,
+        description="Rows with a high loss train more often; {} takes its defaults. Wrong labels have high losses, too.",
+        examples=[{"strategy": "hardest", "fraction": 0.5}],
     )
     augment: AugmentSettings = Field(
         default_factory=AugmentSettings, description="Random changes to a training image; absent means off."

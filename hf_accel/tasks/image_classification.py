@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
@@ -21,9 +22,10 @@ from hf_accel.data.splits import ImageSplit, ScoredRows, Splits, load_split, loa
 from hf_accel.errors import UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
+from hf_accel.inputs.hard_examples import rows_of_epoch
 from hf_accel.inputs.prepared import OwnTransform, OwnTransforms, PreparedBatches, ScoredBatches, prepared_shape
 from hf_accel.inputs.preprocessing import Preprocessing
-from hf_accel.inputs.sampling import draw_partners, mixes
+from hf_accel.inputs.sampling import BalancedRows, draw_partners, mixes
 from hf_accel.models.given import adopt_model
 from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel, load_model, load_trained
@@ -73,9 +75,9 @@ class ImageClassification:
             model, recipe.model, splits.label_names, processor, side, None if shape is None else shape[1]
         )
 
-    def load_trained(self, name: str | Path, revision: str | None = None) -> LoadedModel:
-        """A fine-tuned folder or Hub model as it is."""
-        return load_trained(name, revision)
+    def load_trained(self, name: str | Path, revision: str | None = None, setting: str = "model.name") -> LoadedModel:
+        """A fine-tuned folder or Hub model as it is; see `models.load.load_trained`."""
+        return load_trained(name, revision, setting)
 
     def training_inputs(
         self,
@@ -98,10 +100,16 @@ class ImageClassification:
         is_prepared = own.train is not None or splits.train.is_prepared
         if is_prepared:
             refuse_with_own_transforms(recipe)
+        if shape is not None and recipe.model.teacher is not None:
+            raise UserError(
+                f"{recipe.name}: model.teacher sees the images of the student with a normalisation of its own, and that of the "
+                "given tensors is not known. Let the train_transform, or the data set, give images; or leave the teacher out."
+            )
         preprocessing = Preprocessing.of(loaded.processor)
         sides = None
         if recipe.data.progressive_resizing is not None:  # first: it refuses a model that is not square as what it is
-            sides = training_sides(recipe.data.progressive_resizing, preprocessing, args, len(splits.train))
+            num_rows = rows_of_epoch(recipe.data, len(splits.train))
+            sides = training_sides(recipe.data.progressive_resizing, preprocessing, args, num_rows)
         shape = shape or (3, preprocessing.height, preprocessing.width)
         flops = {loaded.image_size: flops_per_image(loaded.model, shape[1:], channels=shape[0])}
         if sides is not None:
@@ -177,9 +185,13 @@ class ImageInputs:
             return self._prepared(split, self.own.train)
         data = self.recipe.data
         pixels = open_training_pixels(split, data, self.preprocessing, self.args.device)
-        partners = partial(draw_partners, self.args.seed, len(split)) if mixes(data.augment) else None
-        batches = ImageBatches(split, pixels, partners, self.sides)
+        batches = ImageBatches(split, pixels, self._partners(split) if mixes(data.augment) else None, self.sides)
         return batches if data.transforms == "device" else TransformedBatches(batches, self._augmentation())
+
+    def _partners(self, split: ImageSplit) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        if self.recipe.data.sampling == "balanced":
+            return partial(BalancedRows(np.asarray(split.labels)).partners, self.args.seed)
+        return partial(draw_partners, self.args.seed, len(split))
 
     def scored_batches(self, split: ImageSplit) -> ScoredBatches:
         """The dataset that an evaluation reads; raises as `train_batches` does."""
