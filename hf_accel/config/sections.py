@@ -288,8 +288,8 @@ class DataSettings:
     )
     sampling: Literal["uniform", "balanced"] = Field(
         default="uniform",
-        description="uniform: an epoch has every training row once; balanced: an epoch has as many rows, and of each class "
-        "equally many.",
+        description="uniform: an epoch has every training row once; balanced: it has as many rows, and every class is equally "
+        "frequent.",
     )
     hard_examples: HardExamples | None = Field(
         default=None,

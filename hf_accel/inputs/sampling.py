@@ -15,10 +15,10 @@ from torch.utils.data import Sampler
 from hf_accel.config.sections import AugmentSettings
 from hf_accel.inputs.counter_rng import random_bits
 
-# Draws of the order of rows, of partners and of decks; those of the transforms are small numbers, see transforms/pipeline.py.
+# Draws of the order of rows, of partners and of turns; those of the transforms are small numbers, see transforms/pipeline.py.
 ORDER_DRAW = 1 << 20
 PARTNER_DRAW = ORDER_DRAW + 1
-DECK_DRAW = ORDER_DRAW + 2
+TURN_DRAW = ORDER_DRAW + 2
 PARTNER_CLASS_DRAW = ORDER_DRAW + 3
 
 
@@ -37,23 +37,24 @@ def mixes(augment: AugmentSettings) -> bool:
     return augment.mixup > 0 or augment.cutmix > 0
 
 
-def dealt(seed: int, rows: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """The rows in these places of an endless deck, which holds all `rows` in a new order again and again.
+def rows_in_turn(seed: int, rows: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """A part of an endless sequence, in which each N places hold all N rows in an order of their own.
 
-    Neighbouring ranges thus use every row equally often, to within one.
+    Parts that follow each other thus use every row equally often, to within one.
 
     Args:
-        rows: (N,) int64.
-        start, stop: places from 0, at least N > 0 of which hold each row once.
+        rows: (N,) int64, at least one.
+        start, stop: places in the sequence, from 0.
     Returns:
         (stop - start,) int64.
 
-    >>> sorted(dealt(0, np.array([7, 8, 9]), 3, 6).tolist())
+    >>> sorted(rows_in_turn(0, np.array([7, 8, 9]), 3, 6).tolist())
     [7, 8, 9]
     """
     first, last = start // len(rows), -(-stop // len(rows))
-    decks = [rows[np.argsort(random_bits(seed, deck, rows, DECK_DRAW), kind="stable")] for deck in range(first, last)]
-    return np.concatenate([rows[:0], *decks])[start - first * len(rows) : stop - first * len(rows)]
+    bits = random_bits(seed, np.arange(first, last)[:, None], rows[None, :], TURN_DRAW)
+    turns = rows[np.argsort(bits, axis=1, kind="stable")]
+    return turns.reshape(-1)[start - first * len(rows) : stop - first * len(rows)]
 
 
 class BalancedRows:
@@ -86,7 +87,7 @@ class BalancedRows:
         classes = np.split(self.order, self.ends[:-1])
         return np.concatenate(
             [
-                dealt(seed, rows, (before + c) // number, (before + len(self) + c) // number)
+                rows_in_turn(seed, rows, (before + c) // number, (before + len(self) + c) // number)
                 for c, rows in enumerate(classes)
             ]
         )

@@ -1,13 +1,14 @@
 """Techniques and corrections that change how a run trains, one module each.
 
-A method is pure functions, and then at most one class that applies them to a run: a `TrainerCallback`, or a context
-manager around each step (of training and of evaluation). `training/build.py` lists the methods of a recipe in the order
-in which they act, one line each, and hands the objects of these classes to the Trainer. Beyond that a class may have
+A method is pure functions, and then at most one class that applies them to a run: a `TrainerCallback`, a context manager
+around each step (of training and of evaluation), or an object that the Trainer asks about rows or losses.
+`training/build.py` lists the methods of a recipe in the order in which they act, one line each, and hands the objects of
+these classes to the Trainer. Such a class may have
 
+- `rows(seed, epoch)` and a length: it chooses the rows of an epoch (`ChoosesRows`);
+- `before_forward(rows, pixel_values)` and `loss_sum(logits, labels, loss)`: it follows each training batch, and may change
+  its loss (`BatchLoss`);
 - `after_forward()`: called between the forward and the backward pass of each training step (`AfterForward`);
-- `before_forward(rows, pixel_values)` and `loss_sum(logits, labels, loss)`, for what follows each training batch or changes
-  its loss (`BatchLoss`); such a class need not be a callback or a context;
-- `rows(seed, epoch)` and a length: it chooses the rows that train in an epoch (`ChoosesRows`); nor need this one;
 - `in_place()`: a context in which the model has the weights that are evaluated (`EvaluatedWeights`);
 - `state_dict()` and `load_state_dict(state)`, if it remembers something from step to step: each rank's state is saved in
   every checkpoint and loaded by a resume, before the first step.

@@ -47,14 +47,15 @@ def class_order(teacher_names: list[str], label_names: list[str]) -> list[int]:
     >>> class_order(["dog", "cat"], ["cat", "dog"])
     [1, 0]
     """
-    unknown = [name for name in label_names if name not in teacher_names]
-    foreign = [name for name in teacher_names if name not in label_names]
+    places, known = {name: place for place, name in enumerate(teacher_names)}, set(label_names)
+    unknown = [name for name in label_names if name not in places]
+    foreign = [name for name in teacher_names if name not in known]
     if unknown or foreign:
         sides = (("the data", unknown), ("the teacher", foreign))
         raise ValueError(" and ".join(f"only {side} has {_some(names)}" for side, names in sides if names))
-    if len(teacher_names) != len(label_names):
-        raise ValueError("the teacher has a class of the same name twice")
-    return [teacher_names.index(name) for name in label_names]
+    if len(places) != len(teacher_names):
+        raise ValueError("the teacher has two classes of the same name")
+    return [places[name] for name in label_names]
 
 
 def _some(names: list[str]) -> str:

@@ -25,7 +25,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hf_accel.config.sections import HardExamples
 from hf_accel.inputs.hard_examples import hardest_rows, rows_by_loss
-from hf_accel.inputs.sampling import dealt
+from hf_accel.inputs.sampling import rows_in_turn
 
 _KEPT = 0.5  # of a row's loss, when a new one is known
 
@@ -53,7 +53,7 @@ class RowLosses(TrainerCallback):
             if settings.strategy == "hardest"
             else f"{settings.fraction:.0%} of an epoch is drawn by loss"
         )
-        self.note = f"hard_examples: {kind}, after {settings.warmup_epochs} epochs of warm-up"
+        self.note = f"hard_examples: {kind} (warmup_epochs {settings.warmup_epochs})"
 
     def __len__(self) -> int:
         return self.length
@@ -62,7 +62,7 @@ class RowLosses(TrainerCallback):
         """(length,) int64: the rows of an epoch; in the warm-up, all of them in turn."""
         if epoch < self.settings.warmup_epochs:
             everyone = np.arange(len(self.losses))
-            return dealt(seed, everyone, epoch * self.length, (epoch + 1) * self.length)
+            return rows_in_turn(seed, everyone, epoch * self.length, (epoch + 1) * self.length)
         losses = self.losses.cpu().numpy()
         if self.settings.strategy == "hardest":
             return hardest_rows(losses, self.length, seed, epoch)

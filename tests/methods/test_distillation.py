@@ -71,7 +71,7 @@ def test_the_teachers_classes_are_put_into_the_order_of_the_students():
         (["a", "b", "x"], "only the data has 'c' and only the teacher has 'x'"),
         (["a", "b", "c", "x", "y"], "only the teacher has 'x' and 1 more"),
         (["a"], "only the data has 'b' and 1 more"),
-        (["a", "b", "c", "a"], "a class of the same name twice"),
+        (["a", "b", "c", "a"], "two classes of the same name"),
     ],
 )
 def test_a_teacher_of_other_classes_is_refused_with_the_difference(teacher, words):
