@@ -15,7 +15,6 @@ from hf_accel.comparison.runs import PlannedRun, reusable_run
 from hf_accel.comparison.schema import Entry, RunOutcome
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_duration
-from hf_accel.inputs.hard_examples import rows_of_epoch
 from hf_accel.measure.paired import MOST_ROUNDS, PILOT_ROUNDS
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.process import failure_reason, run_process
@@ -130,7 +129,7 @@ def images_of(recipe: Recipe, train_rows: int) -> float:
     steps = recipe.training.get("max_steps", -1)
     if steps > 0:
         return steps * batch_of(recipe)
-    return recipe.training.get("num_train_epochs", 3) * rows_of_epoch(recipe.data, train_rows)
+    return recipe.training.get("num_train_epochs", 3) * recipe.data.rows_of_epoch(train_rows)
 
 
 def batch_of(recipe: Recipe) -> int:

@@ -300,6 +300,20 @@ class DataSettings:
         default_factory=AugmentSettings, description="Random changes to a training image; absent means off."
     )
 
+    def rows_of_epoch(self, num_rows: int) -> int:
+        """The rows that train in an epoch, of so many training rows.
+
+        Every epoch of a run has as many, the warm-up's as well: the Trainer counts steps and epochs, and plans the
+        schedule of the learning rate, by it.
+
+        >>> DataSettings(name="digits", hard_examples={"strategy": "hardest", "fraction": 0.3}).rows_of_epoch(10)
+        3
+        """
+        hard = self.hard_examples
+        if hard is None or hard.strategy != "hardest":
+            return num_rows
+        return max(1, round(hard.fraction * num_rows))
+
 
 @dataclass(frozen=True, config=_KNOWN_ONLY)
 class PushSettings:

@@ -1,30 +1,16 @@
 """Which rows an epoch has, by the losses that the rows had before: `data.hard_examples`.
 
-Every epoch of a run has the same number of rows, also those of the warm-up: the Trainer counts steps, epochs and the
-schedule of the learning rate by it. `methods/row_losses.py` remembers the losses.
+`methods/row_losses.py` remembers the losses.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from hf_accel.config.sections import DataSettings
 from hf_accel.inputs.counter_rng import random_bits, uniform
 from hf_accel.inputs.sampling import ORDER_DRAW
 
 HARD_DRAW = ORDER_DRAW + 4
-
-
-def rows_of_epoch(data: DataSettings, num_rows: int) -> int:
-    """The number of rows that an epoch has, of `num_rows` training rows.
-
-    >>> rows_of_epoch(DataSettings(name="digits", hard_examples={"strategy": "hardest", "fraction": 0.3}), 10)
-    3
-    """
-    hard = data.hard_examples
-    if hard is None or hard.strategy == "proportional":
-        return num_rows
-    return max(1, round(hard.fraction * num_rows))
 
 
 def hardest_rows(losses: np.ndarray, number: int, seed: int, epoch: int) -> np.ndarray:

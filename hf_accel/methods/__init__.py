@@ -52,6 +52,8 @@ class BatchLoss(Protocol):
 class ChoosesRows(Protocol):
     """A method that chooses the rows of an epoch; its length is their number, the same in every epoch."""
 
+    note: str  # for the report
+
     def __len__(self) -> int: ...
 
     def rows(self, seed: int, epoch: int) -> np.ndarray: ...

@@ -23,11 +23,23 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_accel.config.sections import HardExamples
+from hf_accel.config.sections import DataSettings, HardExamples
 from hf_accel.inputs.hard_examples import hardest_rows, rows_by_loss
-from hf_accel.inputs.sampling import rows_in_turn
+from hf_accel.inputs.sampling import BalancedRows, rows_in_turn
 
 _KEPT = 0.5  # of a row's loss, when a new one is known
+
+
+def chosen_rows(data: DataSettings, labels: np.ndarray, device: torch.device) -> RowLosses | BalancedRows | None:
+    """What chooses the rows of an epoch by a recipe, or None: every row trains once.
+
+    Args:
+        labels: (N,) int64, of the training rows.
+        device: the training device.
+    """
+    if data.hard_examples is not None:
+        return RowLosses(data.hard_examples, len(labels), data.rows_of_epoch(len(labels)), device)
+    return BalancedRows(labels) if data.sampling == "balanced" else None
 
 
 class RowLosses(TrainerCallback):
@@ -36,7 +48,7 @@ class RowLosses(TrainerCallback):
     Args:
         settings: `data.hard_examples`.
         num_rows: N, of the training split.
-        length: rows of an epoch, see `inputs.hard_examples.rows_of_epoch`.
+        length: rows of an epoch.
         device: the training device.
     """
 

@@ -22,7 +22,6 @@ from hf_accel.data.splits import ImageSplit, ScoredRows, Splits, load_split, loa
 from hf_accel.errors import UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
-from hf_accel.inputs.hard_examples import rows_of_epoch
 from hf_accel.inputs.prepared import OwnTransform, OwnTransforms, PreparedBatches, ScoredBatches, prepared_shape
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.sampling import BalancedRows, draw_partners, mixes
@@ -108,7 +107,7 @@ class ImageClassification:
         preprocessing = Preprocessing.of(loaded.processor)
         sides = None
         if recipe.data.progressive_resizing is not None:  # first: it refuses a model that is not square as what it is
-            num_rows = rows_of_epoch(recipe.data, len(splits.train))
+            num_rows = recipe.data.rows_of_epoch(len(splits.train))
             sides = training_sides(recipe.data.progressive_resizing, preprocessing, args, num_rows)
         shape = shape or (3, preprocessing.height, preprocessing.width)
         flops = {loaded.image_size: flops_per_image(loaded.model, shape[1:], channels=shape[0])}

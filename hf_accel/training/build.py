@@ -13,20 +13,18 @@ from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel,
 from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_accel.config.recipe import Recipe
-from hf_accel.config.sections import DataSettings
 from hf_accel.config.selection import refuse_missing_metric
 from hf_accel.data.given import Classes
 from hf_accel.data.splits import ImageSplit, Splits
 from hf_accel.errors import UserError
-from hf_accel.inputs.hard_examples import rows_of_epoch
-from hf_accel.inputs.sampling import BalancedRows
 from hf_accel.machine.allocator import apply_keep_freed_memory
+from hf_accel.methods import ChoosesRows
 from hf_accel.methods.batch_norm import BatchNormStatisticsOnce
 from hf_accel.methods.cpu_kernels import CpuKernels, chosen_kernels
 from hf_accel.methods.distillation import Distillation
 from hf_accel.methods.ema import WeightAverage
 from hf_accel.methods.losses import class_weights
-from hf_accel.methods.row_losses import RowLosses
+from hf_accel.methods.row_losses import chosen_rows
 from hf_accel.methods.whitening import whiten_stem
 from hf_accel.models.load import LoadedModel
 from hf_accel.models.probe import unused_parameters
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
     from hf_accel.tasks.image_classification import OwnTransforms
 
 # Methods that say in the report what they do.
-NOTED = CpuKernels | WeightAverage | BalancedRows | RowLosses | Distillation
+NOTED = CpuKernels | ChoosesRows | Distillation | WeightAverage
 
 
 def build_trainer(
@@ -131,7 +129,7 @@ def wire_trainer(
     """`build_trainer` once the rows and the arguments are known."""
     task, args = TASKS[recipe.model.task], arguments.training
     refuse_missing_metric(recipe.name, args.metric_for_best_model, len(splits.label_names))
-    num_rows = rows_of_epoch(recipe.data, len(splits.train))
+    num_rows = recipe.data.rows_of_epoch(len(splits.train))
     require_steps(recipe, args, num_rows)
     memory_notes = apply_keep_freed_memory(arguments.keep_freed_memory)
     set_seed(args.seed)  # the new head must not depend on what was drawn before
@@ -235,18 +233,11 @@ def training_methods(
     args, decay = arguments.training, arguments.methods.get("ema_decay")
     methods: list[Method | None] = [
         *step_methods(recipe, args, model),
-        chosen_rows(recipe.data, splits.train, args.device),
+        chosen_rows(recipe.data, np.asarray(splits.train.labels), args.device),
         distillation(recipe, arguments, inputs),
         WeightAverage(model, decay) if decay else None,
     ]
     return [method for method in methods if method is not None]
-
-
-def chosen_rows(data: DataSettings, train: ImageSplit, device: torch.device) -> BalancedRows | RowLosses | None:
-    """What chooses the rows of an epoch; None: every row trains once."""
-    if data.hard_examples is not None:
-        return RowLosses(data.hard_examples, len(train), rows_of_epoch(data, len(train)), device)
-    return BalancedRows(np.asarray(train.labels)) if data.sampling == "balanced" else None
 
 
 def early_stopping(arguments: Arguments) -> list[EarlyStoppingCallback]:

@@ -86,6 +86,19 @@ def test_what_chooses_rows_or_teaches_is_accepted_with_the_rest(overrides):
     load_recipe("digits", overrides=overrides)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 19),
+        ({"hard_examples": {}}, 19),
+        ({"hard_examples": {"strategy": "hardest", "fraction": 0.5}}, 10),
+        ({"hard_examples": {"strategy": "hardest", "fraction": 0.001}}, 1),
+    ],
+)
+def test_only_epochs_of_the_hardest_rows_are_shorter(settings, expected):
+    assert DataSettings(name="digits", **settings).rows_of_epoch(19) == expected
+
+
 def test_contradictions_and_wrong_values_are_reported_together():
     training = {"fp16": True, "bf16": True, "seed": -1, "optim": "muon", "optim_args": "x=1"}
     assert len(refusal({"training": training, "data": {"cache": "ram"}}).splitlines()) == 4

@@ -3,23 +3,9 @@
 import numpy as np
 import pytest
 
-from hf_accel.config.sections import DataSettings
-from hf_accel.inputs.hard_examples import hardest_rows, rows_by_loss, rows_of_epoch
+from hf_accel.inputs.hard_examples import hardest_rows, rows_by_loss
 
 UNKNOWN = np.inf
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({}, 19),
-        ({"hard_examples": {}}, 19),
-        ({"hard_examples": {"strategy": "hardest", "fraction": 0.5}}, 10),
-        ({"hard_examples": {"strategy": "hardest", "fraction": 0.001}}, 1),
-    ],
-)
-def test_only_epochs_of_the_hardest_rows_are_shorter(settings, expected):
-    assert rows_of_epoch(DataSettings(name="digits", **settings), 19) == expected
 
 
 def test_the_hardest_rows_are_those_with_the_highest_losses_and_unknown_ones_come_first():
