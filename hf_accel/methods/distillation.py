@@ -13,11 +13,11 @@ Measured: nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from hf_accel.inputs.preprocessing import Preprocessing
 
 DEFAULT_WEIGHT, DEFAULT_TEMPERATURE = 0.5, 2.0
 
@@ -62,36 +62,6 @@ def _some(names: list[str]) -> str:
     return repr(names[0]) if len(names) == 1 else f"{names[0]!r} and {len(names) - 1} more"
 
 
-class TeacherView:
-    """The input of one model -> that of another: the same images with the other's normalisation and size.
-
-    Args:
-        student, teacher: the preprocessing of the two models.
-    """
-
-    def __init__(self, student: Preprocessing, teacher: Preprocessing) -> None:
-        self.swaps_channels = student.bgr != teacher.bgr
-        self.size = (teacher.height, teacher.width)
-        self.mode = "bicubic" if teacher.interpolation in ("bicubic", "lanczos") else "bilinear"
-        mean, std = torch.tensor(student.mean), torch.tensor(student.std)
-        if self.swaps_channels:
-            mean, std = mean.flip(0), std.flip(0)
-        other_mean, other_std = torch.tensor(teacher.mean), torch.tensor(teacher.std)
-        self.scale = (std / other_std)[:, None, None]
-        self.shift = ((mean - other_mean) / other_std)[:, None, None]
-        self.is_normalised = torch.allclose(mean, other_mean) and torch.allclose(std, other_std)
-
-    def __call__(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3, H, W) float32 -> (B, 3, height, width) float32."""
-        images = pixel_values.flip(1) if self.swaps_channels else pixel_values
-        if images.shape[2:] != self.size:
-            images = functional.interpolate(images, self.size, mode=self.mode, antialias=True)
-        if self.is_normalised:
-            return images
-        self.scale, self.shift = self.scale.to(images.device), self.shift.to(images.device)
-        return torch.addcmul(self.shift, images, self.scale)
-
-
 class Distillation:
     """The loss of a student with a teacher.
 
@@ -99,7 +69,7 @@ class Distillation:
         name: of the teacher, for the report.
         teacher: pixel_values -> output with `logits`; on the training device. It is put into evaluation mode.
         order: where the student's classes are among the teacher's.
-        view: the student's input -> the teacher's.
+        view: the student's input -> the teacher's, see `transforms.converted`.
         weight: w, in (0, 1].
         temperature: T, above 0.
     """
@@ -109,7 +79,7 @@ class Distillation:
         name: str,
         teacher: nn.Module,
         order: list[int],
-        view: TeacherView,
+        view: Callable[[Tensor], Tensor],
         weight: float = DEFAULT_WEIGHT,
         temperature: float = DEFAULT_TEMPERATURE,
     ) -> None:

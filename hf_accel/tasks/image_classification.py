@@ -32,6 +32,7 @@ from hf_accel.models.trial import flops_per_image
 from hf_accel.tasks.image_gallery import Example, GalleryItem, answered_examples, confident_mistakes, data_sample
 from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images
 from hf_accel.tasks.predictions import Predictions
+from hf_accel.transforms.converted import ConvertedInput
 from hf_accel.transforms.pipeline import EvalTransform, TrainTransform
 from hf_accel.transforms.progressive_resizing import TrainingSides, training_sides
 from hf_accel.transforms.views import mean_logits, views_note
@@ -219,6 +220,10 @@ class ImageInputs:
         """Model -> what is scored in its place, for test-time augmentation; None: the model itself."""
         kind = self.recipe.data.test_time_augmentation
         return None if kind == "none" else partial(over_views, kind)
+
+    def converted_to(self, processor: BaseImageProcessor) -> ConvertedInput:
+        """The input of this run's model -> that of the model to which another processor belongs."""
+        return ConvertedInput(self.preprocessing, Preprocessing.of(processor))
 
     def flops_of_row(self, batch: dict[str, Any]) -> int:
         """Floating-point operations of a forward pass of one image of this batch."""

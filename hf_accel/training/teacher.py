@@ -6,8 +6,7 @@ from torch import nn
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.errors import UserError
-from hf_accel.inputs.preprocessing import Preprocessing
-from hf_accel.methods.distillation import DEFAULT_TEMPERATURE, DEFAULT_WEIGHT, Distillation, TeacherView, class_order
+from hf_accel.methods.distillation import DEFAULT_TEMPERATURE, DEFAULT_WEIGHT, Distillation, class_order
 from hf_accel.methods.finite import broken_tensor
 from hf_accel.models.head import known_labels
 from hf_accel.models.layout import use_channels_last
@@ -40,7 +39,7 @@ def distillation(recipe: Recipe, arguments: Arguments, inputs: ImageInputs) -> D
         ) from None
     if recipe.model.channels_last:
         use_channels_last(loaded.model)
-    view = TeacherView(inputs.preprocessing, Preprocessing.of(loaded.processor))
+    view = inputs.converted_to(loaded.processor)
     temperature = settings.get("distillation_temperature", DEFAULT_TEMPERATURE)
     model = nn.Module.to(loaded.model, arguments.training.device)
     return Distillation(name, model, order, view, weight, temperature)

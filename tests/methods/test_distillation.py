@@ -1,18 +1,12 @@
 import math
-from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from hf_accel.inputs.preprocessing import Preprocessing
-from hf_accel.methods.distillation import Distillation, TeacherView, class_order, distillation_sum
+from hf_accel.methods.distillation import Distillation, class_order, distillation_sum
 from hf_accel.methods.losses import cross_entropy_sum
-
-PLAIN = Preprocessing(8, 8, resize=8, interpolation="bilinear", mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))
-OTHER = replace(PLAIN, mean=(0.1, 0.2, 0.6), std=(1.0, 0.5, 0.3))
 
 
 class Teacher(nn.Module):
@@ -29,7 +23,7 @@ class Teacher(nn.Module):
 
 
 def student_of(teacher, order, weight=0.25, temperature=3.0):
-    method = Distillation("teacher", teacher, order, TeacherView(PLAIN, PLAIN), weight, temperature)
+    method = Distillation("teacher", teacher, order, nn.Identity(), weight, temperature)
     method.before_forward(torch.arange(4), torch.zeros(4, 3, 8, 8))
     return method
 
@@ -77,30 +71,6 @@ def test_the_teachers_classes_are_put_into_the_order_of_the_students():
 def test_a_teacher_of_other_classes_is_refused_with_the_difference(teacher, words):
     with pytest.raises(ValueError, match=words):
         class_order(teacher, ["a", "b", "c"])
-
-
-def images_of(preprocessing, side=8):
-    """One picture as a model takes it, (1, 3, side, side)."""
-    levels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    plain = replace(preprocessing, height=side, width=side, resize=side)
-    return torch.from_numpy(plain.pixel_values(levels).copy())[None]
-
-
-@pytest.mark.parametrize("student", [PLAIN, replace(PLAIN, bgr=True)])
-@pytest.mark.parametrize("teacher", [PLAIN, OTHER, replace(OTHER, bgr=True)])
-def test_the_teacher_sees_the_same_picture_with_its_own_normalisation(student, teacher):
-    seen = TeacherView(student, teacher)(images_of(student))
-    torch.testing.assert_close(seen, images_of(teacher), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("size", [(4, 4), (16, 16), (6, 12)])
-def test_the_teacher_sees_images_of_its_own_size(size):
-    view = TeacherView(PLAIN, replace(OTHER, height=size[0], width=size[1]))
-    assert view(images_of(PLAIN)).shape == (1, 3, *size)
-    black = torch.tensor([(0 - m) / s for m, s in zip(PLAIN.mean, PLAIN.std, strict=True)])[None, :, None, None]
-    still_black = torch.tensor([(0 - m) / s for m, s in zip(OTHER.mean, OTHER.std, strict=True)])
-    seen = view(black.expand(1, 3, 8, 8))
-    torch.testing.assert_close(seen, still_black[None, :, None, None].expand(1, 3, *size), rtol=1e-4, atol=1e-5)
 
 
 def test_the_teacher_neither_learns_nor_drops_anything_out():
