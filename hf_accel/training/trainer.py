@@ -462,14 +462,20 @@ class ImageTrainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         chosen = next((method for method in self.methods if isinstance(method, ChoosesRows)), None)
-        if chosen is None:
-            return EpochSampler(len(dataset), seed)
-        return EpochSampler(len(dataset), seed, len(chosen), chosen.rows)
+        choice = () if chosen is None else (len(chosen), chosen.rows)
+        self._train_sampler = EpochSampler(len(dataset), seed, *choice)
+        return self._train_sampler
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # Where several processes resume within an epoch, Accelerate's set_epoch does not reach the sampler, which would begin
+        # with the rows of the first epoch: https://github.com/huggingface/accelerate/issues/2016
+        self._train_sampler.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)
 
     def num_examples(self, dataloader: DataLoader) -> int:
         """As upstream, which takes the rows of the data set for those of an epoch."""
         is_training = dataloader.dataset is self.train_dataset
-        return len(self._get_train_sampler()) if is_training else super().num_examples(dataloader)
+        return len(self._train_sampler) if is_training else super().num_examples(dataloader)
 
     def prediction_step(  # type: ignore[override]  # upstream returns tuples of logits, and its type does not say so
         self,
