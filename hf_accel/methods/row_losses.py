@@ -1,9 +1,9 @@
 """`data.hard_examples`: rows with a high loss train more often, or they alone do.
 
 The loss of a row is the cross-entropy of its label in the batch in which it trained, averaged with those of earlier epochs. It
-costs nothing, but is as old as the last epoch that had the row: with `strategy: hardest`, a row that was left out returns
-once the losses of the others have fallen below its own. Losses are exchanged between the processes after each epoch, so that
-all of them draw the same order. Nothing tells a wrong label from a hard image: both have high losses.
+needs no further forward pass, but is as old as the last epoch that had the row: with `strategy: hardest`, a row that was left
+out returns once the losses of the others have fallen below its own. Losses are exchanged between the processes after each
+epoch, so that all of them draw the same order. Nothing tells a wrong label from a hard image: both have high losses.
 
 Source: loss-proportional sampling, https://arxiv.org/abs/1511.06343 (which ranks); only rows with high losses,
 https://arxiv.org/abs/1910.00762 (which chooses within the batch).

@@ -17,10 +17,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -474,8 +475,12 @@ class ImageTrainer(Trainer):
 
     def num_examples(self, dataloader: DataLoader) -> int:
         """As upstream, which takes the rows of the data set for those of an epoch."""
-        is_training = dataloader.dataset is self.train_dataset
-        return len(self._train_sampler) if is_training else super().num_examples(dataloader)
+        batches = dataloader.batch_sampler
+        if isinstance(batches, BatchSamplerShard):
+            batches = batches.batch_sampler
+        if isinstance(batches, BatchSampler) and isinstance(batches.sampler, EpochSampler):
+            return len(batches.sampler)
+        return super().num_examples(dataloader)
 
     def prediction_step(  # type: ignore[override]  # upstream returns tuples of logits, and its type does not say so
         self,

@@ -39,6 +39,13 @@ def test_the_teacher_is_part_of_the_loss_and_not_of_the_model(tiny_recipe, untra
     assert method.view.size == (32, 32)
 
 
+def test_the_folder_of_a_run_stands_for_the_model_in_it(tiny_recipe, untrained, tmp_path):
+    (tmp_path / "run_of_teacher").mkdir()
+    untrained.rename(tmp_path / "run_of_teacher" / "model")
+    recipe = tiny_recipe({"model": {"teacher": str(tmp_path / "run_of_teacher")}})
+    assert len(build_trainer(recipe).batch_losses) == 1
+
+
 def test_a_weight_of_zero_leaves_the_teacher_out(tiny_recipe, untrained):
     recipe = tiny_recipe({"model": {"teacher": str(untrained)}, "training": {"distillation_weight": 0}})
     assert build_trainer(recipe).batch_losses == []
