@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Iterator
 from typing import Any
 
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.selection import selection_defaults
-from hf_accel.config.training import EARLY_STOPPING
+from hf_accel.config.training import DISTILLATION_TEMPERATURE, DISTILLATION_WEIGHT, EARLY_STOPPING
 from hf_accel.errors import UserError
 
 _LONGEST_NAME = 200  # bytes; a file system allows 255, and other words join it
@@ -32,6 +33,8 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         _pixels_out_of_reach(data),
         _two_precisions(training),
         _two_losses(training),
+        _student_without_teacher(model, training),
+        *_two_choices_of_rows(data),
         _rates_of_muon(training),
         *_nothing_to_select_by(data, training),
     ]
@@ -81,6 +84,31 @@ def _two_losses(training: dict[str, Any]) -> str | None:
     if training.get("focal_gamma") and training.get("generalized_cross_entropy"):
         return "training.focal_gamma and training.generalized_cross_entropy are both set, expected at most one of them"
     return None
+
+
+def _student_without_teacher(model: dict[str, Any], training: dict[str, Any]) -> str | None:
+    found = [name for name in (DISTILLATION_WEIGHT, DISTILLATION_TEMPERATURE) if training.get(name)]
+    if not found or model.get("teacher") is not None:
+        return None
+    return f"training.{found[0]} has no effect without a teacher. Set model.teacher, or leave {found[0]} out."
+
+
+def _two_choices_of_rows(data: dict[str, Any]) -> Iterator[str]:
+    is_balanced, has_hard = data.get("sampling") == "balanced", data.get("hard_examples") is not None
+    if is_balanced and data.get("class_weights") == "balanced":
+        yield (
+            "data.sampling and data.class_weights are both balanced, which corrects for the same imbalance twice. Leave one of "
+            "the two out."
+        )
+    if is_balanced and has_hard:
+        yield "data.sampling is balanced and data.hard_examples is set, and each chooses the rows of an epoch. Leave one out."
+    augment = data.get("augment")
+    mixed = [name for name in ("mixup", "cutmix") if isinstance(augment, dict) and augment.get(name)]
+    if has_hard and mixed:
+        yield (
+            f"data.hard_examples needs the loss of each image, and data.augment.{mixed[0]} blends two images. Leave one of the "
+            "two out."
+        )
 
 
 def _rates_of_muon(training: dict[str, Any]) -> str | None:

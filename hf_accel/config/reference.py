@@ -68,6 +68,10 @@ TrainingArguments of the installed transformers, name for name; its documentatio
   rows that are predicted badly dominate less; 0.7 is the published value.
 - `ema_decay` (default 0: off): evaluated and saved is a moving average of the weights, for example with 0.999.
 - `layer_decay` (default 1: off): factor of each layer's learning rate over that of the layer after it, for example 0.75.
+- `distillation_weight` (default 0.5 with `model.teacher`; 0: off): share of the loss that is the distance from the teacher's
+  answers; the rest is the loss of the labels.
+- `distillation_temperature` (default 2): divides the logits in that share of the loss; higher values show more of what the
+  teacher knows about the other classes.
 - `head_learning_rate`: learning rate of the classifier, where it is not `learning_rate`.
 
 `hub_token` is read, but never written to a file.

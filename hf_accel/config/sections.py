@@ -27,6 +27,11 @@ class ModelSettings:
     revision: StrictStr | None = Field(
         default=None, description="Branch, tag or commit of the model on the Hub.", examples=["main"]
     )
+    teacher: StrictStr | None = Field(
+        default=None,
+        description="A fine-tuned model of the same classes, by its Hub id or local folder, whose answers this one learns too.",
+        examples=["./outputs/finetune/default"],
+    )
     task: Literal["image-classification"] = Field(
         default="image-classification", description="What the model is trained for."
     )
@@ -82,6 +87,28 @@ class ProgressiveResizing:
     )
     full_at: Number = Field(
         default=0.75, gt=0, le=1, description="Fraction of the epochs after which images have full size."
+    )
+
+
+@dataclass(frozen=True, config=KNOWN_ONLY)
+class HardExamples:
+    """Rows with a high loss train more often than others."""
+
+    strategy: Literal["proportional", "hardest"] = Field(
+        default="proportional",
+        description="proportional: rows are drawn by their loss, and may repeat; hardest: an epoch has only the rows with the "
+        "highest losses, and is shorter.",
+    )
+    fraction: Number = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="proportional: share of an epoch that is drawn by loss, the rest evenly; hardest: share of the rows in an "
+        "epoch.",
+        json_schema_extra=expected_words("a number above 0 and below 1"),
+    )
+    warmup_epochs: Annotated[StrictInt, Field(ge=0, le=10_000), Whole] = Field(
+        default=1, description="First epochs, which go through all rows in turn, whatever their losses."
     )
 
 
@@ -160,9 +187,33 @@ class DataSettings:
         description="Weights of the classes in the training loss: balanced (by their rows), or one number per class.",
         examples=["balanced"],
     )
+    sampling: Literal["uniform", "balanced"] = Field(
+        default="uniform",
+        description="uniform: an epoch has every training row once; balanced: it has as many rows, and every class is equally "
+        "frequent.",
+    )
+    hard_examples: HardExamples | None = Field(
+        default=None,
+        description="Rows with a high loss train more often; {} takes its defaults. Wrong labels have high losses, too.",
+        examples=[{"strategy": "hardest", "fraction": 0.5}],
+    )
     augment: AugmentSettings = Field(
         default_factory=AugmentSettings, description="Random changes to a training image; absent means off."
     )
+
+    def rows_of_epoch(self, num_rows: int) -> int:
+        """The rows that train in an epoch, of so many training rows.
+
+        Every epoch of a run has as many, the warm-up's as well: the Trainer counts steps and epochs, and plans the
+        schedule of the learning rate, by it.
+
+        >>> DataSettings(name="digits", hard_examples={"strategy": "hardest", "fraction": 0.3}).rows_of_epoch(10)
+        3
+        """
+        hard = self.hard_examples
+        if hard is None or hard.strategy != "hardest":
+            return num_rows
+        return max(1, round(hard.fraction * num_rows))
 
 
 @dataclass(frozen=True, config=KNOWN_ONLY)

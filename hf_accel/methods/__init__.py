@@ -1,17 +1,22 @@
 """Techniques and corrections that change how a run trains, one module each.
 
-A method is pure functions, and then at most one class that applies them to a run: a `TrainerCallback`, or a context
-manager around each step (of training and of evaluation). `training/build.py` lists the methods of a recipe in the order
-in which they act, one line each, and hands the objects of these classes to the Trainer. Beyond that a class may have
+A method is pure functions, and then at most one class that applies them to a run: a `TrainerCallback`, a context manager
+around each step (of training and of evaluation), or an object that the Trainer asks about rows or losses.
+`training/build.py` lists the methods of a recipe in the order in which they act, one line each, and hands the objects of
+these classes to the Trainer. Such a class may have
 
+- `rows(seed, epoch)` and a length: it chooses the rows of an epoch (`ChoosesRows`);
+- `before_forward(rows, pixel_values)` and `loss_sum(logits, labels, loss)`: it follows each training batch, and may change
+  its loss (`BatchLoss`);
 - `after_forward()`: called between the forward and the backward pass of each training step (`AfterForward`);
 - `in_place()`: a context in which the model has the weights that are evaluated (`EvaluatedWeights`);
 - `state_dict()` and `load_state_dict(state)`, if it remembers something from step to step: each rank's state is saved in
   every checkpoint and loaded by a resume, before the first step.
 
-Where a method acts, in the order of a run: on the model before training (`whitening`); on the batch (`transforms/`:
-augmentation, mixup, progressive resizing); around the step (`cpu_kernels`, `batch_norm`); in the loss (`losses`);
-in the optimizer (`muon`, `learning_rates`); after the step and in evaluation (`ema`); in evaluation (`transforms/views.py`).
+Where a method acts, in the order of a run: on the model before training (`whitening`); on the rows of an epoch
+(`row_losses`, and `BalancedRows` of `inputs/sampling.py`); on the batch (`transforms/`: augmentation, mixup, progressive
+resizing); around the step (`cpu_kernels`, `batch_norm`); in the loss (`losses`, `distillation`); in the optimizer
+(`muon`, `learning_rates`); after the step and in evaluation (`ema`); in evaluation (`transforms/views.py`).
 
 The docstring of a module says what the method does, its source, its line in a recipe and its measured effect.
 `tests/methods/test_matrix.py` takes every method through the same tests; a method refuses by name the
@@ -21,12 +26,37 @@ settings with which it cannot work.
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from torch import Tensor
+
 
 @runtime_checkable
 class AfterForward(Protocol):
     """A method with something to do between the forward and the backward pass of a training step."""
 
     def after_forward(self) -> None: ...
+
+
+@runtime_checkable
+class BatchLoss(Protocol):
+    """A method that follows each training batch, or changes its loss."""
+
+    def before_forward(self, rows: Tensor, pixel_values: Tensor) -> None:
+        """The numbers of the rows (B,) int64 and the model's input (B, C, H, W), within the precision of the step."""
+
+    def loss_sum(self, logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:
+        """The sum of the losses of the batch, (): `loss` is what it was so far; labels as in `cross_entropy_sum`."""
+
+
+@runtime_checkable
+class ChoosesRows(Protocol):
+    """A method that chooses the rows of an epoch; its length is their number, the same in every epoch."""
+
+    note: str  # for the report
+
+    def __len__(self) -> int: ...
+
+    def rows(self, seed: int, epoch: int) -> np.ndarray: ...
 
 
 @runtime_checkable

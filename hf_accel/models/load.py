@@ -107,7 +107,7 @@ def load_model_processor(
         architecture, arguments, network = _timm_network(settings, num_labels=2)
         return _timm_processor(_timm_config(architecture, arguments, network, image_size)), []
     try:
-        with _hub_errors("model", settings.name):
+        with _hub_errors("model.name", settings.name):
             name = _checked_name(settings.name)
             config = _with_arguments(_load_config(name, settings.revision), settings.args)
             return load_processor(name, settings.revision, config, image_size)
@@ -119,11 +119,17 @@ def load_model_processor(
         return processor, [f"the preprocessing of {settings.name} is timm's: its files are not on this machine"]
 
 
-def load_trained(folder: str | Path, revision: str | None = None) -> LoadedModel:
-    """Load a fine-tuned folder or Hub model as it is, head and labels included."""
+def load_trained(folder: str | Path, revision: str | None = None, setting: str = "model.name") -> LoadedModel:
+    """Load a fine-tuned folder or Hub model as it is, head and labels included.
+
+    Args:
+        setting: that names it, for the messages.
+    Raises:
+        UserError: no such model, not an image classifier, or no weights that can be loaded.
+    """
     name = str(folder)
-    with _hub_errors("model", name):
-        config = _load_config(name, revision)
+    with _hub_errors(setting, name):
+        config = _load_config(name, revision, setting)
         processor, notes = load_processor(name, revision, config)
         model = AutoModelForImageClassification.from_pretrained(
             name, revision=revision, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
@@ -213,7 +219,7 @@ def _checked_name(name: str) -> str:
 
 def _from_repository(settings: ModelSettings, label_names: list[str], image_size: int | None) -> LoadedModel:
     name, revision = _checked_name(settings.name), settings.revision
-    with _hub_errors("model", name):
+    with _hub_errors("model.name", name):
         own = _load_config(name, revision)
         known = known_labels(own)
         # not as arguments of from_pretrained: a timm config would keep its own number of classes
@@ -233,22 +239,22 @@ def _from_repository(settings: ModelSettings, label_names: list[str], image_size
     return LoadedModel(model, processor, processor_size(processor), [*weights_notes, *notes])
 
 
-def _load_config(name: str, revision: str | None) -> PreTrainedConfig:
-    _refuse_plain(name)
+def _load_config(name: str, revision: str | None, setting: str = "model.name") -> PreTrainedConfig:
+    _refuse_plain(name, setting)
     config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    _require_classifier(name, config)
+    _require_classifier(name, config, setting)
     if isinstance(config, TimmWrapperConfig):
         config.model_args = _without_num_classes(config.model_args or {}) or None
         _refuse_loading_arguments(name, config.model_args or {})
     return config
 
 
-def _refuse_plain(name: str) -> None:
+def _refuse_plain(name: str, setting: str) -> None:
     file = Path(name) / "config.json"
     config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     if config.get("model_type") == PLAIN_TYPE:
         raise UserError(
-            f"model.name: {name} holds the weights of {config['architectures'][0]}, a network of a caller's own, and "
+            f"{setting}: {name} holds the weights of {config['architectures'][0]}, a network of a caller's own, and "
             "only the code that built it can build it again. Load them with safetensors.torch.load_model, and give the "
             "network to build_trainer or hf_accel.predict."
         )
@@ -349,10 +355,10 @@ def _difference(known: list[str], label_names: list[str]) -> str:
     return f"class {position} was {known[position]!r} and is {label_names[position]!r}"
 
 
-def _require_classifier(name: str, config: PreTrainedConfig) -> None:
+def _require_classifier(name: str, config: PreTrainedConfig, setting: str) -> None:
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise UserError(
-            f"model.name: {name} is a {config.model_type} model, which has no image-classification head. Expected an "
+            f"{setting}: {name} is a {config.model_type} model, which has no image-classification head. Expected an "
             "image encoder such as google/vit-base-patch16-224-in21k or timm/resnet50.a1_in1k."
         )
 
@@ -387,7 +393,7 @@ def _quiet_loading_report() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hub_errors(what: str, name: str) -> Iterator[None]:
+def _hub_errors(setting: str, name: str) -> Iterator[None]:
     """Say in one message what the Hub client says in several tracebacks."""
     try:
         yield
@@ -401,18 +407,18 @@ def _hub_errors(what: str, name: str) -> Iterator[None]:
         text = text if is_of_files else f"{type(error).__name__}: {text}"
         if "trust_remote_code" in text:
             raise UserError(
-                f"{what}.name: {name} needs code of its own, and code from a repository is never run here. Choose a model "
+                f"{setting}: {name} needs code of its own, and code from a repository is never run here. Choose a model "
                 "whose architecture is part of transformers or timm."
             ) from error
         if is_of_files and "safetensors" in text:
             raise UserError(
-                f"{what}.name: {name} has no model.safetensors. Weights in pytorch_model.bin are a pickle, which can run "
+                f"{setting}: {name} has no model.safetensors. Weights in pytorch_model.bin are a pickle, which can run "
                 "code when it is opened, so they are never loaded. Expected the same weights as safetensors: "
                 "https://huggingface.co/spaces/safetensors/convert."
             ) from error
         if Path(name).is_dir():
             raise UserError(
-                f"{what}.name: the folder {name} holds no model that can be loaded: {_excerpt(text)}"
+                f"{setting}: the folder {name} holds no model that can be loaded: {_excerpt(text)}"
             ) from error
         if (
             not is_of_files
@@ -421,17 +427,17 @@ def _hub_errors(what: str, name: str) -> Iterator[None]:
             or "not supported in your version" in text
         ):
             raise UserError(
-                f"{what}.name: {name} holds no image classifier that can be loaded: {_excerpt(text)}"
+                f"{setting}: {name} holds no image classifier that can be loaded: {_excerpt(text)}"
             ) from error
         architecture = name.removeprefix(TIMM_PREFIX).split(".")[0]
         if name.startswith(TIMM_PREFIX) and not timm.is_model(architecture):
             raise UserError(
-                f"{what}.name: timm has no model {architecture!r}. {did_you_mean(architecture, timm.list_models())}"
+                f"{setting}: timm has no model {architecture!r}. {did_you_mean(architecture, timm.list_models())}"
             ) from error
         raise UserError(
-            f"{what}.name: {name} is not on this machine and cannot be fetched from the Hub ({_excerpt(text, 200)}). Its "
+            f"{setting}: {name} is not on this machine and cannot be fetched from the Hub ({_excerpt(text, 200)}). Its "
             f"config.json, weights and processor would be downloaded. Check the name and the connection, or download it "
-            f"elsewhere (`hf download {name} --local-dir FOLDER`) and set {what}.name to that folder."
+            f"elsewhere (`hf download {name} --local-dir FOLDER`) and set {setting} to that folder."
         ) from error
 
 

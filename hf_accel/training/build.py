@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
@@ -17,10 +18,13 @@ from hf_accel.data.given import Classes
 from hf_accel.data.splits import ImageSplit, Splits
 from hf_accel.errors import UserError
 from hf_accel.machine.allocator import apply_keep_freed_memory
+from hf_accel.methods import ChoosesRows
 from hf_accel.methods.batch_norm import BatchNormStatisticsOnce
 from hf_accel.methods.cpu_kernels import CpuKernels, chosen_kernels
+from hf_accel.methods.distillation import Distillation
 from hf_accel.methods.ema import WeightAverage
 from hf_accel.methods.losses import class_weights
+from hf_accel.methods.row_losses import chosen_rows
 from hf_accel.methods.whitening import whiten_stem
 from hf_accel.models.load import LoadedModel
 from hf_accel.models.probe import unused_parameters
@@ -30,10 +34,14 @@ from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.checks import require_batches_that_train, require_steps, require_usable_model
 from hf_accel.training.evaluation import EvaluationMetrics
 from hf_accel.training.given_model import GivenModel
-from hf_accel.training.trainer import ImageTrainer, Methods
+from hf_accel.training.teacher import distillation
+from hf_accel.training.trainer import ImageTrainer, Method, Methods
 
 if TYPE_CHECKING:
     from hf_accel.tasks.image_classification import OwnTransforms
+
+# Methods that say in the report what they do.
+NOTED = CpuKernels | ChoosesRows | Distillation | WeightAverage
 
 
 def build_trainer(
@@ -121,7 +129,8 @@ def wire_trainer(
     """`build_trainer` once the rows and the arguments are known."""
     task, args = TASKS[recipe.model.task], arguments.training
     refuse_missing_metric(recipe.name, args.metric_for_best_model, len(splits.label_names))
-    require_steps(recipe, args, len(splits.train))
+    num_rows = recipe.data.rows_of_epoch(len(splits.train))
+    require_steps(recipe, args, num_rows)
     memory_notes = apply_keep_freed_memory(arguments.keep_freed_memory)
     set_seed(args.seed)  # the new head must not depend on what was drawn before
     if given:
@@ -129,9 +138,9 @@ def wire_trainer(
     loaded = loaded or given.load(recipe, splits, own)
     require_usable_model(recipe, args, loaded)
     inputs = task.training_inputs(recipe, splits, loaded, args, own)
-    require_batches_that_train(recipe, args, len(splits.train), inputs, loaded.model)
+    require_batches_that_train(recipe, args, num_rows, inputs, loaded.model)
     model_notes = apply_model_methods(recipe, loaded, splits, inputs)
-    methods = training_methods(recipe, arguments, loaded.model)
+    methods = training_methods(recipe, arguments, loaded.model, splits, inputs)
     ddp_notes = skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
     notes = [*splits.notes, *loaded.notes, *model_notes, *arguments.notes, *memory_notes, *ddp_notes, *inputs.notes]
 
@@ -162,7 +171,7 @@ def wire_trainer(
         splits=splits,
         loaded=loaded,
         arguments=arguments,
-        notes=[*notes, *(method.note for method in methods if isinstance(method, CpuKernels | WeightAverage))],
+        notes=[*notes, *(method.note for method in methods if isinstance(method, NOTED))],
         begin_again=begin_again,
     )
     trainer.model_init = given.init  # type: ignore[assignment]  # not in the constructor, which takes a model or this
@@ -181,7 +190,7 @@ def new_model(
     """A model with new weights, and its methods: the given one, just made, or None for the recipe's."""
     fresh = given.again(model).load(recipe, splits, own)
     apply_model_methods(recipe, fresh, splits, inputs)
-    return fresh, training_methods(recipe, arguments, fresh.model)
+    return fresh, training_methods(recipe, arguments, fresh.model, splits, inputs)
 
 
 def build_evaluator(recipe: Recipe, loaded: LoadedModel, split: ImageSplit, arguments: Arguments) -> ImageTrainer:
@@ -211,18 +220,25 @@ def apply_model_methods(recipe: Recipe, loaded: LoadedModel, splits: Splits, inp
 
 def step_methods(recipe: Recipe, args: TrainingArguments, model: PreTrainedModel) -> Methods:
     """The methods that act on each step, in the order in which they act."""
-    methods = [
+    methods: list[Method | None] = [
         chosen_kernels(recipe.model.kernels, args),
         BatchNormStatisticsOnce(model) if args.gradient_checkpointing else None,
     ]
     return [method for method in methods if method is not None]
 
 
-def training_methods(recipe: Recipe, arguments: Arguments, model: PreTrainedModel) -> Methods:
+def training_methods(
+    recipe: Recipe, arguments: Arguments, model: PreTrainedModel, splits: Splits, inputs: ImageInputs
+) -> Methods:
     """The methods of each step, and those that act between the steps of a training run."""
-    decay = arguments.methods.get("ema_decay")
-    average = [WeightAverage(model, decay)] if decay else []
-    return [*step_methods(recipe, arguments.training, model), *average]
+    args, decay = arguments.training, arguments.methods.get("ema_decay")
+    methods: list[Method | None] = [
+        *step_methods(recipe, args, model),
+        chosen_rows(recipe.data, np.asarray(splits.train.labels), args.device),
+        distillation(recipe, arguments, inputs),
+        WeightAverage(model, decay) if decay else None,
+    ]
+    return [method for method in methods if method is not None]
 
 
 def early_stopping(arguments: Arguments) -> list[EarlyStoppingCallback]:

@@ -142,6 +142,8 @@ EFFECT: dict[str, str] = {
     "ema_decay": "a moving average of the weights, which is what is evaluated and saved",
     "layer_decay": "factor of each layer's learning rate over that of the layer after it",
     "head_learning_rate": "learning rate of the classifier",
+    "distillation_weight": "share of the loss that is the distance from the answers of `model.teacher`; default 0.5",
+    "distillation_temperature": "divides the logits of student and teacher in that share of the loss; default 2",
     "label_smoothing_factor": "the loss of training; validation and test are scored without smoothing",
     "hub_always_push": "there is one upload, after the run, so none is skipped",
     "optim": "passed to the Trainer; `muon` is an optimizer of this package; one whose package is missing is refused",

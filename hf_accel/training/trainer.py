@@ -17,10 +17,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -40,7 +41,8 @@ from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.prepared import PreparedBatches, ScoredBatches
 from hf_accel.inputs.sampling import EpochSampler
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
-from hf_accel.methods import AfterForward, EvaluatedWeights
+from hf_accel.methods import AfterForward, BatchLoss, ChoosesRows, EvaluatedWeights
+from hf_accel.methods.distillation import Distillation
 from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
 from hf_accel.methods.learning_rates import layer_rates, split_groups
 from hf_accel.methods.losses import cross_entropy_sum, training_loss_sum
@@ -58,7 +60,8 @@ from hf_accel.training.progress import BarCallback
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
-Methods = list[TrainerCallback | AbstractContextManager]
+Method = TrainerCallback | AbstractContextManager | BatchLoss | ChoosesRows
+Methods = list[Method]
 
 
 class ImageTrainer(Trainer):
@@ -72,7 +75,8 @@ class ImageTrainer(Trainer):
         test_dataset: the batches that are scored at the end.
         read_rows: rows that a caller brings later -> the batches that an evaluation of them reads; None: it takes none.
         scoring_model: model -> what an evaluation calls in its place; None: the model itself.
-        methods: callbacks, and contexts of each step in the order in which they are entered; see `hf_accel.methods`.
+        methods: callbacks, contexts of each step in the order in which they are entered, what changes the loss, and what
+            chooses the rows; see `hf_accel.methods`.
         class_weights: (C,) float32 weights in the training loss, or None.
         muon: settings of the optimizer Muon; None for the one that `args.optim` names.
         method_settings: those of `Arguments.methods`: the loss, and learning rates by layer.
@@ -85,8 +89,8 @@ class ImageTrainer(Trainer):
             the model exists once.
         kwargs: what else Trainer takes.
     Raises:
-        UserError: Muon or an average of the weights under FSDP or DeepSpeed, which shard the tensors that they need whole;
-            `skips_bad_steps` under DeepSpeed.
+        UserError: Muon, an average of the weights or a teacher under FSDP or DeepSpeed, which shard the tensors that they
+            need whole; `skips_bad_steps` under DeepSpeed.
     """
 
     model: PreTrainedModel
@@ -108,7 +112,7 @@ class ImageTrainer(Trainer):
         test_dataset: ScoredBatches,
         read_rows: Callable[[Any], ScoredBatches] | None = None,
         scoring_model: Callable[[nn.Module], Callable[..., ModelOutput]] | None = None,
-        methods: Sequence[TrainerCallback | AbstractContextManager] = (),
+        methods: Sequence[Method] = (),
         class_weights: Tensor | None = None,
         muon: MuonSettings | None = None,
         method_settings: dict[str, float] | None = None,
@@ -147,6 +151,7 @@ class ImageTrainer(Trainer):
         self.train_accuracy_counts = TrainAccuracyCallback(args.device)
         self.finite_steps = FiniteSteps(self.model, args.device, skips_bad_steps, self.accelerator.scaler is not None)
         self._predicts_logits = self._keeps_probabilities = False
+        self._rows = torch.zeros(0, dtype=torch.int64)  # of the training batch
         self.compile_failure: str | None = None  # why a run that was to be compiled is eager
         self._scored_dataset: ScoredBatches = test_dataset
         self._replace_callbacks(callbacks)
@@ -166,6 +171,12 @@ class ImageTrainer(Trainer):
             raise UserError(
                 "training.ema_decay averages whole weights, and FSDP and DeepSpeed shard them. Launch without them, or leave "
                 "ema_decay out."
+            )
+        is_taught = any(isinstance(method, Distillation) for method in methods)
+        if is_taught and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise UserError(
+                "model.teacher is a whole model in every process, and FSDP and DeepSpeed shard what is loaded. Launch without "
+                "them, or leave teacher out."
             )
         if muon is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise UserError(
@@ -199,6 +210,9 @@ class ImageTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As upstream; from the first graph that cannot be compiled on, without compilation."""
+        if self.model.training:
+            for method in self.batch_losses:
+                method.before_forward(self._rows, inputs["pixel_values"])
         if self.args.torch_compile:
             try:
                 return super().compute_loss(model, dict(inputs), *args, **kwargs)  # upstream takes the labels out
@@ -207,6 +221,11 @@ class ImageTrainer(Trainer):
         if self.compile_failure is not None and isinstance(model, torch._dynamo.OptimizedModule):
             model = model._orig_mod  # the loop holds the compiled one to its end
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    @property
+    def batch_losses(self) -> list[BatchLoss]:
+        """The methods that follow each training batch or change its loss."""
+        return [method for method in self.methods if isinstance(method, BatchLoss)]
 
     def _stop_compiling(self, error: Exception) -> None:
         reason = " ".join(str(error).split("\n\n")[0].split())
@@ -244,6 +263,8 @@ class ImageTrainer(Trainer):
         else:
             smoothing = self.args.label_smoothing_factor
             total = training_loss_sum(logits, labels, self.class_weights, smoothing, self.method_settings)
+            for changed in self.batch_losses:
+                total = changed.loss_sum(logits, labels, total)
             self.train_accuracy_counts.count(logits, labels, total)
             for method in self.methods:
                 if isinstance(method, AfterForward):
@@ -336,6 +357,7 @@ class ImageTrainer(Trainer):
         if not self.model.training:
             completed = self._scored_dataset.complete(inputs)
             return completed if isinstance(self._scored_dataset, PreparedBatches) else self.eval_transform(completed)
+        self._rows = inputs["rows"]
         if self.train_transform is None:
             return self.train_dataset.complete(inputs)
         with self.measurement.transforming():
@@ -440,7 +462,25 @@ class ImageTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return EpochSampler(len(dataset), seed=seed)
+        chosen = next((method for method in self.methods if isinstance(method, ChoosesRows)), None)
+        choice = () if chosen is None else (len(chosen), chosen.rows)
+        self._train_sampler = EpochSampler(len(dataset), seed, *choice)
+        return self._train_sampler
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # Where several processes resume within an epoch, Accelerate's set_epoch does not reach the sampler, which would begin
+        # with the rows of the first epoch: https://github.com/huggingface/accelerate/issues/2016
+        self._train_sampler.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)
+
+    def num_examples(self, dataloader: DataLoader) -> int:
+        """As upstream, which takes the rows of the data set for those of an epoch."""
+        batches = dataloader.batch_sampler
+        if isinstance(batches, BatchSamplerShard):
+            batches = batches.batch_sampler
+        if isinstance(batches, BatchSampler) and isinstance(batches.sampler, EpochSampler):
+            return len(batches.sampler)
+        return super().num_examples(dataloader)
 
     def prediction_step(  # type: ignore[override]  # upstream returns tuples of logits, and its type does not say so
         self,
@@ -491,7 +531,9 @@ class ImageTrainer(Trainer):
         file = self._method_file(checkpoint)
         if not file.is_file():  # a checkpoint without a training state
             return
-        state = torch.load(file, map_location=self.args.device, weights_only=True)
+        # several processes on a CPU have devices cpu:0, cpu:1..., which torch.load does not know
+        device = "cpu" if self.args.device.type == "cpu" else self.args.device
+        state = torch.load(file, map_location=device, weights_only=True)
         for name, method in methods.items():
             if name in state:
                 method.load_state_dict(state[name])

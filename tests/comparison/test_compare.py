@@ -254,6 +254,13 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(recipe_file, stubbe
     assert "  all       0 to run, 2 finished; " in capsys.readouterr().out
 
 
+def test_the_expected_time_counts_the_shorter_epochs_of_the_hardest_rows():
+    hard = {"data": {"hard_examples": {"strategy": "hardest", "fraction": 0.25}}, "training": {"num_train_epochs": 3}}
+    assert forecast.images_of(load_recipe("digits", overrides=hard), 1000) == 750
+    hard["data"]["hard_examples"]["strategy"] = "proportional"
+    assert forecast.images_of(load_recipe("digits", overrides=hard), 1000) == 3000
+
+
 def test_the_expected_time_of_several_recipes_comes_from_a_few_steps_of_each(stubbed, tmp_path, capsys):
     folder, done = stubbed
     for name, epochs in (("short", 2), ("long", 20)):

@@ -84,11 +84,52 @@ def refusal(overrides, recipe="digits", variant=None) -> str:
         ({"data": {"max_pixels": 0}}, "data.max_pixels is 0, expected a whole number from 1 or null"),
         ({"data": {"augment": {"flip": "sometimes"}}}, "is 'sometimes', expected true, false or \"alternating\""),
         ({"data": {"augment": {"scale": [0.5]}}}, "data.augment.scale is [0.5], expected two rising numbers above 0"),
+        ({"training": {"distillation_weight": 0.5}}, "training.distillation_weight has no effect without a teacher"),
+        ({"training": {"distillation_temperature": 0}}, "distillation_temperature is 0, expected a number above 0, at"),
+        (
+            {"data": {"sampling": "balanced", "class_weights": "balanced"}},
+            "data.sampling and data.class_weights are both balanced",
+        ),
+        ({"data": {"sampling": "balanced", "hard_examples": {}}}, "each chooses the rows of an epoch"),
+        (
+            {"data": {"hard_examples": {}, "augment": {"cutmix": 1.0}}},
+            "data.hard_examples needs the loss of each image, and data.augment.cutmix blends two images",
+        ),
+        (
+            {"data": {"hard_examples": {"fraction": 1.0}}},
+            "data.hard_examples.fraction is 1.0, expected a number above 0 and below 1",
+        ),
         ({"training": {"report_to": [1]}}, "training.report_to is [1], expected text, a list of values or null"),
     ],
 )
 def test_contradictions_in_a_recipe_are_refused_at_load(overrides, message):
     assert message in refusal(overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"data": {"sampling": "balanced", "class_weights": [1] * 10}},
+        {"data": {"hard_examples": {"strategy": "hardest"}, "class_weights": "balanced", "augment": {"mixup": 0}}},
+        {"model": {"teacher": "./somewhere"}, "training": {"distillation_weight": 1}},
+        {"training": {"distillation_weight": 0}},
+    ],
+)
+def test_what_chooses_rows_or_teaches_is_accepted_with_the_rest(overrides):
+    load_recipe("digits", overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 19),
+        ({"hard_examples": {}}, 19),
+        ({"hard_examples": {"strategy": "hardest", "fraction": 0.5}}, 10),
+        ({"hard_examples": {"strategy": "hardest", "fraction": 0.001}}, 1),
+    ],
+)
+def test_only_epochs_of_the_hardest_rows_are_shorter(settings, expected):
+    assert DataSettings(name="digits", **settings).rows_of_epoch(19) == expected
 
 
 def test_contradictions_and_wrong_values_are_reported_together():

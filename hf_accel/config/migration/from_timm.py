@@ -141,9 +141,13 @@ TIMM = (
         "variable-batch-loss-scale", note="`--data.progressive_resizing '{start: 128}'` has images that grow"),
     Row("naflex-loader naflex-train-seq-lens naflex-max-seq-len naflex-patch-sizes naflex-patch-size-probs "
         "naflex-loss-scale naflex-patchify-channels-first", note="images of a batch have one size"),
-    Row("kd-model-name kd-distill-type kd-loss-type distill-loss-weight task-loss-weight kd-temperature "
-        "kd-student-feature-dim kd-teacher-feature-dim kd-token-distill-type",
-        note="there is no distillation; the Trainer of `build_trainer` can be given another loss in Python"),
+    Row("kd-model-name", "--model.teacher VALUE", "resnet50", "the teacher is fine-tuned for the classes of the data",
+        convert=timm_name),
+    Row("kd-temperature distill-loss-weight task-loss-weight",
+        note="with a teacher, `training.distillation_temperature` is 2 and `training.distillation_weight`, the teacher's share "
+        "of the loss, 0.5, unless they are set"),
+    Row("kd-distill-type kd-loss-type kd-student-feature-dim kd-teacher-feature-dim kd-token-distill-type",
+        note="a student of `--model.teacher` learns the teacher's probabilities, and none of its features or tokens"),
     Row("model-ema", "--ema_decay 0.999"),
     Row("model-ema-decay", "--ema_decay VALUE", "0.999"),
     Row("model-ema-force-cpu model-ema-warmup",
