@@ -21,14 +21,14 @@ from hf_accel.cli import run
 from hf_accel.comparison import checks, forecast
 from hf_accel.comparison import plan as comparison_plan
 from hf_accel.comparison import runs as comparison_runs
-from hf_accel.comparison.export import csv_table, latex, markdown, write_comparison
+from hf_accel.comparison.export import csv_table, latex, markdown, text_table, write_comparison
 from hf_accel.comparison.paper import paper_table
 from hf_accel.comparison.plan import shortened
 from hf_accel.comparison.plots import comparison_plots, plot_legends
 from hf_accel.comparison.runs import Machine
 from hf_accel.comparison.schema import Comparison, Entry, RunOutcome
 from hf_accel.comparison.table import build_comparison
-from hf_accel.comparison.text import figure_cells, footnotes, text_table
+from hf_accel.comparison.text import figure_cells, footnotes
 from hf_accel.config.recipe import load_recipe, variant_names
 from hf_accel.errors import UserError
 from hf_accel.measure.paired import MOST_ROUNDS, PILOT_ROUNDS
