@@ -87,7 +87,7 @@ def figure_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 def footnotes(comparison: Comparison) -> list[str]:
     """The facts without which the table cannot be read, one sentence each."""
-    differing = [f"`{row.name}`: {'; '.join(row.differs)}." for row in comparison.rows if row.differs]
+    differing = _differing(comparison)
     lines = []
     if differing:
         lines.append(f"Rows that differ from `{comparison.baseline}` in more than the technique: {' '.join(differing)}")
@@ -114,6 +114,15 @@ def footnotes(comparison: Comparison) -> list[str]:
             f"Noise of one pair: {100 * comparison.noise:.1f} %. With these repeats {found} would be found four times in five."
         )
     return lines
+
+
+def _differing(comparison: Comparison) -> list[str]:
+    """How the work of rows differs from the baseline's, in one sentence per difference."""
+    by_difference: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        if row.differs:
+            by_difference.setdefault("; ".join(row.differs), []).append(f"`{row.name}`")
+    return [f"{', '.join(names)}: {what}." for what, names in by_difference.items()]
 
 
 def measured_on(comparison: Comparison) -> str:

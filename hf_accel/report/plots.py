@@ -88,6 +88,15 @@ class Plot:
         path = folder / f"{self.name}.svg"
         return write_whole(path, self._svg(fonttype="path", facecolor="white"))
 
+    def save_png(self, folder: Path) -> Path:
+        """Write NAME.png, for programs that show no SVG."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.png"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+            self.figure.savefig(path, dpi=144, facecolor="white")
+        return path
+
     def _svg(self, fonttype: str, facecolor: str) -> str:
         buffer = io.StringIO()
         # The salt keeps the ids of two plots of a page apart; no date, so that the same run gives the same bytes.
