@@ -83,7 +83,7 @@ class LeftOut:
         Args:
             flags: those of the whole recipe; a flag for the same setting, or for a part of it, gives way.
         """
-        off = {name.removeprefix("training."): _as_flag(value) for name, value in self.settings.items()}
+        off = {name.removeprefix("training."): as_flag(value) for name, value in self.settings.items()}
         kept = {
             flag: text
             for flag, text in flags.items()
@@ -149,7 +149,7 @@ def why_without_effect(
     return None
 
 
-def _as_flag(value: Any) -> str:
+def as_flag(value: Any) -> str:
     """A value as `overrides_from_flags` reads it."""
     return value if isinstance(value, str) else json.dumps(value)
 

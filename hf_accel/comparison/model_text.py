@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from hf_accel.comparison.leave_out import as_flag
 from hf_accel.comparison.schema import Classes, Comparison, Ratio, Row
 from hf_accel.comparison.text import FIGURES, SIZE_HEADINGS, format_ratio, name_heading, points, verdict_word
 from hf_accel.formatting import MISSING, format_duration, format_flops, format_million, format_percent
@@ -119,11 +120,7 @@ def switched_off_by(row: Row) -> str:
     """The settings of a row that leaves a technique out: 'training.bf16: false'."""
     if not row.technique:
         return MISSING
-    words: dict[object, str] = {None: "null", True: "true", False: "false"}
-    return ", ".join(
-        f"{name}: {words[after] if after is None or isinstance(after, bool) else after}"
-        for name, (_, after) in row.technique.items()
-    )
+    return ", ".join(f"{name}: {as_flag(after)}" for name, (_, after) in row.technique.items())
 
 
 def turned(verdict: str) -> str:
