@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,13 +24,14 @@ from hf_accel.report.plots import (
     WIDTH,
     Plot,
     new_axes,
+    short_label,
     verbatim,
 )
 
+TITLES = {"seconds": ("time", "training time"), "parameters": ("parameters", "parameters")}  # in file names, in words
 LONG_NAME = 20  # characters of a row's name beyond which it takes much of the width of a plot
 MOST_LABELLED = 16  # rows; of more, only the baseline and those on the front are named
 LINES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (VERMILION, "D"), (PURPLE, "v"), (INK, "P"))
-TITLES = {"seconds": ("time", "training time"), "parameters": ("parameters", "parameters")}
 
 
 def row_label(name: str) -> str:
@@ -103,20 +105,20 @@ def class_plot(classes: Classes) -> Plot:
     places = shown_classes(classes, MOST_NAMED)
     best = sorted(classes.accuracy, key=lambda name: -_mean(classes.accuracy[name], places))[: len(LINES)]
     figure, axes = new_axes(3.4 + 0.17 * len(best), width=max(WIDTH, 0.24 * len(places) + 1.6))
+    handles = {}
     for name, values in classes.accuracy.items():
-        heights = [None if (value := values[place]) is None else 100 * value for place in places]
-        drawn: list[Any] = [float("nan") if height is None else height for height in heights]
+        heights = [math.nan if (value := values[place]) is None else 100 * value for place in places]
         if name in best:
             colour, marker = LINES[best.index(name)]
-            axes.plot(drawn, f"{marker}-", color=colour, markersize=4, linewidth=1.2, label=row_label(name), zorder=3)
+            handles[name] = axes.plot(heights, f"{marker}-", color=colour, markersize=4, linewidth=1.2, zorder=3)[0]
         else:
-            axes.plot(drawn, "-", color=MUTED, linewidth=0.6, alpha=0.6)
-    axes.set_xticks(range(len(places)), [verbatim(_short(classes.labels[place])) for place in places], rotation=90)
+            axes.plot(heights, "-", color=MUTED, linewidth=0.6, alpha=0.6)
+    axes.set_xticks(range(len(places)), [short_label(classes.labels[place]) for place in places], rotation=90)
     axes.set_ylabel("test accuracy, %")
     axes.grid(axis="x", visible=False)
-    handles, names = axes.get_legend_handles_labels()
-    order = [names.index(row_label(name)) for name in best]
-    figure.legend([handles[i] for i in order], [names[i] for i in order], loc="outside upper left", ncols=1, fontsize=8)
+    # matplotlib leaves out names that start with an underscore
+    names = [row_label(name if name[0] != "_" else f" {name}") for name in best]
+    figure.legend([handles[name] for name in best], names, loc="outside upper left", ncols=1, fontsize=8)
     which = (
         "by class"
         if len(places) == len(classes.labels)
@@ -140,16 +142,12 @@ def _mean(values: Sequence[float | None], places: Sequence[int]) -> float:
     return sum(known) / len(known) if known else 0.0
 
 
-def _short(label: str, most: int = 18) -> str:
-    return label if len(label) <= most else f"{label[: most - 1]}…"
-
-
 def _named(comparison: Comparison, cost: str) -> list[str]:
     """The rows whose names the plot has room for."""
-    names = [row.name for row, _, _ in cost_points(comparison, cost)]
-    if len(names) <= MOST_LABELLED:
+    names, front = [row.name for row, _, _ in cost_points(comparison, cost)], comparison.fronts.get(cost)
+    if not front or len(names) <= MOST_LABELLED:
         return names
-    return [name for name in names if name in comparison.fronts.get(cost, []) or name == comparison.baseline]
+    return [name for name in names if name in front or name == comparison.baseline]
 
 
 def _unit(cost: str, values: Sequence[float]) -> tuple[str, float]:

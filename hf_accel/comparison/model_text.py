@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from hf_accel.comparison.leave_out import as_flag
 from hf_accel.comparison.schema import Classes, Comparison, Ratio, Row
 from hf_accel.comparison.text import FIGURES, SIZE_HEADINGS, format_ratio, name_heading, points, verdict_word
-from hf_accel.formatting import MISSING, format_duration, format_flops, format_million, format_percent
+from hf_accel.formatting import (
+    MISSING,
+    device_text,
+    format_count,
+    format_duration,
+    format_flops,
+    format_million,
+    format_percent,
+)
 
 Cells = tuple[list[str], list[list[str]]]
 
@@ -34,13 +42,12 @@ def model_cells(comparison: Comparison) -> Cells:
     """One row per recipe, the most accurate first: headings, then a list of texts per row."""
     figures = [*MODEL_FIGURES, *COST_FIGURES, comparison.memory_kind, "cpu_latency_seconds"]
     shown = {name: FIGURES[name] for name in figures}
-    front = {name for names in comparison.fronts.values() for name in names}
     headings = [name_heading(comparison), *SIZE_HEADINGS, *(heading for heading, _ in shown.values()), "front", "n"]
     rows = []
     for row in sorted(comparison.rows, key=lambda row: -(row.mean("accuracy") or 0)):
         cells = [row.name, format_million(row.parameters), format_flops(row.flops_per_image)]
         cells += [write(row.mean(name)) for name, (_, write) in shown.items()]
-        rows.append([*cells, fronts_of(comparison, row) if row.name in front else "", str(row.num_runs)])
+        rows.append([*cells, fronts_of(comparison, row), str(row.num_runs)])
     return headings, rows
 
 
@@ -150,10 +157,14 @@ def model_tables(comparison: Comparison) -> list[tuple[str, Cells, str]]:
 def model_remarks(comparison: Comparison) -> list[str]:
     """The facts without which these tables cannot be read, one sentence each."""
     lines = front_remarks(comparison)
-    if any("cpu_latency_seconds" in row.figures for row in comparison.rows):
+    passes = [runs for row in comparison.rows if (runs := row.mean("cpu_latency_runs")) is not None]
+    if passes:
+        least, most = format_count(min(passes)), format_count(max(passes))
+        number = most if least == most else f"{least} to {most}"
+        cpu = device_text({**comparison.environment, "device": "cpu"})
         lines.append(
-            "CPU latency: one image in the saved model on the CPU of this machine, float32 and eager, the median of up to 50 "
-            "forward passes after a warm-up in each run; the mean over the runs."
+            f"CPU latency: one image in the saved model on the {cpu}, float32 and eager, the median of {number} forward "
+            "passes after a warm-up in each run; the mean over the runs."
         )
     if any("accuracy_gap" in row.figures for row in comparison.rows):
         lines.append(

@@ -161,6 +161,7 @@ def run_figures(report: RunReport) -> dict[str, float | int | None]:
         "steps": train.steps,
         "effective_batch_size": train.effective_batch_size,
         "cpu_latency_seconds": report.model.cpu_latency_seconds,
+        "cpu_latency_runs": report.model.cpu_latency_runs,
     }
 
 

@@ -417,6 +417,8 @@ def test_real_runs_of_the_same_work_are_compared(tmp_path):
     ]
     assert accumulated.speed.ratio > 0
     assert accumulated.speed.verdict == "not repeated"
+    assert accumulated.mean("cpu_latency_seconds") > 0
+    assert accumulated.flops_per_image == baseline.flops_per_image > 0
     assert (folder / "report.html").is_file()
 
 

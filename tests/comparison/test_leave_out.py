@@ -14,7 +14,9 @@ from hf_accel.comparison.model_text import technique_cells
 from hf_accel.comparison.schema import Comparison, Ratio
 from hf_accel.comparison.table import recipe_differences
 from hf_accel.config.flags import overrides_from_flags
-from hf_accel.config.recipe import load_recipe, shipped_recipes
+from hf_accel.config.recipe import RECIPES_FOLDER, RecipeFile, load_recipe, shipped_recipes
+from hf_accel.config.sections import AugmentSettings
+from hf_accel.config.training import OWN_METHODS
 from hf_accel.errors import UserError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "compare.md"
@@ -64,6 +66,17 @@ def test_settings_that_a_recipe_does_not_name_count_with_the_defaults_of_upstrea
             setting = name.removeprefix("training.")
             if setting in defaults and name not in UNSET:
                 assert defaults[setting] in (value, None), name
+
+
+def test_every_augmentation_and_every_method_of_training_is_in_the_table():
+    known = {name for off in OFF.values() for name in off}
+    strengths = {"pad", "pad_mode", "scale", "ratio"}  # of crops
+    augmentations = {f.name for f in dataclasses.fields(AugmentSettings)} - strengths
+    assert {f"data.augment.{name}" for name in augmentations} <= known
+    assert {f"training.{name}" for name in OWN_METHODS} <= known
+    shared = RecipeFile.read(RECIPES_FOLDER / "_techniques.yaml").variants
+    variants = {*shared} - {"baseline", "fp16", "bf16", "all"}  # amp is both formats
+    assert variants <= OFF.keys()
 
 
 def test_leaving_a_technique_out_changes_its_settings_and_no_other():

@@ -78,6 +78,15 @@ def test_a_row_has_size_latency_and_the_gap_between_train_and_test():
     assert cells["front"] == "size, time"
 
 
+def test_the_latency_names_its_cpu_and_its_passes():
+    def few(name, number, report):
+        report.environment = {**report.environment, "device": "A GPU"}
+        report.model = replace(report.model, cpu_latency_runs=2 if name == "large" else 50)
+
+    told = text_table(models(THREE, few))
+    assert "on the CPU Test CPU, 2 cores, float32 and eager, the median of 2 to 50 forward passes" in told
+
+
 def test_the_fronts_of_size_and_time_leave_out_a_larger_and_worse_model():
     assert models(THREE).fronts == {"parameters": ["small", "middle"], "seconds": ["small", "middle"]}
 
@@ -214,6 +223,13 @@ def test_the_plot_by_class_has_one_line_per_model():
     assert len(axes.lines) == 3
     assert [text.get_text() for text in axes.get_xticklabels()] == [f"class number {n}" for n in range(3)]
     assert list(axes.lines[0].get_ydata()) == [40, 50, 50]
+
+
+def test_many_variants_of_one_recipe_are_all_named_and_odd_names_are_drawn():
+    found = models(dict.fromkeys([f"_r$_{{{n}}}" for n in range(20)], 0.5))
+    assert len(comparison_plots(found)["accuracy_by_class"].figure.legends[0].get_texts()) == 6
+    found.fronts = {}  # as of variants
+    assert len(comparison_plots(found)["accuracy_by_time"].figure.axes[0].texts) == 20
 
 
 def test_every_plot_is_saved_for_programs_without_svg(tmp_path):
