@@ -30,7 +30,10 @@ def classes_of(finished: dict[str, dict[int, RunOutcome]]) -> tuple[Classes | No
         return None, None
     reason = _why_not_comparable({name: finished[name] for name in runs})
     if reason is not None:
-        return None, f"Accuracy by class and the pairs of classes that are confused are left out: {reason}."
+        return (
+            None,
+            f"Accuracy by class, the pairs of classes that are confused, and the Pareto fronts are left out: {reason}.",
+        )
     labels = next(iter(runs.values()))[0].data.labels
     # (rows, C, C): share of the images of the true class by predicted class; NaN for a class without images
     shares = np.stack([_shares(reports) for reports in runs.values()])

@@ -83,9 +83,9 @@ def summary(comparison: Comparison) -> list[str]:
 
 
 def _best_models(comparison: Comparison) -> list[str]:
-    """The most accurate of several recipes."""
+    """The most accurate of several recipes, where they were scored on the same images."""
     known = [(row, accuracy) for row in comparison.rows if (accuracy := row.mean("accuracy")) is not None]
-    if not comparison.has_several_recipes or not known:
+    if not comparison.fronts or not known:
         return []
     best, accuracy = max(known, key=lambda pair: pair[1])
     return [

@@ -72,8 +72,9 @@ class Plan:
     def _add_left_out(self, args: argparse.Namespace, flags: dict[str, str]) -> None:
         """Add the rows of the one recipe, without each technique that is to be left out."""
         whole = _whole_recipe(args, self.entries)
-        name, variant = self.options[whole.name][1], None if whole.name == "default" else whole.name
+        name = self.options[whole.name][1]
         file = RecipeFile.read(name)
+        (variant,) = _wanted_variants(file, args, several=False)
         for left_out in chosen_techniques(whole.recipe, args.leave_out):
             own, refused = left_out.replace_in(flags), None
             try:

@@ -124,7 +124,7 @@ class Comparison:
 
     Attributes:
         fronts: "parameters" and "seconds" -> the rows that no other row surpasses, in both that figure and test accuracy.
-        classes: of several recipes; None where they were not scored on the same images, which `notes` then says.
+        classes: of several recipes. Both are empty where these were not scored on the same images, which `notes` then says.
     """
 
     schema: int = SCHEMA

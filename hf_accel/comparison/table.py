@@ -80,7 +80,7 @@ def build_comparison(entries: Sequence[Entry], runs: dict[str, list[RunOutcome]]
         data=dataclasses.asdict(first.data) if first else {},
         rows=rows,
         notes=[*notes, without_classes] if without_classes else notes,
-        fronts=pareto_fronts(rows) if several else {},
+        fronts=pareto_fronts(rows) if several and without_classes is None else {},
         classes=classes,
     )
 

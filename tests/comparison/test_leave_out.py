@@ -172,11 +172,21 @@ def test_a_ratio_is_turned_around_with_its_interval():
     assert _inverse(Ratio(ratio=2.0, low=0.0, high=4.0, p_holm=1.0, verdict="faster")).high == float("inf")
 
 
-def test_a_variant_can_be_the_whole_recipe(stubbed):
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["digits", "--variants", "all"], "all"),
+        (["digits", "--variants", "default"], "default"),
+        (["digit?"], "digits"),
+    ],
+)
+def test_the_whole_recipe_can_be_a_variant_or_what_a_glob_matches(stubbed, words, name):
     folder, _ = stubbed
-    words = ["--recipe", "digits", "--variants", "all", "--leave_out", "cached", "--repeats", "1"]
-    assert compare.main([*words, "--output_dir", str(folder)]) == 0
-    assert [row.name for row in Comparison.load(folder).rows] == ["all", "minus_cached"]
+    words = ["--recipe", *words, "--leave_out", "cached", "--repeats", "1", "--output_dir", str(folder)]
+    assert compare.main(words) == 0
+    whole, without = Comparison.load(folder).rows
+    assert (whole.name, without.name, without.failure) == (name, "minus_cached", None)
+    assert without.technique == {"data.cache": ["memory", "none"]}
 
 
 def test_a_dry_run_forecasts_every_row_and_writes_nothing(stubbed, capsys):

@@ -148,13 +148,16 @@ def changed_data(name, number, report):
 def test_figures_by_class_of_other_data_are_left_out_with_the_reason(changed, reason, tmp_path):
     found = models(THREE, changed)
     assert found.classes is None
-    expected = f"Accuracy by class and the pairs of classes that are confused are left out: {reason}."
+    expected = (
+        f"Accuracy by class, the pairs of classes that are confused, and the Pareto fronts are left out: {reason}."
+    )
     assert expected in footnotes(found)
     write_comparison(found, tmp_path, with_paper=False)
     page = write_comparison_page(tmp_path).read_text("utf-8")
     assert "are left out: the " in page
     assert "Pairs of classes that are confused</h2>" not in page
-    assert found.fronts
+    assert "is the most accurate" not in page
+    assert found.fronts == {}
 
 
 def test_test_images_that_follow_the_seed_are_the_same_within_a_round():
@@ -208,6 +211,7 @@ def test_the_page_of_42_models_names_the_front_and_folds_the_settings(tmp_path):
     page = write_comparison_page(tmp_path).read_text("utf-8")
     assert page_title(found) == "model_00, model_01, model_02 and 39 more"
     assert "<summary>Settings of the 42 rows</summary>" in page
+    assert "<code>model_03</code> is the most accurate" in page
     assert len(text_table(found).splitlines()) < 110
     assert len(found.rows) > MOST_LABELLED
     plot = comparison_plots(found)["accuracy_by_parameters"]
