@@ -137,6 +137,7 @@ def changed_data(name, number, report):
         report.data = replace(report.data, name="other pictures")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
@@ -190,6 +191,7 @@ def test_all_four_files_have_the_figures(tmp_path):
     assert [rows[name]["fronts"] for name in THREE] == ["parameters; seconds", "parameters; seconds", ""]
 
 
+@pytest.mark.slow
 def test_a_comparison_of_an_earlier_version_is_still_read(tmp_path):
     found = models(THREE)
     write_comparison(found, tmp_path, with_paper=False)
@@ -204,6 +206,7 @@ def test_a_comparison_of_an_earlier_version_is_still_read(tmp_path):
     assert write_comparison_page(tmp_path).is_file()
 
 
+@pytest.mark.slow
 def test_the_page_of_42_models_names_the_front_and_folds_the_settings(tmp_path):
     recalls = {f"model_{place:02}": 0.4 + 0.1 * (place in (3, 20)) for place in range(42)}
     found = models(recalls, rounds=1)
@@ -229,6 +232,7 @@ def test_the_plot_by_class_has_one_line_per_model():
     assert list(axes.lines[0].get_ydata()) == [40, 50, 50]
 
 
+@pytest.mark.slow
 def test_many_variants_of_one_recipe_are_all_named_and_odd_names_are_drawn():
     found = models(dict.fromkeys([f"_r$_{{{n}}}" for n in range(20)], 0.5))
     assert len(comparison_plots(found)["accuracy_by_class"].figure.legends[0].get_texts()) == 6
@@ -236,6 +240,7 @@ def test_many_variants_of_one_recipe_are_all_named_and_odd_names_are_drawn():
     assert len(comparison_plots(found)["accuracy_by_time"].figure.axes[0].texts) == 20
 
 
+@pytest.mark.slow
 def test_every_plot_is_saved_for_programs_without_svg(tmp_path):
     found = models(THREE)
     write_comparison(found, tmp_path, with_paper=False)
