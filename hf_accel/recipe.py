@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import shlex
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 from hf_accel.cli import command_parser, parse_with_overrides, print_result, quick_imports, run_and_exit
 from hf_accel.config.flags import overrides_from_flags
+from hf_accel.config.measured import Measured, measured_recipes
 from hf_accel.config.migration.answers import TOOLS
 from hf_accel.config.migration.guide import migration_guide
 from hf_accel.config.recipe import Recipe, RecipeFile, find_recipe, header, load_recipe, shipped_recipes
@@ -20,8 +22,11 @@ from hf_accel.config.schema import recipe_schema
 from hf_accel.config.yaml_text import dump_yaml, flow_yaml
 from hf_accel.errors import UserError
 from hf_accel.files import write_whole
+from hf_accel.formatting import MISSING, format_accuracy, format_duration, format_million
 from hf_accel.tables import format_table
 
+LIST_HEADINGS = ("name", "model", "data", "parameters", "test accuracy", "training time", "device")
+NOT_MEASURED = "not yet measured"
 SHEET, SHEET_ROWS, SHEET_EPOCHS = "augmented.png", 8, 7
 SHOW = """\
 Print the file of a recipe. With --variant, with settings such as --data.name ./photos or --seed 1, or with --json, print
@@ -33,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     verbs = parser.add_subparsers(
         dest="verb", required=True, metavar="list | show | validate | copy | schema | migrate | arguments"
     )
-    verbs.add_parser("list", help="every shipped recipe with its purpose")
+    verbs.add_parser("list", help="every shipped recipe: model, data, and what was measured")
     show = verbs.add_parser(
         "show",
         help="the file of a recipe; with --variant, settings or --json, what results; with --augmented, a picture",
@@ -75,9 +80,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    rows = [(name, next(iter(header(path)), "")) for name, path in shipped_recipes().items()]
-    document = [{"name": name, "purpose": purpose} for name, purpose in rows]
-    print_result(args, document, format_table((), rows, align="ll"))
+    measured = measured_recipes()
+    document, rows = [], []
+    for name, path in shipped_recipes().items():
+        raw, known = RecipeFile.read(name).raw, measured.get(name, Measured())
+        facts = {"name": name, "model": raw["model"]["name"], "data": raw["data"]["name"]}
+        document.append({**facts, "purpose": next(iter(header(path)), ""), "measured": dataclasses.asdict(known)})
+        accuracy = NOT_MEASURED if known.test_accuracy is None else format_accuracy(known.test_accuracy)
+        figures = [format_million(known.parameters), accuracy, format_duration(known.seconds), known.device or MISSING]
+        rows.append([*facts.values(), *figures])
+    print_result(args, document, format_table(LIST_HEADINGS, rows, align="lllrrrl"))
     return 0
 
 

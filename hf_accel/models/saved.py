@@ -32,7 +32,9 @@ class SavedModelError(RunError):
         )
 
 
-def check_saved(folder: str | Path, model: PreTrainedModel, label_names: list[str], pixel_values: Tensor) -> None:
+def check_saved(
+    folder: str | Path, model: PreTrainedModel, label_names: list[str], pixel_values: Tensor
+) -> PreTrainedModel:
     """Load a folder as its users will and compare it with the model in memory.
 
     Args:
@@ -40,6 +42,8 @@ def check_saved(folder: str | Path, model: PreTrainedModel, label_names: list[st
         model: the trained model, unwrapped; its mode is left as it was.
         label_names: the classes it was trained for, in the order of its logits.
         pixel_values: (B, 3, H, W) a few images as the model takes them, on its device.
+    Returns:
+        The model as it was loaded, in evaluation mode, on the device of the trained one.
     Raises:
         SavedModelError: it cannot be loaded, or has other class names, tensors or logits.
     """
@@ -75,6 +79,7 @@ def check_saved(folder: str | Path, model: PreTrainedModel, label_names: list[st
             f"the logits of the saved model differ from those of the trained one by up to {difference:.3g} on "
             f"{len(pixel_values)} images, expected at most {tolerance:.3g}",
         )
+    return saved
 
 
 def _close(got: Tensor, expected: Tensor, tolerance: float) -> bool:

@@ -88,6 +88,15 @@ class Plot:
         path = folder / f"{self.name}.svg"
         return write_whole(path, self._svg(fonttype="path", facecolor="white"))
 
+    def save_png(self, folder: Path) -> Path:
+        """Write NAME.png, for programs that show no SVG."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.png"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+            self.figure.savefig(path, dpi=144, facecolor="white")
+        return path
+
     def _svg(self, fonttype: str, facecolor: str) -> str:
         buffer = io.StringIO()
         # The salt keeps the ids of two plots of a page apart; no date, so that the same run gives the same bytes.
@@ -161,7 +170,7 @@ def _per_class(rows: list[dict[str, Any]] | None) -> Plot | None:
     for key, marker, colour in (("precision", "<", BLUE), ("recall", ">", ORANGE), ("f1", "o", INK)):
         values = [row[key] for row in shown]
         axes.plot(values, places, marker, color=colour, label=key if key != "f1" else "F1", markersize=5)
-    axes.set_yticks(places, [_short(row["label"]) for row in shown])
+    axes.set_yticks(places, [short_label(row["label"]) for row in shown])
     axes.set_ylim(-0.7, len(shown) - 0.3)
     axes.invert_yaxis()
     axes.set_xlim(right=1.005)
@@ -208,7 +217,7 @@ def _name_classes(axes: Any, labels: Sequence[str]) -> None:
     """Name the axes of a confusion matrix, and its classes where there is room."""
     has_names = len(labels) <= MOST_NAMED_LARGE
     if has_names:
-        names = [_short(label) for label in labels]
+        names = [short_label(label) for label in labels]
         axes.set_xticks(range(len(labels)), names, rotation=90 if max(map(len, names)) > 2 else 0)
         axes.set_yticks(range(len(labels)), names)
     if MOST_NAMED < len(labels) <= MOST_NAMED_LARGE:
@@ -287,7 +296,7 @@ def _step_time(report: RunReport) -> Plot | None:
     )
 
 
-def _short(label: str, most: int = 18) -> str:
+def short_label(label: str, most: int = 18) -> str:
     label = " ".join(label.split())
     return verbatim(label if len(label) <= most else f"{label[: most - 1]}…")
 

@@ -49,10 +49,20 @@ class DataSummary:
 
 @dataclass(kw_only=True)
 class ModelSummary:
+    """The network.
+
+    Attributes:
+        cpu_latency_seconds: the time of one image in the saved model on the CPU of the machine that trained, in float32 and
+            eager, whatever device trained: the median of `cpu_latency_runs` forward passes after a warm-up. None where it was
+            not saved whole by this run.
+    """
+
     name: str | None = None
     parameters: int | None = None
     flops_per_image: int | None = None
     pretrained: bool | None = None
+    cpu_latency_seconds: float | None = None
+    cpu_latency_runs: int | None = None
 
 
 @dataclass(kw_only=True)

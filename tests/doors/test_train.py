@@ -54,6 +54,8 @@ def test_a_run_leaves_the_files_that_are_promised(finished):
     assert 0 < values["train"]["transform_fraction"] < 1
     assert values["train"]["peak_memory_gib"] is None
     assert values["train"]["peak_rss_gib"] > values["train"]["peak_anonymous_gib"] > 0
+    assert values["model"]["cpu_latency_seconds"] > 0
+    assert values["model"]["cpu_latency_runs"] >= 1
     assert values["data"]["labels"] == ["blue", "red"]
     assert [values["data"][f"{part}_rows"] for part in ("train", "validation", "test")] == [19, 5, 8]
     assert values["validation"]["accuracy"] in [row["validation_accuracy"] for row in values["history"]]
