@@ -51,8 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--imagenette", type=Path, help="folder of Imagenette; default: imagenette/ in HF_ACCEL_DATA")
     parser.add_argument("--epochs", nargs="+", type=int, choices=list(PUBLISHED), help="default: 5 and 20")
     session = open_session(parser, argv)
-    source = None if session.quick else imagenette(session.options.imagenette)
-    if source is None and not session.quick:
+    source = imagenette(session.options.imagenette)
+    if session.quick:
+        source = None
+    elif source is None:
         print(f"label_noise: skipped: there is no imagenette/ with {TABLE} in HF_ACCEL_DATA", file=sys.stderr)
         return 0
     epochs = session.options.epochs or list(PUBLISHED)[: 1 if session.quick else None]
@@ -188,8 +190,8 @@ def notes(quick: bool) -> list[str]:
         f"{data}; test: the validation images with their true labels, scored once, with the last weights; 128 px",
         f"hf_accel: {', '.join(f'{name} {value}' for name, value in as_flags(NETWORK).items())}; otherwise the recipe "
         "zoo_resnet18_cifar10: SGD, cosine, weight decay 5e-4",
-        "published: the leaderboard of fastai/imagenette for 50 % label noise at 128 px, one run of each, with a network and settings of its "
-        "own",
+        "published: the leaderboard of fastai/imagenette for 50 % label noise at 128 px, one run of each, with another network "
+        "and schedule",
         "training: optimisation alone, without evaluation, saving and the first 3 steps; command: all of it; medians",
     ]
 

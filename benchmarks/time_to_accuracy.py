@@ -35,6 +35,7 @@ FINETUNE, LINEAR_PROBE = "hf_accel, finetune", "hf_accel, linear probe"
 EXAMPLE, EXAMPLE_BEST = "HF example, default flags", "HF example, best flags"
 TIMM, AUTOTIMM = "timm train.py, best flags", "AutoTimm, best flags"
 LEARNING_RATES = (2e-4, 5e-4, 1e-3)  # that of the recipe finetune is in the middle
+QUICK_RATES = LEARNING_RATES[:1]
 TINY = {"training": {"num_train_epochs": 2, "per_device_train_batch_size": 4}}
 SPEEDUP_HEADINGS = ("hf_accel", "program", "seconds to the target: program / hf_accel (95 % interval)", "pairs",
                     "seconds to the program's best accuracy: program / hf_accel (95 % interval)", "pairs",
@@ -119,7 +120,7 @@ class Race:
             workers=min(cores, 16 if session.is_cuda else 2),
             bf16=session.machine["native_bf16"],
             device=session.machine["type"],
-            rates=LEARNING_RATES[:1] if session.quick else LEARNING_RATES,
+            rates=QUICK_RATES if session.quick else LEARNING_RATES,
         )
         self.searched: list[tuple[str, ...]] = []
         self.flags: dict[str, str] = {}
