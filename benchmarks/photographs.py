@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import REPOSITORY
 from benchmarks.stopwatch import learning_curve
+from benchmarks.timm_script import version_in
 from benchmarks.workloads import as_flags
 
 # The line of an evaluation: of hf_accel and the example, of timm (the mean over all batches, at the last one), of AutoTimm.
@@ -103,6 +105,8 @@ def timm(
     Args:
         checkout: folder that holds train.py; its own timm is the one that runs.
         flags: flags besides those of data, weights and seed.
+    Returns:
+        As `learning_curve`, and the version of timm.
     """
     folder, script = Path(place), Path(checkout).resolve() / "train.py"
     config = json.loads((folder / network / "config.json").read_text("utf-8"))
@@ -115,7 +119,7 @@ def timm(
         "--mean", *map(str, entry["mean"]), "--std", *map(str, entry["std"]),
         "--device", device, "--seed", str(seed), "--log-interval", "1000000", "--output", output, *flags,
     ]  # fmt: skip
-    return learning_curve(command, TIMM, 100.0, folder=output)
+    return {**learning_curve(command, TIMM, 100.0, folder=output), "version": version_in(script.parent)}
 
 
 def autotimm(place: str, network: str, seed: int, flags: dict[str, Any], python: str, output: str) -> dict[str, Any]:
@@ -124,9 +128,13 @@ def autotimm(place: str, network: str, seed: int, flags: dict[str, Any], python:
     Args:
         flags: flags of autotimm_script.py besides those of data, weights and seed.
         python: the Python that has AutoTimm installed.
+    Returns:
+        As `learning_curve`, and the version of AutoTimm.
     """
     folder = Path(place)
     given = {"data": folder / "data", "weights": folder / network / "model.safetensors",
              "config": folder / network / "config.json", "output": output, "seed": seed} | flags  # fmt: skip
     words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
-    return learning_curve([python, str(Path(__file__).with_name("autotimm_script.py")), *words], AUTOTIMM)
+    curve = learning_curve([python, str(Path(__file__).with_name("autotimm_script.py")), *words], AUTOTIMM)
+    asked = [python, "-c", "from importlib.metadata import version; print(version('autotimm'))"]
+    return {**curve, "version": subprocess.run(asked, capture_output=True, text=True).stdout.strip() or None}

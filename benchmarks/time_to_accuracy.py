@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     if race.searched:
         tables.append(("Learning rates that were tried, one run each", SEARCH_HEADINGS, race.searched))
-    session.write(tables, notes(race))
+    session.write(tables, [*notes(race), *versions(results)])
     return 0
 
 
@@ -136,12 +136,9 @@ class Race:
             EXAMPLE_BEST: self.best(EXAMPLE_BEST, "example", work.example),
         }
         if options.timm is not None:
-            checkout = {"checkout": str(options.timm.resolve()), "device": work.device}
-            chosen[TIMM] = self.best(TIMM, "timm", work.timm, checkout)
-        if options.autotimm is not None:  # the path is kept: the Python of an environment is a link
-            chosen[AUTOTIMM] = self.best(
-                AUTOTIMM, "autotimm", work.autotimm, {"python": str(options.autotimm.absolute())}
-            )
+            chosen[TIMM] = self.best(TIMM, "timm", work.timm)
+        if options.autotimm is not None:
+            chosen[AUTOTIMM] = self.best(AUTOTIMM, "autotimm", work.autotimm)
         self.flags = {name: flags_text(settings.get("flags", {})) for name, (_, settings) in chosen.items()}
         self.flags[FINETUNE], self.flags[LINEAR_PROBE] = "the recipe", json.dumps(PROBE)
         return {
@@ -149,11 +146,9 @@ class Race:
             for name, (target, settings) in chosen.items()
         }
 
-    def best(
-        self, name: str, target: str, flags_at: Callable[[float], Any], more: dict[str, Any] | None = None
-    ) -> tuple[str, dict[str, Any]]:
+    def best(self, name: str, target: str, flags_at: Callable[[float], Any]) -> tuple[str, dict[str, Any]]:
         """The learning rate that reaches the target first, else the one with the highest accuracy, by one run each."""
-        candidates = [{"flags": flags_at(rate), **(more or {})} for rate in self.work.rates]
+        candidates = [{"flags": flags_at(rate)} for rate in self.work.rates]
         if len(candidates) == 1:
             return target, candidates[0]
         order = []
@@ -170,9 +165,17 @@ class Race:
     def measure(self, target: str, settings: dict[str, Any], number: int) -> dict[str, Any] | None:
         options = self.session.options
         named = {"network": options.network, **settings, "seed": max(number, 0)}
+        more: dict[str, Any] = {}  # where a rival is installed; a path does not name a measurement
+        if target == "timm":
+            more = {"checkout": str(options.timm), "device": self.work.device}
+        elif target == "autotimm":  # not resolved: the Python of an environment is a link
+            more = {"python": str(options.autotimm.absolute())}
         with workplace() as output:
             return self.session.measure(
-                f"benchmarks.photographs:{target}", named, lambda: {"place": self.place(), "output": output}, number
+                f"benchmarks.photographs:{target}",
+                named,
+                lambda: {"place": self.place(), "output": output, **more},
+                number,
             )
 
     def place(self) -> str:
@@ -268,6 +271,13 @@ def notes(race: Race) -> list[str]:
         "programs in turn, each run a separate process; ratios within a round; the learning rates of hf_accel are those of "
         "its recipe and were not searched here",
     ]
+
+
+def versions(results: dict[str, list[dict[str, Any] | None]]) -> list[str]:
+    """The versions of the rivals that are not among the libraries of this environment."""
+    found = {name.partition(",")[0]: result["version"] for name, of in results.items() for result in of
+             if result and result.get("version")}  # fmt: skip
+    return [", ".join(f"{name} {version}" for name, version in found.items())] if found else []
 
 
 if __name__ == "__main__":
