@@ -41,6 +41,7 @@ from benchmarks.session import middle, ratio_cells  # noqa: E402
 from benchmarks.workloads import Size, as_flags  # noqa: E402
 from hf_accel.cli import run  # noqa: E402
 from hf_accel.comparison import plan as comparison_plan  # noqa: E402
+from hf_accel.config.recipe import load_recipe  # noqa: E402
 from hf_accel.errors import UserError  # noqa: E402
 from hf_accel.runs import process  # noqa: E402
 from tests.support.tables import unpadded  # noqa: E402
@@ -142,6 +143,54 @@ def test_a_distilled_network_learns_from_the_plain_run_of_the_same_seed_and_flag
     assert len(calls) == 3
     finetuning.train("mobilenetv2_100", "distillation", seed=3, quick=True, overrides={})
     assert len(calls) == 5
+
+
+ZOO = [*zoo.SHORT.values(), *zoo.PRETRAINED.values(), *zoo.COMPLETE.values()]
+
+
+@pytest.mark.parametrize("network", ZOO, ids=lambda network: network.recipe)
+def test_the_settings_of_a_network_fit_its_recipe(network):
+    recipe = load_recipe(network.recipe, overrides=network.settings)
+    assert recipe.model.pretrained is (network.weights is not None)
+
+
+@pytest.mark.parametrize("settings", finetuning.TECHNIQUES.values(), ids=list(finetuning.TECHNIQUES))
+def test_a_technique_is_a_valid_change_to_the_recipe(settings):
+    try:
+        load_recipe("finetune", overrides=settings)
+    except UserError as error:
+        if not re.search("not (a setting|an argument)", str(error)):
+            raise
+        pytest.skip(f"not installed: {error}")
+
+
+def test_the_zoo_trains_variants_in_short_and_the_recipes_as_shipped_in_full(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ACCEL_DATA", str(tmp_path))
+    for name in ("cifar10", "efficientnet_lite0"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(zoo, "run_or_resume", lambda folder, flags: flags | {"folder": folder})
+    short = zoo.train("resnet20", "plain", complete=False, quick=False, overrides={"training": {"seed": 5}}, seed=0)
+    assert short["variant"] == "plain"
+    assert short["model.name"] == "hf_accel/cifar_resnet20"
+    assert (short["data.max_train_rows"], short["seed"]) == (10_000, 5)
+    full = zoo.train("mobilenetv2", "as shipped", complete=True, quick=False, overrides={}, seed=1)
+    assert full == {"recipe": "zoo_mobilenetv2_cifar10", "seed": 1, "data.name": tmp_path / "cifar10",
+                    "folder": zoo.RUNS / "complete" / "mobilenetv2" / "as_shipped" / "seed-1"}  # fmt: skip
+    tuned = zoo.train("efficientnet_lite0", "fine-tuned", complete=False, quick=False, overrides={}, seed=0)
+    assert tuned["model.name"] == tmp_path / "efficientnet_lite0"
+    assert "variant" not in tuned
+
+
+def test_an_interrupted_run_is_resumed_and_its_wall_time_is_not_known(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(accuracy, "run_recipe", lambda flags: calls.append(flags) or {"wall_seconds": 9.0})
+    folder = tmp_path / "run"
+    assert accuracy.run_or_resume(folder, {"seed": 0}) == {"wall_seconds": 9.0}
+    folder.mkdir()
+    assert accuracy.run_or_resume(folder, {"seed": 0}) == {"wall_seconds": None}
+    (folder / "report.json").write_text("{}")
+    assert accuracy.run_or_resume(folder, {"seed": 0}) == {"wall_seconds": 9.0}
+    assert ["overwrite" in flags for flags in calls] == [False, False, True]
 
 
 def test_the_stopwatch_notes_when_a_command_states_its_accuracy():
