@@ -245,18 +245,18 @@ def test_the_speed_ups_compare_a_program_with_its_rival_round_by_round():
 
 
 def test_the_rate_that_reaches_the_target_first_is_taken(here, monkeypatch):
-    curves = {2e-4: [[9.0, 0.95]], 5e-4: [[5.0, 0.7], [7.0, 0.85]], 1e-3: [[1.0, 0.5]]}
+    curves = {3e-4: [[9.0, 0.95]], 1e-3: [[5.0, 0.7], [7.0, 0.85]], 3e-3: [[1.0, 0.5]]}
     monkeypatch.setattr(photographs, "write_small", lambda **_: {})
     monkeypatch.setattr(photographs, "ours", lambda **_: {"curve": [[1.0, 0.9]], "wall_seconds": 2.0})
     monkeypatch.setattr(
         photographs,
         "example",
-        lambda flags, **_: {"curve": curves[flags.get("learning_rate", 1e-3)], "wall_seconds": 10.0},
+        lambda flags, **_: {"curve": curves[flags.get("learning_rate", 3e-3)], "wall_seconds": 10.0},
     )
     monkeypatch.setattr(time_to_accuracy, "QUICK_RATES", time_to_accuracy.LEARNING_RATES)
     assert run(time_to_accuracy.main, ["--quick", "--pairs", "1", "--results", str(here)]) == 0
     text = only_table(here)
-    assert "--learning_rate 0.0005 | 7.00 | 1 of 1 | 0.8500 | 7.00 | 0.8500 | 10.0 |" in text
+    assert "--learning_rate 0.001 | 7.00 | 1 of 1 | 0.8500 | 7.00 | 0.8500 | 10.0 |" in text
     assert "| HF example, default flags | none | never | 0 of 1 | 0.5000 |" in text
 
 
