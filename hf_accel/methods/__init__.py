@@ -4,12 +4,15 @@ A method is pure functions, and then at most one class that applies them to a ru
 manager around each step (of training and of evaluation). `training/build.py` lists the methods of a recipe in the order
 in which they act, one line each, and hands the objects of these classes to the Trainer. Beyond that a class may have
 
+- `before_training(counted)`: called once before the first step, for work that takes the place of work of the steps; its
+  time counts as training within `counted()` (`BeforeTraining`);
 - `after_forward()`: called between the forward and the backward pass of each training step (`AfterForward`);
 - `in_place()`: a context in which the model has the weights that are evaluated (`EvaluatedWeights`);
 - `state_dict()` and `load_state_dict(state)`, if it remembers something from step to step: each rank's state is saved in
   every checkpoint and loaded by a resume, before the first step.
 
-Where a method acts, in the order of a run: on the model before training (`whitening`); on the batch (`transforms/`:
+Where a method acts, in the order of a run: on the model before training (`whitening`); on the rows, of which it stores the
+classifier's input (`linear_probe`); on the batch (`transforms/`:
 mixup, progressive resizing, alternating flip); around the step (`cpu_kernels`, `batch_norm`); in the loss (`losses`);
 in the optimizer (`muon`, `learning_rates`); after the step and in evaluation (`ema`); in evaluation (`transforms/views.py`).
 
@@ -18,8 +21,16 @@ The docstring of a module says what the method does, its source, its line in a r
 settings with which it cannot work.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class BeforeTraining(Protocol):
+    """A method with work of its own before the first step."""
+
+    def before_training(self, counted: Callable[[], AbstractContextManager[None]]) -> None: ...
 
 
 @runtime_checkable
