@@ -29,7 +29,7 @@ class FeatureBatches(Dataset):
 
     def __init__(
         self,
-        images: ImageBatches | TransformedBatches | PreparedBatches,
+        images: ImageBatches | TransformedBatches | PreparedBatches | FeatureBatches,
         labels: np.ndarray,
         transform: Callable[[dict[str, Any]], dict[str, Tensor]] | None,
     ) -> None:

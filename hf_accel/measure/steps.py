@@ -218,8 +218,8 @@ class Measurement:
     def summary(self) -> dict[str, float | None]:
         """The timing keys of `train` in a report; None where nothing was measured. Images are this process's.
 
-        seconds contain feature_seconds. compile_seconds is what the warm-up steps of all processes of the run took beyond as many median steps; None in a
-        run that is not compiled.
+        seconds contain feature_seconds. compile_seconds is what the warm-up steps of all processes of the run took beyond as
+        many median steps; None in a run that is not compiled.
         """
         self._settle()
         if not self.step_seconds:

@@ -37,7 +37,7 @@ from hf_accel.formatting import format_bytes, format_count
 from hf_accel.inputs.cache import fits_in_memory
 from hf_accel.inputs.features import FeatureBatches
 from hf_accel.inputs.prepared import PreparedBatches
-from hf_accel.models.head_split import HeadSplit, NoSplit, split_head
+from hf_accel.models.head_split import HeadSplit, NoSplitError, split_head
 
 if TYPE_CHECKING:
     from hf_accel.tasks.image_classification import ImageInputs
@@ -128,7 +128,7 @@ def linear_probe(
         return batches, [], []
     try:
         split = _split(recipe, splits, args, model, inputs)
-    except NoSplit as reason:
+    except NoSplitError as reason:
         note = f"linear probe: the whole network computes every step, because {reason}"
         return batches, [], [note]
     split.install()
@@ -153,15 +153,15 @@ def _note(split: HeadSplit, rows: int) -> str:
 def _split(
     recipe: Recipe, splits: Splits, args: TrainingArguments, model: PreTrainedModel, inputs: ImageInputs
 ) -> HeadSplit:
-    """Raises NoSplit: the features cannot be stored."""
+    """Raises NoSplitError: the features cannot be stored."""
     reason = _reason_of_settings(recipe, splits, args, inputs)
     if reason is not None:
-        raise NoSplit(reason)
+        raise NoSplitError(reason)
     split = split_head(model, _two_images(inputs.example(model)))
     rows = len(splits.train) + len(splits.validation or ())
     nbytes = rows * math.prod(split.shape) * LARGEST_NUMBER
     if not all(gather_object([fits_in_memory(nbytes)])):  # the ranks must agree
-        raise NoSplit(f"its inputs take {format_bytes(nbytes)}, which the memory does not have free")
+        raise NoSplitError(f"its inputs take {format_bytes(nbytes)}, which the memory does not have free")
     return split
 
 

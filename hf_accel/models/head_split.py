@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
 
-class NoSplit(Exception):
+class NoSplitError(Exception):
     """Why a network cannot be cut before its classifier, in words."""
 
 
@@ -65,14 +65,14 @@ class HeadSplit:
         """Let the network be called with `features=` in place of `pixel_values=`, also where a wrapper calls it."""
         whole = self.model.forward
         # a bound method: accelerate wraps and unwraps the function inside
-        self.model.forward = MethodType(_with_features(self, whole), self.model)  # type: ignore[assignment]
+        self.model.forward = MethodType(_with_features(self, whole), self.model)
 
 
 def _with_features(split: HeadSplit, whole: Callable[..., Any]) -> Callable[..., Any]:
     def forward(model: nn.Module, *args: Any, features: Tensor | None = None, **kwargs: Any) -> Any:
         if features is None:
             return whole(*args, **kwargs)
-        return ImageClassifierOutput(logits=split.logits(features))  # type: ignore[arg-type]  # a tensor is one
+        return ImageClassifierOutput(logits=split.logits(features))
 
     return forward
 
@@ -85,7 +85,7 @@ def split_head(model: PreTrainedModel, inputs: dict[str, Tensor]) -> HeadSplit:
     Args:
         inputs: arguments of a forward pass, of at least two different images.
     Raises:
-        NoSplit: the classifier consists of several modules, something follows it, or the backbone is not fixed.
+        NoSplitError: the classifier consists of several modules, something follows it, or the backbone is not fixed.
     """
     head = _owner(model)
     was_training, buffers = model.training, [(buffer, buffer.clone()) for buffer in model.buffers()]
@@ -112,7 +112,7 @@ def _owner(model: nn.Module) -> nn.Module:
     while child := next((child for child in owner.children() if learning <= _learning(child)), None):
         owner = child
     if not learning or {id(parameter) for parameter in owner.parameters()} != learning:
-        raise NoSplit("the layers that learn are not one module")
+        raise NoSplitError("the layers that learn are not one module")
     return owner
 
 
@@ -133,7 +133,7 @@ def _run(
         hook.remove()
     images = len(next(iter(inputs.values())))
     if len(found) != 1 or len(found[0]) != images:
-        raise NoSplit("its classifier does not take one vector for each image")
+        raise NoSplitError("its classifier does not take one vector for each image")
     return found[0].detach(), logits
 
 
@@ -161,7 +161,7 @@ def _dropout_before(model: nn.Module, head: nn.Module, inputs: dict[str, Tensor]
     """The rate of the dropout just before the head, of a network that otherwise trains on the features `expected`.
 
     Raises:
-        NoSplit: in training mode the head gets something else.
+        NoSplitError: in training mode the head gets something else.
     """
     device = next(model.parameters()).device
     states, acting = [_random_state(device)], []
@@ -173,12 +173,12 @@ def _dropout_before(model: nn.Module, head: nn.Module, inputs: dict[str, Tensor]
     with _Dropouts() as dropouts:
         features, _ = _run(model.train(), head, inputs, reached)
     if not torch.equal(*states) or not torch.allclose(features, expected, rtol=1e-4, atol=1e-5):
-        raise NoSplit("the backbone acts differently in training, although its weights are fixed")
+        raise NoSplitError("the backbone acts differently in training, although its weights are fixed")
     if not acting:
         return 0.0
     rate, output = acting[-1]
     if len(acting) > 1 or output.data_ptr() != features.data_ptr() or output.numel() != features.numel():
-        raise NoSplit("dropout acts within the backbone")
+        raise NoSplitError("dropout acts within the backbone")
     return rate
 
 
@@ -187,7 +187,7 @@ def _random_state(device: torch.device) -> Tensor:
 
 
 def _require_logits(split: HeadSplit, features: Tensor, logits: Tensor) -> None:
-    """Raises NoSplit: something follows the head; called in evaluation mode."""
+    """Raises NoSplitError: something follows the head; called in evaluation mode."""
     answers = split.logits(features)
     if answers.shape != logits.shape or not torch.allclose(answers, logits, rtol=1e-4, atol=1e-5):
-        raise NoSplit("something follows its classifier")
+        raise NoSplitError("something follows its classifier")
