@@ -37,6 +37,13 @@ import hf_accel.models.cct
 import hf_accel.models.cifar_resnet  # noqa: F401  all three register this package's networks with timm
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError, did_you_mean, machine_failure
+from hf_accel.models.encoder import (
+    EncoderConfig,
+    classifier_config,
+    encoder_notes,
+    is_without_classifier,
+    load_encoder,
+)
 from hf_accel.models.head import head_tensors, known_labels, renew_head, set_labels
 from hf_accel.models.layers import freeze
 from hf_accel.models.layout import use_channels_last
@@ -98,6 +105,7 @@ def load_trained(folder: str | Path, revision: str | None = None) -> LoadedModel
     name = str(folder)
     with _hub_errors("model", name):
         config = _load_config(name, revision)
+        _require_classifier(name, config)
         processor, notes = load_processor(name, revision, config)
         model = AutoModelForImageClassification.from_pretrained(
             name, revision=revision, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
@@ -162,7 +170,7 @@ def _from_repository(settings: ModelSettings, label_names: list[str], image_size
         raise UserError(f"model.name: there is no folder {name}. Give a Hub id, timm/<name>, or an existing folder.")
     name = str(Path(name).expanduser()) if name.startswith("~") else name
     with _hub_errors("model", name):
-        own = _load_config(name, revision)
+        own = classifier_config(name, _load_config(name, revision))
         known = known_labels(own)
         # not as arguments of from_pretrained: a timm config would keep its own number of classes
         set_labels(own, label_names)
@@ -170,7 +178,8 @@ def _from_repository(settings: ModelSettings, label_names: list[str], image_size
         if not is_timm:
             refuse_regularisation(name, settings)
         config = _with_arguments(own, with_regularisation(settings) if is_timm else settings.args)
-        processor, notes = load_processor(name, revision, config, image_size)
+        described = config.vision_config if isinstance(config, EncoderConfig) else config
+        processor, notes = load_processor(name, revision, described, image_size)
         if settings.pretrained:
             model, weights_notes = _with_weights(name, revision, own, config, known)
         else:
@@ -178,13 +187,13 @@ def _from_repository(settings: ModelSettings, label_names: list[str], image_size
             weights_notes = [f"{config.model_type} from random weights"]
         if isinstance(model, TimmWrapperForImageClassification):
             require_regularisation(model.timm_model, settings)
-    return LoadedModel(model, processor, processor_size(processor), [*weights_notes, *notes])
+    notes = [*weights_notes, *encoder_notes(model.config), *notes]
+    return LoadedModel(model, processor, processor_size(processor), notes)
 
 
 def _load_config(name: str, revision: str | None) -> PreTrainedConfig:
     _refuse_plain(name)
     config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    _require_classifier(name, config)
     if isinstance(config, TimmWrapperConfig):
         config.model_args = _without_num_classes(config.model_args or {}) or None
         _refuse_loading_arguments(name, config.model_args or {})
@@ -273,6 +282,8 @@ def _load_weights(
 ) -> tuple[PreTrainedModel, set[str], set[str]]:
     """The model, the names of its tensors that are not from the file, and those of them that have another shape there."""
     with _quiet_loading_report():
+        if is_without_classifier(config):
+            return load_encoder(name, revision, config)
         model, info = AutoModelForImageClassification.from_pretrained(
             name,
             revision=revision,
@@ -300,8 +311,8 @@ def _difference(known: list[str], label_names: list[str]) -> str:
 def _require_classifier(name: str, config: PreTrainedConfig) -> None:
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise UserError(
-            f"model.name: {name} is a {config.model_type} model, which has no image-classification head. Expected an "
-            "image encoder such as google/vit-base-patch16-224-in21k or timm/resnet50.a1_in1k."
+            f"model.name: {name} is of the type {config.model_type}, which has no classifier of images. Expected a trained "
+            "classifier; `hf-accel train` makes one of an image encoder."
         )
 
 
