@@ -121,8 +121,8 @@ def linear_probe(
     Raises:
         UserError: as `ImageInputs.train_batches`.
     """
-    train = inputs.train_batches(splits.train)
-    validation = None if splits.validation is None else inputs.scored_batches(splits.validation)
+    train, rows = inputs.train_batches(splits.train), splits.validation
+    validation = None if rows is None else inputs.scored_batches(rows)
     batches = RunBatches(train, validation, inputs.train_transform())
     if recipe.model.freeze != "backbone":
         return batches, [], []
@@ -134,9 +134,10 @@ def linear_probe(
     split.install()
     stored = FeatureBatches(train, splits.train.labels, batches.train_transform)
     selecting = None
-    if validation is not None and splits.validation is not None and inputs.scoring_model() is None:
+    # test-time augmentation asks the network for several views of an image
+    if validation is not None and rows is not None and rows.is_fixed and inputs.scoring_model() is None:
         transform = None if isinstance(validation, PreparedBatches) else inputs.eval_transform()
-        selecting = FeatureBatches(validation, splits.validation.labels, transform)
+        selecting = FeatureBatches(validation, rows.labels, transform)
     probe = LinearProbe(split, stored, selecting, args)
     batches = RunBatches(stored, validation if selecting is None else selecting, None)
     return batches, [probe], [_note(split, len(splits.train))]

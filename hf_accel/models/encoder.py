@@ -95,13 +95,15 @@ def pooled(output: Any, pooling: str) -> Tensor:
 
 
 def classifier_config(name: str, config: PreTrainedConfig) -> PreTrainedConfig:
-    """The config of the classifier that a model of this config gets.
+    """The config of the classifier that a model of this config gets; again where arguments have changed such a config.
 
     Args:
         name: of the model, for messages.
     Raises:
         UserError: it is not an image encoder, or one whose output is not one vector, or tokens, per image.
     """
+    if isinstance(config, EncoderConfig) and is_without_classifier(config):
+        return _with_pooling(name, config)
     if type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         return config
     vision = copy.deepcopy(config)

@@ -178,13 +178,14 @@ def _from_repository(settings: ModelSettings, label_names: list[str], image_size
         if not is_timm:
             refuse_regularisation(name, settings)
         config = _with_arguments(own, with_regularisation(settings) if is_timm else settings.args)
+        config = classifier_config(name, config)
         described = config.vision_config if isinstance(config, EncoderConfig) else config
         processor, notes = load_processor(name, revision, described, image_size)
         if settings.pretrained:
             model, weights_notes = _with_weights(name, revision, own, config, known)
         else:
             model = AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
-            weights_notes = [f"{config.model_type} from random weights"]
+            weights_notes = [f"{described.model_type} from random weights"]
         if isinstance(model, TimmWrapperForImageClassification):
             require_regularisation(model.timm_model, settings)
     notes = [*weights_notes, *encoder_notes(model.config), *notes]

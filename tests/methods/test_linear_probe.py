@@ -46,10 +46,23 @@ def note_of(trainer):
         {"training": {"focal_gamma": 2.0, "optim": "sgd", "early_stopping_patience": 1}},
         {"data": {"test_time_augmentation": "flip"}},
         {"data": {"transforms": "loader"}},
+        {"data": {"cache": "device"}},
         {"training": {"dataloader_num_workers": 1}},
         {"training": {"torch_compile": True, "torch_compile_backend": "eager"}},
     ],
-    ids=["plain", "dropout", "bf16", "accumulation", "ema", "early stopping", "views", "loader", "worker", "compiled"],
+    ids=[
+        "plain",
+        "dropout",
+        "bf16",
+        "accumulation",
+        "ema",
+        "early stopping",
+        "views",
+        "loader",
+        "device",
+        "worker",
+        "compiled",
+    ],
 )
 def test_a_run_on_features_takes_the_steps_of_the_whole_network(patch, tiny_recipe):
     stored = build_trainer(tiny_recipe(PROBE, patch))
@@ -90,6 +103,8 @@ def test_the_report_says_that_the_pass_over_the_images_counts(tiny_recipe):
     assert 0 < report.train.feature_seconds < report.train.seconds
     assert any("linear probe: the classifier trains on its input (16 numbers per image)" in n for n in report.notes)
     assert report.history[0]["seconds"] >= report.train.feature_seconds
+    assert "for the features" in report.table()
+    assert "Of it, the classifier's inputs, computed once" in (folder / "model" / "README.md").read_text()
     assert (folder / "model" / "model.safetensors").is_file()
 
 

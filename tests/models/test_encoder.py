@@ -134,9 +134,19 @@ def test_a_pooler_that_the_file_does_not_have_is_not_used(tmp_path):
 
 def test_an_encoder_from_random_weights(tmp_path):
     folder = save_encoder(tmp_path, OURS["dinov3 vit"][0])
-    loaded = load(folder, pretrained=False, args={"num_hidden_layers": 1})
-    assert "hf_accel_encoder from random weights" in loaded.notes
+    loaded = load(folder, pretrained=False, args={"num_hidden_layers": 1, "hidden_size": 16})
+    assert "dinov3_vit from random weights" in loaded.notes
     assert loaded.model.config.vision_config.num_hidden_layers == 1
+    assert loaded.model.classifier.in_features == 16
+    assert loaded.model(images()).logits.shape == (2, 3)
+
+
+@pytest.mark.parametrize("encoder", ["aimv2 without a head", "clip", "masked autoencoder"])
+def test_positions_are_resampled_for_another_image_size(encoder, tmp_path):
+    folder = save_encoder(tmp_path, {**OURS, **UPSTREAM}[encoder][0])
+    loaded = load_model(ModelSettings(name=str(folder), args={"image_size": 64}), LABELS, 64)
+    assert any(note.startswith("position tensors of another image size") for note in loaded.notes)
+    assert loaded.model(torch.zeros(1, 3, 64, 64)).logits.shape == (1, 3)
 
 
 def test_only_the_classifier_learns_on_a_frozen_encoder(tmp_path):
