@@ -30,7 +30,7 @@ def build_page(model_name: str, title: str) -> gr.Blocks:
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow refuses twice this number, and warns of what `read_image` refuses
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     config, _ = PreTrainedConfig.get_config_dict(model_name)
-    if config.get("architecture", "").startswith("cifar_") or config["model_type"] == "hf_accel_encoder":
+    if config.get("architecture", "").startswith("cifar_") or config.get("model_type") == "hf_accel_encoder":
         import hf_accel.cifar_nets  # noqa: F401  registers the network
     model = AutoModelForImageClassification.from_pretrained(
         model_name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False

@@ -313,7 +313,7 @@ def _require_classifier(name: str, config: PreTrainedConfig) -> None:
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise UserError(
             f"model.name: {name} is of the type {config.model_type}, which has no classifier of images. Expected a trained "
-            "classifier; `hf-accel train` makes one of an image encoder."
+            "classifier: the folder of a run, or a classifier on the Hub."
         )
 
 

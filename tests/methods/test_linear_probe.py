@@ -13,6 +13,7 @@ from hf_accel.methods.linear_probe import LinearProbe, random_changes
 from hf_accel.report.run_report import RunReport
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
+from hf_accel.training.trainer import _of_recipe
 
 PROBE = {
     "model": {"freeze": "backbone"},
@@ -39,7 +40,7 @@ def note_of(trainer):
     "patch",
     [
         {},
-        {"model": {**RESNET18, "dropout": 0.4}},
+        pytest.param({"model": {**RESNET18, "dropout": 0.4}}, marks=pytest.mark.slow),
         {"training": {"bf16": True}},
         {"training": {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}},
         {"training": {"ema_decay": 0.9, "label_smoothing_factor": 0.1}, "data": {"class_weights": [0.5, 2.0]}},
@@ -48,7 +49,7 @@ def note_of(trainer):
         {"data": {"transforms": "loader"}},
         {"data": {"cache": "device"}},
         {"training": {"dataloader_num_workers": 1}},
-        {"training": {"torch_compile": True, "torch_compile_backend": "eager"}},
+        pytest.param({"training": {"torch_compile": True, "torch_compile_backend": "eager"}}, marks=pytest.mark.slow),
     ],
     ids=[
         "plain",
@@ -145,6 +146,14 @@ def test_a_caller_who_lets_more_of_the_network_learn_trains_it(tiny_recipe):
     before = next(trainer.model.parameters()).clone()
     trainer.train()
     assert not torch.equal(before, next(trainer.model.parameters()))
+
+
+def test_a_run_that_begins_again_with_new_weights_computes_the_whole_network(tiny_recipe):
+    trainer = build_trainer(tiny_recipe(PROBE))
+    trainer.model_init = _of_recipe  # as each trial of a search
+    trainer.train()
+    assert not probes(trainer)
+    assert len(figures(trainer, "eval_loss")) == 3
 
 
 def test_rows_that_are_tensors_are_probed(tiny_recipe):

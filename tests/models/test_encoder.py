@@ -16,6 +16,7 @@ from transformers import (
     DPTConfig,
     DPTModel,
     MLCDVisionConfig,
+    SamImageProcessor,
     Siglip2VisionConfig,
     SiglipForImageClassification,
     SiglipVisionConfig,
@@ -188,6 +189,13 @@ def test_an_encoder_without_a_known_processor_is_refused(tmp_path):
     folder = save_encoder(tmp_path, OURS["vitdet"][0])
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(UserError, match=r"preprocessor_config\.json"):
+        load(folder)
+
+
+def test_a_processor_of_images_of_different_sizes_is_refused(tmp_path):
+    folder = save_encoder(tmp_path, OURS["mlcd"][0])
+    SamImageProcessor().save_pretrained(folder)
+    with pytest.raises(UserError, match="SamImageProcessor makes images of different sizes"):
         load(folder)
 
 
