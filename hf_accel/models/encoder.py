@@ -144,9 +144,11 @@ def load_encoder(name: str, revision: str | None, config: Any) -> tuple[PreTrain
     fresh = mismatched | set(info["missing_keys"])
     if isinstance(config, EncoderConfig) and config.pooling == "pooler" and any("pool" in key for key in fresh):
         config = _with_pooling(name, config, has_pooler=False)
-    model = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
+    with torch.device("meta"):  # not a second encoder in memory
+        model = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
     place = "encoder" if isinstance(config, EncoderConfig) else "vision_model"
     setattr(model, place, encoder)
+    model._init_weights(model.classifier.to_empty(device="cpu"))
     fresh, mismatched = ({f"{place}.{key}" for key in keys} for keys in (fresh, mismatched))
     return model, fresh | {"classifier.weight", "classifier.bias"}, mismatched
 
@@ -174,7 +176,7 @@ def _is_image_encoder(config: PreTrainedConfig) -> bool:
     if type(config) not in MODEL_MAPPING:
         return type(config) in MODEL_FOR_BACKBONE_MAPPING
     network = _class_of(config)
-    return network.main_input_name == "pixel_values" and tuple(network.input_modalities) == ("image",)
+    return network.main_input_name == "pixel_values" and network.input_modalities in ("image", ("image",))
 
 
 def _with_pooling(name: str, config: EncoderConfig, has_pooler: bool = True) -> EncoderConfig:
