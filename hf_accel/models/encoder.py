@@ -34,7 +34,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from hf_accel.errors import UserError
-from hf_accel.models.head import known_labels
+from hf_accel.models.head import known_labels, renew_head
 
 ENCODER_TYPE = "hf_accel_encoder"
 # Vision towers -> the config whose classifier in transformers is made of the same tower.
@@ -148,7 +148,8 @@ def load_encoder(name: str, revision: str | None, config: Any) -> tuple[PreTrain
         model = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
     place = "encoder" if isinstance(config, EncoderConfig) else "vision_model"
     setattr(model, place, encoder)
-    model._init_weights(model.classifier.to_empty(device="cpu"))
+    model.classifier.to_empty(device="cpu")
+    renew_head(model, {"classifier.weight", "classifier.bias"})
     fresh, mismatched = ({f"{place}.{key}" for key in keys} for keys in (fresh, mismatched))
     return model, fresh | {"classifier.weight", "classifier.bias"}, mismatched
 

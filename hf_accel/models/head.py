@@ -66,6 +66,7 @@ def renew_head(model: PreTrainedModel, names: set[str]) -> None:
     for parent in sorted({name.rpartition(".")[0] for name in names}):
         module = fresh.get_submodule(parent).to_empty(device="cpu", recurse=False)
         fresh._init_weights(module)
+    fresh._init_weights(fresh)  # CLIP and SigLIP initialise their classifier as a part of the whole
     with torch.no_grad():
         for name in names:
             model.get_parameter(name).copy_(fresh.get_parameter(name))

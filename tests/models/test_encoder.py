@@ -114,6 +114,20 @@ def test_a_tower_becomes_the_classifier_that_transformers_has(tower, tmp_path):
     load(tmp_path, freeze="backbone")
 
 
+@pytest.mark.parametrize("config", [CLIPVisionConfig, SiglipVisionConfig])
+def test_a_new_classifier_starts_as_upstreams(config, tmp_path):
+    folder = save_encoder(tmp_path / "tower", config(**{**TINY, "hidden_size": 64}))
+    labels = [str(number) for number in range(50)]
+    first = load_model(ModelSettings(name=str(folder)), labels)
+    first.model.save_pretrained(tmp_path / "saved")
+    first.processor.save_pretrained(tmp_path / "saved")
+    renewed = load_model(ModelSettings(name=str(tmp_path / "saved")), labels[::-1])
+    for loaded in (first, renewed):
+        assert float(loaded.model.classifier.weight.detach().std()) == pytest.approx(64**-0.5, rel=0.1)
+        assert not loaded.model.classifier.bias.any()
+    assert not torch.equal(first.model.classifier.weight, renewed.model.classifier.weight)
+
+
 def test_a_tower_with_a_projection_is_a_tower(tmp_path):
     network = CLIPVisionModelWithProjection(CLIPVisionConfig(**TINY))
     network.save_pretrained(tmp_path)
