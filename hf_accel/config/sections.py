@@ -144,7 +144,8 @@ class DataSettings:
         description="Images with more pixels are refused as unreadable; null: no limit.",
     )
     cache: Literal["memory", "disk", "device", "none"] = Field(
-        default="memory", description="Where decoded images are kept; none: every epoch decodes them again."
+        default="memory",
+        description="Where decoded images are kept; none: every epoch decodes them again, and a frozen backbone computes again.",
     )
     transforms: Literal["device", "loader"] = Field(
         default="device",

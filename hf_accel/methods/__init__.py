@@ -6,28 +6,39 @@ around each step (of training and of evaluation), or an object that the Trainer 
 these classes to the Trainer. Such a class may have
 
 - `rows(seed, epoch)` and a length: it chooses the rows of an epoch (`ChoosesRows`);
-- `before_forward(rows, pixel_values)` and `loss_sum(logits, labels, loss)`: it follows each training batch, and may change
+- `before_forward(rows, inputs)` and `loss_sum(logits, labels, loss)`: it follows each training batch, and may change
   its loss (`BatchLoss`);
+- `before_training(counted)`: called once before the first step, for work that takes the place of work of the steps; its
+  time counts as training within `counted()` (`BeforeTraining`);
 - `after_forward()`: called between the forward and the backward pass of each training step (`AfterForward`);
 - `in_place()`: a context in which the model has the weights that are evaluated (`EvaluatedWeights`);
 - `state_dict()` and `load_state_dict(state)`, if it remembers something from step to step: each rank's state is saved in
   every checkpoint and loaded by a resume, before the first step.
 
 Where a method acts, in the order of a run: on the model before training (`whitening`); on the rows of an epoch
-(`row_losses`, and `BalancedRows` of `inputs/sampling.py`); on the batch (`transforms/`: augmentation, mixup, progressive
-resizing); around the step (`cpu_kernels`, `batch_norm`); in the loss (`losses`, `distillation`); in the optimizer
-(`muon`, `learning_rates`); after the step and in evaluation (`ema`); in evaluation (`transforms/views.py`).
+(`row_losses`, and `BalancedRows` of `inputs/sampling.py`), of which `linear_probe` stores the classifier's input; on the
+batch (`transforms/`: augmentation, mixup, progressive resizing); around the step (`cpu_kernels`, `batch_norm`); in the loss
+(`losses`, `distillation`); in the optimizer (`muon`, `learning_rates`); after the step and in evaluation (`ema`); in
+evaluation (`transforms/views.py`).
 
 The docstring of a module says what the method does, its source, its line in a recipe and its measured effect.
 `tests/methods/test_matrix.py` takes every method through the same tests; a method refuses by name the
 settings with which it cannot work.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
+
+
+@runtime_checkable
+class BeforeTraining(Protocol):
+    """A method with work of its own before the first step."""
+
+    def before_training(self, counted: Callable[[], AbstractContextManager[None]]) -> None: ...
 
 
 @runtime_checkable
@@ -41,8 +52,8 @@ class AfterForward(Protocol):
 class BatchLoss(Protocol):
     """A method that follows each training batch, or changes its loss."""
 
-    def before_forward(self, rows: Tensor, pixel_values: Tensor) -> None:
-        """The numbers of the rows (B,) int64 and the model's input (B, C, H, W), within the precision of the step."""
+    def before_forward(self, rows: Tensor, inputs: dict[str, Any]) -> None:
+        """The numbers of the rows (B,) int64 and the model's arguments, within the precision of the step."""
 
     def loss_sum(self, logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:
         """The sum of the losses of the batch, (): `loss` is what it was so far; labels as in `cross_entropy_sum`."""

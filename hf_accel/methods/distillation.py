@@ -91,8 +91,8 @@ class Distillation:
         self._answers = torch.zeros(0)
 
     @torch.no_grad()
-    def before_forward(self, rows: Tensor, pixel_values: Tensor) -> None:
-        logits = self.teacher(pixel_values=self.view(pixel_values))["logits"]
+    def before_forward(self, rows: Tensor, inputs: dict[str, Any]) -> None:
+        logits = self.teacher(pixel_values=self.view(inputs["pixel_values"]))["logits"]
         self._answers = logits[:, self.order]
 
     def loss_sum(self, logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:

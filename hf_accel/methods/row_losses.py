@@ -80,7 +80,7 @@ class RowLosses(TrainerCallback):
             return hardest_rows(losses, self.length, seed, epoch)
         return rows_by_loss(losses, self.settings.fraction, seed, epoch)
 
-    def before_forward(self, rows: Tensor, pixel_values: Tensor) -> None:
+    def before_forward(self, rows: Tensor, inputs: dict[str, Any]) -> None:
         self._batch = rows
 
     @torch.no_grad()

@@ -38,6 +38,13 @@ import hf_accel.models.cct
 import hf_accel.models.cifar_resnet  # noqa: F401  all three register this package's networks with timm
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError, did_you_mean, machine_failure
+from hf_accel.models.encoder import (
+    EncoderConfig,
+    classifier_config,
+    encoder_notes,
+    is_without_classifier,
+    load_encoder,
+)
 from hf_accel.models.head import head_tensors, known_labels, renew_head, set_labels
 from hf_accel.models.layers import freeze
 from hf_accel.models.layout import use_channels_last
@@ -109,7 +116,8 @@ def load_model_processor(
     try:
         with _hub_errors("model.name", settings.name):
             name = _checked_name(settings.name)
-            config = _with_arguments(_load_config(name, settings.revision), settings.args)
+            own = classifier_config(name, _load_config(name, settings.revision))
+            config = _with_arguments(own, settings.args)
             return load_processor(name, settings.revision, config, image_size)
     except UserError:
         architecture = settings.name.removeprefix(TIMM_PREFIX)
@@ -130,6 +138,7 @@ def load_trained(folder: str | Path, revision: str | None = None, setting: str =
     name = str(folder)
     with _hub_errors(setting, name):
         config = _load_config(name, revision, setting)
+        _require_classifier(name, config, setting)
         processor, notes = load_processor(name, revision, config)
         model = AutoModelForImageClassification.from_pretrained(
             name, revision=revision, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
@@ -220,7 +229,7 @@ def _checked_name(name: str) -> str:
 def _from_repository(settings: ModelSettings, label_names: list[str], image_size: int | None) -> LoadedModel:
     name, revision = _checked_name(settings.name), settings.revision
     with _hub_errors("model.name", name):
-        own = _load_config(name, revision)
+        own = classifier_config(name, _load_config(name, revision))
         known = known_labels(own)
         # not as arguments of from_pretrained: a timm config would keep its own number of classes
         set_labels(own, label_names)
@@ -228,21 +237,23 @@ def _from_repository(settings: ModelSettings, label_names: list[str], image_size
         if not is_timm:
             refuse_regularisation(name, settings)
         config = _with_arguments(own, with_regularisation(settings) if is_timm else settings.args)
-        processor, notes = load_processor(name, revision, config, image_size)
+        config = classifier_config(name, config)
+        described = config.vision_config if isinstance(config, EncoderConfig) else config
+        processor, notes = load_processor(name, revision, described, image_size)
         if settings.pretrained:
             model, weights_notes = _with_weights(name, revision, own, config, known)
         else:
             model = AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
-            weights_notes = [f"{config.model_type} from random weights"]
+            weights_notes = [f"{described.model_type} from random weights"]
         if isinstance(model, TimmWrapperForImageClassification):
             require_regularisation(model.timm_model, settings)
-    return LoadedModel(model, processor, processor_size(processor), [*weights_notes, *notes])
+    notes = [*weights_notes, *encoder_notes(model.config), *notes]
+    return LoadedModel(model, processor, processor_size(processor), notes)
 
 
 def _load_config(name: str, revision: str | None, setting: str = "model.name") -> PreTrainedConfig:
     _refuse_plain(name, setting)
     config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    _require_classifier(name, config, setting)
     if isinstance(config, TimmWrapperConfig):
         config.model_args = _without_num_classes(config.model_args or {}) or None
         _refuse_loading_arguments(name, config.model_args or {})
@@ -331,6 +342,8 @@ def _load_weights(
 ) -> tuple[PreTrainedModel, set[str], set[str]]:
     """The model, the names of its tensors that are not from the file, and those of them that have another shape there."""
     with _quiet_loading_report():
+        if is_without_classifier(config):
+            return load_encoder(name, revision, config)
         model, info = AutoModelForImageClassification.from_pretrained(
             name,
             revision=revision,
@@ -358,8 +371,8 @@ def _difference(known: list[str], label_names: list[str]) -> str:
 def _require_classifier(name: str, config: PreTrainedConfig, setting: str) -> None:
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise UserError(
-            f"{setting}: {name} is a {config.model_type} model, which has no image-classification head. Expected an "
-            "image encoder such as google/vit-base-patch16-224-in21k or timm/resnet50.a1_in1k."
+            f"{setting}: {name} is of the type {config.model_type}, which has no classifier of images. Expected a trained "
+            "classifier: the folder of a run, or a classifier on the Hub."
         )
 
 

@@ -41,8 +41,9 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
         for label, name in (("accuracy", "accuracy"), ("F1 (macro)", "f1_macro"), ("top-5", "top5_accuracy"))
     ]
     epochs = format_quantity(train.epochs).removesuffix(".00").removesuffix(".0")
+    features = "" if train.feature_seconds is None else f", {format_duration(train.feature_seconds)} for the features"
     speed = [
-        ("train time", format_duration(train.seconds), f"{format_count(train.steps)} steps, {epochs} epochs"),
+        ("train time", format_duration(train.seconds), f"{format_count(train.steps)} steps, {epochs} epochs{features}"),
         (
             "images/s",
             format_quantity(train.images_per_second),

@@ -23,6 +23,7 @@ from hf_accel.methods.batch_norm import BatchNormStatisticsOnce
 from hf_accel.methods.cpu_kernels import CpuKernels, chosen_kernels
 from hf_accel.methods.distillation import Distillation
 from hf_accel.methods.ema import WeightAverage
+from hf_accel.methods.linear_probe import linear_probe
 from hf_accel.methods.losses import class_weights
 from hf_accel.methods.row_losses import chosen_rows
 from hf_accel.methods.whitening import whiten_stem
@@ -140,19 +141,20 @@ def wire_trainer(
     inputs = task.training_inputs(recipe, splits, loaded, args, own)
     require_batches_that_train(recipe, args, num_rows, inputs, loaded.model)
     model_notes = apply_model_methods(recipe, loaded, splits, inputs)
-    methods = training_methods(recipe, arguments, loaded.model, splits, inputs)
-    ddp_notes = skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
-    notes = [*splits.notes, *loaded.notes, *model_notes, *arguments.notes, *memory_notes, *ddp_notes, *inputs.notes]
+    batches, probe, probe_notes = linear_probe(recipe, splits, args, loaded.model, inputs)
+    methods = [*training_methods(recipe, arguments, loaded.model, splits, inputs), *probe]
+    model_notes += probe_notes + skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
+    notes = [*splits.notes, *loaded.notes, *arguments.notes, *memory_notes, *model_notes, *inputs.notes]
 
     begin_again = None if given.is_single else partial(new_model, recipe, splits, given, own, inputs, arguments)
     trainer = ImageTrainer(
         model=loaded.model,
         args=args,
         data_collator=task.collate,
-        train_transform=inputs.train_transform(),  # augmentation, mixup, progressive resizing, alternating flip
-        train_dataset=inputs.train_batches(splits.train),
+        train_transform=batches.train_transform,  # augmentation, mixup, progressive resizing, alternating flip
+        train_dataset=batches.train,
         eval_transform=inputs.eval_transform(),
-        eval_dataset=None if splits.validation is None else inputs.scored_batches(splits.validation),
+        eval_dataset=batches.validation,
         test_dataset=inputs.scored_batches(splits.test),
         read_rows=inputs.read_rows,
         scoring_model=inputs.scoring_model(),  # test-time augmentation

@@ -38,10 +38,11 @@ from hf_accel.config.recipe import Recipe
 from hf_accel.data.splits import Splits
 from hf_accel.errors import RunError, UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
+from hf_accel.inputs.features import FeatureBatches
 from hf_accel.inputs.prepared import PreparedBatches, ScoredBatches
 from hf_accel.inputs.sampling import EpochSampler
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
-from hf_accel.methods import AfterForward, BatchLoss, ChoosesRows, EvaluatedWeights
+from hf_accel.methods import AfterForward, BatchLoss, BeforeTraining, ChoosesRows, EvaluatedWeights
 from hf_accel.methods.distillation import Distillation
 from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
 from hf_accel.methods.learning_rates import layer_rates, split_groups
@@ -94,7 +95,7 @@ class ImageTrainer(Trainer):
     """
 
     model: PreTrainedModel
-    train_dataset: ImageBatches | TransformedBatches | PreparedBatches
+    train_dataset: ImageBatches | TransformedBatches | PreparedBatches | FeatureBatches
     # A Trainer that only scores has none of these five.
     recipe: Recipe
     splits: Splits
@@ -160,7 +161,7 @@ class ImageTrainer(Trainer):
         for stock in (ProgressCallback, PrinterCallback):  # our own bar is in progress.py
             self.remove_callback(stock)
         self.bar = BarCallback(self.epoch_loss)
-        own = [MeasureCallback(self.measurement, self.args.device), self.bar, *callbacks]
+        own = [MeasureCallback(self.measurement, self.args.device, self._before_training), self.bar, *callbacks]
         own += [self.train_accuracy_counts, self.finite_steps]
         for callback in [*own, *(method for method in self.methods if isinstance(method, TrainerCallback))]:
             self.add_callback(callback)
@@ -208,11 +209,17 @@ class ImageTrainer(Trainer):
                     stack.enter_context(method)
             yield
 
+    def _before_training(self) -> None:
+        for method in self.methods:
+            if isinstance(method, BeforeTraining):
+                with self.step_methods():
+                    method.before_training(self.measurement.computing_features)
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As upstream; from the first graph that cannot be compiled on, without compilation."""
         if self.model.training:
             for method in self.batch_losses:
-                method.before_forward(self._rows, inputs["pixel_values"])
+                method.before_forward(self._rows, inputs)
         if self.args.torch_compile:
             try:
                 return super().compute_loss(model, dict(inputs), *args, **kwargs)  # upstream takes the labels out
@@ -356,7 +363,8 @@ class ImageTrainer(Trainer):
         inputs = super()._prepare_inputs(inputs)
         if not self.model.training:
             completed = self._scored_dataset.complete(inputs)
-            return completed if isinstance(self._scored_dataset, PreparedBatches) else self.eval_transform(completed)
+            is_done = isinstance(self._scored_dataset, PreparedBatches | FeatureBatches)
+            return completed if is_done else self.eval_transform(completed)
         self._rows = inputs["rows"]
         if self.train_transform is None:
             return self.train_dataset.complete(inputs)

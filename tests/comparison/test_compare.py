@@ -18,7 +18,7 @@ import pytest
 
 from hf_accel import compare
 from hf_accel.cli import run
-from hf_accel.comparison import checks
+from hf_accel.comparison import checks, forecast
 from hf_accel.comparison import plan as comparison_plan
 from hf_accel.comparison.export import csv_table, latex, markdown, text_table, write_comparison
 from hf_accel.comparison.paper import paper_table

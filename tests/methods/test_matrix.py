@@ -75,6 +75,7 @@ METHODS = {
     "learning rates by layer": Method({"training": {"layer_decay": 0.5, "head_learning_rate": 0.1}}),
     "frozen layers": Method({"model": {"freeze": 1}}),
     "frozen backbone": Method({"model": {"freeze": "backbone"}}),
+    "linear probe": Method({"model": {"freeze": "backbone"}, "data": {"augment": {"flip": False}}}),
     "muon": Method({"training": MUON}),
     "whitening": Method({"model": {**AIRBENCH, "whiten_stem": True}}),
     "checkpointed batch norm": Method(

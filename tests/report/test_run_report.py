@@ -106,8 +106,8 @@ def test_the_keys_are_those_promised():
         "duplicates_searched skipped",
         "model": "name parameters flops_per_image pretrained cpu_latency_seconds cpu_latency_runs",
         "train": "steps skipped_steps epochs world_size resumes repeated_steps effective_batch_size seconds "
-        "images_per_second step_seconds_median data_wait_fraction transform_fraction compiled compile_failure compile_seconds "
-        "peak_memory_gib peak_rss_gib peak_anonymous_gib "
+        "feature_seconds images_per_second step_seconds_median data_wait_fraction transform_fraction compiled compile_failure "
+        "compile_seconds peak_memory_gib peak_rss_gib peak_anonymous_gib "
         "read_bytes energy_joules final_loss accuracy",
         "validation": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted",
         "test": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted views test_time_augmentation per_class confusion",
