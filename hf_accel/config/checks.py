@@ -11,6 +11,7 @@ import unicodedata
 from typing import Any
 
 from hf_accel.config.muon_settings import MuonSettings
+from hf_accel.config.optimizers import optimizer_problem
 from hf_accel.config.selection import selection_defaults
 from hf_accel.config.training import EARLY_STOPPING
 from hf_accel.errors import UserError
@@ -35,7 +36,12 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         _rates_of_muon(training),
         *_nothing_to_select_by(data, training),
     ]
-    return [f"{where}: {problem}" for problem in found if problem] + _muon_problems(where, training)
+    of_optimizer = optimizer_problem(where, training)
+    return [
+        *(f"{where}: {problem}" for problem in found if problem),
+        *_muon_problems(where, training),
+        *([of_optimizer] if of_optimizer else []),
+    ]
 
 
 def folder_name_problem(name: Any) -> str | None:

@@ -151,7 +151,8 @@ def wire_trainer(
         class_weights=class_weights(
             recipe.name, recipe.data.class_weights, torch.as_tensor(splits.train.labels), len(splits.label_names)
         ),
-        muon=arguments.muon,
+        own_optimizer=arguments.own_optimizer,
+        schedule=arguments.schedule,
         method_settings=arguments.methods,
         skips_bad_steps=arguments.skips_bad_steps,
         flops_of_row=inputs.flops_of_row,

@@ -20,6 +20,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
@@ -33,7 +34,10 @@ from transformers import (
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
+from hf_accel.config.muon_settings import MuonSettings
+from hf_accel.config.optimizers import TimmOptimizer
 from hf_accel.config.recipe import Recipe
+from hf_accel.config.schedules import Schedule
 from hf_accel.data.splits import Splits
 from hf_accel.errors import RunError, UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
@@ -44,7 +48,9 @@ from hf_accel.methods import AfterForward, EvaluatedWeights
 from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
 from hf_accel.methods.learning_rates import layer_rates, split_groups
 from hf_accel.methods.losses import cross_entropy_sum, training_loss_sum
-from hf_accel.methods.muon import MuonSettings, build_muon
+from hf_accel.methods.muon import build_muon
+from hf_accel.methods.schedules import build_schedule
+from hf_accel.methods.timm_optimizers import build_timm_optimizer
 from hf_accel.models.given import base_of, is_peft
 from hf_accel.models.head import known_labels
 from hf_accel.models.layers import layer_numbers
@@ -54,6 +60,7 @@ from hf_accel.training.arguments import Arguments
 from hf_accel.training.evaluation import EvaluationMetrics, TrainAccuracyCallback, kept_of_rows
 from hf_accel.training.failure import failed_at
 from hf_accel.training.progress import BarCallback
+from hf_accel.training.supported import OwnOptimizer
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +81,8 @@ class ImageTrainer(Trainer):
         scoring_model: model -> what an evaluation calls in its place; None: the model itself.
         methods: callbacks, and contexts of each step in the order in which they are entered; see `hf_accel.methods`.
         class_weights: (C,) float32 weights in the training loss, or None.
-        muon: settings of the optimizer Muon; None for the one that `args.optim` names.
+        own_optimizer: Muon, or one of timm's; None for the one that `args.optim` names.
+        schedule: one of this package's; None for the one that `args.lr_scheduler_type` names.
         method_settings: those of `Arguments.methods`: the loss, and learning rates by layer.
         skips_bad_steps: leave out a step whose loss or gradient norm is not finite, up to a limit, instead of ending the run.
         flops_of_row: batch -> floating-point operations of a forward pass of one of its rows; those of {} are of a row
@@ -110,7 +118,8 @@ class ImageTrainer(Trainer):
         scoring_model: Callable[[nn.Module], Callable[..., ModelOutput]] | None = None,
         methods: Sequence[TrainerCallback | AbstractContextManager] = (),
         class_weights: Tensor | None = None,
-        muon: MuonSettings | None = None,
+        own_optimizer: OwnOptimizer | None = None,
+        schedule: Schedule | None = None,
         method_settings: dict[str, float] | None = None,
         skips_bad_steps: bool = False,
         flops_of_row: Callable[[Batch], int] | None = None,
@@ -126,7 +135,7 @@ class ImageTrainer(Trainer):
         # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
         refuse_loss_kwargs(model)
         super().__init__(model=model, args=args, compute_loss_func=self.loss, **kwargs)
-        self._refuse_sharding(muon, skips_bad_steps, methods)
+        self._refuse_sharding(own_optimizer, skips_bad_steps, methods)
         self.train_transform = train_transform
         self.eval_transform = eval_transform
         self.test_dataset = test_dataset
@@ -134,7 +143,7 @@ class ImageTrainer(Trainer):
         self.scoring_model = scoring_model
         self.methods = list(methods)
         self.class_weights = None if class_weights is None else class_weights.to(args.device)
-        self.muon = muon
+        self.own_optimizer, self.schedule = own_optimizer, schedule
         self.method_settings = method_settings or {}
         if flops_of_row is not None:
             self.flops_of_row = flops_of_row
@@ -160,16 +169,19 @@ class ImageTrainer(Trainer):
         for callback in [*own, *(method for method in self.methods if isinstance(method, TrainerCallback))]:
             self.add_callback(callback)
 
-    def _refuse_sharding(self, muon: MuonSettings | None, skips_bad_steps: bool, methods: Sequence[Any]) -> None:
+    def _refuse_sharding(
+        self, own_optimizer: OwnOptimizer | None, skips_bad_steps: bool, methods: Sequence[Any]
+    ) -> None:
         is_averaged = any(isinstance(method, EvaluatedWeights) for method in methods)
         if is_averaged and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise UserError(
                 "training.ema_decay averages whole weights, and FSDP and DeepSpeed shard them. Launch without them, or leave "
                 "ema_decay out."
             )
-        if muon is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+        optim = f"timm/{own_optimizer.name}" if isinstance(own_optimizer, TimmOptimizer) else "muon"
+        if own_optimizer is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise UserError(
-                "training.optim: muon needs whole weights, and FSDP and DeepSpeed shard them. Launch without them, or "
+                f"training.optim: {optim} needs whole weights, and FSDP and DeepSpeed shard them. Launch without them, or "
                 "choose another training.optim."
             )
         if isinstance(self.model, PlainClassifier) and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
@@ -219,15 +231,27 @@ class ImageTrainer(Trainer):
         self.measurement.compiled = False
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.muon is None:
-            is_new = self.optimizer is None
-            optimizer = super().create_optimizer(model)
-            if is_new:
-                self._split_by_layer(optimizer, self.model if model is None else model)
-            return optimizer
-        if self.optimizer is None:
-            self.optimizer = build_muon(self.model, self.muon, self.args.learning_rate, self.args.weight_decay)
-        return self.optimizer
+        if self.optimizer is not None:
+            return self.optimizer
+        rate, decay = self.args.learning_rate, self.args.weight_decay
+        if isinstance(self.own_optimizer, MuonSettings):
+            self.optimizer = build_muon(self.model, self.own_optimizer, rate, decay)
+            return self.optimizer
+        trained = self.model if model is None else model
+        if self.own_optimizer is not None:
+            decayed = self.get_decay_parameter_names(trained)
+            self.optimizer = build_timm_optimizer(trained, self.own_optimizer, rate, decay, decayed)
+        optimizer = super().create_optimizer(model)
+        self._split_by_layer(optimizer, trained)
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        if self.schedule is not None and self.lr_scheduler is None:
+            stepped = self.create_optimizer() if optimizer is None else optimizer
+            warmup = self.args.get_warmup_steps(num_training_steps)
+            self.lr_scheduler = build_schedule(self.schedule, stepped, warmup, num_training_steps)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def _split_by_layer(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         decay = self.method_settings.get("layer_decay", 1.0)
