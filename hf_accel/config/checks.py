@@ -13,7 +13,7 @@ from typing import Any
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.optimizers import optimizer_problem
 from hf_accel.config.selection import selection_defaults
-from hf_accel.config.training import EARLY_STOPPING
+from hf_accel.config.training import EARLY_STOPPING, GRADUAL_UNFREEZING
 from hf_accel.errors import UserError
 
 _LONGEST_NAME = 200  # bytes; a file system allows 255, and other words join it
@@ -34,6 +34,7 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         _two_precisions(training),
         _two_losses(training),
         _rates_of_muon(training),
+        _layers_that_join(model, training),
         *_nothing_to_select_by(data, training),
     ]
     of_optimizer = optimizer_problem(where, training)
@@ -98,6 +99,23 @@ def _rates_of_muon(training: dict[str, Any]) -> str | None:
         return (
             "training.layer_decay cannot be combined with optim: muon, whose steps have the same size in every layer."
         )
+    return None
+
+
+def _layers_that_join(model: dict[str, Any], training: dict[str, Any]) -> str | None:
+    if training.get(GRADUAL_UNFREEZING) is None:
+        return None
+    if model.get("freeze") == "backbone":
+        return (
+            "training.gradual_unfreezing is set and model.freeze is backbone, so no layer could join. Leave freeze out: the "
+            "classifier alone learns at first."
+        )
+    for name, value in (("torch_compile", True), ("ddp_static_graph", True), ("ddp_find_unused_parameters", False)):
+        if training.get(name) is value:
+            return (
+                f"training.gradual_unfreezing cannot be combined with {name}: {str(value).lower()}, because the parameters that "
+                "learn change during the run. Leave one of the two out."
+            )
     return None
 
 

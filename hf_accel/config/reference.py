@@ -11,7 +11,8 @@ from pydantic.fields import FieldInfo
 
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import OF_ONE_NAME
-from hf_accel.config.schema import Schema, expected, known_settings, section_schema
+from hf_accel.config.schedules import SCHEDULES
+from hf_accel.config.schema import Schema, expected, known_settings, schema_of, section_schema
 from hf_accel.config.sections import SECTIONS, AugmentSettings
 from hf_accel.config.selection import selection_defaults
 from hf_accel.config.training import DEFAULTS, FIXED
@@ -58,6 +59,9 @@ TrainingArguments of the installed transformers, name for name; its documentatio
 
 - `bf16: auto`: bf16 where the device multiplies it natively, else fp16 on CUDA, else fp32.
 - `optim: muon`: orthogonalised steps; `optim_args` may hold {muon}.
+- `optim: timm/NAME`: one of timm's optimizers, for example `timm/lamb`, or `timm/lookahead_lamb`; `optim_args` may hold the
+  arguments of timm's class, `beta1`, `beta2` and `beta3` in place of its `betas`.
+- `lr_scheduler_type: one_cycle` and `trapezoid`, with `lr_scheduler_kwargs` as in the tables below.
 - `early_stopping_patience` and `early_stopping_threshold`, the arguments of EarlyStoppingCallback.
 - `keep_freed_memory` (default true): on a CPU, freed memory stays with the process for the next step.
 - `on_nan` (default `stop`): a loss or gradient norm that is not finite ends the run, and nothing is saved after it; `skip`
@@ -68,6 +72,8 @@ TrainingArguments of the installed transformers, name for name; its documentatio
 - `ema_decay` (default 0: off): evaluated and saved is a moving average of the weights, for example with 0.999.
 - `layer_decay` (default 1: off): factor of each layer's learning rate over that of the layer after it, for example 0.75.
 - `head_learning_rate`: learning rate of the classifier, where it is not `learning_rate`.
+- `gradual_unfreezing`: the classifier learns first, and the layers before it join one by one until this share of the steps,
+  for example 0.5.
 
 `hub_token` is read, but never written to a file.
 """
@@ -93,6 +99,7 @@ def recipe_reference() -> str:
         INTRODUCTION.replace("{of_one_name}", ", ".join(names)),
         *(f"## `{name}`\n\n{schema['description']}\n\n{_settings_table(name)}" for name, schema in _sections()),
         TRAINING.replace("{muon}", muon),
+        *(f"### `lr_scheduler_kwargs` of `{name}`\n\n{_class_table(kind)}" for name, kind in SCHEDULES.items()),
         "### Set, whatever the recipe says\n\n" + _arguments_table(FIXED),
         "### Set unless the recipe says otherwise\n\n" + _arguments_table(DEFAULTS),
         "With validation rows (`data.validation` above 0):\n\n"
@@ -111,8 +118,11 @@ def _sections() -> Iterator[tuple[str, Schema]]:
 
 
 def _settings_table(section: str) -> str:
-    schema = dict(_sections())[section]
-    kind = AugmentSettings if section == "data.augment" else SECTIONS[section]
+    return _class_table(AugmentSettings if section == "data.augment" else SECTIONS[section])
+
+
+def _class_table(kind: Any) -> str:
+    schema = schema_of(kind)
     fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(kind)}
     rows = ["| setting | takes | default | meaning | example |", "|---|---|---|---|---|"]
     for name, setting in known_settings(schema).items():

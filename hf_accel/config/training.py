@@ -25,12 +25,14 @@ ON_NAN = "on_nan"
 # Methods of this package, each off at its default.
 FOCAL_GAMMA, GENERALIZED_CROSS_ENTROPY = "focal_gamma", "generalized_cross_entropy"
 EMA_DECAY, LAYER_DECAY, HEAD_LEARNING_RATE = "ema_decay", "layer_decay", "head_learning_rate"
+GRADUAL_UNFREEZING = "gradual_unfreezing"
 OWN_METHODS = {
     FOCAL_GAMMA: "float",
     GENERALIZED_CROSS_ENTROPY: "float",
     EMA_DECAY: "float",
     LAYER_DECAY: "float",
     HEAD_LEARNING_RATE: "float",
+    GRADUAL_UNFREEZING: "float",
 }
 
 # Set whatever the recipe says: the package does not work otherwise.
@@ -61,6 +63,7 @@ _RANGES = {
     EMA_DECAY: Field(ge=0, lt=1),
     LAYER_DECAY: Field(gt=0, le=1),
     HEAD_LEARNING_RATE: Field(gt=0, le=1e6),
+    GRADUAL_UNFREEZING: Field(gt=0, le=1),
     "seed": Field(ge=0, le=2**32 - 1),
 }
 _PLAIN_TYPES = {

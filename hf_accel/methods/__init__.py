@@ -11,7 +11,8 @@ in which they act, one line each, and hands the objects of these classes to the 
 
 Where a method acts, in the order of a run: on the model before training (`whitening`); on the batch (`transforms/`:
 mixup, progressive resizing, alternating flip); around the step (`cpu_kernels`, `batch_norm`); in the loss (`losses`);
-in the optimizer (`muon`, `learning_rates`); after the step and in evaluation (`ema`); in evaluation (`transforms/views.py`).
+in the optimizer (`muon`, `timm_optimizers`, `learning_rates`, `schedules`, `unfreezing`); after the step and in evaluation
+(`ema`); in evaluation (`transforms/views.py`).
 
 The docstring of a module says what the method does, its source, its line in a recipe and its measured effect.
 `tests/methods/test_matrix.py` takes every method through the same tests; a method refuses by name the

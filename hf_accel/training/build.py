@@ -13,6 +13,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.selection import refuse_missing_metric
+from hf_accel.config.training import EMA_DECAY, GRADUAL_UNFREEZING
 from hf_accel.data.given import Classes
 from hf_accel.data.splits import ImageSplit, Splits
 from hf_accel.errors import UserError
@@ -21,6 +22,7 @@ from hf_accel.methods.batch_norm import BatchNormStatisticsOnce
 from hf_accel.methods.cpu_kernels import CpuKernels, chosen_kernels
 from hf_accel.methods.ema import WeightAverage
 from hf_accel.methods.losses import class_weights
+from hf_accel.methods.unfreezing import GradualUnfreezing
 from hf_accel.methods.whitening import whiten_stem
 from hf_accel.models.load import LoadedModel
 from hf_accel.models.probe import unused_parameters
@@ -31,6 +33,8 @@ from hf_accel.training.checks import require_batches_that_train, require_steps, 
 from hf_accel.training.evaluation import EvaluationMetrics
 from hf_accel.training.given_model import GivenModel
 from hf_accel.training.trainer import ImageTrainer, Methods
+
+NOTED = CpuKernels | GradualUnfreezing | WeightAverage  # methods with a line for the report
 
 if TYPE_CHECKING:
     from hf_accel.tasks.image_classification import OwnTransforms
@@ -163,7 +167,7 @@ def wire_trainer(
         splits=splits,
         loaded=loaded,
         arguments=arguments,
-        notes=[*notes, *(method.note for method in methods if isinstance(method, CpuKernels | WeightAverage))],
+        notes=[*notes, *(method.note for method in methods if isinstance(method, NOTED))],
         begin_again=begin_again,
     )
     trainer.model_init = given.init  # type: ignore[assignment]  # not in the constructor, which takes a model or this
@@ -220,9 +224,10 @@ def step_methods(recipe: Recipe, args: TrainingArguments, model: PreTrainedModel
 
 def training_methods(recipe: Recipe, arguments: Arguments, model: PreTrainedModel) -> Methods:
     """The methods of each step, and those that act between the steps of a training run."""
-    decay = arguments.methods.get("ema_decay")
+    share, decay = (arguments.methods.get(name) for name in (GRADUAL_UNFREEZING, EMA_DECAY))
+    unfreezing = [GradualUnfreezing(model, share)] if share else []
     average = [WeightAverage(model, decay)] if decay else []
-    return [*step_methods(recipe, arguments.training, model), *average]
+    return [*step_methods(recipe, arguments.training, model), *unfreezing, *average]
 
 
 def early_stopping(arguments: Arguments) -> list[EarlyStoppingCallback]:
@@ -237,9 +242,12 @@ def skip_unused_parameter_search(
     Args:
         inputs: the arguments of a forward pass.
     Returns:
-        A note for the report, if the search is left out.
+        A note for the report, if the search is left out or must be made.
     """
     args = arguments.training
+    if args.world_size > 1 and GRADUAL_UNFREEZING in arguments.methods:
+        args.ddp_find_unused_parameters = arguments.changed["ddp_find_unused_parameters"] = True
+        return ["ddp_find_unused_parameters: True (layers that have not joined yet take no part in a step)"]
     if args.world_size == 1 or args.ddp_find_unused_parameters is not None or unused_parameters(model, inputs):
         return []
     args.ddp_find_unused_parameters = arguments.changed["ddp_find_unused_parameters"] = False

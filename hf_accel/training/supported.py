@@ -146,6 +146,7 @@ EFFECT: dict[str, str] = {
     "ema_decay": "a moving average of the weights, which is what is evaluated and saved",
     "layer_decay": "factor of each layer's learning rate over that of the layer after it",
     "head_learning_rate": "learning rate of the classifier",
+    "gradual_unfreezing": "the classifier learns first; the layers before it join one by one over this share of the steps",
     "label_smoothing_factor": "the loss of training; validation and test are scored without smoothing",
     "hub_always_push": "there is one upload, after the run, so none is skipped",
     "optim": "passed to the Trainer; `muon` is an optimizer of this package, `timm/NAME` is one of timm's; one whose package is "

@@ -35,7 +35,6 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
 from hf_accel.config.muon_settings import MuonSettings
-from hf_accel.config.optimizers import TimmOptimizer
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.schedules import Schedule
 from hf_accel.data.splits import Splits
@@ -57,6 +56,7 @@ from hf_accel.models.layers import layer_numbers
 from hf_accel.models.load import LoadedModel
 from hf_accel.models.plain import PlainClassifier
 from hf_accel.training.arguments import Arguments
+from hf_accel.training.checks import refuse_sharding
 from hf_accel.training.evaluation import EvaluationMetrics, TrainAccuracyCallback, kept_of_rows
 from hf_accel.training.failure import failed_at
 from hf_accel.training.progress import BarCallback
@@ -93,8 +93,7 @@ class ImageTrainer(Trainer):
             the model exists once.
         kwargs: what else Trainer takes.
     Raises:
-        UserError: Muon or an average of the weights under FSDP or DeepSpeed, which shard the tensors that they need whole;
-            `skips_bad_steps` under DeepSpeed.
+        UserError: FSDP or DeepSpeed, with what needs whole tensors; see `refuse_sharding`.
     """
 
     model: PreTrainedModel
@@ -135,7 +134,8 @@ class ImageTrainer(Trainer):
         # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
         refuse_loss_kwargs(model)
         super().__init__(model=model, args=args, compute_loss_func=self.loss, **kwargs)
-        self._refuse_sharding(own_optimizer, skips_bad_steps, methods)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            refuse_sharding(self.model, own_optimizer, methods, skips_bad_steps and self.is_deepspeed_enabled)
         self.train_transform = train_transform
         self.eval_transform = eval_transform
         self.test_dataset = test_dataset
@@ -168,32 +168,6 @@ class ImageTrainer(Trainer):
         own += [self.train_accuracy_counts, self.finite_steps]
         for callback in [*own, *(method for method in self.methods if isinstance(method, TrainerCallback))]:
             self.add_callback(callback)
-
-    def _refuse_sharding(
-        self, own_optimizer: OwnOptimizer | None, skips_bad_steps: bool, methods: Sequence[Any]
-    ) -> None:
-        is_averaged = any(isinstance(method, EvaluatedWeights) for method in methods)
-        if is_averaged and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UserError(
-                "training.ema_decay averages whole weights, and FSDP and DeepSpeed shard them. Launch without them, or leave "
-                "ema_decay out."
-            )
-        optim = f"timm/{own_optimizer.name}" if isinstance(own_optimizer, TimmOptimizer) else "muon"
-        if own_optimizer is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UserError(
-                f"training.optim: {optim} needs whole weights, and FSDP and DeepSpeed shard them. Launch without them, or "
-                "choose another training.optim."
-            )
-        if isinstance(self.model, PlainClassifier) and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UserError(
-                "model: a network of your own is saved by its whole tensors, and FSDP and DeepSpeed shard them. Launch without "
-                "them, or give a transformers or timm model."
-            )
-        if skips_bad_steps and self.is_deepspeed_enabled:
-            raise UserError(
-                "training.on_nan is 'skip', but DeepSpeed makes the optimizer's step itself. Leave on_nan out, or launch without "
-                "DeepSpeed."
-            )
 
     @property
     def flops_per_image(self) -> int:

@@ -48,7 +48,12 @@ METHODS = {
     "learning rates by layer": Method({"training": {"layer_decay": 0.5, "head_learning_rate": 0.1}}),
     "frozen layers": Method({"model": {"freeze": 1}}),
     "frozen backbone": Method({"model": {"freeze": "backbone"}}),
+    "gradual unfreezing": Method({"training": {"gradual_unfreezing": 0.8}}),
     "muon": Method({"training": MUON}),
+    "timm optimizer": Method({"training": {"optim": "timm/lamb"}}),
+    "timm lookahead": Method({"training": {"optim": "timm/lookahead_adamw"}}),
+    "one-cycle schedule": Method({"training": {"lr_scheduler_type": "one_cycle"}}),
+    "trapezoid schedule": Method({"training": {"lr_scheduler_type": "trapezoid"}}),
     "whitening": Method({"model": {**AIRBENCH, "whiten_stem": True}}),
     "checkpointed batch norm": Method(
         {"model": AIRBENCH, "training": {"gradient_checkpointing": True}},
