@@ -35,6 +35,7 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         _two_losses(training),
         _rates_of_muon(training),
         _layers_that_join(model, training),
+        _no_room_for_adapters(model, training),
         *_nothing_to_select_by(data, training),
     ]
     of_optimizer = optimizer_problem(where, training)
@@ -116,6 +117,26 @@ def _layers_that_join(model: dict[str, Any], training: dict[str, Any]) -> str | 
                 f"training.gradual_unfreezing cannot be combined with {name}: {str(value).lower()}, because the parameters that "
                 "learn change during the run. Leave one of the two out."
             )
+    return None
+
+
+def _no_room_for_adapters(model: dict[str, Any], training: dict[str, Any]) -> str | None:
+    if model.get("lora") is None:
+        return None
+    if model.get("freeze") == "backbone":
+        return "model.lora and model.freeze: backbone leave no layer for an adapter. Leave one of the two out."
+    if model.get("whiten_stem") is True:
+        return "model.lora cannot be combined with model.whiten_stem, which changes the weights that lora keeps."
+    if training.get("optim") == "muon":
+        return (
+            "model.lora cannot be combined with training.optim: muon, whose steps are for whole weights. Choose another "
+            "optimizer, for example adamw_torch."
+        )
+    kwargs = training.get("gradient_checkpointing_kwargs") or training.get("activation_checkpointing_kwargs")
+    if isinstance(kwargs, dict) and kwargs.get("use_reentrant"):
+        return (
+            "model.lora: with use_reentrant: true no adapter gets a gradient. Set use_reentrant to false, the default."
+        )
     return None
 
 

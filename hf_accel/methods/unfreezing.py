@@ -47,7 +47,10 @@ class GradualUnfreezing(TrainerCallback):
                 "model.freeze, or leave gradual_unfreezing out."
             )
         self.in_evaluation = keep_in_evaluation(model)
-        self.note = f"gradual_unfreezing: {share:g} (the classifier learns from the start, {self.count} layers before it join one by one)"
+        self.note = (
+            f"gradual_unfreezing: {share:g} (the classifier learns from the start, and {self.count} layers before it join one "
+            "by one)"
+        )
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -22,6 +22,7 @@ from hf_accel.config.selection import Reasons, plateau_kwargs, selection_default
 from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY, ON_NAN, OWN_METHODS
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.machine.precision import native_bf16
+from hf_accel.models.lora import require_peft
 from hf_accel.training.supported import OwnOptimizer, refuse_unbuildable, refuse_unsupported
 
 logger = logging.getLogger(__name__)
@@ -60,9 +61,10 @@ def training_arguments(
         has_own_metrics: whether the caller computes metrics, which may have any name.
         has_standard_metrics: whether ours are computed; False: the loss alone.
     Raises:
-        UserError: a value that TrainingArguments refuses, or a precision that this device cannot run.
+        UserError: a value that TrainingArguments refuses, a precision that this device cannot run, or a missing package.
     """
     asked = {name: value for name, value in recipe.training.items() if name != "hub_token"}  # checkpoints pickle it
+    require_peft(recipe.model)
     refuse_missing_trackers(recipe.name, asked.get("report_to"))
     refuse_unknown_compiler(recipe.name, asked)
     asked.setdefault("disable_tqdm", False)  # its own default follows the verbosity of transformers' logs

@@ -25,6 +25,7 @@ from hf_accel.methods.losses import class_weights
 from hf_accel.methods.unfreezing import GradualUnfreezing
 from hf_accel.methods.whitening import whiten_stem
 from hf_accel.models.load import LoadedModel
+from hf_accel.models.lora import add_adapters
 from hf_accel.models.probe import unused_parameters
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.image_classification import ImageInputs
@@ -210,6 +211,8 @@ def apply_model_methods(recipe: Recipe, loaded: LoadedModel, splits: Splits, inp
     notes = []
     if recipe.model.whiten_stem:
         notes.append(whiten_stem(loaded.model, splits.train, inputs.preprocessing))
+    if recipe.model.lora is not None:
+        notes.append(add_adapters(loaded.model, recipe.model, inputs.example(loaded.model)))
     return notes
 
 

@@ -21,6 +21,7 @@ from hf_accel.methods.finite import broken_tensor
 from hf_accel.methods.unfreezing import GradualUnfreezing
 from hf_accel.models.given import is_peft
 from hf_accel.models.load import LoadedModel
+from hf_accel.models.lora import has_adapters
 from hf_accel.models.plain import PlainClassifier
 from hf_accel.models.trial import training_failure
 from hf_accel.runs.folder import RunFolder, writable_place
@@ -84,6 +85,8 @@ def refuse_sharding(
         "without them, or leave gradual_unfreezing out.": any(isinstance(m, GradualUnfreezing) for m in methods),
         f"training.optim: {optim} needs whole weights, {sharding} choose another training.optim.": own_optimizer
         is not None,
+        "model.lora merges adapters into whole weights, and FSDP and DeepSpeed shard them. Launch without them, or leave lora "
+        "out.": has_adapters(model),
         f"model: a network of your own is saved by its whole tensors, {sharding} give a transformers or timm model.": isinstance(
             model, PlainClassifier
         ),

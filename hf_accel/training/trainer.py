@@ -54,6 +54,7 @@ from hf_accel.models.given import base_of, is_peft
 from hf_accel.models.head import known_labels
 from hf_accel.models.layers import layer_numbers
 from hf_accel.models.load import LoadedModel
+from hf_accel.models.lora import has_adapters, load_adapters, merged_state, save_adapters
 from hf_accel.models.plain import PlainClassifier
 from hf_accel.training.arguments import Arguments
 from hf_accel.training.checks import refuse_sharding
@@ -474,6 +475,16 @@ class ImageTrainer(Trainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 3 * self.flops_of_row(inputs) * len(inputs["labels"])  # a backward pass costs two forward passes
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As upstream; of a model with adapters, the plain model that they give, and next to it what learns."""
+        if not has_adapters(self.model):
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            folder = self.args.output_dir if output_dir is None else output_dir
+            assert folder is not None  # the recipe's, or the caller's
+            super()._save(folder, merged_state(self.model))
+            save_adapters(self.model, folder)
+
     def _save_rng_state(self, output_dir: str) -> None:
         """The state of the methods goes where that of the random numbers goes: a file of each rank in the checkpoint."""
         super()._save_rng_state(output_dir)
@@ -585,6 +596,9 @@ def refuse_loss_kwargs(model: nn.Module) -> None:
 
 def load_weights(model: PreTrainedModel, folder: str | Path) -> None:
     """Load a saved folder into a model of the same class, every tensor or an error."""
+    if has_adapters(model):
+        load_adapters(model, folder)
+        return
     if isinstance(model, PlainClassifier):
         model.load_folder(folder)
         return

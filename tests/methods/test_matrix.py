@@ -49,6 +49,8 @@ METHODS = {
     "frozen layers": Method({"model": {"freeze": 1}}),
     "frozen backbone": Method({"model": {"freeze": "backbone"}}),
     "gradual unfreezing": Method({"training": {"gradual_unfreezing": 0.8}}),
+    "low-rank adapters": Method({"model": {"lora": {"rank": 2}}}),
+    "low-rank adapters of a transformer": Method({"model": {**VIT, "lora": {"rank": 2, "dropout": 0.0}}}),
     "muon": Method({"training": MUON}),
     "timm optimizer": Method({"training": {"optim": "timm/lamb"}}),
     "timm lookahead": Method({"training": {"optim": "timm/lookahead_adamw"}}),

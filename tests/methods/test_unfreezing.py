@@ -64,7 +64,7 @@ def test_layers_that_have_not_joined_stay_as_they_are_and_act_as_in_evaluation(t
             is_training = f"timm_model.blocks.{block}.attn" in watch.training[step]
             assert is_training == (block + 1 in learning)
     assert any(
-        "gradual_unfreezing: 0.75 (the classifier learns from the start, 4 layers" in note for note in trainer.notes
+        "gradual_unfreezing: 0.75 (the classifier learns from the start, and 4 layers" in note for note in trainer.notes
     )
     assert all(parameter.requires_grad for parameter in trainer.model.parameters())
 
