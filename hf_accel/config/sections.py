@@ -94,7 +94,7 @@ class ModelSettings:
     freeze: Literal["none", "backbone"] | Annotated[StrictInt, Field(ge=0, le=10_000), Whole] = Field(
         default="none",
         description="backbone: only the classifier learns; a number: the stem and that many layers after it do not learn.",
-        examples=["backbone"],
+        examples=[4],
     )
     lora: LoraSettings | None = Field(
         default=None,

@@ -78,7 +78,8 @@ def test_another_run_can_begin_from_its_checkpoint_and_one_with_other_adapters_c
 @pytest.mark.parametrize(
     "patch",
     [
-        {"model": {"freeze": 1, "kernels": "library"}, "training": {"ema_decay": 0.9, "gradient_checkpointing": True, "bf16": True}},
+        {"model": {"freeze": 1, "kernels": "library"},
+         "training": {"ema_decay": 0.9, "gradient_checkpointing": True, "bf16": True}},
         {"training": {"layer_decay": 0.5, "head_learning_rate": 0.1, "optim": "timm/lamb", "gradual_unfreezing": 0.5}},
         {"training": {"torch_compile": True, "torch_compile_backend": "eager"}},
         {"model": {"name": "hf_accel/cifar_resnet20", "args": {"depth": 8, "width": 4}, "channels_last": True,
