@@ -22,7 +22,8 @@ LOOKAHEAD = "lookahead_"
 MUON = "muon"
 # Arguments of TrainingArguments that other optimizers read, and what says the same to timm's.
 OF_OTHERS = {"adam_beta1": "beta1", "adam_beta2": "beta2", "adam_epsilon": "eps"}
-OF_TRAINING = {"lr": "learning_rate", "weight_decay": "weight_decay"}
+# What optim_args may not hold, and what says it.
+INSTEAD = {"lr": "training.learning_rate", "weight_decay": "training.weight_decay", "betas": "beta1=..., beta2=..."}
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,8 @@ class TimmOptimizer:
         arguments: dict[str, Any] = {}
         for part in filter(None, (optim_args or "").replace(" ", "").split(",")):
             key, _, text = part.partition("=")
-            if key in OF_TRAINING:
-                raise UserError(
-                    f"{where}: training.optim_args: {key} is given. Set training.{OF_TRAINING[key]} instead."
-                )
+            if key in INSTEAD:
+                raise UserError(f"{where}: training.optim_args: {key} is given. Set {INSTEAD[key]} instead.")
             arguments[key] = _value(where, key, text)
         return cls(name, arguments)
 

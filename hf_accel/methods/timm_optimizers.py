@@ -21,7 +21,7 @@ import torch
 from timm.optim import create_optimizer_v2, get_optimizer_class
 from torch import nn
 
-from hf_accel.config.optimizers import LOOKAHEAD, TimmOptimizer
+from hf_accel.config.optimizers import INSTEAD, LOOKAHEAD, TimmOptimizer
 from hf_accel.errors import UserError, did_you_mean
 
 BETAS = ["beta1", "beta2", "beta3"]  # as upstream calls them in optim_args
@@ -82,5 +82,6 @@ def _what_fails(settings: TimmOptimizer, error: Exception) -> str:
     betas = BETAS[: len(known["betas"].default)] if "betas" in known else []
     for name in settings.arguments:
         if name not in known and name not in betas:
-            return f"timm/{settings.name} takes no {name!r}. {did_you_mean(name, [*betas, *known])}"
+            others = [other for other in known if other not in ("params", *INSTEAD)]
+            return f"timm/{settings.name} takes no {name!r}. {did_you_mean(name, betas + others)}"
     return f"timm/{settings.name}: {' '.join(str(error).split())}"

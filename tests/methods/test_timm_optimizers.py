@@ -62,6 +62,27 @@ def test_every_optimizer_learns_and_continues_bit_for_bit(name):
     assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("name", ["lamb", "lookahead_lamb", "muon", "adafactorbv"])
+def test_a_scaled_loss_gives_the_steps_of_the_loss_itself_and_an_overflow_none(name):
+    def stepped(scale):
+        model = network()
+        optimizer = build_timm_optimizer(model, TimmOptimizer(name), 1e-2, 0.1, ["0.weight", "5.weight"])
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        for factor in (1.0, float("inf"), 1.0):
+            before = [value.clone() for value in model.parameters()]
+            logits = model.eval()(torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+            loss = nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0]))
+            scaler.scale(loss * factor).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            is_same = all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
+            assert is_same == (factor != 1.0)
+        return list(model.parameters())
+
+    torch.testing.assert_close(stepped(2.0**10), stepped(1.0))
+
+
 @pytest.fixture
 def optimizer_of(tiny_recipe):
     """A Trainer, and the optimizer that it makes: `optimizer_of(optim="timm/lamb")`."""
