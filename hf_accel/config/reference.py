@@ -10,7 +10,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from hf_accel.config.muon_settings import MuonSettings
-from hf_accel.config.recipe import OF_ONE_NAME
+from hf_accel.config.recipe import OF_ONE_CHOICE, OF_ONE_NAME
 from hf_accel.config.schedules import SCHEDULES
 from hf_accel.config.schema import Schema, expected, known_settings, schema_of, section_schema
 from hf_accel.config.sections import SECTIONS, AugmentSettings
@@ -43,7 +43,8 @@ Everything in a recipe is checked before data or weights are touched, and all mi
   inherited variant. `ga` is short for `ga_same_batch`.
 - The order is: the recipe that is extended, the recipe, the variant, the command line. Mappings merge; everything else,
   lists included, is replaced.
-- A patch that names another model or data set drops the settings that belong to the previous one: {of_one_name}.
+- A patch that names another model or data set drops the settings that belong to the previous one: {of_one_name}. One that
+  names another `optim` or `lr_scheduler_type` drops {of_one_choice}.
 - YAML is read as YAML 1.2 reads numbers (`2e-5` is one); dates are text. A key that appears twice is refused.
 
 ## On the command line
@@ -94,9 +95,10 @@ DERIVED = """\
 def recipe_reference() -> str:
     """The text of docs/recipe.md."""
     names = [f"`{section}.{name}`" for section, settings in OF_ONE_NAME.items() for name in settings]
+    arguments = [f"`{name}`" for names in OF_ONE_CHOICE.values() for name in names]
     muon = ", ".join(f"`{field.name}` ({_yaml(field.default)})" for field in dataclasses.fields(MuonSettings))
     parts = [
-        INTRODUCTION.replace("{of_one_name}", ", ".join(names)),
+        INTRODUCTION.replace("{of_one_name}", ", ".join(names)).replace("{of_one_choice}", ", ".join(arguments)),
         *(f"## `{name}`\n\n{schema['description']}\n\n{_settings_table(name)}" for name, schema in _sections()),
         TRAINING.replace("{muon}", muon),
         *(f"### `lr_scheduler_kwargs` of `{name}`\n\n{_class_table(kind)}" for name, kind in SCHEDULES.items()),
