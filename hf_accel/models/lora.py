@@ -59,7 +59,7 @@ def add_adapters(model: PreTrainedModel, settings: ModelSettings, example: dict[
 
     lora = settings.lora
     assert lora is not None
-    if is_peft(model) or isinstance(model, PlainClassifier) or has_adapters(model):
+    if isinstance(model, PlainClassifier) or next(_adapted(model), None) is not None:
         raise UserError(
             "model.lora: adapters are put into a classifier of transformers or timm that has none yet. Leave lora out, or give "
             "such a model."
@@ -91,14 +91,15 @@ def add_adapters(model: PreTrainedModel, settings: ModelSettings, example: dict[
 
 
 def has_adapters(model: nn.Module) -> bool:
-    """Whether `add_adapters` has put adapters into this model, which are not merged yet."""
-    return next(_adapted(model), None) is not None
+    """Whether `add_adapters` has put adapters into this model, which are not merged yet; those of a caller are PEFT's to save."""
+    is_of_caller = is_peft(model) or getattr(model, "_hf_peft_config_loaded", False)  # by PEFT, or by `add_adapter`
+    return not is_of_caller and next(_adapted(model), None) is not None
 
 
 @torch.no_grad()
 def merge_adapters(model: nn.Module) -> None:
-    """Add the adapters to the weights, and leave the plain model, in place."""
-    for name, layer in list(_adapted(model)):
+    """Add the adapters to the weights, and leave the plain model, in place; without any, nothing changes."""
+    for name, layer in list(_adapted(model)) if has_adapters(model) else []:
         layer.merge()
         model.set_submodule(name, layer.get_base_layer())
 

@@ -77,23 +77,35 @@ def refuse_sharding(
     """
     sharding = "and FSDP and DeepSpeed shard them. Launch without them, or"
     optim = f"timm/{own_optimizer.name}" if isinstance(own_optimizer, TimmOptimizer) else "muon"
-    problems = {
-        f"training.ema_decay averages whole weights, {sharding} leave ema_decay out.": any(
-            isinstance(method, EvaluatedWeights) for method in methods
+    problems = [
+        (
+            any(isinstance(method, EvaluatedWeights) for method in methods),
+            f"training.ema_decay averages whole weights, {sharding} leave ema_decay out.",
         ),
-        "training.gradual_unfreezing changes which parameters learn, and FSDP and DeepSpeed must know them at the start. Launch "
-        "without them, or leave gradual_unfreezing out.": any(isinstance(m, GradualUnfreezing) for m in methods),
-        f"training.optim: {optim} needs whole weights, {sharding} choose another training.optim.": own_optimizer
-        is not None,
-        "model.lora merges adapters into whole weights, and FSDP and DeepSpeed shard them. Launch without them, or leave lora "
-        "out.": has_adapters(model),
-        f"model: a network of your own is saved by its whole tensors, {sharding} give a transformers or timm model.": isinstance(
-            model, PlainClassifier
+        (
+            any(isinstance(method, GradualUnfreezing) for method in methods),
+            "training.gradual_unfreezing changes which parameters learn, and FSDP and DeepSpeed must know them at the start. "
+            "Launch without them, or leave gradual_unfreezing out.",
         ),
-        "training.on_nan is 'skip', but DeepSpeed makes the optimizer's step itself. Leave on_nan out, or launch without "
-        "DeepSpeed.": leaves_steps_to_deepspeed,
-    }
-    for problem, is_found in problems.items():
+        (
+            own_optimizer is not None,
+            f"training.optim: {optim} needs whole weights, {sharding} choose another training.optim.",
+        ),
+        (
+            has_adapters(model),
+            f"model.lora merges adapters into whole weights, {sharding} leave lora out.",
+        ),
+        (
+            isinstance(model, PlainClassifier),
+            f"model: a network of your own is saved by its whole tensors, {sharding} give a transformers or timm model.",
+        ),
+        (
+            leaves_steps_to_deepspeed,
+            "training.on_nan is 'skip', but DeepSpeed makes the optimizer's step itself. Leave on_nan out, or launch without "
+            "DeepSpeed.",
+        ),
+    ]
+    for is_found, problem in problems:
         if is_found:
             raise UserError(problem)
 

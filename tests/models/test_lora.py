@@ -227,7 +227,11 @@ def test_models_that_cannot_have_adapters_are_refused():
     plain = adopt_model(small_network(), ModelSettings(name="x"), ["a", "b", "c"]).model
     twice = MODELS["timm vit"]()
     adapted(twice)
-    for model in (wrapped, plain, twice):
+    given = peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=["fc1"]), small_vit())
+    given._hf_peft_config_loaded = True  # as `add_adapter` of transformers leaves it
+    assert not has_adapters(wrapped)
+    assert not has_adapters(given)
+    for model in (wrapped, given, plain, twice):
         with pytest.raises(UserError, match="a classifier of transformers or timm that has none yet"):
             add_adapters(model, ModelSettings(name="x", lora=LoraSettings()), {})
 
