@@ -12,8 +12,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from hf_accel.config.muon_settings import MuonSettings
+from hf_accel.config.optimizers import optimizer_problem
 from hf_accel.config.selection import selection_defaults
-from hf_accel.config.training import DISTILLATION_TEMPERATURE, DISTILLATION_WEIGHT, EARLY_STOPPING
+from hf_accel.config.training import (
+    DISTILLATION_TEMPERATURE,
+    DISTILLATION_WEIGHT,
+    EARLY_STOPPING,
+    GRADUAL_UNFREEZING,
+)
 from hf_accel.errors import UserError
 
 _LONGEST_NAME = 200  # bytes; a file system allows 255, and other words join it
@@ -36,9 +42,16 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         _student_without_teacher(model, training),
         *_two_choices_of_rows(data),
         _rates_of_muon(training),
+        _layers_that_join(model, training),
+        _no_room_for_adapters(model, training),
         *_nothing_to_select_by(data, training),
     ]
-    return [f"{where}: {problem}" for problem in found if problem] + _muon_problems(where, training)
+    of_optimizer = optimizer_problem(where, training)
+    return [
+        *(f"{where}: {problem}" for problem in found if problem),
+        *_muon_problems(where, training),
+        *([of_optimizer] if of_optimizer else []),
+    ]
 
 
 def folder_name_problem(name: Any) -> str | None:
@@ -119,6 +132,43 @@ def _rates_of_muon(training: dict[str, Any]) -> str | None:
     if training.get("layer_decay") not in (None, 1, 1.0):
         return (
             "training.layer_decay cannot be combined with optim: muon, whose steps have the same size in every layer."
+        )
+    return None
+
+
+def _layers_that_join(model: dict[str, Any], training: dict[str, Any]) -> str | None:
+    if training.get(GRADUAL_UNFREEZING) is None:
+        return None
+    if model.get("freeze") == "backbone":
+        return (
+            "training.gradual_unfreezing is set and model.freeze is backbone, so no layer could join. Leave freeze out: the "
+            "classifier alone learns at first."
+        )
+    for name, value in (("torch_compile", True), ("ddp_static_graph", True), ("ddp_find_unused_parameters", False)):
+        if training.get(name) is value:
+            return (
+                f"training.gradual_unfreezing cannot be combined with {name}: {str(value).lower()}, because the parameters that "
+                "learn change during the run. Leave one of the two out."
+            )
+    return None
+
+
+def _no_room_for_adapters(model: dict[str, Any], training: dict[str, Any]) -> str | None:
+    if model.get("lora") is None:
+        return None
+    if model.get("freeze") == "backbone":
+        return "model.lora and model.freeze: backbone leave no layer for an adapter. Leave one of the two out."
+    if model.get("whiten_stem") is True:
+        return "model.lora cannot be combined with model.whiten_stem, which changes the weights that lora keeps."
+    if training.get("optim") == "muon":
+        return (
+            "model.lora cannot be combined with training.optim: muon, whose steps are for whole weights. Choose another "
+            "optimizer, for example adamw_torch."
+        )
+    kwargs = training.get("gradient_checkpointing_kwargs") or training.get("activation_checkpointing_kwargs")
+    if isinstance(kwargs, dict) and kwargs.get("use_reentrant"):
+        return (
+            "model.lora: with use_reentrant: true no adapter gets a gradient. Set use_reentrant to false, the default."
         )
     return None
 

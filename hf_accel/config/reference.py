@@ -10,8 +10,9 @@ from pydantic.fields import FieldInfo
 
 from hf_accel.config.augmentation import AugmentSettings
 from hf_accel.config.muon_settings import MuonSettings
-from hf_accel.config.recipe import OF_ONE_NAME
-from hf_accel.config.schema import Schema, expected, known_settings, section_schema
+from hf_accel.config.recipe import OF_ONE_CHOICE, OF_ONE_NAME
+from hf_accel.config.schedules import SCHEDULES
+from hf_accel.config.schema import Schema, expected, known_settings, schema_of, section_schema
 from hf_accel.config.sections import SECTIONS
 from hf_accel.config.selection import selection_defaults
 from hf_accel.config.training import DEFAULTS, FIXED
@@ -43,7 +44,8 @@ Everything in a recipe is checked before data or weights are touched, and all mi
   inherited variant. `ga` is short for `ga_same_batch`.
 - The order is: the recipe that is extended, the recipe, the variant, the command line. Mappings merge; everything else,
   lists included, is replaced.
-- A patch that names another model or data set drops the settings that belong to the previous one: {of_one_name}.
+- A patch that names another model or data set drops the settings that belong to the previous one: {of_one_name}. One that
+  names another `optim` or `lr_scheduler_type` drops {of_one_choice}.
 - YAML is read as YAML 1.2 reads numbers (`2e-5` is one); dates are text. A key that appears twice is refused.
 
 ## On the command line
@@ -59,6 +61,9 @@ TrainingArguments of the installed transformers, name for name; its documentatio
 
 - `bf16: auto`: bf16 where the device multiplies it natively, else fp16 on CUDA, else fp32.
 - `optim: muon`: orthogonalised steps; `optim_args` may hold {muon}.
+- `optim: timm/NAME`: one of timm's optimizers, for example `timm/lamb`, or `timm/lookahead_lamb`; `optim_args` may hold the
+  arguments of timm's class, `beta1`, `beta2` and `beta3` in place of its `betas`.
+- `lr_scheduler_type: one_cycle` and `trapezoid`, with `lr_scheduler_kwargs` as in the tables below.
 - `early_stopping_patience` and `early_stopping_threshold`, the arguments of EarlyStoppingCallback.
 - `keep_freed_memory` (default true): on a CPU, freed memory stays with the process for the next step.
 - `on_nan` (default `stop`): a loss or gradient norm that is not finite ends the run, and nothing is saved after it; `skip`
@@ -73,6 +78,8 @@ TrainingArguments of the installed transformers, name for name; its documentatio
 - `distillation_temperature` (default 2): divides the logits in that share of the loss; higher values show more of what the
   teacher knows about the other classes.
 - `head_learning_rate`: learning rate of the classifier, where it is not `learning_rate`.
+- `gradual_unfreezing`: the classifier learns first, and the layers before it join one by one until this share of the steps,
+  for example 0.5.
 
 `hub_token` is read, but never written to a file.
 """
@@ -93,11 +100,13 @@ DERIVED = """\
 def recipe_reference() -> str:
     """The text of docs/recipe.md."""
     names = [f"`{section}.{name}`" for section, settings in OF_ONE_NAME.items() for name in settings]
+    arguments = [f"`{name}`" for names in OF_ONE_CHOICE.values() for name in names]
     muon = ", ".join(f"`{field.name}` ({flow_yaml(field.default)})" for field in dataclasses.fields(MuonSettings))
     parts = [
-        INTRODUCTION.replace("{of_one_name}", ", ".join(names)),
+        INTRODUCTION.replace("{of_one_name}", ", ".join(names)).replace("{of_one_choice}", ", ".join(arguments)),
         *(f"## `{name}`\n\n{schema['description']}\n\n{_settings_table(name)}" for name, schema in _sections()),
         TRAINING.replace("{muon}", muon),
+        *(f"### `lr_scheduler_kwargs` of `{name}`\n\n{_class_table(kind)}" for name, kind in SCHEDULES.items()),
         "### Set, whatever the recipe says\n\n" + _arguments_table(FIXED),
         "### Set unless the recipe says otherwise\n\n" + _arguments_table(DEFAULTS),
         "With validation rows (`data.validation` above 0):\n\n"
@@ -116,8 +125,11 @@ def _sections() -> Iterator[tuple[str, Schema]]:
 
 
 def _settings_table(section: str) -> str:
-    schema = dict(_sections())[section]
-    kind = AugmentSettings if section == "data.augment" else SECTIONS[section]
+    return _class_table(AugmentSettings if section == "data.augment" else SECTIONS[section])
+
+
+def _class_table(kind: Any) -> str:
+    schema = schema_of(kind)
     fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(kind)}
     rows = ["| setting | takes | default | meaning | example |", "|---|---|---|---|---|"]
     for name, setting in known_settings(schema).items():

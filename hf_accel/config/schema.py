@@ -17,13 +17,17 @@ _NAME: Schema = {"type": "string", "pattern": r"^[^/\\\x00-\x1f]*[^/\\\x00-\x1f.
 @cache
 def section_schema(section: str) -> Schema:
     """The JSON Schema of `model`, `data` or `training`, with nested settings in their places."""
-    kind = training_settings() if section == "training" else SECTIONS[section]
-    schema = TypeAdapter(kind).json_schema()
-    schema = _in_place(schema, schema.get("$defs", {}))
+    schema = schema_of(training_settings() if section == "training" else SECTIONS[section])
     if section == "training":
         for setting in schema["properties"].values():
             del setting["default"]  # upstream's defaults are not known without importing it
     return schema
+
+
+def schema_of(kind: type) -> Schema:
+    """The JSON Schema of a class of settings, with nested settings in their places."""
+    schema = TypeAdapter(kind).json_schema()
+    return _in_place(schema, schema.get("$defs", {}))
 
 
 def setting_schema(section: str, keys: list[str]) -> Schema | None:
@@ -127,6 +131,8 @@ def _range(schema: Schema) -> str:
     high = f"{_plain(schema['maximum'])}" if "maximum" in schema else None
     if "exclusiveMinimum" in schema:
         return f" above {_plain(schema['exclusiveMinimum'])}" + (f", at most {high}" if high else "")
+    if "exclusiveMaximum" in schema:
+        high = f"below {_plain(schema['exclusiveMaximum'])}"
     if "minimum" in schema:
         return f" from {_plain(schema['minimum'])}" + (f" to {high}" if high else "")
     return ""

@@ -16,6 +16,22 @@ from hf_accel.config.fields import KNOWN_ONLY, Number, Whole, expected_words
 
 
 @dataclass(frozen=True, config=KNOWN_ONLY)
+class LoraSettings:
+    """Low-rank adapters, which learn in place of the weights of the backbone (https://arxiv.org/abs/2106.09685)."""
+
+    rank: Annotated[StrictInt, Field(ge=1, le=4096), Whole] = Field(
+        default=8, description="Rank of the product that is added to a weight."
+    )
+    alpha: Number = Field(default=16.0, gt=0, description="The product is scaled by alpha / rank.")
+    dropout: Number = Field(default=0.0, ge=0, lt=1, description="Dropout of what an adapter reads.")
+    targets: Literal["auto"] | Annotated[list[StrictStr], Field(min_length=1)] = Field(
+        default="auto",
+        description="Layers that get an adapter, by the end of their names; auto: the linear layers, and where convolutions hold "
+        "more weights than they, both.",
+    )
+
+
+@dataclass(frozen=True, config=KNOWN_ONLY)
 class ModelSettings:
     """Which network, and how it is prepared for training."""
 
@@ -66,7 +82,13 @@ class ModelSettings:
     freeze: Literal["none", "backbone"] | Annotated[StrictInt, Field(ge=0, le=10_000), Whole] = Field(
         default="none",
         description="backbone: only the classifier learns; a number: the stem and that many layers after it do not learn.",
-        examples=["backbone"],
+        examples=[4],
+    )
+    lora: LoraSettings | None = Field(
+        default=None,
+        description="Low-rank adapters, merged into plain weights at the end; the classifier learns in full; {} takes the "
+        "defaults.",
+        examples=[{"rank": 8, "alpha": 16}],
     )
     whiten_stem: StrictBool = Field(
         default=False, description="The first convolution becomes a fixed whitening of the training images' patches."

@@ -26,6 +26,7 @@ ON_NAN = "on_nan"
 FOCAL_GAMMA, GENERALIZED_CROSS_ENTROPY = "focal_gamma", "generalized_cross_entropy"
 EMA_DECAY, LAYER_DECAY, HEAD_LEARNING_RATE = "ema_decay", "layer_decay", "head_learning_rate"
 DISTILLATION_WEIGHT, DISTILLATION_TEMPERATURE = "distillation_weight", "distillation_temperature"
+GRADUAL_UNFREEZING = "gradual_unfreezing"
 OWN_METHODS = {
     FOCAL_GAMMA: "float",
     GENERALIZED_CROSS_ENTROPY: "float",
@@ -34,6 +35,7 @@ OWN_METHODS = {
     HEAD_LEARNING_RATE: "float",
     DISTILLATION_WEIGHT: "float",
     DISTILLATION_TEMPERATURE: "float",
+    GRADUAL_UNFREEZING: "float",
 }
 
 # Set whatever the recipe says: the package does not work otherwise.
@@ -66,6 +68,7 @@ _RANGES = {
     HEAD_LEARNING_RATE: Field(gt=0, le=1e6),
     DISTILLATION_WEIGHT: Field(ge=0, le=1),
     DISTILLATION_TEMPERATURE: Field(gt=0, le=1000),
+    GRADUAL_UNFREEZING: Field(gt=0, le=1),
     "seed": Field(ge=0, le=2**32 - 1),
 }
 _PLAIN_TYPES = {
@@ -89,15 +92,9 @@ class _Names(dict[str, Any]):
 @cache
 def training_types() -> dict[str, str]:
     """Names of TrainingArguments of the installed transformers, each with its annotation as text."""
-    package = importlib.util.find_spec("transformers")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    source = Path(package.submodule_search_locations[0]) / "training_args.py"
-    classes = (node for node in ast.parse(source.read_text("utf-8")).body if isinstance(node, ast.ClassDef))
-    arguments = next(node for node in classes if node.name == "TrainingArguments")
     names = {
         n.target.id: ast.unparse(n.annotation).strip("'\"")
-        for n in arguments.body
+        for n in _class_body("training_args.py", "TrainingArguments")
         if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
     }
     return {
@@ -107,6 +104,26 @@ def training_types() -> dict[str, str]:
         KEEP_FREED_MEMORY: "bool",
         ON_NAN: "Literal['stop', 'skip']",
     }
+
+
+def enum_values(file: str, name: str) -> list[str]:
+    """The values of an enum of the installed transformers, in a file of its folder."""
+    assigned = (n.value for n in _class_body(file, name) if isinstance(n, ast.Assign))
+    return [str(value.value) for value in assigned if isinstance(value, ast.Constant)]
+
+
+def package_folder(name: str) -> Path:
+    """The folder of an installed package, which is not imported."""
+    package = importlib.util.find_spec(name)
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    return Path(package.submodule_search_locations[0])
+
+
+@cache
+def _class_body(file: str, name: str) -> list[ast.stmt]:
+    tree = ast.parse((package_folder("transformers") / file).read_text("utf-8"))
+    return next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name).body
 
 
 @cache

@@ -14,6 +14,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.selection import refuse_missing_metric
+from hf_accel.config.training import EMA_DECAY, GRADUAL_UNFREEZING
 from hf_accel.data.given import Classes
 from hf_accel.data.splits import ImageSplit, Splits
 from hf_accel.errors import UserError
@@ -26,8 +27,10 @@ from hf_accel.methods.ema import WeightAverage
 from hf_accel.methods.linear_probe import linear_probe
 from hf_accel.methods.losses import class_weights
 from hf_accel.methods.row_losses import chosen_rows
+from hf_accel.methods.unfreezing import GradualUnfreezing
 from hf_accel.methods.whitening import whiten_stem
 from hf_accel.models.load import LoadedModel
+from hf_accel.models.lora import add_adapters
 from hf_accel.models.probe import unused_parameters
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.image_classification import ImageInputs
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from hf_accel.tasks.image_classification import OwnTransforms
 
 # Methods that say in the report what they do.
-NOTED = CpuKernels | ChoosesRows | Distillation | WeightAverage
+NOTED = CpuKernels | ChoosesRows | Distillation | GradualUnfreezing | WeightAverage
 
 
 def build_trainer(
@@ -162,7 +165,8 @@ def wire_trainer(
         class_weights=class_weights(
             recipe.name, recipe.data.class_weights, torch.as_tensor(splits.train.labels), len(splits.label_names)
         ),
-        muon=arguments.muon,
+        own_optimizer=arguments.own_optimizer,
+        schedule=arguments.schedule,
         method_settings=arguments.methods,
         skips_bad_steps=arguments.skips_bad_steps,
         flops_of_row=inputs.flops_of_row,
@@ -217,6 +221,8 @@ def apply_model_methods(recipe: Recipe, loaded: LoadedModel, splits: Splits, inp
     notes = []
     if recipe.model.whiten_stem:
         notes.append(whiten_stem(loaded.model, splits.train, inputs.preprocessing))
+    if recipe.model.lora is not None:
+        notes.append(add_adapters(loaded.model, recipe.model, inputs.example(loaded.model)))
     return notes
 
 
@@ -233,11 +239,13 @@ def training_methods(
     recipe: Recipe, arguments: Arguments, model: PreTrainedModel, splits: Splits, inputs: ImageInputs
 ) -> Methods:
     """The methods of each step, and those that act between the steps of a training run."""
-    args, decay = arguments.training, arguments.methods.get("ema_decay")
+    args = arguments.training
+    share, decay = (arguments.methods.get(name) for name in (GRADUAL_UNFREEZING, EMA_DECAY))
     methods: list[Method | None] = [
         *step_methods(recipe, args, model),
         chosen_rows(recipe.data, np.asarray(splits.train.labels), args.device),
         distillation(recipe, arguments, inputs),
+        GradualUnfreezing(model, share) if share else None,
         WeightAverage(model, decay) if decay else None,
     ]
     return [method for method in methods if method is not None]
@@ -255,9 +263,12 @@ def skip_unused_parameter_search(
     Args:
         inputs: the arguments of a forward pass.
     Returns:
-        A note for the report, if the search is left out.
+        A note for the report, if the search is left out or must be made.
     """
     args = arguments.training
+    if args.world_size > 1 and GRADUAL_UNFREEZING in arguments.methods:
+        args.ddp_find_unused_parameters = arguments.changed["ddp_find_unused_parameters"] = True
+        return ["ddp_find_unused_parameters: True (layers that have not joined yet take no part in a step)"]
     if args.world_size == 1 or args.ddp_find_unused_parameters is not None or unused_parameters(model, inputs):
         return []
     args.ddp_find_unused_parameters = arguments.changed["ddp_find_unused_parameters"] = False

@@ -24,6 +24,7 @@ from hf_accel.hub.examples import write_examples
 from hf_accel.hub.publication import cleaned_recipe, cleaned_report
 from hf_accel.machine.description import describe_environment
 from hf_accel.measure.latency import Latency, cpu_latency
+from hf_accel.models.lora import merge_adapters
 from hf_accel.models.saved import IMAGES_COMPARED, check_saved
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.history import history_from_log
@@ -48,6 +49,7 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
         The finished run, on every rank.
     """
     train_summary = summarise_training(trainer, trainer.train_accuracy())
+    merge_adapters(trainer.model)
     trainer.save_model(str(run.model))
     if trainer.is_world_process_zero():
         # a pickle with local paths and perhaps a token: nothing in this package reads it

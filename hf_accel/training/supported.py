@@ -13,7 +13,12 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainingArguments, get_scheduler
 
+from hf_accel.config.muon_settings import MuonSettings
+from hf_accel.config.optimizers import TimmOptimizer
 from hf_accel.errors import UserError
+from hf_accel.methods.timm_optimizers import refuse_unbuildable_optimizer
+
+OwnOptimizer = MuonSettings | TimmOptimizer
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,6 @@ EFFECT: dict[str, str] = {
             "per_device_train_batch_size",
             "num_train_epochs",
             "learning_rate",
-            "lr_scheduler_type",
             "warmup_steps",
             "optim_args",
             "weight_decay",
@@ -144,9 +148,12 @@ EFFECT: dict[str, str] = {
     "head_learning_rate": "learning rate of the classifier",
     "distillation_weight": "share of the loss that is the distance from the answers of `model.teacher`; default 0.5",
     "distillation_temperature": "divides the logits of student and teacher in that share of the loss; default 2",
+    "gradual_unfreezing": "the classifier learns first; the layers before it join one by one over this share of the steps",
     "label_smoothing_factor": "the loss of training; validation and test are scored without smoothing",
     "hub_always_push": "there is one upload, after the run, so none is skipped",
-    "optim": "passed to the Trainer; `muon` is an optimizer of this package; one whose package is missing is refused",
+    "optim": "passed to the Trainer; `muon` is an optimizer of this package, `timm/NAME` is one of timm's; one whose package is "
+    "missing is refused",
+    "lr_scheduler_type": "passed to the Trainer; `one_cycle` and `trapezoid` are schedules of this package",
     "output_dir": "the folder of the run; default `outputs/RECIPE/VARIANT`",
     "use_cpu": "passed to the Trainer; `true` where there is no accelerator",
     "dataloader_pin_memory": "passed to the Trainer; `false` without an accelerator, with a note",
@@ -225,14 +232,18 @@ def refuse_unsupported(where: str, asked: dict[str, Any]) -> None:
     _refuse_without_launcher(where, asked)
 
 
-def refuse_unbuildable(where: str, arguments: TrainingArguments, is_muon: bool) -> None:
+def refuse_unbuildable(where: str, arguments: TrainingArguments, own_optimizer: OwnOptimizer | None) -> None:
     """Ask the Trainer for its optimizer and schedule now: it builds them after the output folder was made.
 
+    Args:
+        own_optimizer: the one that takes the place of the Trainer's.
     Raises:
         UserError: a package is missing, or an argument of the optimizer or the schedule is wrong.
     """
+    if isinstance(own_optimizer, TimmOptimizer):
+        refuse_unbuildable_optimizer(where, own_optimizer)
     try:
-        if not is_muon:
+        if own_optimizer is None:
             Trainer.get_optimizer_cls_and_kwargs(arguments)
     except (ImportError, ValueError, RuntimeError) as error:
         raise UserError(f"{where}: training.optim: {' '.join(str(error).split())}") from None

@@ -21,6 +21,7 @@ from accelerate.data_loader import BatchSamplerShard
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import (
     PreTrainedModel,
@@ -34,7 +35,9 @@ from transformers import (
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
+from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import Recipe
+from hf_accel.config.schedules import Schedule
 from hf_accel.data.splits import Splits
 from hf_accel.errors import RunError, UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
@@ -43,20 +46,24 @@ from hf_accel.inputs.prepared import PreparedBatches, ScoredBatches
 from hf_accel.inputs.sampling import EpochSampler
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
 from hf_accel.methods import AfterForward, BatchLoss, BeforeTraining, ChoosesRows, EvaluatedWeights
-from hf_accel.methods.distillation import Distillation
 from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
 from hf_accel.methods.learning_rates import layer_rates, split_groups
 from hf_accel.methods.losses import cross_entropy_sum, training_loss_sum
-from hf_accel.methods.muon import MuonSettings, build_muon
+from hf_accel.methods.muon import build_muon
+from hf_accel.methods.schedules import build_schedule
+from hf_accel.methods.timm_optimizers import build_timm_optimizer
 from hf_accel.models.given import base_of, is_peft
 from hf_accel.models.head import known_labels
 from hf_accel.models.layers import layer_numbers
 from hf_accel.models.load import LoadedModel
+from hf_accel.models.lora import has_adapters, load_adapters, merged_state, save_adapters
 from hf_accel.models.plain import PlainClassifier
 from hf_accel.training.arguments import Arguments
+from hf_accel.training.checks import refuse_sharding
 from hf_accel.training.evaluation import EvaluationMetrics, TrainAccuracyCallback, kept_of_rows
 from hf_accel.training.failure import failed_at
 from hf_accel.training.progress import BarCallback
+from hf_accel.training.supported import OwnOptimizer
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +86,8 @@ class ImageTrainer(Trainer):
         methods: callbacks, contexts of each step in the order in which they are entered, what changes the loss, and what
             chooses the rows; see `hf_accel.methods`.
         class_weights: (C,) float32 weights in the training loss, or None.
-        muon: settings of the optimizer Muon; None for the one that `args.optim` names.
+        own_optimizer: Muon, or one of timm's; None for the one that `args.optim` names.
+        schedule: one of this package's; None for the one that `args.lr_scheduler_type` names.
         method_settings: those of `Arguments.methods`: the loss, and learning rates by layer.
         skips_bad_steps: leave out a step whose loss or gradient norm is not finite, up to a limit, instead of ending the run.
         flops_of_row: batch -> floating-point operations of a forward pass of one of its rows; those of {} are of a row
@@ -90,8 +98,7 @@ class ImageTrainer(Trainer):
             the model exists once.
         kwargs: what else Trainer takes.
     Raises:
-        UserError: Muon, an average of the weights or a teacher under FSDP or DeepSpeed, which shard the tensors that they
-            need whole; `skips_bad_steps` under DeepSpeed.
+        UserError: FSDP or DeepSpeed, with what needs whole tensors; see `refuse_sharding`.
     """
 
     model: PreTrainedModel
@@ -115,7 +122,8 @@ class ImageTrainer(Trainer):
         scoring_model: Callable[[nn.Module], Callable[..., ModelOutput]] | None = None,
         methods: Sequence[Method] = (),
         class_weights: Tensor | None = None,
-        muon: MuonSettings | None = None,
+        own_optimizer: OwnOptimizer | None = None,
+        schedule: Schedule | None = None,
         method_settings: dict[str, float] | None = None,
         skips_bad_steps: bool = False,
         flops_of_row: Callable[[Batch], int] | None = None,
@@ -131,7 +139,8 @@ class ImageTrainer(Trainer):
         # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
         refuse_loss_kwargs(model)
         super().__init__(model=model, args=args, compute_loss_func=self.loss, **kwargs)
-        self._refuse_sharding(muon, skips_bad_steps, methods)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            refuse_sharding(self.model, own_optimizer, methods, skips_bad_steps and self.is_deepspeed_enabled)
         self.train_transform = train_transform
         self.eval_transform = eval_transform
         self.test_dataset = test_dataset
@@ -139,7 +148,7 @@ class ImageTrainer(Trainer):
         self.scoring_model = scoring_model
         self.methods = list(methods)
         self.class_weights = None if class_weights is None else class_weights.to(args.device)
-        self.muon = muon
+        self.own_optimizer, self.schedule = own_optimizer, schedule
         self.method_settings = method_settings or {}
         if flops_of_row is not None:
             self.flops_of_row = flops_of_row
@@ -165,35 +174,6 @@ class ImageTrainer(Trainer):
         own += [self.train_accuracy_counts, self.finite_steps]
         for callback in [*own, *(method for method in self.methods if isinstance(method, TrainerCallback))]:
             self.add_callback(callback)
-
-    def _refuse_sharding(self, muon: MuonSettings | None, skips_bad_steps: bool, methods: Sequence[Any]) -> None:
-        is_averaged = any(isinstance(method, EvaluatedWeights) for method in methods)
-        if is_averaged and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UserError(
-                "training.ema_decay averages whole weights, and FSDP and DeepSpeed shard them. Launch without them, or leave "
-                "ema_decay out."
-            )
-        is_taught = any(isinstance(method, Distillation) for method in methods)
-        if is_taught and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UserError(
-                "model.teacher is a whole model in every process, and FSDP and DeepSpeed shard what is loaded. Launch without "
-                "them, or leave teacher out."
-            )
-        if muon is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UserError(
-                "training.optim: muon needs whole weights, and FSDP and DeepSpeed shard them. Launch without them, or "
-                "choose another training.optim."
-            )
-        if isinstance(self.model, PlainClassifier) and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UserError(
-                "model: a network of your own is saved by its whole tensors, and FSDP and DeepSpeed shard them. Launch without "
-                "them, or give a transformers or timm model."
-            )
-        if skips_bad_steps and self.is_deepspeed_enabled:
-            raise UserError(
-                "training.on_nan is 'skip', but DeepSpeed makes the optimizer's step itself. Leave on_nan out, or launch without "
-                "DeepSpeed."
-            )
 
     @property
     def flops_per_image(self) -> int:
@@ -245,15 +225,27 @@ class ImageTrainer(Trainer):
         self.measurement.compiled = False
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.muon is None:
-            is_new = self.optimizer is None
-            optimizer = super().create_optimizer(model)
-            if is_new:
-                self._split_by_layer(optimizer, self.model if model is None else model)
-            return optimizer
-        if self.optimizer is None:
-            self.optimizer = build_muon(self.model, self.muon, self.args.learning_rate, self.args.weight_decay)
-        return self.optimizer
+        if self.optimizer is not None:
+            return self.optimizer
+        rate, decay = self.args.learning_rate, self.args.weight_decay
+        if isinstance(self.own_optimizer, MuonSettings):
+            self.optimizer = build_muon(self.model, self.own_optimizer, rate, decay)
+            return self.optimizer
+        trained = self.model if model is None else model
+        if self.own_optimizer is not None:
+            decayed = self.get_decay_parameter_names(trained)
+            self.optimizer = build_timm_optimizer(trained, self.own_optimizer, rate, decay, decayed)
+        optimizer = super().create_optimizer(model)
+        self._split_by_layer(optimizer, trained)
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        if self.schedule is not None and self.lr_scheduler is None:
+            stepped = self.create_optimizer() if optimizer is None else optimizer
+            warmup = self.args.get_warmup_steps(num_training_steps)
+            self.lr_scheduler = build_schedule(self.schedule, stepped, warmup, num_training_steps)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def _split_by_layer(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         decay = self.method_settings.get("layer_decay", 1.0)
@@ -524,6 +516,16 @@ class ImageTrainer(Trainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 3 * self.flops_of_row(inputs) * len(inputs["labels"])  # a backward pass costs two forward passes
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As upstream; of a model with adapters, the plain model that they give, and next to it what learns."""
+        if not has_adapters(self.model):
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            folder = self.args.output_dir if output_dir is None else output_dir
+            assert folder is not None  # the recipe's, or the caller's
+            super()._save(folder, merged_state(self.model))
+            save_adapters(self.model, folder)
+
     def _save_rng_state(self, output_dir: str) -> None:
         """The state of the methods goes where that of the random numbers goes: a file of each rank in the checkpoint."""
         super()._save_rng_state(output_dir)
@@ -654,6 +656,9 @@ def refuse_loss_kwargs(model: nn.Module) -> None:
 
 def load_weights(model: PreTrainedModel, folder: str | Path) -> None:
     """Load a saved folder into a model of the same class, every tensor or an error."""
+    if has_adapters(model):
+        load_adapters(model, folder)
+        return
     if isinstance(model, PlainClassifier):
         model.load_folder(folder)
         return

@@ -10,6 +10,7 @@ import pytest
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import (
     RecipeFile,
+    apply_patch,
     find_recipe,
     header,
     load_recipe,
@@ -375,3 +376,16 @@ def test_a_flag_has_the_type_of_its_setting(flag, text, value):
         section = section[key]
     assert section == value
     assert type(section) is type(value)
+
+
+def test_another_optimizer_or_schedule_starts_from_its_own_arguments():
+    def training(**patch):
+        return load_recipe("resnet20_cifar10", overrides={"training": patch}).training
+
+    assert training(optim="sgd")["optim_args"] == "momentum=0.9,nesterov=true"
+    assert "optim_args" not in training(optim="timm/lamb")
+    assert training(optim="timm/lamb", optim_args="beta1=0.8")["optim_args"] == "beta1=0.8"
+    before = {"training": {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-5}}}
+    after = apply_patch(before, {"training": {"lr_scheduler_type": "one_cycle"}})
+    assert after == {"training": {"lr_scheduler_type": "one_cycle"}}
+    assert "lr_scheduler_kwargs" in before["training"]

@@ -28,14 +28,18 @@ FASTAI = (
     Row("base_lr lr_max", "--learning_rate VALUE", "2e-3"),
     Row("lr_find", note="there is no search; the recipes' rates are a start, and `hf-accel compare` compares a few"),
     Row("freeze_epochs unfreeze lr_mult",
-        note="`--model.freeze backbone` freezes for the whole run; `--layer_decay 0.75` and `--head_learning_rate 1e-2` give "
+        note="`--gradual_unfreezing 0.5` lets the layers join one by one, `--model.freeze backbone` freezes for the whole run; "
+        "`--layer_decay 0.75` and `--head_learning_rate 1e-2` give "
         "layers rates of their own"),
-    Row("pct_start", "--warmup_steps VALUE", "0.25", "`--lr_scheduler_type cosine` decays after it, as `fit_one_cycle` does"),
-    Row("div div_final moms", note="the warm-up starts at 0, and the momentum is constant"),
+    Row("pct_start", "--lr_scheduler_type one_cycle --warmup_steps VALUE", "0.25", "as `fit_one_cycle`, at constant momentum"),
+    Row("div", "--lr_scheduler_type one_cycle --lr_scheduler_kwargs '{div_factor: VALUE}'", "25"),
+    Row("div_final moms",
+        note="`one_cycle` has `final_div_factor` in `--lr_scheduler_kwargs`, which divides its first rate; the momentum is "
+        "constant"),
     Row("wd", "--weight_decay VALUE", "0.01"),
     Row("opt opt_func", "--optim VALUE", "adam",
         values={"adam": "--optim adamw_torch", "sgd": "--optim sgd --optim_args momentum=0.9", "rms": "--optim rmsprop",
-                "rmsprop": "--optim rmsprop", "ranger": ""}),
+                "rmsprop": "--optim rmsprop", "ranger": "--optim timm/lookahead_radam"}),
     Row("mom", "--adam_beta1 VALUE", "0.9"),
     Row("sqrmom sqr_mom", "--adam_beta2 VALUE", "0.99"),
     Row("eps", "--adam_epsilon VALUE", "1e-6"),

@@ -24,8 +24,7 @@ OPTIMIZERS = {
     "adam": "--optim adamw_torch --weight_decay 0",
     "rmsprop": "--optim rmsprop",
     "adafactor": "--optim adafactor",
-    "muon": "--optim muon",
-    "lion": "--optim lion_32bit",
+    "adahessian": "",
 }
 OWN_PREPROCESSING = "every model's own preprocessing is used and saved with it"
 
@@ -82,9 +81,11 @@ TIMM = (
     # optimizer
     Row("batch-size b", "--per_device_train_batch_size VALUE", "64"),
     Row("validation-batch-size vb", "--per_device_eval_batch_size VALUE", "128"),
-    Row("opt", "--optim VALUE", "adamw", values=OPTIMIZERS),
-    Row("opt-eps", "--adam_epsilon VALUE", "1e-8", "for AdamW"),
-    Row("opt-betas", note="`--adam_beta1 0.9 --adam_beta2 0.999`, for AdamW"),
+    Row("opt", "--optim timm/VALUE", "lamb", "timm's own names after `timm/`; `--optim muon` is another Muon",
+        values=OPTIMIZERS, convert=str.lower),
+    Row("opt-eps", "--adam_epsilon VALUE", "1e-8", "for AdamW; `--optim_args eps=1e-8` for the optimizers of timm"),
+    Row("opt-betas", note="`--adam_beta1 0.9 --adam_beta2 0.999`, for AdamW; `--optim_args beta1=0.9,beta2=0.999` for the "
+        "optimizers of timm"),
     Row("momentum", "--optim sgd --optim_args momentum=VALUE", "0.9"),
     Row("opt-kwargs", "--optim_args VALUE", "momentum=0.9", "names and values with commas between them",
         convert=lambda text: ",".join(text.split())),

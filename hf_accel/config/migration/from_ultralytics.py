@@ -10,9 +10,9 @@ OPTIMIZERS = {
     "sgd": "--optim sgd --optim_args momentum=0.937,nesterov=true",
     "musgd": "--optim muon",
     "rmsprop": "--optim rmsprop",
-    "adamax": "",
-    "nadam": "",
-    "radam": "",
+    "adamax": "--optim timm/adamax",
+    "nadam": "--optim timm/nadam",
+    "radam": "--optim timm/radam",
 }
 
 
