@@ -61,6 +61,11 @@ _RANGES = {
     EMA_DECAY: Field(ge=0, lt=1),
     LAYER_DECAY: Field(gt=0, le=1),
     HEAD_LEARNING_RATE: Field(gt=0, le=1e6),
+    "weight_decay": Field(ge=0, le=1e6),
+    "adam_beta1": Field(ge=0, lt=1),
+    "adam_beta2": Field(ge=0, lt=1),
+    "adam_epsilon": Field(ge=0, le=1e6),
+    "max_grad_norm": Field(ge=0, le=1e9),
     "seed": Field(ge=0, le=2**32 - 1),
 }
 _PLAIN_TYPES = {

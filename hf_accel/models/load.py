@@ -96,7 +96,7 @@ def load_model(settings: ModelSettings, label_names: list[str], image_size: int 
 def load_trained(folder: str | Path, revision: str | None = None) -> LoadedModel:
     """Load a fine-tuned folder or Hub model as it is, head and labels included."""
     name = str(folder)
-    with _hub_errors("model", name):
+    with load_errors("model", name):
         config = _load_config(name, revision)
         processor, notes = load_processor(name, revision, config)
         model = AutoModelForImageClassification.from_pretrained(
@@ -161,7 +161,7 @@ def _from_repository(settings: ModelSettings, label_names: list[str], image_size
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise UserError(f"model.name: there is no folder {name}. Give a Hub id, timm/<name>, or an existing folder.")
     name = str(Path(name).expanduser()) if name.startswith("~") else name
-    with _hub_errors("model", name):
+    with load_errors("model", name):
         own = _load_config(name, revision)
         known = known_labels(own)
         # not as arguments of from_pretrained: a timm config would keep its own number of classes
@@ -335,7 +335,7 @@ def _quiet_loading_report() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hub_errors(what: str, name: str) -> Iterator[None]:
+def load_errors(what: str, name: str) -> Iterator[None]:
     """Say in one message what the Hub client says in several tracebacks."""
     try:
         yield

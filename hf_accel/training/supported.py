@@ -6,6 +6,7 @@ installed transformers, so a new one has to be entered here.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainingArguments, get_scheduler
 
-from hf_accel.errors import UserError
+from hf_accel.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,6 @@ EFFECT: dict[str, str] = {
             "learning_rate",
             "lr_scheduler_type",
             "warmup_steps",
-            "optim_args",
             "weight_decay",
             "adam_beta1",
             "adam_beta2",
@@ -144,6 +144,7 @@ EFFECT: dict[str, str] = {
     "head_learning_rate": "learning rate of the classifier",
     "label_smoothing_factor": "the loss of training; validation and test are scored without smoothing",
     "hub_always_push": "there is one upload, after the run, so none is skipped",
+    "optim_args": "passed to the Trainer; refused with an optimizer that does not read it, and with a name or value it does not take",
     "optim": "passed to the Trainer; `muon` is an optimizer of this package; one whose package is missing is refused",
     "output_dir": "the folder of the run; default `outputs/RECIPE/VARIANT`",
     "use_cpu": "passed to the Trainer; `true` where there is no accelerator",
@@ -190,6 +191,7 @@ NEEDS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "trackio_bucket_id": (None, ("report_to",)),
     "trackio_static_space_id": (None, ("report_to",)),
 }
+DDP_BACKENDS = ("nccl", "gloo", "mpi", "ccl", "xccl", "hccl", "cncl", "mccl")
 TARGETED_OPTIMIZERS = ("galore_", "apollo_")  # they need optim_target_modules, and no other optimizer reads it
 
 
@@ -231,7 +233,9 @@ def refuse_unbuildable(where: str, arguments: TrainingArguments, is_muon: bool) 
     """
     try:
         if not is_muon:
-            Trainer.get_optimizer_cls_and_kwargs(arguments)
+            made, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
+            if made.__module__.startswith("torch.optim."):
+                made([torch.nn.Parameter(torch.zeros(1))], **settings)
     except (ImportError, ValueError, RuntimeError) as error:
         raise UserError(f"{where}: training.optim: {' '.join(str(error).split())}") from None
     kwargs = arguments.lr_scheduler_kwargs or {}
@@ -258,6 +262,11 @@ def _refuse_without_launcher(where: str, asked: dict[str, Any]) -> None:
             f"{where}: training.fsdp is {asked['fsdp']!r}, but this is one process, so there is nothing to share. Start it with "
             "`accelerate launch --num_processes N -m hf_accel.train`, or leave fsdp out."
         )
+    backend = asked.get("ddp_backend")
+    if backend is not None and backend.lower() not in DDP_BACKENDS:
+        raise UserError(f"{where}: training.ddp_backend is {backend!r}. {did_you_mean(backend, list(DDP_BACKENDS))}")
+    if asked.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        raise UserError(f"{where}: training.deepspeed needs DeepSpeed, which is not installed: pip install deepspeed")
     rank = asked.get("local_rank", -1)
     if rank != -1 and str(rank) != os.environ.get("LOCAL_RANK"):
         raise UserError(
