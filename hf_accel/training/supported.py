@@ -144,7 +144,7 @@ EFFECT: dict[str, str] = {
     "head_learning_rate": "learning rate of the classifier",
     "label_smoothing_factor": "the loss of training; validation and test are scored without smoothing",
     "hub_always_push": "there is one upload, after the run, so none is skipped",
-    "optim_args": "passed to the Trainer; refused with an optimizer that does not read it, and with a name or value it does not take",
+    "optim_args": "passed to the Trainer; refused with an optimizer, a name or a value that has no effect",
     "optim": "passed to the Trainer; `muon` is an optimizer of this package; one whose package is missing is refused",
     "output_dir": "the folder of the run; default `outputs/RECIPE/VARIANT`",
     "use_cpu": "passed to the Trainer; `true` where there is no accelerator",
