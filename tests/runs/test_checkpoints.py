@@ -1,6 +1,7 @@
 """Which checkpoint a run starts from, and whether its rows are still those it began with."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 
@@ -10,6 +11,7 @@ from hf_accel.files import RUN_MARK
 from hf_accel.runs.checkpoints import asked_checkpoint, recorded
 from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.recorded_data import SplitFacts, changes, from_json, to_json
+from hf_accel.train import train_from
 from tests.runs.test_folder import content, do_run
 
 DATA = {"train": SplitFacts(19, "a"), "validation": SplitFacts(5, "b"), "test": SplitFacts(8, "c")}
@@ -176,6 +178,17 @@ def test_a_run_from_another_folder_s_checkpoint_is_resumed_by_the_same_command(m
     assert RunFolder.claim(recipe).checkpoint == last
     assert not RunFolder.claim(recipe).begins_elsewhere
     assert "training.resume_from_checkpoint" in refused(make())
+
+
+def test_a_run_whose_checkpoint_lost_its_optimizer_says_that_a_new_one_begins(tmp_path, caplog):
+    place = write_checkpoint(tmp_path / "checkpoint-8", 8, 2.0)
+    trainer = Mock()
+    train_from(place, trainer)
+    assert not caplog.messages
+    (place / "optimizer.pt").unlink()
+    train_from(place, trainer)
+    assert caplog.messages == ["checkpoint-8 has no optimizer.pt: the optimizer and the schedule start from scratch"]
+    assert trainer.train.call_args.kwargs == {"resume_from_checkpoint": str(place)}
 
 
 # The rows
