@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 LONGEST_NAME_BYTES = 255
+RUN_MARK = ".hf_accel.json"  # in the folder of each run; pictures below it are not the user's
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:

@@ -6,6 +6,7 @@ in single values; a value of the wrong type never fails them.
 
 from __future__ import annotations
 
+import math
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -20,8 +21,19 @@ from hf_accel.config.training import (
     EARLY_STOPPING,
     GRADUAL_UNFREEZING,
 )
-from hf_accel.errors import UserError
+from hf_accel.errors import UserError, did_you_mean
 
+# What each optimizer of PyTorch reads of training.optim_args. Those of other packages read what they like.
+_OPTIM_ARGS: dict[str, tuple[str, ...]] = {
+    "adamw_torch": (),
+    "adamw_torch_fused": (),
+    "adafactor": (),
+    "sgd": ("momentum", "dampening", "weight_decay", "nesterov"),
+    "adagrad": ("lr_decay", "weight_decay", "eps"),
+    "rmsprop": ("momentum", "alpha", "eps", "weight_decay", "centered"),
+}
+_DEFAULT_OPTIM = "adamw_torch_fused"  # of TrainingArguments
+_SWITCHES = ("nesterov", "centered")
 _LONGEST_NAME = 200  # bytes; a file system allows 255, and other words join it
 
 
@@ -50,7 +62,7 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
     return [
         *(f"{where}: {problem}" for problem in found if problem),
         *_muon_problems(where, training),
-        *([of_optimizer] if of_optimizer else []),
+        *([of_optimizer] if of_optimizer else _optimizer_problems(where, training)),
     ]
 
 
@@ -198,3 +210,33 @@ def _muon_problems(where: str, training: dict[str, Any]) -> list[str]:
     except UserError as error:
         return [str(error)]
     return []
+
+
+def _optimizer_problems(where: str, training: dict[str, Any]) -> list[str]:
+    text, optim = training.get("optim_args"), training.get("optim") or _DEFAULT_OPTIM
+    if not isinstance(text, str) or not text.strip() or optim not in _OPTIM_ARGS:
+        return []
+    known = _OPTIM_ARGS[optim]
+    if not known:
+        return [
+            f"{where}: training.optim_args is {text!r}, which has no effect with optim: {optim}. Leave it out, or set optim to "
+            "an optimizer that reads it, for example sgd."
+        ]
+    problems = [_optimizer_argument_problem(part, optim) for part in text.replace(" ", "").split(",")]
+    return [f"{where}: training.optim_args: {problem}" for problem in problems if problem]
+
+
+def _optimizer_argument_problem(part: str, optim: str) -> str | None:
+    name, _, value = part.partition("=")
+    if name not in _OPTIM_ARGS[optim]:
+        return f"{optim} takes no {name!r}. {did_you_mean(name, list(_OPTIM_ARGS[optim]))}"
+    if name in _SWITCHES:
+        return None if value in ("true", "false") else f"{name} is {value!r}, expected true or false"
+    return None if _is_finite(value) else f"{name} is {value!r}, expected a number"
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

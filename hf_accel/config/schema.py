@@ -129,6 +129,8 @@ def _number_words(schema: Schema, numbers: str, others: str) -> str:
 
 def _range(schema: Schema) -> str:
     high = f"{_plain(schema['maximum'])}" if "maximum" in schema else None
+    if "exclusiveMaximum" in schema:
+        high = f"below {_plain(schema['exclusiveMaximum'])}"
     if "exclusiveMinimum" in schema:
         return f" above {_plain(schema['exclusiveMinimum'])}" + (f", at most {high}" if high else "")
     if "exclusiveMaximum" in schema:

@@ -69,6 +69,11 @@ _RANGES = {
     DISTILLATION_WEIGHT: Field(ge=0, le=1),
     DISTILLATION_TEMPERATURE: Field(gt=0, le=1000),
     GRADUAL_UNFREEZING: Field(gt=0, le=1),
+    "weight_decay": Field(ge=0, le=1e6),
+    "adam_beta1": Field(ge=0, lt=1),
+    "adam_beta2": Field(ge=0, lt=1),
+    "adam_epsilon": Field(ge=0, le=1e6),
+    "max_grad_norm": Field(ge=0, le=1e9),
     "seed": Field(ge=0, le=2**32 - 1),
 }
 _PLAIN_TYPES = {

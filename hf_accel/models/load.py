@@ -114,7 +114,7 @@ def load_model_processor(
         architecture, arguments, network = _timm_network(settings, num_labels=2)
         return _timm_processor(_timm_config(architecture, arguments, network, image_size)), []
     try:
-        with _hub_errors("model.name", settings.name):
+        with load_errors("model.name", settings.name):
             name = _checked_name(settings.name)
             own = classifier_config(name, _load_config(name, settings.revision))
             config = _with_arguments(own, settings.args)
@@ -136,7 +136,7 @@ def load_trained(folder: str | Path, revision: str | None = None, setting: str =
         UserError: no such model, not an image classifier, or no weights that can be loaded.
     """
     name = str(folder)
-    with _hub_errors(setting, name):
+    with load_errors(setting, name):
         config = _load_config(name, revision, setting)
         _require_classifier(name, config, setting)
         processor, notes = load_processor(name, revision, config)
@@ -228,7 +228,7 @@ def _checked_name(name: str) -> str:
 
 def _from_repository(settings: ModelSettings, label_names: list[str], image_size: int | None) -> LoadedModel:
     name, revision = _checked_name(settings.name), settings.revision
-    with _hub_errors("model.name", name):
+    with load_errors("model.name", name):
         own = classifier_config(name, _load_config(name, revision))
         known = known_labels(own)
         # not as arguments of from_pretrained: a timm config would keep its own number of classes
@@ -406,7 +406,7 @@ def _quiet_loading_report() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hub_errors(setting: str, name: str) -> Iterator[None]:
+def load_errors(setting: str, name: str) -> Iterator[None]:
     """Say in one message what the Hub client says in several tracebacks."""
     try:
         yield

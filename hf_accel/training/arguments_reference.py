@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY, ON_NAN, training_types
+from hf_accel.config.training import (
+    DEFAULTS,
+    EARLY_STOPPING,
+    FIXED,
+    KEEP_FREED_MEMORY,
+    ON_NAN,
+    OWN_METHODS,
+    training_types,
+)
 from hf_accel.training.supported import EFFECT, NEEDS, REFUSED
 
-OWN = (*EARLY_STOPPING, KEEP_FREED_MEMORY, ON_NAN)
+OWN = (*EARLY_STOPPING, *OWN_METHODS, KEEP_FREED_MEMORY, ON_NAN)
 INTRODUCTION = """\
 # Arguments of TrainingArguments
 

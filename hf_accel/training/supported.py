@@ -6,6 +6,7 @@ installed transformers, so a new one has to be entered here.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.optimizers import TimmOptimizer
-from hf_accel.errors import UserError
+from hf_accel.errors import UserError, did_you_mean
 from hf_accel.methods.timm_optimizers import refuse_unbuildable_optimizer
 
 OwnOptimizer = MuonSettings | TimmOptimizer
@@ -67,7 +68,6 @@ EFFECT: dict[str, str] = {
             "num_train_epochs",
             "learning_rate",
             "warmup_steps",
-            "optim_args",
             "weight_decay",
             "adam_beta1",
             "adam_beta2",
@@ -151,6 +151,7 @@ EFFECT: dict[str, str] = {
     "gradual_unfreezing": "the classifier learns first; the layers before it join one by one over this share of the steps",
     "label_smoothing_factor": "the loss of training; validation and test are scored without smoothing",
     "hub_always_push": "there is one upload, after the run, so none is skipped",
+    "optim_args": "passed to the Trainer; refused with an optimizer, a name or a value that has no effect",
     "optim": "passed to the Trainer; `muon` is an optimizer of this package, `timm/NAME` is one of timm's; one whose package is "
     "missing is refused",
     "lr_scheduler_type": "passed to the Trainer; `one_cycle` and `trapezoid` are schedules of this package",
@@ -199,6 +200,7 @@ NEEDS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "trackio_bucket_id": (None, ("report_to",)),
     "trackio_static_space_id": (None, ("report_to",)),
 }
+DDP_BACKENDS = ("nccl", "gloo", "mpi", "ccl", "xccl", "hccl", "cncl", "mccl")
 TARGETED_OPTIMIZERS = ("galore_", "apollo_")  # they need optim_target_modules, and no other optimizer reads it
 
 
@@ -244,7 +246,9 @@ def refuse_unbuildable(where: str, arguments: TrainingArguments, own_optimizer: 
         refuse_unbuildable_optimizer(where, own_optimizer)
     try:
         if own_optimizer is None:
-            Trainer.get_optimizer_cls_and_kwargs(arguments)
+            made, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
+            if made.__module__.startswith("torch.optim."):
+                made([torch.nn.Parameter(torch.zeros(1))], **settings)
     except (ImportError, ValueError, RuntimeError) as error:
         raise UserError(f"{where}: training.optim: {' '.join(str(error).split())}") from None
     kwargs = arguments.lr_scheduler_kwargs or {}
@@ -271,6 +275,11 @@ def _refuse_without_launcher(where: str, asked: dict[str, Any]) -> None:
             f"{where}: training.fsdp is {asked['fsdp']!r}, but this is one process, so there is nothing to share. Start it with "
             "`accelerate launch --num_processes N -m hf_accel.train`, or leave fsdp out."
         )
+    backend = asked.get("ddp_backend")
+    if backend is not None and backend.lower() not in DDP_BACKENDS:
+        raise UserError(f"{where}: training.ddp_backend is {backend!r}. {did_you_mean(backend, list(DDP_BACKENDS))}")
+    if asked.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        raise UserError(f"{where}: training.deepspeed needs DeepSpeed, which is not installed: pip install deepspeed")
     rank = asked.get("local_rank", -1)
     if rank != -1 and str(rank) != os.environ.get("LOCAL_RANK"):
         raise UserError(

@@ -32,6 +32,14 @@ def refusal(overrides, recipe="digits", variant=None) -> str:
             {"training": {"optim": "muon", "optim_args": "momentum=1"}},
             "momentum is '1', expected a number from 0 to below",
         ),
+        (
+            {"training": {"optim": "adamw_torch", "optim_args": "momentum=0.9"}},
+            "training.optim_args is 'momentum=0.9', which has no effect with optim: adamw_torch",
+        ),
+        ({"training": {"optim_args": "foo"}}, "which has no effect with optim: adamw_torch_fused"),
+        ({"training": {"optim": "sgd", "optim_args": "momentun=1"}}, "sgd takes no 'momentun'. Did you mean momentum"),
+        ({"training": {"optim": "sgd", "optim_args": "momentum=x"}}, "momentum is 'x', expected a number"),
+        ({"training": {"optim": "rmsprop", "optim_args": "centered=2"}}, "centered is '2', expected true or false"),
         ({"model": {"name": "hf_accel/cifar_resnet20", "pretrained": True}}, "has no pretrained weights"),
         (
             {"data": {"augment": {"randaugment": {"magnitude": 31}}}},

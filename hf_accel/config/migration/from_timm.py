@@ -87,7 +87,8 @@ TIMM = (
     Row("opt-betas", note="`--adam_beta1 0.9 --adam_beta2 0.999`, for AdamW; `--optim_args beta1=0.9,beta2=0.999` for the "
         "optimizers of timm"),
     Row("momentum", "--optim sgd --optim_args momentum=VALUE", "0.9"),
-    Row("opt-kwargs", "--optim_args VALUE", "momentum=0.9", "names and values with commas between them",
+    Row("opt-kwargs", "--optim sgd --optim_args VALUE", "momentum=0.9",
+        "names and values with commas between them; or another optimizer that reads them",
         convert=lambda text: ",".join(text.split())),
     Row("clip-grad", "--max_grad_norm VALUE", "1.0", "clipping at 1.0 is the default"),
     Row("clip-mode", note="gradients are clipped by their norm"),
