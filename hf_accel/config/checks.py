@@ -12,6 +12,7 @@ from typing import Any
 
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.selection import selection_defaults
+from hf_accel.config.sparsity_settings import sparsity_problems
 from hf_accel.config.training import EARLY_STOPPING
 from hf_accel.errors import UserError
 
@@ -34,6 +35,7 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         _two_losses(training),
         _rates_of_muon(training),
         *_nothing_to_select_by(data, training),
+        *sparsity_problems(model, training),
     ]
     return [f"{where}: {problem}" for problem in found if problem] + _muon_problems(where, training)
 

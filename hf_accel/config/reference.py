@@ -11,10 +11,11 @@ from pydantic.fields import FieldInfo
 
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import OF_ONE_NAME
-from hf_accel.config.schema import Schema, expected, known_settings, section_schema
+from hf_accel.config.schema import Schema, expected, known_settings, options, section_schema
 from hf_accel.config.sections import SECTIONS, AugmentSettings
 from hf_accel.config.selection import selection_defaults
-from hf_accel.config.training import DEFAULTS, FIXED
+from hf_accel.config.sparsity_settings import SparsitySettings
+from hf_accel.config.training import DEFAULTS, FIXED, SPARSITY
 
 INTRODUCTION = """\
 # Recipe reference
@@ -66,10 +67,13 @@ TrainingArguments of the installed transformers, name for name; its documentatio
 - `generalized_cross_entropy` (default 0, the plain cross-entropy; 1: mean absolute error): a loss for noisy labels, which
   rows that are predicted badly dominate less; 0.7 is the published value.
 - `ema_decay` (default 0: off): evaluated and saved is a moving average of the weights, for example with 0.999.
+- `sparsity` (default null: off): weights of small magnitude become zero while the model trains, see below; on the command line,
+  `--training.sparsity.final 0.6`.
 - `layer_decay` (default 1: off): factor of each layer's learning rate over that of the layer after it, for example 0.75.
 - `head_learning_rate`: learning rate of the classifier, where it is not `learning_rate`.
 
 `hub_token` is read, but never written to a file.
+
 """
 
 DERIVED = """\
@@ -91,8 +95,9 @@ def recipe_reference() -> str:
     muon = ", ".join(f"`{field.name}` ({_yaml(field.default)})" for field in dataclasses.fields(MuonSettings))
     parts = [
         INTRODUCTION.replace("{of_one_name}", ", ".join(names)),
-        *(f"## `{name}`\n\n{schema['description']}\n\n{_settings_table(name)}" for name, schema in _sections()),
+        *(_section(f"## `{name}`", schema, kind) for name, schema, kind in _sections()),
         TRAINING.replace("{muon}", muon),
+        _section("### `training.sparsity`", section_schema("training")["properties"][SPARSITY], SparsitySettings),
         "### Set, whatever the recipe says\n\n" + _arguments_table(FIXED),
         "### Set unless the recipe says otherwise\n\n" + _arguments_table(DEFAULTS),
         "With validation rows (`data.validation` above 0):\n\n"
@@ -103,16 +108,19 @@ def recipe_reference() -> str:
     return "\n".join(parts)
 
 
-def _sections() -> Iterator[tuple[str, Schema]]:
-    for section in SECTIONS:
-        yield section, section_schema(section)
+def _sections() -> Iterator[tuple[str, Schema, type]]:
+    for section, kind in SECTIONS.items():
+        yield section, section_schema(section), kind
         if section == "data":
-            yield "data.augment", known_settings(section_schema("data"))["augment"]
+            yield "data.augment", known_settings(section_schema("data"))["augment"], AugmentSettings
 
 
-def _settings_table(section: str) -> str:
-    schema = dict(_sections())[section]
-    kind = AugmentSettings if section == "data.augment" else SECTIONS[section]
+def _section(heading: str, schema: Schema, kind: Any) -> str:
+    """A heading, what the settings are for, and a table of them; `kind` is the dataclass of the schema."""
+    return f"{heading}\n\n{options(schema)[0]['description']}\n\n{_settings_table(schema, kind)}"
+
+
+def _settings_table(schema: Schema, kind: Any) -> str:
     fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(kind)}
     rows = ["| setting | takes | default | meaning | example |", "|---|---|---|---|---|"]
     for name, setting in known_settings(schema).items():

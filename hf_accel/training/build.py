@@ -21,6 +21,7 @@ from hf_accel.methods.batch_norm import BatchNormStatisticsOnce
 from hf_accel.methods.cpu_kernels import CpuKernels, chosen_kernels
 from hf_accel.methods.ema import WeightAverage
 from hf_accel.methods.losses import class_weights
+from hf_accel.methods.sparsity import MagnitudePruning
 from hf_accel.methods.whitening import whiten_stem
 from hf_accel.models.load import LoadedModel
 from hf_accel.models.probe import unused_parameters
@@ -162,7 +163,10 @@ def wire_trainer(
         splits=splits,
         loaded=loaded,
         arguments=arguments,
-        notes=[*notes, *(method.note for method in methods if isinstance(method, CpuKernels | WeightAverage))],
+        notes=[
+            *notes,
+            *(method.note for method in methods if isinstance(method, CpuKernels | WeightAverage | MagnitudePruning)),
+        ],
         begin_again=begin_again,
     )
     trainer.model_init = given.init  # type: ignore[assignment]  # not in the constructor, which takes a model or this
@@ -221,8 +225,10 @@ def step_methods(recipe: Recipe, args: TrainingArguments, model: PreTrainedModel
 def training_methods(recipe: Recipe, arguments: Arguments, model: PreTrainedModel) -> Methods:
     """The methods of each step, and those that act between the steps of a training run."""
     decay = arguments.methods.get("ema_decay")
-    average = [WeightAverage(model, decay)] if decay else []
-    return [*step_methods(recipe, arguments.training, model), *average]
+    average = WeightAverage(model, decay) if decay else None
+    pruning = None if arguments.sparsity is None else MagnitudePruning(model, arguments.sparsity, average)
+    between = [method for method in (average, pruning) if method is not None]
+    return [*step_methods(recipe, arguments.training, model), *between]
 
 
 def early_stopping(arguments: Arguments) -> list[EarlyStoppingCallback]:

@@ -40,11 +40,12 @@ from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.prepared import PreparedBatches, ScoredBatches
 from hf_accel.inputs.sampling import EpochSampler
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
-from hf_accel.methods import AfterForward, EvaluatedWeights
+from hf_accel.methods import AfterForward, EvaluatedWeights, KeptLater, LoggedFigures
 from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
 from hf_accel.methods.learning_rates import layer_rates, split_groups
 from hf_accel.methods.losses import cross_entropy_sum, training_loss_sum
 from hf_accel.methods.muon import MuonSettings, build_muon
+from hf_accel.methods.sparsity import MagnitudePruning
 from hf_accel.models.given import base_of, is_peft
 from hf_accel.models.head import known_labels
 from hf_accel.models.layers import layer_numbers
@@ -85,8 +86,8 @@ class ImageTrainer(Trainer):
             the model exists once.
         kwargs: what else Trainer takes.
     Raises:
-        UserError: Muon or an average of the weights under FSDP or DeepSpeed, which shard the tensors that they need whole;
-            `skips_bad_steps` under DeepSpeed.
+        UserError: Muon, pruning or an average of the weights under FSDP or DeepSpeed, which shard the tensors that they
+            need whole; `skips_bad_steps` under DeepSpeed.
     """
 
     model: PreTrainedModel
@@ -166,6 +167,12 @@ class ImageTrainer(Trainer):
             raise UserError(
                 "training.ema_decay averages whole weights, and FSDP and DeepSpeed shard them. Launch without them, or leave "
                 "ema_decay out."
+            )
+        is_pruned = any(isinstance(method, MagnitudePruning) for method in methods)
+        if is_pruned and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise UserError(
+                "training.sparsity compares whole weights, and FSDP and DeepSpeed shard them. Launch without them, or leave "
+                "sparsity out."
             )
         if muon is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise UserError(
@@ -471,6 +478,9 @@ class ImageTrainer(Trainer):
             rate = self.measurement.recent_images_per_second()
             if rate is not None:
                 logs["images_per_second"] = round(rate * self.args.world_size, 2)
+            for method in self.methods:
+                if isinstance(method, LoggedFigures):
+                    logs |= method.figures()
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -564,7 +574,12 @@ class ImageTrainer(Trainer):
         load_weights(model, resume_from_checkpoint)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """As upstream, which keeps the first of equal figures; here the one with the lowest loss: few rows tie often."""
+        """As upstream, which keeps the first of equal figures; here the one with the lowest loss: few rows tie often.
+
+        Weights that may not be kept are never the best ones.
+        """
+        if not all(method.may_be_kept() for method in self.methods if isinstance(method, KeptLater)):
+            return False
         is_best = super()._determine_best_metric(metrics, trial)
         name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
         if is_best or self.state.best_global_step is None or metrics.get(name) != self.state.best_metric:

@@ -51,6 +51,38 @@ def refusal(overrides, recipe="digits", variant=None) -> str:
         ({"data": {"max_pixels": 0}}, "data.max_pixels is 0, expected a whole number from 1 or null"),
         ({"data": {"augment": {"flip": "sometimes"}}}, "is 'sometimes', expected true, false or \"alternating\""),
         ({"data": {"augment": {"scale": [0.5]}}}, "data.augment.scale is [0.5], expected two rising numbers above 0"),
+        (
+            {"training": {"sparsity": {}}},
+            "training.sparsity has neither final nor pattern. Set training.sparsity.final",
+        ),
+        ({"training": {"sparsity": {"final": 0.5, "pattern": "2:4"}}}, "which sets the sparsity itself. Leave one out"),
+        (
+            {"training": {"sparsity": {"final": 0.5, "schedule": "constant", "end": 0.5}}},
+            "training.sparsity.end has no effect with schedule: constant",
+        ),
+        (
+            {"training": {"sparsity": {"final": 0.5, "schedule": "constant", "updates": 5}}},
+            "training.sparsity.updates has no effect with schedule: constant",
+        ),
+        (
+            {"training": {"sparsity": {"final": 0.5, "begin": 0.8}}},
+            "training.sparsity.begin is 0.8, expected a number below training.sparsity.end, which is 0.75",
+        ),
+        (
+            {"model": {"freeze": "backbone"}, "training": {"sparsity": {"final": 0.5}}},
+            "training.sparsity has nothing to prune: model.freeze is backbone",
+        ),
+        ({"training": {"sparsity": {"final": 1}}}, "sparsity.final is 1, expected a number above 0, below 1 or null"),
+        ({"training": {"sparsity": {"pattern": "3:4"}}}, "training.sparsity.pattern is '3:4', expected"),
+        (
+            {"training": {"sparsity": {"final": 0.5, "exclude": [1]}}},
+            "training.sparsity.exclude is [1], expected a list",
+        ),
+        (
+            {"training": {"sparsity": {"final": 0.5, "begins": 1}}},
+            "training.sparsity.begins is not a setting. Did you mean begin",
+        ),
+        ({"training": {"sparsity": 0.5}}, "training.sparsity is 0.5, expected a mapping"),
         ({"training": {"report_to": [1]}}, "training.report_to is [1], expected text, a list of values or null"),
     ],
 )
