@@ -163,10 +163,7 @@ def wire_trainer(
         splits=splits,
         loaded=loaded,
         arguments=arguments,
-        notes=[
-            *notes,
-            *(method.note for method in methods if isinstance(method, CpuKernels | WeightAverage | MagnitudePruning)),
-        ],
+        notes=[*notes, *method_notes(methods)],
         begin_again=begin_again,
     )
     trainer.model_init = given.init  # type: ignore[assignment]  # not in the constructor, which takes a model or this
@@ -229,6 +226,11 @@ def training_methods(recipe: Recipe, arguments: Arguments, model: PreTrainedMode
     pruning = None if arguments.sparsity is None else MagnitudePruning(model, arguments.sparsity, average)
     between = [method for method in (average, pruning) if method is not None]
     return [*step_methods(recipe, arguments.training, model), *between]
+
+
+def method_notes(methods: Methods) -> list[str]:
+    """What the methods of a run will do, where they say it."""
+    return [method.note for method in methods if isinstance(method, CpuKernels | WeightAverage | MagnitudePruning)]
 
 
 def early_stopping(arguments: Arguments) -> list[EarlyStoppingCallback]:
