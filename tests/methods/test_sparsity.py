@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import nn
+from transformers import TrainerControl, TrainerState
 
 from hf_accel.config.sparsity_settings import SparsitySettings
 from hf_accel.errors import UserError
@@ -17,6 +18,7 @@ from hf_accel.report.run_report import RunReport
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
 from hf_accel.training.pruning import compressed_bytes, pruning_figures
+from tests.support.sharding import pretend_fsdp
 
 
 def test_the_schedules_are_their_formulas():
@@ -132,9 +134,28 @@ def test_a_run_that_is_made_longer_does_not_become_denser(tiny_recipe):
     pruning._choose(80, 100)
     assert pruning.may_be_kept()
     masks = pruning.masks
-    pruning._choose(81, 300)
-    assert pruning.masks is masks
-    assert pruning.may_be_kept()
+    resumed = MagnitudePruning(model, SparsitySettings(final=0.5))
+    resumed.load_state_dict(pruning.state_dict())
+    resumed.on_train_begin(None, TrainerState(global_step=80, max_steps=300), TrainerControl())
+    resumed.on_optimizer_step(None, TrainerState(global_step=80, max_steps=300), TrainerControl())
+    assert all(torch.equal(resumed.masks[name], mask) for name, mask in masks.items())
+    assert resumed.may_be_kept()
+
+
+def test_a_run_that_begins_again_is_dense_again(tiny_recipe):
+    pruning = MagnitudePruning(build_trainer(tiny_recipe()).model, SparsitySettings(final=0.5))
+    pruning._choose(80, 100)
+    pruning.on_train_begin(None, TrainerState(global_step=0, max_steps=200), TrainerControl())
+    assert pruning.masks == {}
+    assert not pruning.may_be_kept()
+
+
+def test_early_stopping_waits_for_the_final_sparsity(tiny_recipe):
+    training = {"sparsity": POLYNOMIAL, "early_stopping_patience": 1, "num_train_epochs": 8, "learning_rate": 0.0}
+    trainer = build_trainer(tiny_recipe({"training": training, "data": {"validation": 0.3}}))
+    trainer.train()  # nothing is learned, so that no epoch is better than one before it
+    assert trainer.state.global_step > 0.75 * trainer.state.max_steps
+    assert trainer.state.best_global_step >= 0.75 * trainer.state.max_steps
 
 
 CONSTANT, POLYNOMIAL = {"final": 0.6, "schedule": "constant"}, {"final": 0.7}
@@ -270,6 +291,12 @@ def test_a_file_is_compressed_as_a_whole(tmp_path):
 def test_a_peft_model_is_refused_by_name(tiny_recipe, monkeypatch):
     monkeypatch.setattr("hf_accel.methods.sparsity.is_peft", lambda model: True)
     with pytest.raises(UserError, match="cannot be combined with a PEFT model"):
+        build_trainer(tiny_recipe({"training": {"sparsity": POLYNOMIAL}}))
+
+
+def test_sharded_weights_are_refused(tiny_recipe, monkeypatch):
+    pretend_fsdp(monkeypatch)
+    with pytest.raises(UserError, match="sparsity compares whole weights"):
         build_trainer(tiny_recipe({"training": {"sparsity": POLYNOMIAL}}))
 
 

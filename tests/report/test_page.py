@@ -127,7 +127,7 @@ def test_every_image_and_plot_is_painted(open_page, name, tmp_path):
     assert images.count() == {"bare_run": 0, "pruned": 0, "comparison": 0}.get(name, 48)
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     plots = page.locator("svg.plot")
-    assert plots.count() == {"bare_run": 1, "comparison": 3}.get(name, 6)
+    assert plots.count() == {"bare_run": 1, "pruned": 8, "comparison": 3}.get(name, 6)
     for element in [*plots.all(), *images.all()[:3]]:
         shot = tmp_path / "element.png"
         element.screenshot(path=shot)
