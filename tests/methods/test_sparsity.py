@@ -122,6 +122,11 @@ def test_layers_that_do_not_fit_a_pattern_stay_dense(tiny_recipe):
     assert len(pruned(model, final=None, pattern="2:4")) < len(pruned(model))
 
 
+def test_a_network_without_such_layers_is_refused():
+    with pytest.raises(UserError, match="no linear layer or convolution called 'first'"):
+        pruned(nn.Sequential(nn.BatchNorm1d(2)))
+
+
 def test_a_weight_that_two_layers_share_is_pruned_once():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
     model[2].weight = model[1].weight
