@@ -15,6 +15,7 @@ from typing import Any
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.optimizers import optimizer_problem
 from hf_accel.config.selection import selection_defaults
+from hf_accel.config.sparsity_settings import sparsity_problems
 from hf_accel.config.training import (
     DISTILLATION_TEMPERATURE,
     DISTILLATION_WEIGHT,
@@ -57,6 +58,7 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         _layers_that_join(model, training),
         _no_room_for_adapters(model, training),
         *_nothing_to_select_by(data, training),
+        *sparsity_problems(model, training),
     ]
     of_optimizer = optimizer_problem(where, training)
     return [

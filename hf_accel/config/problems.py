@@ -158,7 +158,7 @@ def _unknown(where: str, section: str, path: tuple[int | str, ...], schema: Sche
     names, name = list(known_settings(schema)), ".".join(map(str, path))
     if len(names) <= _FEW:
         return f"{where}: {section}.{name} is not a setting, expected one of {', '.join(names)}"
-    what = "an argument of TrainingArguments" if section == "training" else "a setting"
+    what = "an argument of TrainingArguments" if section == "training" and len(path) == 1 else "a setting"
     return f"{where}: {section}.{name} is not {what}. {did_you_mean(str(path[-1]), names)}"
 
 

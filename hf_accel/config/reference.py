@@ -12,10 +12,11 @@ from hf_accel.config.augmentation import AugmentSettings
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import OF_ONE_CHOICE, OF_ONE_NAME
 from hf_accel.config.schedules import SCHEDULES
-from hf_accel.config.schema import Schema, expected, known_settings, schema_of, section_schema
+from hf_accel.config.schema import Schema, expected, known_settings, options, schema_of, section_schema
 from hf_accel.config.sections import SECTIONS
 from hf_accel.config.selection import selection_defaults
-from hf_accel.config.training import DEFAULTS, FIXED
+from hf_accel.config.sparsity_settings import SparsitySettings
+from hf_accel.config.training import DEFAULTS, FIXED, SPARSITY
 from hf_accel.config.yaml_text import flow_yaml
 
 INTRODUCTION = """\
@@ -72,6 +73,8 @@ TrainingArguments of the installed transformers, name for name; its documentatio
 - `generalized_cross_entropy` (default 0, the plain cross-entropy; 1: mean absolute error): a loss for noisy labels, which
   rows that are predicted badly dominate less; 0.7 is the published value.
 - `ema_decay` (default 0: off): evaluated and saved is a moving average of the weights, for example with 0.999.
+- `sparsity` (default null: off): weights of small magnitude become zero while the model trains, see below; on the command line,
+  `--training.sparsity.final 0.6`.
 - `layer_decay` (default 1: off): factor of each layer's learning rate over that of the layer after it, for example 0.75.
 - `distillation_weight` (default 0.5 with `model.teacher`; 0: off): share of the loss that is the distance from the teacher's
   answers; the rest is the loss of the labels.
@@ -82,6 +85,7 @@ TrainingArguments of the installed transformers, name for name; its documentatio
   for example 0.5.
 
 `hub_token` is read, but never written to a file.
+
 """
 
 DERIVED = """\
@@ -104,9 +108,13 @@ def recipe_reference() -> str:
     muon = ", ".join(f"`{field.name}` ({flow_yaml(field.default)})" for field in dataclasses.fields(MuonSettings))
     parts = [
         INTRODUCTION.replace("{of_one_name}", ", ".join(names)).replace("{of_one_choice}", ", ".join(arguments)),
-        *(f"## `{name}`\n\n{schema['description']}\n\n{_settings_table(name)}" for name, schema in _sections()),
+        *(_section(f"## `{name}`", schema, kind) for name, schema, kind in _sections()),
         TRAINING.replace("{muon}", muon),
-        *(f"### `lr_scheduler_kwargs` of `{name}`\n\n{_class_table(kind)}" for name, kind in SCHEDULES.items()),
+        *(
+            f"### `lr_scheduler_kwargs` of `{name}`\n\n{_settings_table(schema_of(kind), kind)}"
+            for name, kind in SCHEDULES.items()
+        ),
+        _section("### `training.sparsity`", section_schema("training")["properties"][SPARSITY], SparsitySettings),
         "### Set, whatever the recipe says\n\n" + _arguments_table(FIXED),
         "### Set unless the recipe says otherwise\n\n" + _arguments_table(DEFAULTS),
         "With validation rows (`data.validation` above 0):\n\n"
@@ -117,19 +125,19 @@ def recipe_reference() -> str:
     return "\n".join(parts)
 
 
-def _sections() -> Iterator[tuple[str, Schema]]:
-    for section in SECTIONS:
-        yield section, section_schema(section)
+def _sections() -> Iterator[tuple[str, Schema, type]]:
+    for section, kind in SECTIONS.items():
+        yield section, section_schema(section), kind
         if section == "data":
-            yield "data.augment", known_settings(section_schema("data"))["augment"]
+            yield "data.augment", known_settings(section_schema("data"))["augment"], AugmentSettings
 
 
-def _settings_table(section: str) -> str:
-    return _class_table(AugmentSettings if section == "data.augment" else SECTIONS[section])
+def _section(heading: str, schema: Schema, kind: Any) -> str:
+    """A heading, what the settings are for, and a table of them; `kind` is the dataclass of the schema."""
+    return f"{heading}\n\n{options(schema)[0]['description']}\n\n{_settings_table(schema, kind)}"
 
 
-def _class_table(kind: Any) -> str:
-    schema = schema_of(kind)
+def _settings_table(schema: Schema, kind: Any) -> str:
     fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(kind)}
     rows = ["| setting | takes | default | meaning | example |", "|---|---|---|---|---|"]
     for name, setting in known_settings(schema).items():

@@ -129,12 +129,12 @@ def _number_words(schema: Schema, numbers: str, others: str) -> str:
 
 def _range(schema: Schema) -> str:
     high = f"{_plain(schema['maximum'])}" if "maximum" in schema else None
-    if "exclusiveMaximum" in schema:
-        high = f"below {_plain(schema['exclusiveMaximum'])}"
+    below = f"below {_plain(schema['exclusiveMaximum'])}" if "exclusiveMaximum" in schema else None
     if "exclusiveMinimum" in schema:
-        return f" above {_plain(schema['exclusiveMinimum'])}" + (f", at most {high}" if high else "")
-    if "exclusiveMaximum" in schema:
-        high = f"below {_plain(schema['exclusiveMaximum'])}"
+        most = below or (f"at most {high}" if high else None)
+        return f" above {_plain(schema['exclusiveMinimum'])}" + (f", {most}" if most else "")
+    if below and "minimum" in schema:
+        return f" from {_plain(schema['minimum'])} to {below}"
     if "minimum" in schema:
         return f" from {_plain(schema['minimum'])}" + (f" to {high}" if high else "")
     return ""

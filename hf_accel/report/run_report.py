@@ -115,6 +115,35 @@ class TrainSummary:
 
 
 @dataclass(kw_only=True)
+class PruningSummary:
+    """The weights that are zero in the model that a run leaves; `RunReport.sparsity` has them by layer.
+
+    Attributes:
+        asked: share of the prunable weights that was to be zero.
+        weights, zeros: number of prunable weights, and of zeros among them.
+        file_bytes: of the saved weights.
+        compressed_bytes: of the same file after zlib (level 6).
+        flops_per_image: theoretical: of a forward pass of one image in which no zero takes part.
+        images_per_second: of inference with kernels that leave zeros out, where it was measured; zeros alone save no time.
+        history: (step, share of zeros) of each logged step.
+    """
+
+    asked: float | None = None
+    weights: int | None = None
+    zeros: int | None = None
+    file_bytes: int | None = None
+    compressed_bytes: int | None = None
+    flops_per_image: int | None = None
+    images_per_second: float | None = None
+    history: list[list[float]] = field(default_factory=list)
+
+    @property
+    def share(self) -> float | None:
+        """The share of the prunable weights that is zero."""
+        return None if self.zeros is None or not self.weights else self.zeros / self.weights
+
+
+@dataclass(kw_only=True)
 class Scores:
     """The figures of one split; those of `metrics.classification_metrics`, and the loss."""
 
@@ -156,7 +185,9 @@ class RunReport:
         notes: what was decided for the user, a sentence each.
         environment: `environment.describe_environment()`.
         history: one row per logged step with the keys HISTORY_COLUMNS, see `history_from_log`.
-        phases, sparsity: rows of methods that train in phases or prune; None unless used.
+        phases: rows of methods that train in phases; None unless used.
+        sparsity: per pruned layer its name, shape, weights and zeros; None unless used.
+        pruning: the same over all layers; None unless used.
         validation: None when no rows were held out.
         test: None when the test split was not scored.
     """
@@ -173,6 +204,7 @@ class RunReport:
     history: list[dict[str, Any]] = field(default_factory=list)
     phases: list[dict[str, Any]] | None = None
     sparsity: list[dict[str, Any]] | None = None
+    pruning: PruningSummary | None = None
     validation: Scores | None = None
     test: DetailedScores | None = None
 
@@ -235,6 +267,7 @@ class RunReport:
             "data": DataSummary,
             "model": ModelSummary,
             "train": TrainSummary,
+            "pruning": PruningSummary,
             "validation": Scores,
             "test": DetailedScores,
         }

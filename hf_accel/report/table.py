@@ -52,6 +52,7 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
         ("step", format_duration(train.step_seconds_median), "median"),
         ("data wait", format_percent(train.data_wait_fraction), "of the train time"),
         *_memory_lines(train.memory_figures),
+        *_sparsity_line(report),
     ]
     title = (
         f"{report.recipe}, {report.variant}: {report.model.name or MISSING} on {report.data.name or MISSING}, "
@@ -77,6 +78,13 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
 def _memory_lines(figures: list[tuple[float, str]]) -> list[tuple[str, str, str]]:
     lines = [(name, format_gib(gib), where) for name, (gib, where) in zip(("peak memory", ""), figures, strict=False)]
     return lines or [("peak memory", MISSING, "")]
+
+
+def _sparsity_line(report: "RunReport") -> list[tuple[str, str, str]]:
+    pruning = report.pruning
+    if pruning is None:
+        return []
+    return [("sparsity", format_percent(pruning.share), f"zeros of {format_count(pruning.weights)} prunable weights")]
 
 
 def _measured_on(environment: dict[str, Any]) -> str:

@@ -19,7 +19,8 @@ from hf_accel.config.optimizers import MUON, PREFIX, TimmOptimizer
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.schedules import Schedule, own_schedule
 from hf_accel.config.selection import Reasons, plateau_kwargs, selection_defaults
-from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY, ON_NAN, OWN_METHODS
+from hf_accel.config.sparsity_settings import SparsitySettings
+from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY, ON_NAN, OWN_METHODS, SPARSITY
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.machine.precision import native_bf16
 from hf_accel.models.lora import require_peft
@@ -46,6 +47,7 @@ class Arguments:
     skips_bad_steps: bool = False  # see methods/finite.py
     methods: dict[str, float] = field(default_factory=dict)  # settings of this package's methods, those that are set
     schedule: Schedule | None = None  # takes the place of the schedule that TrainingArguments names
+    sparsity: SparsitySettings | None = None  # see methods/sparsity.py
 
 
 def training_arguments(
@@ -55,8 +57,8 @@ def training_arguments(
 
     Args:
         recipe: its `training` may hold any TrainingArguments name, `bf16: auto`, `optim: muon` or `timm/NAME`,
-            `lr_scheduler_type: one_cycle` or `trapezoid`, `keep_freed_memory`, `on_nan`, and the two arguments of
-            EarlyStoppingCallback.
+            `lr_scheduler_type: one_cycle` or `trapezoid`, `keep_freed_memory`, `on_nan`, `sparsity` and other methods, and the
+            two arguments of EarlyStoppingCallback.
         has_validation: whether there are rows to select the best checkpoint by.
         has_own_metrics: whether the caller computes metrics, which may have any name.
         has_standard_metrics: whether ours are computed; False: the loss alone.
@@ -75,6 +77,8 @@ def training_arguments(
     skips = asked.pop(ON_NAN, "stop") == "skip"
     methods = {name: asked.pop(name) for name in OWN_METHODS if name in asked}
     methods = {name: value for name, value in methods.items() if value is not None}
+    sparsity = asked.pop(SPARSITY, None)
+    sparsity = None if sparsity is None else SparsitySettings(**sparsity)
     notes: list[str] = []
     values, reasons = _own_values(asked, selection)
     values["output_dir"] = str(recipe.output_dir)
@@ -95,7 +99,16 @@ def training_arguments(
         notes.append("on_nan: 'skip' (steps whose loss or gradient norm is not finite are left out)")
     keeps = keep_freed_memory and device == "cpu"
     return Arguments(
-        arguments, early_stopping, changed_arguments(values), keeps, own_optimizer, notes, skips, methods, schedule
+        arguments,
+        early_stopping,
+        changed_arguments(values),
+        keeps,
+        own_optimizer,
+        notes,
+        skips,
+        methods,
+        schedule,
+        sparsity,
     )
 
 

@@ -27,6 +27,7 @@ from hf_accel.methods.ema import WeightAverage
 from hf_accel.methods.linear_probe import linear_probe
 from hf_accel.methods.losses import class_weights
 from hf_accel.methods.row_losses import chosen_rows
+from hf_accel.methods.sparsity import MagnitudePruning
 from hf_accel.methods.unfreezing import GradualUnfreezing
 from hf_accel.methods.whitening import whiten_stem
 from hf_accel.models.load import LoadedModel
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from hf_accel.tasks.image_classification import OwnTransforms
 
 # Methods that say in the report what they do.
-NOTED = CpuKernels | ChoosesRows | Distillation | GradualUnfreezing | WeightAverage
+NOTED = CpuKernels | ChoosesRows | Distillation | GradualUnfreezing | MagnitudePruning | WeightAverage
 
 
 def build_trainer(
@@ -162,9 +163,7 @@ def wire_trainer(
         read_rows=inputs.read_rows,
         scoring_model=inputs.scoring_model(),  # test-time augmentation
         methods=methods,
-        class_weights=class_weights(
-            recipe.name, recipe.data.class_weights, torch.as_tensor(splits.train.labels), len(splits.label_names)
-        ),
+        class_weights=weights_of_classes(recipe, splits),
         own_optimizer=arguments.own_optimizer,
         schedule=arguments.schedule,
         method_settings=arguments.methods,
@@ -177,7 +176,7 @@ def wire_trainer(
         splits=splits,
         loaded=loaded,
         arguments=arguments,
-        notes=[*notes, *(method.note for method in methods if isinstance(method, NOTED))],
+        notes=[*notes, *method_notes(methods)],
         begin_again=begin_again,
     )
     trainer.model_init = given.init  # type: ignore[assignment]  # not in the constructor, which takes a model or this
@@ -241,14 +240,26 @@ def training_methods(
     """The methods of each step, and those that act between the steps of a training run."""
     args = arguments.training
     share, decay = (arguments.methods.get(name) for name in (GRADUAL_UNFREEZING, EMA_DECAY))
+    average = WeightAverage(model, decay) if decay else None
     methods: list[Method | None] = [
         *step_methods(recipe, args, model),
         chosen_rows(recipe.data, np.asarray(splits.train.labels), args.device),
         distillation(recipe, arguments, inputs),
         GradualUnfreezing(model, share) if share else None,
-        WeightAverage(model, decay) if decay else None,
+        average,
+        None if arguments.sparsity is None else MagnitudePruning(model, arguments.sparsity, average),
     ]
     return [method for method in methods if method is not None]
+
+
+def weights_of_classes(recipe: Recipe, splits: Splits) -> torch.Tensor | None:
+    labels = torch.as_tensor(splits.train.labels)
+    return class_weights(recipe.name, recipe.data.class_weights, labels, len(splits.label_names))
+
+
+def method_notes(methods: Methods) -> list[str]:
+    """What the methods of a run will do, where they say it."""
+    return [method.note for method in methods if isinstance(method, NOTED)]
 
 
 def early_stopping(arguments: Arguments) -> list[EarlyStoppingCallback]:

@@ -34,6 +34,7 @@ from hf_accel.runs.folder import RunFolder
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.predictions import Predictions
 from hf_accel.training.metrics import classification_metrics, confusion, per_class
+from hf_accel.training.pruning import pruning_figures
 from hf_accel.training.trainer import ImageTrainer
 from hf_accel.transforms.views import NUM_VIEWS
 
@@ -56,7 +57,7 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
         (run.model / "training_args.bin").unlink(missing_ok=True)
     output = trainer.score(trainer.test_dataset)
     latency = check_saved_model(trainer, run.model)
-    finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output, latency))
+    finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output, run.model, latency))
     if trainer.is_world_process_zero():
         finished.report.save(run.path)
         write_extras(
@@ -94,8 +95,15 @@ def build_report(
     recipe: Recipe,
     train: TrainSummary,
     output: PredictionOutput,
+    model: Path | None = None,
     latency: Latency | None = None,
 ) -> RunReport:
+    """Gather what was measured.
+
+    Args:
+        model: the folder of the saved model; None: it is not saved.
+        latency: of the saved model on the CPU; None: it was not measured.
+    """
     settings, notes = trainer.arguments.changed, trainer.notes
     if trainer.compile_failure is not None:
         settings = {name: value for name, value in settings.items() if not name.startswith("torch_compile")}
@@ -120,6 +128,7 @@ def build_report(
         ),
         train=replace(train, compiled=was_compiled(trainer), compile_failure=trainer.compile_failure),
         history=history_from_log(trainer.state.log_history),
+        **pruning_figures(trainer, model),
         validation=validation_scores(trainer),
         test=replace(test, views=NUM_VIEWS.get(views, 1), test_time_augmentation=views),
     )

@@ -45,7 +45,15 @@ from hf_accel.inputs.features import FeatureBatches
 from hf_accel.inputs.prepared import PreparedBatches, ScoredBatches
 from hf_accel.inputs.sampling import EpochSampler
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
-from hf_accel.methods import AfterForward, BatchLoss, BeforeTraining, ChoosesRows, EvaluatedWeights
+from hf_accel.methods import (
+    AfterForward,
+    BatchLoss,
+    BeforeTraining,
+    ChoosesRows,
+    EvaluatedWeights,
+    KeptLater,
+    LoggedFigures,
+)
 from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
 from hf_accel.methods.learning_rates import layer_rates, split_groups
 from hf_accel.methods.losses import cross_entropy_sum, training_loss_sum
@@ -511,6 +519,9 @@ class ImageTrainer(Trainer):
             rate = self.measurement.recent_images_per_second()
             if rate is not None:
                 logs["images_per_second"] = round(rate * self.args.world_size, 2)
+            for method in self.methods:
+                if isinstance(method, LoggedFigures):
+                    logs |= method.figures()
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -616,7 +627,12 @@ class ImageTrainer(Trainer):
         load_weights(model, resume_from_checkpoint)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """As upstream, which keeps the first of equal figures; here the one with the lowest loss: few rows tie often."""
+        """As upstream, which keeps the first of equal figures; here the one with the lowest loss: few rows tie often.
+
+        Weights that may not be kept are never the best ones.
+        """
+        if not all(method.may_be_kept() for method in self.methods if isinstance(method, KeptLater)):
+            return False
         is_best = super()._determine_best_metric(metrics, trial)
         name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
         if is_best or self.state.best_global_step is None or metrics.get(name) != self.state.best_metric:

@@ -107,6 +107,43 @@ def refusal(overrides, recipe="digits", variant=None) -> str:
             {"data": {"hard_examples": {"fraction": 1.0}}},
             "data.hard_examples.fraction is 1.0, expected a number above 0 and below 1",
         ),
+        (
+            {"training": {"sparsity": {}}},
+            "training.sparsity has neither final nor pattern. Set training.sparsity.final",
+        ),
+        ({"training": {"sparsity": {"final": 0.5, "pattern": "2:4"}}}, "which sets the sparsity itself. Leave one out"),
+        (
+            {"training": {"sparsity": {"final": 0.5, "schedule": "constant", "end": 0.5}}},
+            "training.sparsity.end has no effect with schedule: constant",
+        ),
+        (
+            {"training": {"sparsity": {"final": 0.5, "schedule": "constant", "updates": 5}}},
+            "training.sparsity.updates has no effect with schedule: constant",
+        ),
+        (
+            {"training": {"sparsity": {"final": 0.5, "begin": 0.8}}},
+            "training.sparsity.begin is 0.8, expected a number below training.sparsity.end, which is 0.75",
+        ),
+        (
+            {"model": {"freeze": "backbone"}, "training": {"sparsity": {"final": 0.5}}},
+            "training.sparsity has nothing to prune: model.freeze is backbone",
+        ),
+        ({"model": {"lora": {}}, "training": {"sparsity": {"final": 0.5}}}, "cannot be combined with model.lora"),
+        (
+            {"training": {"sparsity": {"final": 0.5}, "gradual_unfreezing": 0.5}},
+            "training.sparsity cannot be combined with training.gradual_unfreezing",
+        ),
+        ({"training": {"sparsity": {"final": 1}}}, "sparsity.final is 1, expected a number above 0, below 1 or null"),
+        ({"training": {"sparsity": {"pattern": "3:4"}}}, "training.sparsity.pattern is '3:4', expected"),
+        (
+            {"training": {"sparsity": {"final": 0.5, "exclude": [1]}}},
+            "training.sparsity.exclude is [1], expected a list",
+        ),
+        (
+            {"training": {"sparsity": {"final": 0.5, "begins": 1}}},
+            "training.sparsity.begins is not a setting. Did you mean begin",
+        ),
+        ({"training": {"sparsity": 0.5}}, "training.sparsity is 0.5, expected a mapping"),
         ({"training": {"report_to": [1]}}, "training.report_to is [1], expected text, a list of values or null"),
     ],
 )

@@ -72,6 +72,11 @@ METHODS = {
     "focal loss": Method({"training": {"focal_gamma": 2.0}}),
     "generalised cross-entropy": Method({"training": {"generalized_cross_entropy": 0.7}}),
     "average of weights": Method({"training": {"ema_decay": 0.9}}),
+    "sparsity": Method({"training": {"sparsity": {"final": 0.6, "updates": 4}}}),
+    "constant sparsity": Method({"training": {"sparsity": {"final": 0.6, "schedule": "constant", "begin": 0.3}}}),
+    "2:4 sparsity of the average": Method(
+        {"training": {"sparsity": {"pattern": "2:4", "schedule": "one_cycle"}, "ema_decay": 0.9}}
+    ),
     "learning rates by layer": Method({"training": {"layer_decay": 0.5, "head_learning_rate": 0.1}}),
     "frozen layers": Method({"model": {"freeze": 1}}),
     "frozen backbone": Method({"model": {"freeze": "backbone"}}),

@@ -202,7 +202,7 @@ def test_a_model_that_is_not_an_image_encoder_is_refused_by_its_type(config, mes
 def test_an_encoder_without_a_known_processor_is_refused(tmp_path):
     folder = save_encoder(tmp_path, OURS["vitdet"][0])
     (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(UserError, match=r"preprocessor_config\.json"):
+    with pytest.raises(UserError, match="Can't load image processor"):
         load(folder)
 
 

@@ -6,7 +6,15 @@ import numpy as np
 
 from hf_accel.comparison.schema import Entry, RunOutcome
 from hf_accel.config.recipe import load_recipe
-from hf_accel.report.run_report import DataSummary, DetailedScores, ModelSummary, RunReport, Scores, TrainSummary
+from hf_accel.report.run_report import (
+    DataSummary,
+    DetailedScores,
+    ModelSummary,
+    PruningSummary,
+    RunReport,
+    Scores,
+    TrainSummary,
+)
 from hf_accel.tasks.image_gallery import GalleryItem
 from hf_accel.training.metrics import classification_metrics, confusion, per_class
 
@@ -52,6 +60,26 @@ def run_report(num_classes: int = 10, rows: int = 400, **train) -> RunReport:
             confusion=confusion(predicted, labels, num_classes),
         ),
     )
+
+
+def pruned_report(layers: int) -> RunReport:
+    """A finished run in which the share of zeros rises from layer to layer, from 25 to 75 %."""
+    report = run_report(2, 60)
+    report.sparsity = [
+        {"name": f"timm_model.blocks.{layer}.mlp.fc1", "shape": [20, 20], "weights": 400,
+         "zeros": round(100 + 200 * layer / (layers - 1))}
+        for layer in range(layers)
+    ]  # fmt: skip
+    zeros = sum(row["zeros"] for row in report.sparsity)
+    report.pruning = PruningSummary(
+        asked=0.5,
+        weights=400 * layers,
+        zeros=zeros,
+        file_bytes=2**20,
+        compressed_bytes=2**19,
+        history=[[1, 0.1], [2, 0.5]],
+    )
+    return report
 
 
 def pictures(count: int, side: int, with_mistakes: bool) -> list[GalleryItem]:

@@ -83,9 +83,9 @@ TIMM = (
     Row("validation-batch-size vb", "--per_device_eval_batch_size VALUE", "128"),
     Row("opt", "--optim timm/VALUE", "lamb", "timm's own names after `timm/`; `--optim muon` is another Muon",
         values=OPTIMIZERS, convert=str.lower),
-    Row("opt-eps", "--adam_epsilon VALUE", "1e-8", "for AdamW; `--optim_args eps=1e-8` for the optimizers of timm"),
-    Row("opt-betas", note="`--adam_beta1 0.9 --adam_beta2 0.999`, for AdamW; `--optim_args beta1=0.9,beta2=0.999` for the "
-        "optimizers of timm"),
+    Row("opt-eps", "--adam_epsilon VALUE", "1e-8", "for AdamW; `--optim timm/lamb --optim_args eps=1e-8` for one of timm's"),
+    Row("opt-betas", note="`--adam_beta1 0.9 --adam_beta2 0.999`, for AdamW; `--optim timm/lamb "
+        "--optim_args beta1=0.9,beta2=0.999` for one of timm's"),
     Row("momentum", "--optim sgd --optim_args momentum=VALUE", "0.9"),
     Row("opt-kwargs", "--optim sgd --optim_args VALUE", "momentum=0.9",
         "names and values with commas between them; or another optimizer that reads them",
