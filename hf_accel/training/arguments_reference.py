@@ -11,11 +11,12 @@ from hf_accel.config.training import (
     KEEP_FREED_MEMORY,
     ON_NAN,
     OWN_METHODS,
+    SPARSITY,
     training_types,
 )
 from hf_accel.training.supported import EFFECT, NEEDS, REFUSED
 
-OWN = (*EARLY_STOPPING, *OWN_METHODS, KEEP_FREED_MEMORY, ON_NAN)
+OWN = (*EARLY_STOPPING, *OWN_METHODS, SPARSITY, KEEP_FREED_MEMORY, ON_NAN)
 INTRODUCTION = """\
 # Arguments of TrainingArguments
 

@@ -172,12 +172,12 @@ def test_images_that_a_caller_changes_are_not_probed(tiny_recipe):
 
 PARAMETERS_OF_CROP = {"pad", "pad_mode", "scale", "ratio"}
 NOT_A_SECTION = {"crop": "pad", "flip": "alternating", "random_erasing": 0.5, "mixup": 0.5, "cutmix": 0.5}
-CHAIN = {"chain": {"operations": [{"invert": {}}]}}
+WITH_ARGUMENTS = {"rotation": {"degrees": 9}, "chain": {"operations": [{"invert": {}}]}}
 
 
 @pytest.mark.parametrize("name", sorted(AugmentSettings.__dataclass_fields__.keys() - PARAMETERS_OF_CROP))
 def test_every_random_change_is_found(name):
-    assert random_changes(AugmentSettings(**{name: (NOT_A_SECTION | CHAIN).get(name, {})})) == [name]
+    assert random_changes(AugmentSettings(**{name: (NOT_A_SECTION | WITH_ARGUMENTS).get(name, {})})) == [name]
 
 
 @pytest.mark.slow
