@@ -90,12 +90,17 @@ def train(recipe: str, seed: int, quick: bool, overrides: dict[str, Any] | None 
     folder = RUNS / ("quick" if quick else "full") / recipe / f"seed-{seed}"
     flags: dict[str, Any] = {"recipe": recipe, "data.name": "digits" if quick else data_folder(data)}
     flags |= {"model.name": data_folder(model)} if model and not quick else {}
-    flags |= {"seed": seed, "output_dir": folder, **(TINY if quick else {}), **as_flags(overrides or {})}
+    flags |= {"seed": seed, **(TINY if quick else {}), **as_flags(overrides or {})}
+    return run_or_resume(folder, flags)
+
+
+def run_or_resume(folder: Path, flags: dict[str, Any]) -> dict[str, Any]:
+    """`run_recipe` in a folder where an earlier call may have been interrupted; wall_seconds is None if one was."""
     is_new = not folder.exists()
     if (folder / "report.json").is_file():  # left by an earlier benchmark, perhaps by other code
-        flags["overwrite"] = ""
+        flags = flags | {"overwrite": ""}
         is_new = True
-    result = run_recipe(flags)
+    result = run_recipe(flags | {"output_dir": folder})
     return result if is_new else result | {"wall_seconds": None}
 
 
@@ -109,7 +114,8 @@ def run_recipe(flags: dict[str, Any]) -> dict[str, Any]:
     """`hf-accel train` with these flags, as a user starts it.
 
     Returns:
-        accuracy (test), train_seconds, images_per_second, and wall_seconds of the whole command; or error.
+        accuracy (test), train_accuracy (on the augmented batches of the last epoch), train_seconds, images_per_second,
+        parameters, and wall_seconds of the whole command; or error.
     """
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value)) if word]
     parent = ENDS_WITH_PARENT if sys.platform == "linux" else ()
@@ -123,6 +129,8 @@ def run_recipe(flags: dict[str, Any]) -> dict[str, Any]:
     report = RunReport.load(Path(flags["output_dir"]))
     return {
         "accuracy": report.test.accuracy,
+        "train_accuracy": report.train.accuracy,
+        "parameters": report.model.parameters,
         "train_seconds": report.train.seconds,
         "images_per_second": report.train.images_per_second,
         "wall_seconds": wall,

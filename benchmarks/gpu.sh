@@ -77,7 +77,13 @@ case $stage in
     bench compare --recipe vit_cifar10 --model.name timm/vit_base_patch16_224 --model.pretrained false ${short[@]+"${short[@]}"}
     bench compare --recipe efficientnet_b0_cifar10 --model.pretrained false ${short[@]+"${short[@]}"}
     ;;
-  zoo | compact | tune) not_yet ;;
+  zoo)
+    # from scratch on complete CIFAR-10, one seed; a network that was interrupted is resumed by the next call
+    some=()
+    [[ ${GPU_REHEARSAL:-0} == 1 ]] && some=(--network resnet18 vit_tiny)
+    bench zoo --complete ${some[@]+"${some[@]}"}
+    ;;
+  compact | tune) not_yet ;;
   pack)
     shift
     pack "$@"

@@ -23,7 +23,8 @@ from benchmarks.machine import now
 from benchmarks.session import Session, benchmark_parser, failure, figures, middle, open_session, ratio_cells, workplace
 from benchmarks.workloads import data_folder
 from hf_accel.cli import run
-from hf_accel.config.sections import AugmentSettings, DataSettings
+from hf_accel.config.augmentation import AugmentSettings
+from hf_accel.config.sections import DataSettings
 from hf_accel.data.splits import ImageSplit, load_splits
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.cache import open_training_pixels

@@ -54,11 +54,14 @@ def train(
     done = subprocess.run([*parent, *command], capture_output=True, text=True, errors="replace", cwd=folder)
     if done.returncode:
         return {"error": failure_reason(done.returncode, done.stderr)}
-    version = re.search(r"__version__ = '([^']+)'", (script.parent / "timm" / "version.py").read_text("utf-8"))
-    return {
-        "images_per_second": mean_rate(done.stderr + done.stdout, batch, warmup),
-        "version": version.group(1) if version else None,
-    }
+    rate = mean_rate(done.stderr + done.stdout, batch, warmup)
+    return {"images_per_second": rate, "version": version_in(script.parent)}
+
+
+def version_in(checkout: Path) -> str | None:
+    """The version of the timm that a checkout holds."""
+    found = re.search(r"__version__ = '([^']+)'", (checkout / "timm" / "version.py").read_text("utf-8"))
+    return found.group(1) if found else None
 
 
 def mean_rate(log: str, batch: int, warmup: int) -> float:

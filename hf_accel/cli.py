@@ -21,7 +21,15 @@ from itertools import takewhile
 from typing import Any, NoReturn
 
 from hf_accel import __version__, terminal
-from hf_accel.errors import Interrupted, RunError, UserError, did_you_mean, machine_failure, own_words
+from hf_accel.errors import (
+    Interrupted,
+    RunError,
+    UserError,
+    did_you_mean,
+    machine_failure,
+    name_too_long,
+    own_words,
+)
 from hf_accel.tables import printable
 
 COMMANDS = {
@@ -186,6 +194,10 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        message = name_too_long(error)
+        if message is not None:
+            say_error(message)
+            return 2
         message = machine_failure(error)
         if message is None:
             raise

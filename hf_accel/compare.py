@@ -23,7 +23,8 @@ Which technique pays on this machine: variants of a recipe, or several recipes, 
 
   hf-accel compare --recipe resnet20_cifar10
   hf-accel compare --recipe vit_cifar10 --variants baseline fp16 ga pin all --repeats 5
-  hf-accel compare --recipe resnet20_cifar10 resnet50_cifar10_scratch --num_train_epochs 1
+  hf-accel compare --recipe 'zoo_*_cifar10' --repeats 1        one row per recipe: accuracy, size, speed, latency
+  hf-accel compare --recipe resnet20_cifar10 --leave_out       the recipe without each of its techniques
 
 Every run is a separate process, and the rows of the table take turns. Without --repeats, three rounds measure the noise;
 then come as many as are needed to find a 10 % difference four times in five. To resume a comparison that was interrupted,
@@ -32,12 +33,20 @@ repeat the command. Settings for all runs are given as for train: --learning_rat
 
 def main(argv: list[str] | None = None) -> int:
     parser = command_parser("compare", DESCRIPTION)
-    parser.add_argument("--recipe", nargs="+", action="extend", required=True, help="shipped recipes or YAML files")
+    parser.add_argument(
+        "--recipe", nargs="+", action="extend", required=True, help="shipped recipes or YAML files; globs in quotes"
+    )
     parser.add_argument(
         "--variants", nargs="+", action="extend", help="default: all of one recipe; several recipes as they stand"
     )
     parser.add_argument("--baseline", help="the row that the others are divided by; default: baseline, else the first")
     parser.add_argument("--repeats", type=int, help="number of rounds; default: 3 to 12, depending on the noise")
+    parser.add_argument(
+        "--leave_out",
+        nargs="*",
+        metavar="TECHNIQUE",
+        help="one recipe, and the same without each technique (all that it switches on, or those named)",
+    )
     parser.add_argument("--paper", action="store_true", help="add the published figures next to those measured here")
     parser.add_argument("--output_dir", type=Path, help="default: outputs/compare/RECIPE")
     parser.add_argument("--overwrite", action="store_true", help="measure everything again")
@@ -58,10 +67,9 @@ def main(argv: list[str] | None = None) -> int:
         print_result(args, summary, describe(summary))
         return 0
 
-    from hf_accel.comparison.export import write_comparison
+    from hf_accel.comparison.export import text_table, write_comparison
     from hf_accel.comparison.page import write_comparison_page
     from hf_accel.comparison.table import build_comparison
-    from hf_accel.comparison.text import text_table
 
     with sole_use(plan.folder), interrupt_says(lambda: how_to_continue(plan, args.overwrite)):
         if args.overwrite:

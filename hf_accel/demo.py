@@ -50,8 +50,10 @@ def main(argv: list[str] | None = None) -> int:
     # Gradio reads it on import, and would otherwise ask its own server at each start.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from hf_accel.hub.space_app import CSS, LARGEST_UPLOAD, build_page
+    from hf_accel.models.load import load_errors
 
-    page = build_page(model, title)
+    with load_errors("model.name", model):
+        page = build_page(model, title)
     _, url, _ = page.launch(
         server_name="127.0.0.1",
         server_port=args.port,

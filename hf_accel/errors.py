@@ -18,6 +18,8 @@ _DISK_FULL = (
 _MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory", "out of memory", "os error 12)")
 _CONNECTION = ("gloo", "NCCL", "ncclSystemError", "ncclRemoteError", "ProcessGroup")
 
+_NAME_SHOWN = 60
+
 
 class UserError(ValueError):
     """The input is wrong and the message says where, what was got, what was expected and how to fix it."""
@@ -65,6 +67,20 @@ def machine_failure(error: BaseException) -> str | None:
             "CUDA_LAUNCH_BLOCKING=1 shows the operation."
         )
     return None
+
+
+def name_too_long(error: BaseException) -> str | None:
+    """The message about a name that no file can have; None for every other error.
+
+    Output folders are checked before a run writes to them, so such a name is one that the user gave.
+    """
+    if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
+        return None
+    name = str(error.filename or "a name")
+    name = name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}…"
+    return (
+        f"{name}: is too long for the name of a file, expected at most 255 bytes in each part. Check the command line."
+    )
 
 
 def _is_of_loader(error: BaseException) -> bool:

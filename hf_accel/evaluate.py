@@ -111,7 +111,7 @@ def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
         raise UserError(
             "--data.validation: divides the data of a run that trains, and nothing is trained. Leave it out."
         )
-    overrides = {**overrides, "model": {**overrides.get("model", {}), "name": place}}
+    overrides = {**overrides, "model": {**overrides.get("model", {}), "name": place, "lora": None}}
     if run is None:
         return load_recipe("finetune", overrides=overrides)
     if not data.get("name"):

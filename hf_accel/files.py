@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 
 LONGEST_NAME_BYTES = 255
+RUN_MARK = ".hf_accel.json"  # in the folder of each run; pictures below it are not the user's
 
 
-def write_whole(path: Path, text: str) -> Path:
-    """Write UTF-8 text as it stands, by way of a temporary file next to it; returns the path.
+def write_whole(path: Path, content: str | bytes) -> Path:
+    """Write bytes, or text as UTF-8, as they stand, by way of a temporary file next to it; returns the path.
 
     The content is on the disk before the file gets its name, and the name is on the disk when this returns.
 
@@ -21,8 +22,8 @@ def write_whole(path: Path, text: str) -> Path:
     stem = os.fsencode(f".{path.name}")[: LONGEST_NAME_BYTES - len(ending)]  # the name itself may be the longest one
     temporary = path.with_name(os.fsdecode(stem) + ending)
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

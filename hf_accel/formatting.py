@@ -29,6 +29,18 @@ def format_quantity(value: float | None) -> str:
     return f"{value:,.{digits}f}"
 
 
+def format_million(count: float | None) -> str:
+    """A number of parameters: 272474 -> '0.27 M', 85800194 -> '85.8 M'."""
+    return f"{format_quantity(count / 1e6)} M" if _is_measured(count) else MISSING
+
+
+def format_flops(count: float | None) -> str:
+    """A number of floating-point operations: 41_000_000 -> '41.0 M', 4.1e9 -> '4.10 G'."""
+    if not _is_measured(count):
+        return MISSING
+    return f"{format_quantity(count / 1e9)} G" if count >= 0.5e9 else f"{format_quantity(count / 1e6)} M"
+
+
 def format_score(value: float | None) -> str:
     """A score in [0, 1], or a loss, with four decimals: 0.97778 -> '0.9778'."""
     return f"{value:.4f}" if _is_measured(value) else MISSING

@@ -25,6 +25,7 @@ from hf_accel.errors import UserError
 from hf_accel.formatting import format_count
 from hf_accel.report.next_commands import next_commands, place_below
 from hf_accel.report.run_report import RunReport
+from hf_accel.runs.checkpoints import missing_optimizer
 from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.log import note_in_log, start_console
 from hf_accel.runs.process import warn_of_missing_processes
@@ -186,6 +187,9 @@ def train_from(checkpoint: Path | None, trainer: ImageTrainer) -> None:
     """Train from a checkpoint where there is one, else from scratch."""
     if checkpoint is not None:
         logger.info("resuming from %s", checkpoint.name)
+        if missing := missing_optimizer(checkpoint):
+            names = ", ".join(missing)
+            logger.warning("%s has no %s: the optimizer and the schedule start from scratch", checkpoint.name, names)
         trainer.measurement.load(checkpoint)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 

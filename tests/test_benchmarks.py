@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -11,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))  # benchmarks/ is not installed
@@ -19,20 +21,28 @@ from benchmarks import (  # noqa: E402
     accuracy,
     ceiling,
     compare,
+    finetuning,
     hf_script,
     inputs,
+    label_noise,
+    machine,
     overhead,
     peers,
+    photographs,
     processes,
     scaling,
     schedule,
+    stopwatch,
+    time_to_accuracy,
     timm_script,
+    zoo,
 )
-from benchmarks.machine import matrix_peak  # noqa: E402
 from benchmarks.session import middle, ratio_cells  # noqa: E402
 from benchmarks.workloads import Size, as_flags  # noqa: E402
 from hf_accel.cli import run  # noqa: E402
 from hf_accel.comparison import plan as comparison_plan  # noqa: E402
+from hf_accel.config.recipe import load_recipe  # noqa: E402
+from hf_accel.errors import UserError  # noqa: E402
 from hf_accel.runs import process  # noqa: E402
 from tests.support.tables import unpadded  # noqa: E402
 
@@ -75,6 +85,17 @@ def only_table(folder: Path) -> str:
             ["--max_steps", "4"],
             ["; num_train_epochs 1, max_steps 4, ", "| hf_accel | 0.", "| HF example, default flags | 0."],
         ),
+        (
+            time_to_accuracy,
+            ["--target", "0.3"],
+            ["| hf_accel, linear probe | {", "| HF example, best flags | --num_train_epochs 2 ", "seconds to 0.3"],
+        ),
+        (
+            label_noise,
+            [],
+            ["| 5 | hf_accel, cross-entropy | 0.", "| 5 | published: baseline of fastai/imagenette | 0.6660 |"],
+        ),
+        (zoo, ["--complete", "--network", "cct_2_3x2"], ["| cct_2_3x2 | as shipped | 0."]),
     ],
 )
 def test_a_benchmark_leaves_a_table_with_its_provenance(here, benchmark_module, flags, expected):
@@ -96,6 +117,190 @@ def test_accuracy_runs_a_recipe_and_names_those_that_are_missing(here, monkeypat
     text = only_table(here)
     assert "| resnet20_cifar10 | 0." in text
     assert "not_written: there is no such recipe yet" in text
+
+
+def test_a_technique_that_is_not_installed_is_a_row_that_says_so(here, monkeypatch, tmp_path):
+    monkeypatch.setattr(finetuning, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(finetuning, "TECHNIQUES", {"plain": {}, "unheard_of": {"model": {"unheard_of": True}}})
+    assert run(finetuning.main, ["--quick", "--pairs", "1", "--results", str(here)]) == 0
+    text = only_table(here)
+    assert "| efficientnet_lite0 | plain | 0." in text
+    assert "| efficientnet_lite0 | unheard_of | refused: finetune: model.unheard_of is not a setting." in text
+
+
+def test_a_distilled_network_learns_from_the_plain_run_of_the_same_seed_and_flags(monkeypatch, tmp_path):
+    monkeypatch.setattr(finetuning, "RUNS", tmp_path)
+    calls = []
+    monkeypatch.setattr(finetuning, "run_recipe", lambda flags: calls.append(flags) or {"accuracy": 0.9})
+    flags = {"training": {"num_train_epochs": 2}}
+    finetuning.train("mobilenetv2_100", "distillation", seed=3, quick=True, overrides=flags)
+    teacher, student = calls  # the teacher had not been trained
+    assert student["model.teacher"] == str(Path(teacher["output_dir"]) / "model")
+    assert [call["seed"] for call in calls] == [3, 3]
+    Path(teacher["output_dir"]).mkdir(parents=True)
+    (Path(teacher["output_dir"]) / "report.json").write_text("{}")
+    finetuning.train("mobilenetv2_100", "distillation", seed=3, quick=True, overrides=flags)
+    assert len(calls) == 3
+    finetuning.train("mobilenetv2_100", "distillation", seed=3, quick=True, overrides={})
+    assert len(calls) == 5
+
+
+ZOO = [*zoo.SHORT.values(), *zoo.PRETRAINED.values(), *zoo.COMPLETE.values()]
+
+
+@pytest.mark.parametrize("network", ZOO, ids=lambda network: network.recipe)
+def test_the_settings_of_a_network_fit_its_recipe(network):
+    recipe = load_recipe(network.recipe, overrides=network.settings)
+    assert recipe.model.pretrained is (network.weights is not None)
+
+
+@pytest.mark.parametrize("settings", finetuning.TECHNIQUES.values(), ids=list(finetuning.TECHNIQUES))
+def test_a_technique_is_a_valid_change_to_the_recipe(settings):
+    try:
+        load_recipe("finetune", overrides=settings)
+    except UserError as error:
+        if not re.search("not (a setting|an argument)", str(error)):
+            raise
+        pytest.skip(f"not installed: {error}")
+
+
+def test_the_zoo_trains_variants_in_short_and_the_recipes_as_shipped_in_full(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ACCEL_DATA", str(tmp_path))
+    for name in ("cifar10", "efficientnet_lite0"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(zoo, "run_or_resume", lambda folder, flags: flags | {"folder": folder})
+    short = zoo.train("resnet20", "plain", complete=False, quick=False, overrides={"training": {"seed": 5}}, seed=0)
+    assert short["variant"] == "plain"
+    assert short["model.name"] == "hf_accel/cifar_resnet20"
+    assert (short["data.max_train_rows"], short["seed"]) == (10_000, 5)
+    full = zoo.train("mobilenetv2", "as shipped", complete=True, quick=False, overrides={}, seed=1)
+    assert full == {"recipe": "zoo_mobilenetv2_cifar10", "seed": 1, "data.name": tmp_path / "cifar10",
+                    "folder": zoo.RUNS / "complete" / "mobilenetv2" / "as_shipped" / "seed-1"}  # fmt: skip
+    tuned = zoo.train("efficientnet_lite0", "fine-tuned", complete=False, quick=False, overrides={}, seed=0)
+    assert tuned["model.name"] == tmp_path / "efficientnet_lite0"
+    assert "variant" not in tuned
+
+
+def test_an_interrupted_run_is_resumed_and_its_wall_time_is_not_known(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(accuracy, "run_recipe", lambda flags: calls.append(flags) or {"wall_seconds": 9.0})
+    folder = tmp_path / "run"
+    assert accuracy.run_or_resume(folder, {"seed": 0}) == {"wall_seconds": 9.0}
+    folder.mkdir()
+    assert accuracy.run_or_resume(folder, {"seed": 0}) == {"wall_seconds": None}
+    (folder / "report.json").write_text("{}")
+    assert accuracy.run_or_resume(folder, {"seed": 0}) == {"wall_seconds": 9.0}
+    assert ["overwrite" in flags for flags in calls] == [False, False, True]
+
+
+def test_the_stopwatch_notes_when_a_command_states_its_accuracy():
+    lines = "import time; print('accuracy: 40'); time.sleep(0.3); print('a\\rb accuracy: 55', end='')"
+    result = stopwatch.learning_curve([sys.executable, "-c", lines], r"accuracy: (?P<accuracy>\d+)", 100.0)
+    (first, low), (second, high) = result["curve"]
+    assert (low, high) == (0.4, 0.55)
+    assert second - first > 0.2
+    assert result["wall_seconds"] >= second
+    assert "matched" in stopwatch.learning_curve([sys.executable, "-c", "print(1)"], "(?P<accuracy>x)")["error"]
+    assert stopwatch.learning_curve([sys.executable, "-c", "raise SystemExit('no')"], "x")["error"] == "no"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line", "accuracy"),
+    [
+        (photographs.OURS, "epoch 1/2  step 2/4  loss 2.3874  validation accuracy 0.2000  F1 0.1717", "0.2000"),
+        (photographs.EXAMPLE, "{'eval_loss': '2.359', 'eval_accuracy': '0.1', 'epoch': '2'}", "0.1"),
+        (photographs.EXAMPLE, "{'eval_loss': 2.359, 'eval_accuracy': 0.8045, 'epoch': 2.0}", "0.8045"),
+        (photographs.TIMM, "Test: [   2/2]  Time: 0.046 (0.097)  Acc@1:  12.500 ( 17.500)  Acc@5:  37 ( 52)", "17.500"),
+        (photographs.TIMM, "Test: [   0/2]  Time: 0.154 (0.154)  Acc@1:  37.500 ( 37.500)  Acc@5:  75 ( 75)", None),
+        (photographs.AUTOTIMM, "epoch 2: val/accuracy 0.3000", "0.3000"),
+    ],
+)
+def test_the_accuracy_of_each_program_is_read_from_its_line(pattern, line, accuracy):
+    found = re.search(pattern, line)
+    assert (found and found["accuracy"]) == accuracy
+
+
+def test_the_speed_ups_compare_a_program_with_its_rival_round_by_round():
+    ours = [[10.0, 0.7], [20.0, 0.9]]
+    rival = [[30.0, 0.6], [60.0, 0.8], [90.0, 0.7]]
+    curves = {
+        time_to_accuracy.FINETUNE: [ours, ours],
+        time_to_accuracy.LINEAR_PROBE: [None, ours],
+        "rival": [rival, rival],
+    }
+    finetune, probe = time_to_accuracy.speedup_rows(curves, 0.8)
+    assert finetune == (
+        time_to_accuracy.FINETUNE,
+        "rival",
+        "3 (3 to 3)",
+        "2",
+        "3 (3 to 3)",
+        "2",
+        "+10.0 (+10.0 to +10.0)",
+    )
+    assert probe[2:4] == ("3", "1")
+    never = time_to_accuracy.speedup_rows(curves | {"rival": [rival, [[30.0, 0.2]]]}, 0.8)[0]
+    assert never[2:4] == ("3; program never in 1", "1")
+    assert never[4] == "3 (3 to 3)"  # its best is reached by the first line of the other
+
+
+def test_the_rate_that_reaches_the_target_first_is_taken(here, monkeypatch):
+    curves = {3e-4: [[9.0, 0.95]], 1e-3: [[5.0, 0.7], [7.0, 0.85]], 3e-3: [[1.0, 0.5]]}
+    monkeypatch.setattr(photographs, "write_small", lambda **_: {})
+    monkeypatch.setattr(photographs, "ours", lambda **_: {"curve": [[1.0, 0.9]], "wall_seconds": 2.0})
+    monkeypatch.setattr(
+        photographs,
+        "example",
+        lambda flags, **_: {"curve": curves[flags.get("learning_rate", 3e-3)], "wall_seconds": 10.0},
+    )
+    monkeypatch.setattr(time_to_accuracy, "QUICK_RATES", time_to_accuracy.LEARNING_RATES)
+    assert run(time_to_accuracy.main, ["--quick", "--pairs", "1", "--results", str(here)]) == 0
+    text = only_table(here)
+    assert "--learning_rate 0.001 | 7.00 | 1 of 1 | 0.8500 | 7.00 | 0.8500 | 10.0 |" in text
+    assert "| HF example, default flags | none | never | 0 of 1 | 0.5000 |" in text
+
+
+def test_the_photographs_are_evaluated_on_their_test_split_and_weights_become_float32(tmp_path):
+    source, network = tmp_path / "photographs", tmp_path / "network"
+    for split in ("train", "test"):
+        (source / split / "a").mkdir(parents=True)
+        (source / split / "a" / f"{split}.jpg").write_bytes(b"")
+    network.mkdir()
+    (network / "config.json").write_text("{}")
+    save_file({"weight": torch.ones(2, dtype=torch.float16), "steps": torch.ones(1, dtype=torch.int64)},
+              network / "model.safetensors")  # fmt: skip
+    photographs.write_photographs(str(tmp_path / "place"), str(source), str(network))
+    data = tmp_path / "place" / "data"
+    assert sorted(str(path.relative_to(data)) for path in data.rglob("*.jpg")) == [
+        "test/a/test.jpg",
+        "train/a/train.jpg",
+        "val/a/test.jpg",
+    ]
+    weights = load_file(tmp_path / "place" / "network" / "model.safetensors")
+    assert {name: value.dtype for name, value in weights.items()} == {"weight": torch.float32, "steps": torch.int64}
+
+
+def test_imagenette_is_sorted_by_its_noisy_labels_for_training_and_by_the_true_ones_for_the_test(tmp_path):
+    source, folder = tmp_path / "small", tmp_path / "noisy"
+    label_noise.write_small(source)
+    label_noise.write_noisy(source, folder)
+    shown = {(path.parent.parent.name, path.parent.name, path.name.split("_")[0]) for path in folder.rglob("*.png")}
+    assert shown == {
+        ("train", "n01", "n01"), ("train", "n01", "n02"), ("train", "n02", "n01"), ("train", "n02", "n02"),
+        ("test", "n01", "n01"), ("test", "n02", "n02"),
+    }  # fmt: skip
+    assert len(list((folder / "train").rglob("*.png"))) == 32
+    next((source / "train").rglob("*.png")).unlink()
+    with pytest.raises(UserError, match="which is not in"):
+        label_noise.write_noisy(source, tmp_path / "again")
+
+
+def test_label_noise_is_skipped_without_its_data(here, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HF_ACCEL_DATA", str(tmp_path))
+    monkeypatch.setattr(machine, "describe", lambda quick, describe=machine.describe: describe(quick=True))
+    assert run(label_noise.main, ["--results", str(here)]) == 0
+    assert "skipped: there is no imagenette/" in capsys.readouterr().err
+    assert not here.exists()
 
 
 def test_the_example_evaluates_as_the_models_own_processor_does():
@@ -160,7 +365,7 @@ def test_figures_as_text():
         "data.augment.flip": True,
     }
     assert Size(16, 10, 3).for_workers(4) == Size(16, 16, 8)
-    assert matrix_peak(8, torch.float32, "cpu", 0.001) > 0
+    assert machine.matrix_peak(8, torch.float32, "cpu", 0.001) > 0
 
 
 def test_the_matrix_of_a_precision_that_the_machine_multiplies_slowly_is_smaller(monkeypatch):
@@ -168,7 +373,7 @@ def test_the_matrix_of_a_precision_that_the_machine_multiplies_slowly_is_smaller
     randn = torch.randn
     monkeypatch.setattr(torch, "randn", lambda *size, **options: sides.append(size[0]) or randn(*size, **options))
     monkeypatch.setattr("benchmarks.machine.product_seconds", lambda side, dtype, device: 1.0)
-    matrix_peak(2048, torch.float32, "cpu", 8.0)  # 512 s, 64 s, 8 s
+    machine.matrix_peak(2048, torch.float32, "cpu", 8.0)  # 512 s, 64 s, 8 s
     assert set(sides) == {512}
 
 
@@ -177,9 +382,18 @@ def test_a_mistake_is_one_message(here, capsys):
     assert "expected timm/NAME" in capsys.readouterr().err
     assert run(peers.main, ["--quick", "--timm", str(here)]) == 2
     assert run(ceiling.main, ["--pairs", "0"]) == 2
+    assert run(time_to_accuracy.main, ["--quick", "--target", "80"]) == 2
+    assert run(time_to_accuracy.main, ["--quick", "--timm", str(here)]) == 2
+    assert run(time_to_accuracy.main, ["--quick", "--autotimm", str(here)]) == 2
+    assert run(finetuning.main, ["--quick", "--technique", "ema"]) == 2
+    assert "expected plain, too" in capsys.readouterr().err
+    assert run(zoo.main, ["--quick", "--network", "resnet99"]) == 2
+    assert "expected some of resnet20," in capsys.readouterr().err
+    assert run(label_noise.main, ["--quick", "--imagenette", str(REPOSITORY)]) == 2
+    assert "has no noisy_imagenette.csv" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("stage", ["zoo", "compact", "tune"])
+@pytest.mark.parametrize("stage", ["compact", "tune"])
 def test_a_stage_without_recipes_says_so(stage):
     done = subprocess.run(["bash", str(REPOSITORY / "benchmarks" / "gpu.sh"), stage], capture_output=True, text=True)
     assert done.returncode == 0

@@ -139,7 +139,7 @@ def test_every_verb_has_quiet_and_json(verb, capsys):
 
 
 DOCUMENTS = {
-    "list": (["list"], lambda found: {"name", "purpose"} == found[0].keys()),
+    "list": (["list"], lambda found: {"name", "model", "data", "purpose", "measured"} == found[0].keys()),
     "show": (["show", "digits"], lambda found: found["data"]["name"] == "digits"),
     "show a variant": (["show", "digits", "--variant", "baseline"], lambda found: found["variant"] == "baseline"),
     "validate": (["validate", "digits"], lambda found: found["valid"] and "baseline" in found["variants"]),

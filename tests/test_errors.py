@@ -132,3 +132,10 @@ def test_a_failure_of_the_machine_is_one_message_that_says_what_stays(act, messa
 )
 def test_other_errors_are_not_explained(error):
     assert machine_failure(error) is None
+
+
+def test_a_name_that_no_file_can_have_is_the_users_mistake(capsys):
+    assert run(lambda argv: open("x" * 300), []) == 2  # noqa: SIM115
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {'x' * 60}…: is too long for the name of a file, expected at most 255 bytes")
+    assert "What was saved" not in error

@@ -127,7 +127,9 @@ def run_seconds(
 def images_of(recipe: Recipe, train_rows: int) -> float:
     """The number of training images that a run of this recipe takes, in one process."""
     steps = recipe.training.get("max_steps", -1)
-    return steps * batch_of(recipe) if steps > 0 else recipe.training.get("num_train_epochs", 3) * train_rows
+    if steps > 0:
+        return steps * batch_of(recipe)
+    return recipe.training.get("num_train_epochs", 3) * recipe.data.rows_of_epoch(train_rows)
 
 
 def batch_of(recipe: Recipe) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hf_accel.comparison.model_text import model_remarks, model_tables, turned
 from hf_accel.comparison.paper import PAPER_HEADINGS, paper_cells, paper_remarks
 from hf_accel.comparison.plots import comparison_plots, plot_legends
 from hf_accel.comparison.schema import AS_PUBLISHED, Comparison, Row
@@ -18,9 +19,13 @@ from hf_accel.comparison.text import (
     verdict_word,
     with_std,
 )
+from hf_accel.formatting import format_accuracy
 from hf_accel.report.page import render, save_plots
 
 TONES = {"faster": "good", "less": "good", "slower": "bad", "more": "bad", "failed": "bad"}
+
+MOST_LISTED = 20  # rows in one sentence
+MOST_IN_TITLE = 4  # recipes
 
 
 def write_comparison_page(folder: Path) -> Path:
@@ -29,7 +34,7 @@ def write_comparison_page(folder: Path) -> Path:
     Args:
         folder: the folder of a comparison, with its `compare.json`.
     Returns:
-        The path of `report.html`; the plots are `plots/*.svg` next to it.
+        The path of `report.html`; the plots are `plots/*.svg` and `plots/*.png` next to it.
     Raises:
         UserError: there is no `compare.json`.
     """
@@ -46,7 +51,7 @@ def write_comparison_page(folder: Path) -> Path:
         name_heading=name_heading(comparison),
         summary=summary(comparison),
         measured=measured_on(comparison),
-        recipes=list(dict.fromkeys(row.recipe for row in comparison.rows)),
+        title=page_title(comparison),
         tones=TONES,
         verdict_word=verdict_word,
         interval=format_interval,
@@ -54,15 +59,55 @@ def write_comparison_page(folder: Path) -> Path:
         signed=signed,
         headings=headings,
         figures=figures,
-        footnotes=footnotes(comparison),
+        footnotes=[*footnotes(comparison), *model_remarks(comparison)],
+        model_tables=model_tables(comparison),
         paper_headings=PAPER_HEADINGS,
         paper_rows=paper_cells(comparison.paper) if comparison.paper else [],
         paper_remarks=paper_remarks(comparison.paper) if comparison.paper else [],
     )
 
 
+def page_title(comparison: Comparison) -> str:
+    """The recipes, or the first ones of many."""
+    recipes = list(dict.fromkeys(row.recipe for row in comparison.rows))
+    if len(recipes) <= MOST_IN_TITLE:
+        return ", ".join(recipes)
+    return f"{', '.join(recipes[: MOST_IN_TITLE - 1])} and {len(recipes) - MOST_IN_TITLE + 1} more"
+
+
 def summary(comparison: Comparison) -> list[str]:
     """What the comparison found, in sentences that can be quoted."""
+    if comparison.leaves_out:
+        return _summary_of_techniques(comparison.rows)
+    return [*_best_models(comparison), *_summary_of_speed(comparison)]
+
+
+def _best_models(comparison: Comparison) -> list[str]:
+    """The most accurate of several recipes, where they were scored on the same images."""
+    known = [(row, accuracy) for row in comparison.rows if (accuracy := row.mean("accuracy")) is not None]
+    if not comparison.fronts or not known:
+        return []
+    best, accuracy = max(known, key=lambda pair: pair[1])
+    return [
+        f"`{best.name}` is the most accurate: {format_accuracy(accuracy)} on the test images, mean of {best.num_runs}."
+    ]
+
+
+def _summary_of_techniques(rows: list[Row]) -> list[str]:
+    """What each technique that was left out gives to the recipe."""
+    sentences = []
+    for what, found in (
+        ("images/s", {row.leaves_out: turned(row.speed.verdict) for row in rows if row.leaves_out and row.speed}),
+        ("test accuracy", {row.leaves_out: turned(row.accuracy_verdict or "") for row in rows if row.leaves_out}),
+    ):
+        for verdicts, words in ((("faster", "higher"), "raise"), (("slower", "lower"), "lower")):
+            names = [f"`{name}`" for name, verdict in found.items() if verdict in verdicts]
+            if names:
+                sentences.append(f"Techniques that measurably {words} {what}: {', '.join(names)}.")
+    return sentences or ["No technique has a measurable effect."]
+
+
+def _summary_of_speed(comparison: Comparison) -> list[str]:
     others = [(row, row.speed) for row in comparison.rows if row.speed and row.variant not in AS_PUBLISHED]
     if not others:
         return ["No row could be compared with the baseline."]
@@ -85,7 +130,8 @@ def summary(comparison: Comparison) -> list[str]:
     ):
         names = [f"`{row.name}`" for row, speed in others if speed.verdict == verdict]
         if names:
-            sentences.append(f"{words}: {', '.join(names)}.")
+            more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+            sentences.append(f"{words}: {', '.join(names[:MOST_LISTED])}{more}.")
     less = [f"`{row.name}`" for row, _ in others if row.memory is not None and row.memory.verdict == "less"]
     if less:
         sentences.append(f"Less memory: {', '.join(less)}.")

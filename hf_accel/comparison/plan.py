@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from hf_accel.comparison.checks import refusals
+from hf_accel.comparison.leave_out import chosen_techniques, why_without_effect
+from hf_accel.comparison.names import expand_recipes, folder_name, is_glob
 from hf_accel.comparison.runs import Machine, PlannedRun, finished_record, plan_run, probe_machine, reusable_run
 from hf_accel.comparison.schema import AS_PUBLISHED, Entry
 from hf_accel.config.flags import overrides_from_flags
@@ -19,8 +21,8 @@ from hf_accel.formatting import format_count
 from hf_accel.measure.paired import PILOT_ROUNDS
 
 # Settings of `data` that change how images are read, not which images: the fingerprint does not depend on these.
-NOT_OF_ROWS = ("augment", "cache", "cache_dir", "cache_size", "class_weights", "image_size", "progressive_resizing",
-               "test_time_augmentation", "transforms")  # fmt: skip
+NOT_OF_ROWS = ("augment", "cache", "cache_dir", "cache_size", "class_weights", "hard_examples", "image_size",
+               "progressive_resizing", "sampling", "test_time_augmentation", "transforms")  # fmt: skip
 SET_FOR_EACH_RUN = ("output_dir", "seed", "resume_from_checkpoint")
 
 
@@ -38,33 +40,59 @@ class Plan:
         for flag in SET_FOR_EACH_RUN:
             if flag in flags:
                 raise UserError(f"--{flag}: a comparison sets it for each run. Leave it out.")
-        overrides = overrides_from_flags(flags)
-        passed = [word for name, text in flags.items() for word in (f"--{name}", text)]
         self.entries: list[Entry] = []
         self.options: dict[str, list[str]] = {}  # options of `train`, by entry
-        for name in args.recipe:
-            file = RecipeFile.read(name)
-            for variant in _wanted_variants(file, args):
-                recipe = file.recipe(variant, overrides)
-                shown = _entry_name(recipe.name, recipe.variant, variant, several=len(args.recipe) > 1)
-                trial = shortened(recipe, file.recipe(variant)) if args.paper else None
-                if shown in self.options:
-                    raise UserError(_same_row(shown, self.options[shown][1], name))
-                self.entries.append(Entry(shown, recipe, trial=trial))
-                self.options[shown] = ["--recipe", name, *(["--variant", variant] if variant else []), *passed]
+        names = expand_recipes(args.recipe)
+        several = len(names) > 1 or any(map(is_glob, args.recipe))
+        for name in names:
+            self._add_recipe(name, args, flags, several)
         self.baseline = _baseline(args.baseline, list(self.options))
-        self.recipe_names = list(dict.fromkeys(entry.recipe.name for entry in self.entries))
-        output_names = dict.fromkeys(entry.recipe.output_name or entry.recipe.name for entry in self.entries)
-        self.folder = args.output_dir or Path("outputs") / "compare" / "+".join(output_names)[:100]
+        if args.leave_out is not None:
+            self._add_left_out(args, flags)
+        output_name = folder_name([entry.recipe.output_name or entry.recipe.name for entry in self.entries])
+        output_name += "" if args.leave_out is None else "-leave_out"
+        self.folder = args.output_dir or Path("outputs") / "compare" / output_name
         self.repeats = args.repeats
         self._fingerprints: dict[tuple[str, int], str] = {}
         self.machine: Machine = probe_machine()
-        if not self.machine.mixed_precision:
-            why = f"no mixed precision is fast on this device: {self.machine.reason}"
-            self.entries = [
-                replace(entry, refused=why) if entry.recipe.variant in ("amp", "cpu_kernels") else entry
-                for entry in self.entries
-            ]
+        self.entries = [replace(e, refused=e.refused or self._why_without_effect(e)) for e in self.entries]
+
+    def _add_recipe(self, name: str, args: argparse.Namespace, flags: dict[str, str], several: bool) -> None:
+        """Add the rows of a recipe: one for each variant that is asked for."""
+        file, overrides = RecipeFile.read(name), overrides_from_flags(flags)
+        for variant in _wanted_variants(file, args, several):
+            recipe = file.recipe(variant, overrides)
+            shown = _entry_name(recipe.name, recipe.variant, variant, several)
+            if shown in self.options:
+                raise UserError(_same_row(shown, self.options[shown][1], name))
+            trial = shortened(recipe, file.recipe(variant)) if args.paper else None
+            self.entries.append(Entry(shown, recipe, trial=trial))
+            self.options[shown] = _options(name, variant, flags)
+
+    def _add_left_out(self, args: argparse.Namespace, flags: dict[str, str]) -> None:
+        """Add the rows of the one recipe, without each technique that is to be left out."""
+        whole = _whole_recipe(args, self.entries)
+        name = self.options[whole.name][1]
+        file = RecipeFile.read(name)
+        (variant,) = _wanted_variants(file, args, several=False)
+        for left_out in chosen_techniques(whole.recipe, args.leave_out):
+            own, refused = left_out.replace_in(flags), None
+            try:
+                recipe = file.recipe(variant, overrides_from_flags(own))
+            except UserError as error:  # other settings of the recipe need this one: a row that says so
+                recipe, refused = whole.recipe, " ".join(str(error).split())
+            self.entries.append(Entry(left_out.row_name, recipe, refused, leaves_out=left_out.technique))
+            self.options[left_out.row_name] = _options(name, variant, own)
+
+    def _why_without_effect(self, entry: Entry) -> str | None:
+        """Why a row would measure nothing on this machine; None where it may measure something."""
+        no_mixed_precision = None if self.machine.mixed_precision else self.machine.reason
+        if entry.leaves_out is not None:
+            device = self.machine.environment.get("device")
+            return why_without_effect(entry.leaves_out, self.entries[0].recipe, device, no_mixed_precision)
+        if no_mixed_precision is not None and entry.recipe.variant in ("amp", "cpu_kernels"):
+            return f"no mixed precision is fast on this device: {no_mixed_precision}"
+        return None
 
     def round(self, number: int) -> list[PlannedRun]:
         """The runs of a round in their order, which its number decides, so that a resumed round keeps it."""
@@ -150,11 +178,35 @@ def _pixels(size: int | None) -> str:
     return "the model's own size" if size is None else f"{size} px"
 
 
-def _wanted_variants(file: RecipeFile, args: argparse.Namespace) -> list[str | None]:
+def _options(name: str, variant: str | None, flags: dict[str, str]) -> list[str]:
+    """The options of `train` for a row."""
+    passed = [word for flag, text in flags.items() for word in (f"--{flag}", text)]
+    return ["--recipe", name, *(["--variant", variant] if variant else []), *passed]
+
+
+def _whole_recipe(args: argparse.Namespace, entries: list[Entry]) -> Entry:
+    """The row that techniques are left out of.
+
+    Raises:
+        UserError: there are several, or an option that does not go with --leave_out.
+    """
+    for flag in ("paper", "baseline"):
+        if getattr(args, flag):
+            raise UserError(f"--leave_out and --{flag} cannot be combined: every row is compared with the whole recipe")
+    if len(entries) != 1:
+        names = ", ".join(entry.name for entry in entries[:3])
+        raise UserError(
+            f"--leave_out: got {len(entries)} rows ({names}{', ...' if len(entries) > 3 else ''}), expected one recipe, as it "
+            "stands or with one of its --variants"
+        )
+    return entries[0]
+
+
+def _wanted_variants(file: RecipeFile, args: argparse.Namespace, several: bool) -> list[str | None]:
     """The variants to run of one recipe; None is the recipe as it stands."""
     if args.variants:
         return [None if variant == "default" else variant for variant in args.variants]
-    if len(args.recipe) > 1:
+    if several or args.leave_out is not None:
         return [None]
     published = AS_PUBLISHED if args.paper else ()
     return [variant for variant in file.variants if variant not in AS_PUBLISHED or variant in published] + [None]

@@ -44,6 +44,7 @@ class Entry:
     recipe: Recipe
     refused: str | None = None  # why it cannot run on this machine
     trial: str | None = None  # how it does less than the file of its recipe says
+    leaves_out: str | None = None  # the technique that is switched off, of a comparison with --leave_out
 
 
 @dataclass(kw_only=True)
@@ -71,6 +72,8 @@ class Row:
         image_size: side of the model's input as the recipe sets it; None is the model's own.
         data: name, train_rows, validation_rows and test_rows of its first run; None when none finished.
         accuracy_difference: (mean, low, high) over paired seeds, in fractions; low and high None with one seed.
+        accuracy_p_holm, accuracy_verdict: of that difference, corrected over the table as those of a Ratio.
+        leaves_out: the technique that is switched off; None but for `--leave_out`.
     """
 
     name: str
@@ -90,14 +93,39 @@ class Row:
     trial: str | None = None
     image_size: int | None = None
     data: dict[str, Any] | None = None
+    flops_per_image: int | None = None
+    accuracy_p_holm: float | None = None
+    accuracy_verdict: str | None = None
+    leaves_out: str | None = None
 
     def mean(self, figure: str) -> float | None:
         return self.figures[figure]["mean"] if figure in self.figures else None
 
 
 @dataclass(kw_only=True)
+class Classes:
+    """Figures by class of rows that were scored on the same test images.
+
+    Attributes:
+        labels: the C class names, in the order of their ids.
+        accuracy: row -> (C,) share of the images of each class that are right, a mean over its runs; None without images.
+        confusions: `{true, predicted, share, models, shares{row: share}}`, the most frequent first: which share of the images
+            of one class is taken for another, the mean over the rows and each of them, and how many rows confuse the two.
+    """
+
+    labels: list[str]
+    accuracy: dict[str, list[float | None]]
+    confusions: list[dict[str, Any]]
+
+
+@dataclass(kw_only=True)
 class Comparison:
-    """The whole table; `compare.json` is this, field by field, with the rows under `arms`."""
+    """The whole table; `compare.json` is this, field by field, with the rows under `arms`.
+
+    Attributes:
+        fronts: "parameters" and "seconds" -> the rows that no other row surpasses, in both that figure and test accuracy.
+        classes: of several recipes. Both are empty where these were not scored on the same images, which `notes` then says.
+    """
 
     schema: int = SCHEMA
     baseline: str
@@ -110,6 +138,17 @@ class Comparison:
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
     paper: dict[str, Any] | None = None
+    fronts: dict[str, list[str]] = field(default_factory=dict)
+    classes: Classes | None = None
+
+    @property
+    def has_several_recipes(self) -> bool:
+        return len({row.recipe for row in self.rows}) > 1
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether the rows are a recipe without each of its techniques."""
+        return any(row.leaves_out for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
         return {"arms" if name == "rows" else name: value for name, value in dataclasses.asdict(self).items()}
@@ -129,7 +168,8 @@ class Comparison:
         if values.get("schema") != SCHEMA:
             raise UserError(f"{path}: schema is {values.get('schema')!r}, expected {SCHEMA}. Compare again.")
         rows = [_row_from_json(row) for row in values.pop("arms")]
-        return cls(**values, rows=rows)
+        classes = values.pop("classes", None)
+        return cls(**values, rows=rows, classes=Classes(**classes) if classes else None)
 
 
 def _row_from_json(values: dict[str, Any]) -> Row:

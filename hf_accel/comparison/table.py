@@ -12,10 +12,13 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hf_accel.comparison.classes import classes_of
+from hf_accel.comparison.fronts import pareto_fronts
 from hf_accel.comparison.schema import AS_PUBLISHED, Comparison, Entry, Ratio, Row, RunOutcome
 from hf_accel.formatting import format_count, format_duration
 from hf_accel.measure.paired import (
     PairedRatio,
+    difference_verdicts,
     paired_difference,
     paired_noise,
     paired_ratio,
@@ -55,15 +58,18 @@ def build_comparison(entries: Sequence[Entry], runs: dict[str, list[RunOutcome]]
         ratios = [paired_ratio(*tables[row.name]) if tables[row.name][0] else None for row in others]
         for row, ratio, (verdict, p_holm) in zip(others, ratios, verdicts(ratios, *words), strict=True):
             setattr(row, kind, _ratio(ratio, p_holm, verdict))
+    _compare_accuracy(others, finished, base_runs)
     for row in others:
         row.technique = recipe_differences(by_name[baseline].recipe, by_name[row.name].recipe)
         row.num_pairs = len(pairs[row.name])
-        row.accuracy_difference = _accuracy_difference(finished[row.name], base_runs)
         row.differs = work_differences(by_name[baseline].recipe, by_name[row.name].recipe, base_row, row)
     repeated = [table for table in speeds.values() if len(table[0]) > 1]
     noise = paired_noise(repeated) if repeated else None
     fewest = min((len(table[0]) for table in repeated), default=0)
     first = reports[0] if reports else None
+    several = len({entry.recipe.name for entry in entries}) > 1
+    classes, without_classes = classes_of(finished) if several else (None, None)
+    notes = _notes(entries, others, finished, baseline)
     return Comparison(
         baseline=baseline,
         rounds=max((len(outcomes) for outcomes in finished.values()), default=0),
@@ -73,7 +79,9 @@ def build_comparison(entries: Sequence[Entry], runs: dict[str, list[RunOutcome]]
         environment=first.environment if first else {},
         data=dataclasses.asdict(first.data) if first else {},
         rows=rows,
-        notes=_notes(entries, others, finished, baseline),
+        notes=[*notes, without_classes] if without_classes else notes,
+        fronts=pareto_fronts(rows) if several and without_classes is None else {},
+        classes=classes,
     )
 
 
@@ -138,6 +146,7 @@ def run_figures(report: RunReport) -> dict[str, float | int | None]:
         "f1_macro": test.f1_macro if test else None,
         "f1_micro": test.f1_micro if test else None,
         "train_accuracy": train.accuracy,
+        "accuracy_gap": _gap(report),
         "seconds": train.seconds,
         "epoch_seconds": train.seconds / train.epochs if train.seconds and train.epochs else None,
         "images_per_second": train.images_per_second,
@@ -151,7 +160,15 @@ def run_figures(report: RunReport) -> dict[str, float | int | None]:
         "energy_joules": train.energy_joules,
         "steps": train.steps,
         "effective_batch_size": train.effective_batch_size,
+        "cpu_latency_seconds": report.model.cpu_latency_seconds,
+        "cpu_latency_runs": report.model.cpu_latency_runs,
     }
+
+
+def _gap(report: RunReport) -> float | None:
+    """Train accuracy minus test accuracy."""
+    train, test = report.train.accuracy, report.test.accuracy if report.test else None
+    return None if train is None or test is None else train - test
 
 
 def recipe_differences(baseline: Recipe, other: Recipe) -> dict[str, list[Any]]:
@@ -195,6 +212,8 @@ def _row(entry: Entry, runs: Sequence[RunOutcome], finished: dict[int, RunOutcom
         num_runs=len(reports),
         trial=entry.trial,
         image_size=entry.recipe.data.image_size,
+        flops_per_image=reports[0].model.flops_per_image if reports else None,
+        leaves_out=entry.leaves_out,
         data={name: getattr(reports[0].data, name) for name in DATA_FACTS} if reports else None,
     )
     columns = [run_figures(report) for report in reports]
@@ -218,12 +237,21 @@ def _ratio(ratio: PairedRatio | None, p_holm: float | None, verdict: str) -> Rat
     return Ratio(ratio=ratio.ratio, low=ratio.low, high=ratio.high, p_holm=p_holm, verdict=verdict)
 
 
-def _accuracy_difference(
-    own: dict[int, RunOutcome], base: dict[int, RunOutcome]
-) -> tuple[float, float | None, float | None] | None:
-    tests = [(own[number].measured.test, base[number].measured.test) for number in sorted(own.keys() & base.keys())]
-    both = [(a.accuracy, b.accuracy) for a, b in tests if a and b and a.accuracy is not None and b.accuracy is not None]
-    return paired_difference([a for a, _ in both], [b for _, b in both]) if both else None
+def _compare_accuracy(
+    rows: Sequence[Row], finished: dict[str, dict[int, RunOutcome]], base_runs: dict[int, RunOutcome]
+) -> None:
+    """Set the differences of accuracy to the baseline's, seed by seed, with the verdicts of the table."""
+    pairs = []
+    for row in rows:
+        own = finished[row.name]
+        tests = [(own[n].measured.test, base_runs[n].measured.test) for n in sorted(own.keys() & base_runs.keys())]
+        both = [(a.accuracy, b.accuracy) for a, b in tests
+                if a and b and a.accuracy is not None and b.accuracy is not None]  # fmt: skip
+        pairs.append(([a for a, _ in both], [b for _, b in both]))
+    found = difference_verdicts(pairs, "higher", "lower")
+    for row, pair, (verdict, p_holm) in zip(rows, pairs, found, strict=True):
+        row.accuracy_difference = paired_difference(*pair) if pair[0] else None
+        row.accuracy_verdict, row.accuracy_p_holm = verdict, p_holm
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,10 +1,9 @@
-"""The figures of a comparison as text: cells of the tables, footnotes, and the table that a terminal shows."""
+"""The figures of a comparison as text: the cells of its tables and the footnotes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from hf_accel.comparison.paper import PAPER_ALIGN, PAPER_HEADINGS, paper_cells, paper_remarks
 from hf_accel.comparison.schema import Comparison, Ratio
 from hf_accel.formatting import (
     MISSING,
@@ -14,17 +13,19 @@ from hf_accel.formatting import (
     format_count,
     format_duration,
     format_energy,
+    format_flops,
     format_gib,
+    format_million,
     format_percent,
     format_quantity,
 )
-from hf_accel.tables import format_table, printable
 
 # name in compare.json -> (heading, how it is written)
 FIGURES = {
     "accuracy": ("test accuracy", format_accuracy),
     "f1_macro": ("F1 (macro)", format_accuracy),
     "train_accuracy": ("train accuracy", format_accuracy),
+    "accuracy_gap": ("train - test", lambda gap: MISSING if gap is None else f"{signed(gap)} points"),
     "seconds": ("training time", format_duration),
     "epoch_seconds": ("per epoch", format_duration),
     "images_per_second": ("images/s", format_quantity),
@@ -38,7 +39,9 @@ FIGURES = {
     "energy_joules": ("energy", format_energy),
     "steps": ("optimizer steps", format_count),
     "effective_batch_size": ("effective batch", format_count),
+    "cpu_latency_seconds": ("CPU latency, 1 image", format_duration),
 }
+SIZE_HEADINGS = ("parameters", "FLOPs per image")
 VERDICT_HEADINGS = (
     "images/s",
     "speed ratio (95 %)",
@@ -54,7 +57,7 @@ VERDICT_HEADINGS = (
 
 def name_heading(comparison: Comparison) -> str:
     """The heading of the rows' names: they are variants of one recipe, or recipes."""
-    return "variant" if len({row.recipe for row in comparison.rows}) == 1 else "recipe"
+    return "recipe" if comparison.has_several_recipes else "variant"
 
 
 def verdict_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -74,14 +77,17 @@ def verdict_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 def figure_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """The second table: headings, then a list of texts per row; a figure that no row has is left out."""
     names = [name for name in FIGURES if any(name in row.figures for row in comparison.rows)]
-    rows = [[row.name, *(FIGURES[name][1](row.mean(name)) for name in names), str(row.num_runs)]
-            for row in comparison.rows]  # fmt: skip
-    return [name_heading(comparison), *(FIGURES[name][0] for name in names), "n"], rows
+    rows = [
+        [row.name, format_million(row.parameters), format_flops(row.flops_per_image),
+         *(FIGURES[name][1](row.mean(name)) for name in names), str(row.num_runs)]
+        for row in comparison.rows
+    ]  # fmt: skip
+    return [name_heading(comparison), *SIZE_HEADINGS, *(FIGURES[name][0] for name in names), "n"], rows
 
 
 def footnotes(comparison: Comparison) -> list[str]:
     """The facts without which the table cannot be read, one sentence each."""
-    differing = [f"`{row.name}`: {'; '.join(row.differs)}." for row in comparison.rows if row.differs]
+    differing = _differing(comparison)
     lines = []
     if differing:
         lines.append(f"Rows that differ from `{comparison.baseline}` in more than the technique: {' '.join(differing)}")
@@ -110,9 +116,13 @@ def footnotes(comparison: Comparison) -> list[str]:
     return lines
 
 
-def all_remarks(comparison: Comparison) -> list[str]:
-    """The footnotes, and those of the published figures where they were asked for."""
-    return [*footnotes(comparison), *(paper_remarks(comparison.paper) if comparison.paper else [])]
+def _differing(comparison: Comparison) -> list[str]:
+    """How the work of rows differs from the baseline's, in one sentence per difference."""
+    by_difference: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        if row.differs:
+            by_difference.setdefault("; ".join(row.differs), []).append(f"`{row.name}`")
+    return [f"{', '.join(names)}: {what}." for what, names in by_difference.items()]
 
 
 def measured_on(comparison: Comparison) -> str:
@@ -171,14 +181,3 @@ def with_std(figure: dict[str, Any] | None) -> str:
         return MISSING
     spread = "" if figure["std"] is None else f" ± {100 * figure['std']:.2f}"
     return f"{100 * figure['mean']:.2f}{spread} %"
-
-
-def text_table(comparison: Comparison) -> str:
-    """For the terminal: the verdicts, the published figures where they were asked for, and the footnotes."""
-    keep = (0, 1, 2, 3, 4, 7)
-    headings, rows = verdict_cells(comparison)
-    kept = [[line[place] for place in keep] for line in (headings, *rows)]
-    parts = [format_table(kept[0], kept[1:], align="lrllrl")]
-    if comparison.paper:
-        parts += [format_table(PAPER_HEADINGS, paper_cells(comparison.paper), align=PAPER_ALIGN)]
-    return "\n\n".join([*parts, "\n".join(map(printable, all_remarks(comparison)))])

@@ -6,15 +6,35 @@ in single values; a value of the wrong type never fails them.
 
 from __future__ import annotations
 
+import math
 import os
 import unicodedata
+from collections.abc import Iterator
 from typing import Any
 
 from hf_accel.config.muon_settings import MuonSettings
+from hf_accel.config.optimizers import optimizer_problem
 from hf_accel.config.selection import selection_defaults
-from hf_accel.config.training import EARLY_STOPPING
-from hf_accel.errors import UserError
+from hf_accel.config.sparsity_settings import sparsity_problems
+from hf_accel.config.training import (
+    DISTILLATION_TEMPERATURE,
+    DISTILLATION_WEIGHT,
+    EARLY_STOPPING,
+    GRADUAL_UNFREEZING,
+)
+from hf_accel.errors import UserError, did_you_mean
 
+# What each optimizer of PyTorch reads of training.optim_args. Those of other packages read what they like.
+_OPTIM_ARGS: dict[str, tuple[str, ...]] = {
+    "adamw_torch": (),
+    "adamw_torch_fused": (),
+    "adafactor": (),
+    "sgd": ("momentum", "dampening", "weight_decay", "nesterov"),
+    "adagrad": ("lr_decay", "weight_decay", "eps"),
+    "rmsprop": ("momentum", "alpha", "eps", "weight_decay", "centered"),
+}
+_DEFAULT_OPTIM = "adamw_torch_fused"  # of TrainingArguments
+_SWITCHES = ("nesterov", "centered")
 _LONGEST_NAME = 200  # bytes; a file system allows 255, and other words join it
 
 
@@ -32,10 +52,20 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         _pixels_out_of_reach(data),
         _two_precisions(training),
         _two_losses(training),
+        _student_without_teacher(model, training),
+        *_two_choices_of_rows(data),
         _rates_of_muon(training),
+        _layers_that_join(model, training),
+        _no_room_for_adapters(model, training),
         *_nothing_to_select_by(data, training),
+        *sparsity_problems(model, training),
     ]
-    return [f"{where}: {problem}" for problem in found if problem] + _muon_problems(where, training)
+    of_optimizer = optimizer_problem(where, training)
+    return [
+        *(f"{where}: {problem}" for problem in found if problem),
+        *_muon_problems(where, training),
+        *([of_optimizer] if of_optimizer else _optimizer_problems(where, training)),
+    ]
 
 
 def folder_name_problem(name: Any) -> str | None:
@@ -83,6 +113,31 @@ def _two_losses(training: dict[str, Any]) -> str | None:
     return None
 
 
+def _student_without_teacher(model: dict[str, Any], training: dict[str, Any]) -> str | None:
+    found = [name for name in (DISTILLATION_WEIGHT, DISTILLATION_TEMPERATURE) if training.get(name)]
+    if not found or model.get("teacher") is not None:
+        return None
+    return f"training.{found[0]} has no effect without a teacher. Set model.teacher, or leave {found[0]} out."
+
+
+def _two_choices_of_rows(data: dict[str, Any]) -> Iterator[str]:
+    is_balanced, has_hard = data.get("sampling") == "balanced", data.get("hard_examples") is not None
+    if is_balanced and data.get("class_weights") == "balanced":
+        yield (
+            "data.sampling and data.class_weights are both balanced, which corrects for the same imbalance twice. Leave one of "
+            "the two out."
+        )
+    if is_balanced and has_hard:
+        yield "data.sampling is balanced and data.hard_examples is set, and each chooses the rows of an epoch. Leave one out."
+    augment = data.get("augment")
+    mixed = [name for name in ("mixup", "cutmix") if isinstance(augment, dict) and augment.get(name)]
+    if has_hard and mixed:
+        yield (
+            f"data.hard_examples needs the loss of each image, and data.augment.{mixed[0]} blends two images. Leave one of the "
+            "two out."
+        )
+
+
 def _rates_of_muon(training: dict[str, Any]) -> str | None:
     if training.get("optim") != "muon":
         return None
@@ -91,6 +146,43 @@ def _rates_of_muon(training: dict[str, Any]) -> str | None:
     if training.get("layer_decay") not in (None, 1, 1.0):
         return (
             "training.layer_decay cannot be combined with optim: muon, whose steps have the same size in every layer."
+        )
+    return None
+
+
+def _layers_that_join(model: dict[str, Any], training: dict[str, Any]) -> str | None:
+    if training.get(GRADUAL_UNFREEZING) is None:
+        return None
+    if model.get("freeze") == "backbone":
+        return (
+            "training.gradual_unfreezing is set and model.freeze is backbone, so no layer could join. Leave freeze out: the "
+            "classifier alone learns at first."
+        )
+    for name, value in (("torch_compile", True), ("ddp_static_graph", True), ("ddp_find_unused_parameters", False)):
+        if training.get(name) is value:
+            return (
+                f"training.gradual_unfreezing cannot be combined with {name}: {str(value).lower()}, because the parameters that "
+                "learn change during the run. Leave one of the two out."
+            )
+    return None
+
+
+def _no_room_for_adapters(model: dict[str, Any], training: dict[str, Any]) -> str | None:
+    if model.get("lora") is None:
+        return None
+    if model.get("freeze") == "backbone":
+        return "model.lora and model.freeze: backbone leave no layer for an adapter. Leave one of the two out."
+    if model.get("whiten_stem") is True:
+        return "model.lora cannot be combined with model.whiten_stem, which changes the weights that lora keeps."
+    if training.get("optim") == "muon":
+        return (
+            "model.lora cannot be combined with training.optim: muon, whose steps are for whole weights. Choose another "
+            "optimizer, for example adamw_torch."
+        )
+    kwargs = training.get("gradient_checkpointing_kwargs") or training.get("activation_checkpointing_kwargs")
+    if isinstance(kwargs, dict) and kwargs.get("use_reentrant"):
+        return (
+            "model.lora: with use_reentrant: true no adapter gets a gradient. Set use_reentrant to false, the default."
         )
     return None
 
@@ -120,3 +212,33 @@ def _muon_problems(where: str, training: dict[str, Any]) -> list[str]:
     except UserError as error:
         return [str(error)]
     return []
+
+
+def _optimizer_problems(where: str, training: dict[str, Any]) -> list[str]:
+    text, optim = training.get("optim_args"), training.get("optim") or _DEFAULT_OPTIM
+    if not isinstance(text, str) or not text.strip() or optim not in _OPTIM_ARGS:
+        return []
+    known = _OPTIM_ARGS[optim]
+    if not known:
+        return [
+            f"{where}: training.optim_args is {text!r}, which has no effect with optim: {optim}. Leave it out, or set optim to "
+            "an optimizer that reads it, for example sgd."
+        ]
+    problems = [_optimizer_argument_problem(part, optim) for part in text.replace(" ", "").split(",")]
+    return [f"{where}: training.optim_args: {problem}" for problem in problems if problem]
+
+
+def _optimizer_argument_problem(part: str, optim: str) -> str | None:
+    name, _, value = part.partition("=")
+    if name not in _OPTIM_ARGS[optim]:
+        return f"{optim} takes no {name!r}. {did_you_mean(name, list(_OPTIM_ARGS[optim]))}"
+    if name in _SWITCHES:
+        return None if value in ("true", "false") else f"{name} is {value!r}, expected true or false"
+    return None if _is_finite(value) else f"{name} is {value!r}, expected a number"
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

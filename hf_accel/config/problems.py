@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from hf_accel.config.checks import contradictions, folder_name_problem, selection_problems
-from hf_accel.config.schema import Schema, expected, known_settings, section_schema
+from hf_accel.config.schedules import SCHEDULES, schedule_arguments
+from hf_accel.config.schema import Schema, expected, known_settings, list_item, schema_of, section_schema
 from hf_accel.config.sections import SECTIONS
-from hf_accel.config.training import training_settings
+from hf_accel.config.training import enum_values, training_settings
 from hf_accel.errors import UserError, did_you_mean
 
 NAMES_OF_ONE_RUN = ("name", "variant", "output_name")  # no other recipe inherits them
@@ -38,6 +39,7 @@ def recipe_problems(where: str, raw: dict[str, Any]) -> list[str]:
         if not isinstance(raw.get(section), dict) or not raw[section].get("name"):
             problems.append(f"{where}: {section}.name is missing, expected the name of a {section}")
     problems += contradictions(where, raw)
+    problems += _schedule_problems(where, raw.get("training"))
     try:
         variants = variants_of(where, raw)
     except UserError as error:
@@ -82,13 +84,39 @@ def section_problems(where: str, section: str, values: Any, is_patch: bool = Fal
     """
     if not isinstance(values, dict):
         return [f"{where}: {section} is {shown(values)}, expected a mapping of settings"]
+    kind = training_settings() if section == "training" else SECTIONS[section]
+    return _value_problems(where, section, kind, section_schema(section), values, is_patch)
+
+
+def _schedule_problems(where: str, training: Any) -> list[str]:
+    """What is wrong with the name of the schedule, and with the arguments of one of this package."""
+    name = training.get("lr_scheduler_type") if isinstance(training, dict) else None
+    if not isinstance(name, str):
+        return []
+    known = [*enum_values("trainer_utils.py", "SchedulerType"), *SCHEDULES]
+    if name not in known:
+        return [f"{where}: training.lr_scheduler_type is {name!r}. {did_you_mean(name, known)}"]
+    if name not in SCHEDULES:
+        return []
+    setting = "training.lr_scheduler_kwargs"
     try:
-        TypeAdapter(training_settings() if section == "training" else SECTIONS[section]).validate_python(values)
+        values = schedule_arguments(training)
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        return [f"{where}: {setting} is {shown(training['lr_scheduler_kwargs'])}, expected a mapping of settings"]
+    return _value_problems(where, setting, SCHEDULES[name], schema_of(SCHEDULES[name]), values)
+
+
+def _value_problems(
+    where: str, section: str, kind: type, schema: Schema, values: dict[str, Any], is_patch: bool = False
+) -> list[str]:
+    try:
+        TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False)
     else:
         return []
-    schema = section_schema(section)
     problems = []
     for found in errors:
         path = found["loc"]
@@ -126,26 +154,27 @@ def patch_form_problem(patch: Any) -> str | None:
 
 def _unknown(where: str, section: str, path: tuple[int | str, ...], schema: Schema) -> str:
     for key in path[:-1]:
-        schema = known_settings(schema)[str(key)]
+        schema = known_settings(schema)[key] if isinstance(key, str) else list_item(schema)
     names, name = list(known_settings(schema)), ".".join(map(str, path))
     if len(names) <= _FEW:
         return f"{where}: {section}.{name} is not a setting, expected one of {', '.join(names)}"
-    what = "an argument of TrainingArguments" if section == "training" else "a setting"
+    what = "an argument of TrainingArguments" if section == "training" and len(path) == 1 else "a setting"
     return f"{where}: {section}.{name} is not {what}. {did_you_mean(str(path[-1]), names)}"
 
 
 def _missing(where: str, section: str, path: tuple[int | str, ...], schema: Schema) -> str:
     for key in path:
-        schema = known_settings(schema)[str(key)]
+        schema = known_settings(schema)[key] if isinstance(key, str) else list_item(schema)
     return f"{where}: {'.'.join([section, *map(str, path[:-1])])}: has no {path[-1]}, expected {expected(schema)}"
 
 
 def _wrong(where: str, section: str, path: tuple[int | str, ...], schema: Schema, values: Any) -> str:
-    """The path ends in the places of list items and the names of types, which are not settings."""
+    """The path ends in the places of numbers in a list and the names of types, which are not settings."""
     name = section
     for key in path:
-        if not isinstance(key, str) or key not in known_settings(schema):
+        inner = known_settings(schema).get(key) if isinstance(key, str) else list_item(schema)
+        if inner is None or (isinstance(key, int) and not known_settings(inner)):
             break
-        schema, values, name = known_settings(schema)[key], values[key], f"{name}.{key}"
+        schema, values, name = inner, values[key], f"{name}.{key}"
     near = f". {did_you_mean(str(values), schema['enum'])}" if "enum" in schema else ""
     return f"{where}: {name} is {shown(values)}, expected {expected(schema)}{near}"

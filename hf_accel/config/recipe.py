@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from hf_accel.config.augmentation import plain_settings
 from hf_accel.config.problems import NAMES_OF_ONE_RUN, patch_form_problem, recipe_problems, shown, variants_of
 from hf_accel.config.sections import SECTIONS, DataSettings, ModelSettings, PushSettings
 from hf_accel.config.training import training_settings
@@ -26,6 +27,8 @@ OF_ONE_NAME = {
     "model": ("args", "revision", "pretrained"),
     "data": ("config", "revision", "image_column", "label_column", "class_weights"),
 }
+# The same of arguments of `training`.
+OF_ONE_CHOICE = {"optim": ("optim_args", "optim_target_modules"), "lr_scheduler_type": ("lr_scheduler_kwargs",)}
 VARIANT_ALIASES = {"ga": "ga_same_batch"}
 _PACKAGE = Path(__file__).parents[1]
 RECIPES_FOLDER = next(f for f in (_PACKAGE / "recipes", _PACKAGE.parent / "recipes") if f.is_dir())
@@ -53,6 +56,7 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `load_recipe` of the same content as YAML gives an equal Recipe."""
         values = asdict(self)
+        values["data"]["augment"] = plain_settings(self.data.augment)
         if self.output_name is None:
             del values["output_name"]
         if self.push == PushSettings():
@@ -188,8 +192,8 @@ def merge(base: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 def apply_patch(raw: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     """Merge a recipe, a variant or overrides onto a recipe.
 
-    A patch that names another model or data set starts from that one's defaults: the arguments, columns and revisions
-    of the one before mean nothing to it.
+    A patch that names another model, data set, optimizer or schedule starts from that one's defaults: the arguments, columns
+    and revisions of the one before mean nothing to it.
     """
     raw = dict(raw)
     for section, belongs_to_name in OF_ONE_NAME.items():
@@ -197,6 +201,13 @@ def apply_patch(raw: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
         if isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) != old.get("name"):
             kept = {"pretrained"} if str(new["name"]).startswith("hf_accel/") else set()  # these have no weights
             raw[section] = {key: value for key, value in old.items() if key not in belongs_to_name or key in kept}
+    old, new = raw.get("training"), patch.get("training")
+    if isinstance(old, dict) and isinstance(new, dict):
+        changed = [
+            names for choice, names in OF_ONE_CHOICE.items() if new.get(choice, old.get(choice)) != old.get(choice)
+        ]
+        dropped = {name for names in changed for name in names}
+        raw["training"] = {key: value for key, value in old.items() if key not in dropped}
     return merge(raw, patch)
 
 

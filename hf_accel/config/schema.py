@@ -17,13 +17,17 @@ _NAME: Schema = {"type": "string", "pattern": r"^[^/\\\x00-\x1f]*[^/\\\x00-\x1f.
 @cache
 def section_schema(section: str) -> Schema:
     """The JSON Schema of `model`, `data` or `training`, with nested settings in their places."""
-    kind = training_settings() if section == "training" else SECTIONS[section]
-    schema = TypeAdapter(kind).json_schema()
-    schema = _in_place(schema, schema.get("$defs", {}))
+    schema = schema_of(training_settings() if section == "training" else SECTIONS[section])
     if section == "training":
         for setting in schema["properties"].values():
             del setting["default"]  # upstream's defaults are not known without importing it
     return schema
+
+
+def schema_of(kind: type) -> Schema:
+    """The JSON Schema of a class of settings, with nested settings in their places."""
+    schema = TypeAdapter(kind).json_schema()
+    return _in_place(schema, schema.get("$defs", {}))
 
 
 def setting_schema(section: str, keys: list[str]) -> Schema | None:
@@ -39,6 +43,11 @@ def setting_schema(section: str, keys: list[str]) -> Schema | None:
 def known_settings(schema: Schema) -> dict[str, Schema]:
     """Settings within a setting that holds others, `null` or not; else empty."""
     return next((option["properties"] for option in options(schema) if "properties" in option), {})
+
+
+def list_item(schema: Schema) -> Schema:
+    """The schema of the items of a list; empty where it is not a list."""
+    return next((option["items"] for option in options(schema) if "items" in option), {})
 
 
 def options(schema: Schema) -> list[Schema]:
@@ -120,8 +129,12 @@ def _number_words(schema: Schema, numbers: str, others: str) -> str:
 
 def _range(schema: Schema) -> str:
     high = f"{_plain(schema['maximum'])}" if "maximum" in schema else None
+    below = f"below {_plain(schema['exclusiveMaximum'])}" if "exclusiveMaximum" in schema else None
     if "exclusiveMinimum" in schema:
-        return f" above {_plain(schema['exclusiveMinimum'])}" + (f", at most {high}" if high else "")
+        most = below or (f"at most {high}" if high else None)
+        return f" above {_plain(schema['exclusiveMinimum'])}" + (f", {most}" if most else "")
+    if below and "minimum" in schema:
+        return f" from {_plain(schema['minimum'])} to {below}"
     if "minimum" in schema:
         return f" from {_plain(schema['minimum'])}" + (f" to {high}" if high else "")
     return ""

@@ -8,31 +8,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, StrictBool, StrictInt, StrictStr
+from pydantic import Field, StrictBool, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
-# Strict types: true is not a number, and "2" is not one either; 2.0 is a whole number.
-Whole = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-_KNOWN_ONLY = ConfigDict(extra="forbid")
+from hf_accel.config.augmentation import AugmentSettings
+from hf_accel.config.fields import KNOWN_ONLY, Number, Whole, expected_words
 
 
-def _rising(pair: list[float]) -> list[float]:
-    if pair[0] > pair[1]:
-        raise ValueError("expected two rising numbers")
-    return pair
+@dataclass(frozen=True, config=KNOWN_ONLY)
+class LoraSettings:
+    """Low-rank adapters, which learn in place of the weights of the backbone (https://arxiv.org/abs/2106.09685)."""
+
+    rank: Annotated[StrictInt, Field(ge=1, le=4096), Whole] = Field(
+        default=8, description="Rank of the product that is added to a weight."
+    )
+    alpha: Number = Field(default=16.0, gt=0, description="The product is scaled by alpha / rank.")
+    dropout: Number = Field(default=0.0, ge=0, lt=1, description="Dropout of what an adapter reads.")
+    targets: Literal["auto"] | Annotated[list[StrictStr], Field(min_length=1)] = Field(
+        default="auto",
+        description="Layers that get an adapter, by the end of their names; auto: the linear layers, and where convolutions hold "
+        "more weights than they, both.",
+    )
 
 
-def _expected(words: str) -> dict[str, JsonValue]:
-    """The words of a message, where the type and the range of a setting do not say what is expected."""
-    return {"expected": words}
-
-
-Share = Annotated[Number, Field(gt=0, le=1)]
-Positive = Annotated[Number, Field(gt=0)]
-
-
-@dataclass(frozen=True, config=_KNOWN_ONLY)
+@dataclass(frozen=True, config=KNOWN_ONLY)
 class ModelSettings:
     """Which network, and how it is prepared for training."""
 
@@ -43,6 +42,11 @@ class ModelSettings:
     pretrained: StrictBool = Field(default=True, description="false: the architecture with random weights.")
     revision: StrictStr | None = Field(
         default=None, description="Branch, tag or commit of the model on the Hub.", examples=["main"]
+    )
+    teacher: StrictStr | None = Field(
+        default=None,
+        description="A fine-tuned model of the same classes, by its Hub id or local folder, whose answers this one learns too.",
+        examples=["./outputs/finetune/default"],
     )
     task: Literal["image-classification"] = Field(
         default="image-classification", description="What the model is trained for."
@@ -78,7 +82,13 @@ class ModelSettings:
     freeze: Literal["none", "backbone"] | Annotated[StrictInt, Field(ge=0, le=10_000), Whole] = Field(
         default="none",
         description="backbone: only the classifier learns; a number: the stem and that many layers after it do not learn.",
-        examples=["backbone"],
+        examples=[4],
+    )
+    lora: LoraSettings | None = Field(
+        default=None,
+        description="Low-rank adapters, merged into plain weights at the end; the classifier learns in full; {} takes the "
+        "defaults.",
+        examples=[{"rank": 8, "alpha": 16}],
     )
     whiten_stem: StrictBool = Field(
         default=False, description="The first convolution becomes a fixed whitening of the training images' patches."
@@ -89,102 +99,42 @@ class ModelSettings:
     )
 
 
-@dataclass(frozen=True, config=_KNOWN_ONLY)
-class ColorJitter:
-    """Strengths as in torchvision's ColorJitter; 0 is off."""
-
-    brightness: Number = Field(
-        default=0.0, ge=0, description="The brightness is multiplied by 1 plus or minus at most this."
-    )
-    contrast: Number = Field(
-        default=0.0, ge=0, description="The contrast is multiplied by 1 plus or minus at most this."
-    )
-    saturation: Number = Field(
-        default=0.0, ge=0, description="The saturation is multiplied by 1 plus or minus at most this."
-    )
-    hue: Number = Field(
-        default=0.0, ge=0, le=0.5, description="The colour circle is turned by at most this part of a turn."
-    )
-
-
-@dataclass(frozen=True, config=_KNOWN_ONLY)
-class RandAugment:
-    """RandAugment with torchvision's operations (https://arxiv.org/abs/1909.13719)."""
-
-    num_ops: Annotated[StrictInt, Field(ge=0, le=100), Whole] = Field(default=2, description="Operations per image.")
-    magnitude: Annotated[StrictInt, Field(ge=0, le=30), Whole] = Field(
-        default=9, description="Strength of every operation."
-    )
-
-
-@dataclass(frozen=True, config=_KNOWN_ONLY)
-class AugmentSettings:
-    """Random changes to a training image, applied to whole batches on the training device. Absent means off."""
-
-    crop: Literal["none", "pad", "random_resized"] = Field(
-        default="none", description="pad: a shifted window of the padded image; random_resized: a random part, resized."
-    )
-    pad: Annotated[StrictInt, Field(ge=0, le=512), Whole] = Field(
-        default=4, description="Pixels of the stored image that are added on each side, for crop: pad."
-    )
-    pad_mode: Literal["reflect", "zero"] = Field(
-        default="reflect", description="What the added pixels are, for crop: pad."
-    )
-    scale: Annotated[list[Share], Field(min_length=2, max_length=2), AfterValidator(_rising)] = Field(
-        default_factory=lambda: [0.08, 1.0],
-        description="Smallest and largest area of a crop, as a share of the image, for crop: random_resized.",
-        json_schema_extra=_expected("two rising numbers above 0, at most 1"),
-    )
-    ratio: Annotated[list[Positive], Field(min_length=2, max_length=2), AfterValidator(_rising)] = Field(
-        default_factory=lambda: [0.75, 4 / 3],
-        description="Smallest and largest width / height of a crop, for crop: random_resized.",
-        json_schema_extra=_expected("two rising numbers above 0"),
-    )
-    flip: StrictBool | Literal["alternating"] = Field(
-        default=False,
-        description="Horizontal flips with probability 0.5; alternating: every image is flipped in every other epoch.",
-    )
-    color_jitter: ColorJitter | None = Field(
-        default=None,
-        description="Random brightness, contrast, saturation and hue.",
-        examples=[{"brightness": 0.4, "hue": 0.1}],
-    )
-    randaugment: RandAugment | None = Field(
-        default=None, description="RandAugment; {} takes its defaults.", examples=[{"num_ops": 2, "magnitude": 9}]
-    )
-    random_erasing: Number = Field(
-        default=0.0, ge=0, le=1, description="Probability that a rectangle of an image is erased.", examples=[0.25]
-    )
-    mixup: Number = Field(
-        default=0.0,
-        ge=0,
-        le=100,
-        description="Alpha of the Beta distribution by which two images are blended; 0: off.",
-        examples=[0.2],
-    )
-    cutmix: Number = Field(
-        default=0.0,
-        ge=0,
-        le=100,
-        description="Alpha of the Beta distribution of the part that another image replaces; 0: off.",
-        examples=[1.0],
-    )
-
-
-@dataclass(frozen=True, config=_KNOWN_ONLY)
+@dataclass(frozen=True, config=KNOWN_ONLY)
 class ProgressiveResizing:
     """Training images that grow by epoch from a smaller size to the model's own."""
 
     start: Annotated[StrictInt, Field(ge=4), Whole] = Field(
         description="Side of the first epoch's images.",
-        json_schema_extra=_expected("a whole number of pixels, at least 4"),
+        json_schema_extra=expected_words("a whole number of pixels, at least 4"),
     )
     full_at: Number = Field(
         default=0.75, gt=0, le=1, description="Fraction of the epochs after which images have full size."
     )
 
 
-@dataclass(frozen=True, config=_KNOWN_ONLY)
+@dataclass(frozen=True, config=KNOWN_ONLY)
+class HardExamples:
+    """Rows with a high loss train more often than others."""
+
+    strategy: Literal["proportional", "hardest"] = Field(
+        default="proportional",
+        description="proportional: rows are drawn by their loss, and may repeat; hardest: an epoch has only the rows with the "
+        "highest losses, and is shorter.",
+    )
+    fraction: Number = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="proportional: share of an epoch that is drawn by loss, the rest evenly; hardest: share of the rows in an "
+        "epoch.",
+        json_schema_extra=expected_words("a number above 0 and below 1"),
+    )
+    warmup_epochs: Annotated[StrictInt, Field(ge=0, le=10_000), Whole] = Field(
+        default=1, description="First epochs, which go through all rows in turn, whatever their losses."
+    )
+
+
+@dataclass(frozen=True, config=KNOWN_ONLY)
 class DataSettings:
     """Which images, which rows, and how they reach the model."""
 
@@ -216,7 +166,8 @@ class DataSettings:
         description="Images with more pixels are refused as unreadable; null: no limit.",
     )
     cache: Literal["memory", "disk", "device", "none"] = Field(
-        default="memory", description="Where decoded images are kept; none: every epoch decodes them again."
+        default="memory",
+        description="Where decoded images are kept; none: every epoch decodes them again, and a frozen backbone computes again.",
     )
     transforms: Literal["device", "loader"] = Field(
         default="device",
@@ -259,12 +210,36 @@ class DataSettings:
         description="Weights of the classes in the training loss: balanced (by their rows), or one number per class.",
         examples=["balanced"],
     )
+    sampling: Literal["uniform", "balanced"] = Field(
+        default="uniform",
+        description="uniform: an epoch has every training row once; balanced: it has as many rows, and every class is equally "
+        "frequent.",
+    )
+    hard_examples: HardExamples | None = Field(
+        default=None,
+        description="Rows with a high loss train more often; {} takes its defaults. Wrong labels have high losses, too.",
+        examples=[{"strategy": "hardest", "fraction": 0.5}],
+    )
     augment: AugmentSettings = Field(
         default_factory=AugmentSettings, description="Random changes to a training image; absent means off."
     )
 
+    def rows_of_epoch(self, num_rows: int) -> int:
+        """The rows that train in an epoch, of so many training rows.
 
-@dataclass(frozen=True, config=_KNOWN_ONLY)
+        Every epoch of a run has as many, the warm-up's as well: the Trainer counts steps and epochs, and plans the
+        schedule of the learning rate, by it.
+
+        >>> DataSettings(name="digits", hard_examples={"strategy": "hardest", "fraction": 0.3}).rows_of_epoch(10)
+        3
+        """
+        hard = self.hard_examples
+        if hard is None or hard.strategy != "hardest":
+            return num_rows
+        return max(1, round(hard.fraction * num_rows))
+
+
+@dataclass(frozen=True, config=KNOWN_ONLY)
 class PushSettings:
     """What of a run is published with its model; `training.push_to_hub` and `hf-accel push` publish it."""
 

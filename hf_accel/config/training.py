@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, create_model
 
-from hf_accel.config.sections import Whole
+from hf_accel.config.fields import Whole
+from hf_accel.config.sparsity_settings import SparsitySettings
 
 # Arguments of transformers.EarlyStoppingCallback, under their own names, next to those of TrainingArguments.
 EARLY_STOPPING = {"early_stopping_patience": "int", "early_stopping_threshold": "float"}
@@ -25,12 +26,18 @@ ON_NAN = "on_nan"
 # Methods of this package, each off at its default.
 FOCAL_GAMMA, GENERALIZED_CROSS_ENTROPY = "focal_gamma", "generalized_cross_entropy"
 EMA_DECAY, LAYER_DECAY, HEAD_LEARNING_RATE = "ema_decay", "layer_decay", "head_learning_rate"
+DISTILLATION_WEIGHT, DISTILLATION_TEMPERATURE = "distillation_weight", "distillation_temperature"
+GRADUAL_UNFREEZING = "gradual_unfreezing"
+SPARSITY = "sparsity"  # a mapping, see SparsitySettings
 OWN_METHODS = {
     FOCAL_GAMMA: "float",
     GENERALIZED_CROSS_ENTROPY: "float",
     EMA_DECAY: "float",
     LAYER_DECAY: "float",
     HEAD_LEARNING_RATE: "float",
+    DISTILLATION_WEIGHT: "float",
+    DISTILLATION_TEMPERATURE: "float",
+    GRADUAL_UNFREEZING: "float",
 }
 
 # Set whatever the recipe says: the package does not work otherwise.
@@ -61,6 +68,14 @@ _RANGES = {
     EMA_DECAY: Field(ge=0, lt=1),
     LAYER_DECAY: Field(gt=0, le=1),
     HEAD_LEARNING_RATE: Field(gt=0, le=1e6),
+    DISTILLATION_WEIGHT: Field(ge=0, le=1),
+    DISTILLATION_TEMPERATURE: Field(gt=0, le=1000),
+    GRADUAL_UNFREEZING: Field(gt=0, le=1),
+    "weight_decay": Field(ge=0, le=1e6),
+    "adam_beta1": Field(ge=0, lt=1),
+    "adam_beta2": Field(ge=0, lt=1),
+    "adam_epsilon": Field(ge=0, le=1e6),
+    "max_grad_norm": Field(ge=0, le=1e9),
     "seed": Field(ge=0, le=2**32 - 1),
 }
 _PLAIN_TYPES = {
@@ -84,15 +99,9 @@ class _Names(dict[str, Any]):
 @cache
 def training_types() -> dict[str, str]:
     """Names of TrainingArguments of the installed transformers, each with its annotation as text."""
-    package = importlib.util.find_spec("transformers")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    source = Path(package.submodule_search_locations[0]) / "training_args.py"
-    classes = (node for node in ast.parse(source.read_text("utf-8")).body if isinstance(node, ast.ClassDef))
-    arguments = next(node for node in classes if node.name == "TrainingArguments")
     names = {
         n.target.id: ast.unparse(n.annotation).strip("'\"")
-        for n in arguments.body
+        for n in _class_body("training_args.py", "TrainingArguments")
         if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
     }
     return {
@@ -101,7 +110,28 @@ def training_types() -> dict[str, str]:
         **OWN_METHODS,
         KEEP_FREED_MEMORY: "bool",
         ON_NAN: "Literal['stop', 'skip']",
+        SPARSITY: "dict",
     }
+
+
+def enum_values(file: str, name: str) -> list[str]:
+    """The values of an enum of the installed transformers, in a file of its folder."""
+    assigned = (n.value for n in _class_body(file, name) if isinstance(n, ast.Assign))
+    return [str(value.value) for value in assigned if isinstance(value, ast.Constant)]
+
+
+def package_folder(name: str) -> Path:
+    """The folder of an installed package, which is not imported."""
+    package = importlib.util.find_spec(name)
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    return Path(package.submodule_search_locations[0])
+
+
+@cache
+def _class_body(file: str, name: str) -> list[ast.stmt]:
+    tree = ast.parse((package_folder("transformers") / file).read_text("utf-8"))
+    return next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name).body
 
 
 @cache
@@ -114,6 +144,8 @@ def training_settings() -> type[BaseModel]:
 def _field_type(name: str, annotation: str) -> Any:
     if name == "bf16":
         return StrictBool | Literal["auto"]
+    if name == SPARSITY:
+        return SparsitySettings | None
     if name == "resume_from_checkpoint":  # true and false are what its help says, and what is said on the command line
         return StrictBool | StrictStr | None
     found = eval(annotation, {"__builtins__": {}}, _Names(_PLAIN_TYPES))

@@ -1,7 +1,8 @@
 """YAML of recipes: read into plain values, or refused; written so that it reads back as the same values.
 
-PyYAML's safe loader with four changes. `2e-5` is a number, as in YAML 1.2; a date is text; a key that appears twice is
-refused; and everything that a recipe cannot hold (sets, bytes, keys that are lists) is refused where it stands.
+PyYAML's safe loader with five changes. `2e-5` is a number and `2:4` is text, as in YAML 1.2; a date is text; a key that
+appears twice is refused; and everything that a recipe cannot hold (sets, bytes, keys that are lists) is refused where it
+stands.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _FLOAT = re.compile(
     |\.(?:nan|NaN|NAN))$""",
     re.X,
 )
+_INT = re.compile(r"^[-+]?(?:0b[01_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$")
 # A recipe has some hundred values. Aliases of aliases can stand for billions, and take hours to write out.
 _MOST_VALUES = 20_000
 _DEEPEST = 40
@@ -33,13 +35,13 @@ _DEEPEST = 40
 
 def _implicit_resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     """First character of a word -> what it may be, by YAML tag; dates are left out."""
-    left_out = {_PREFIX + "timestamp", _PREFIX + "value", _PREFIX + "float"}
+    left_out = {_PREFIX + "timestamp", _PREFIX + "value", _PREFIX + "float", _PREFIX + "int"}
     resolvers = {
         first: [(tag, pattern) for tag, pattern in found if tag not in left_out]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     for first in "-+.0123456789":
-        resolvers[first] = [(_PREFIX + "float", _FLOAT), *resolvers.get(first, [])]
+        resolvers[first] = [(_PREFIX + "float", _FLOAT), (_PREFIX + "int", _INT), *resolvers.get(first, [])]
     return resolvers
 
 
@@ -121,6 +123,13 @@ def parse_yaml(text: str | bytes) -> Any:
 def dump_yaml(values: dict[str, Any]) -> str:
     """`parse_yaml` of the result gives equal values; the order of keys stays."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def flow_yaml(value: Any) -> str:
+    """A value as it stands in a recipe, in one line; numbers to four places."""
+    if isinstance(value, list):
+        value = [round(part, 4) if isinstance(part, float) else part for part in value]
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).removesuffix("\n...\n").strip()
 
 
 def _refusal(problem: str, node: yaml.Node) -> ConstructorError:

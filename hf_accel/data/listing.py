@@ -23,6 +23,7 @@ from hf_accel import terminal
 from hf_accel.data.images import HEIC_EXTRA, IMAGE_SUFFIXES
 from hf_accel.data.urls import is_url
 from hf_accel.errors import UserError, did_you_mean
+from hf_accel.files import RUN_MARK
 
 # Endings of photographs and pictures that Pillow does not read, or only with a plug-in.
 UNREAD_SUFFIXES = (
@@ -41,6 +42,7 @@ class Listing:
     files: list[str] = field(default_factory=list)  # sorted; links to nowhere are among them: unreadable when read
     repeated: list[str] = field(default_factory=list)  # links to files and folders that are listed by another path
     special: list[str] = field(default_factory=list)  # pipes, sockets and devices
+    runs: list[str] = field(default_factory=list)  # folders in which training left its files
 
     def notes(self) -> list[str]:
         """What a person should know about entries that are not among the files."""
@@ -49,6 +51,8 @@ class Listing:
             notes.append(f"{_example(self.repeated)} lead to folders above, or to files that are read by another path")
         if self.special:
             notes.append(f"{_example(self.special)} are not regular files (pipes, sockets, devices): not read")
+        if self.runs:
+            notes.append(f"{_example(self.runs)} are folders of runs: not read")
         return notes
 
 
@@ -59,7 +63,8 @@ def _example(names: list[str]) -> str:
 def list_files(folder: Path) -> Listing:
     """All files below a folder.
 
-    Hidden files and folders (`.ipynb_checkpoints`, `._photo.jpg`, `__MACOSX`) are left out. Links are followed after
+    Hidden files and folders (`.ipynb_checkpoints`, `._photo.jpg`, `__MACOSX`) are left out, and so are the folders of runs,
+    which `hf-accel train .` leaves below the images. Links are followed after
     everything else is listed, so that a file keeps its own path; a link to a folder above is not followed. Names are text,
     not Path objects: a folder of a million images is listed several times faster.
 
@@ -79,6 +84,9 @@ def list_files(folder: Path) -> Listing:
                 listing.repeated.append(prefix)
                 continue
             seen.add(identity)
+            if prefix and os.path.exists(os.path.join(path, RUN_MARK)):
+                listing.runs.append(prefix)
+                continue
             folders = []
             for entry in _entries(path):
                 name = f"{prefix}/{entry.name}" if prefix else entry.name

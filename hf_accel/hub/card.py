@@ -122,5 +122,8 @@ def _results(report: RunReport, recipe: Recipe, data: Origin) -> list[EvalResult
 
 
 def needs_package(config: dict[str, Any]) -> bool:
-    """Whether only `import hf_accel.cifar_nets` makes the model loadable: its networks are named cifar_*, timm's are not."""
-    return str(config.get("architecture", "")).startswith("cifar_")
+    """Whether only `import hf_accel.cifar_nets` makes the model loadable.
+
+    Its networks are named cifar_*, timm's are not; its classifier on an encoder has a type of its own.
+    """
+    return str(config.get("architecture", "")).startswith("cifar_") or config.get("model_type") == "hf_accel_encoder"

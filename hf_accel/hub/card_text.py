@@ -162,6 +162,7 @@ def _training(report: RunReport) -> str:
         ("Effective batch size", train.effective_batch_size),
         ("Processes", train.world_size),
         ("Time, optimisation only", _known(format_duration, train.seconds)),
+        ("Of it, the classifier's inputs, computed once", _known(format_duration, train.feature_seconds)),
         ("Compilation, not in that time", _known(format_duration, train.compile_seconds)),
         ("Images per second, optimisation only", _known(format_quantity, train.images_per_second)),
         ("Waiting for data", _known(format_percent, train.data_wait_fraction)),

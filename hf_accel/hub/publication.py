@@ -108,7 +108,8 @@ class PrivateTexts:
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         tokens = {huggingface_hub.get_token(), recipe.training.get(SECRET_SETTING)}
-        sources = {Path(name) for name in (recipe.data.name, recipe.model.name) if is_local(name)}
+        named = (recipe.data.name, recipe.model.name, recipe.model.teacher)
+        sources = {Path(name) for name in named if name is not None and is_local(name)}
         paths = {folder, Path.cwd(), recipe.output_dir, *sources}
         paths |= {path.resolve() for path in paths}
         names = {str(path): path.name for path in paths if path.is_absolute() and len(path.parts) > 1}

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from hf_accel.errors import UserError
 
@@ -24,7 +25,7 @@ def write_space(model: str, title: str, space: Path) -> None:
     """Write `app.py`, `requirements.txt`, the Space's card and, for a local model, the weights.
 
     Raises:
-        UserError: `space` holds files already.
+        UserError: `space` holds files already, or the model's config.json cannot be read.
     """
     if space.exists() and (not space.is_dir() or any(space.iterdir())):
         raise UserError(f"--space {space}: exists already and is not empty; nothing was written. Name another folder.")
@@ -39,12 +40,13 @@ def write_space(model: str, title: str, space: Path) -> None:
     requirements = [f"{name}=={_release(name)}" for name in LIBRARIES]
     folder = Path(model)
     if folder.is_dir():
+        config = _config(folder / "config.json")
         files = (path for pattern in MODEL_FILES for path in folder.glob(pattern))
         for path in (path for path in files if path.suffix not in (".md", ".ipynb")):
             target = space / "model" / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-        if needs_package(json.loads((folder / "config.json").read_text(encoding="utf-8"))):
+        if needs_package(config):
             requirements.append(f"hf_accel=={_release('hf_accel')}")
     else:
         source = source.replace('MODEL = "model"', f"MODEL = {model!r}")
@@ -59,6 +61,18 @@ def write_space(model: str, title: str, space: Path) -> None:
     (space / "app.py").write_text(source, encoding="utf-8")
     (space / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     (space / "README.md").write_text(f"---\n{card.to_yaml()}\n---\n{ABOUT}", encoding="utf-8")
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}), expected the config of a model. Nothing was written."
+        ) from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: holds no settings, expected the config of a model. Nothing was written.")
+    return config
 
 
 def _release(name: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import gradio as gr
 import torch
 from PIL import Image, ImageOps
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 
 MODEL = "model"  # a folder next to this file, or an id on the Hub
@@ -29,9 +29,9 @@ def build_page(model_name: str, title: str) -> gr.Blocks:
     """The page for a model folder or an id on the Hub."""
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow refuses twice this number, and warns of what `read_image` refuses
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    config = AutoConfig.from_pretrained(model_name, trust_remote_code=False)
-    if config.to_dict().get("architecture", "").startswith("cifar_"):
-        import hf_accel.cifar_nets  # noqa: F401  registers the network with timm
+    config, _ = PreTrainedConfig.get_config_dict(model_name)
+    if config.get("architecture", "").startswith("cifar_") or config.get("model_type") == "hf_accel_encoder":
+        import hf_accel.cifar_nets  # noqa: F401  registers the network
     model = AutoModelForImageClassification.from_pretrained(
         model_name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )

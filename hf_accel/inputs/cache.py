@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_CACHE_SCALE = 0.875  # image size / short side of cached photographs: the share that most models' crops keep
 WORTH_SAYING_BYTES = 1 << 30  # a cache in memory that is smaller is not announced
+MEMORY_SHARE = 0.9  # of the available memory, which a cache may take
 
 
 class PixelStore:
@@ -197,15 +198,21 @@ def open_evaluation_pixels(
     return open_pixels(split, settings, short_side=None, preprocessing=preprocessing, device=device)
 
 
+def fits_in_memory(nbytes: int) -> bool:
+    """Whether a cache of this size may be kept in memory now."""
+    return nbytes <= MEMORY_SHARE * psutil.virtual_memory().available
+
+
 def _read_into_memory(stored: StoredImages) -> CachedPixels:
     shapes = stored.shapes()
     sizes = shapes.prod(1) * 3
-    nbytes, available = int(sizes.sum()), psutil.virtual_memory().available
+    nbytes = int(sizes.sum())
     level = logging.INFO if nbytes >= WORTH_SAYING_BYTES else logging.DEBUG
     logger.log(level, "%s: decoded images take %s of memory", stored.split.source, format_bytes(nbytes))
-    if nbytes > 0.9 * available:
+    if not fits_in_memory(nbytes):
+        available = format_bytes(psutil.virtual_memory().available)
         raise UserError(
-            f"data.cache: memory needs {format_bytes(nbytes)} for {stored.split.source}, and {format_bytes(available)} are "
+            f"data.cache: memory needs {format_bytes(nbytes)} for {stored.split.source}, and {available} are "
             "available. Set data.cache: disk, or lower data.cache_size."
         )
     flat = torch.empty(nbytes, dtype=torch.uint8)

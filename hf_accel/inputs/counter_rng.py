@@ -38,6 +38,13 @@ def uniform(seed: int, epoch: Integers | int, row: Integers, draw: Integers | in
     return bits.to(torch.float32) * scale if isinstance(bits, Tensor) else bits.astype(np.float32) * np.float32(scale)
 
 
+def uniform_pairs(seed: int, epochs: Tensor, rows: Tensor, draws: Tensor) -> Tensor:
+    """Two numbers in [0, 1) for each counter, from the halves of one hash: (..., n) -> (..., 2, n) float32."""
+    bits = random_bits(seed, epochs, rows, draws)
+    halves = torch.stack([_shift_right(bits, 40), _shift_right(bits, 16) & ((1 << 24) - 1)], -2)
+    return halves.to(torch.float32) * 2.0**-24
+
+
 def _mix(bits: Integers) -> Integers:
     bits = (bits ^ _shift_right(bits, 30)) * _signed(0xBF58476D1CE4E5B9)
     bits = (bits ^ _shift_right(bits, 27)) * _signed(0x94D049BB133111EB)

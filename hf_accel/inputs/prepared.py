@@ -23,6 +23,7 @@ from hf_accel.data.image_split import ImageSplit
 from hf_accel.errors import UserError
 from hf_accel.inputs.batches import ImageBatches
 from hf_accel.inputs.counter_rng import random_bits
+from hf_accel.inputs.features import FeatureBatches
 from hf_accel.inputs.preprocessing import Preprocessing
 
 OwnTransform = Callable[[Any], Any]
@@ -136,7 +137,7 @@ class PreparedBatches(Dataset):
         return "the data set" if self.transform is None else "the given transform"
 
 
-ScoredBatches = ImageBatches | PreparedBatches  # what an evaluation reads
+ScoredBatches = ImageBatches | PreparedBatches | FeatureBatches  # what an evaluation reads
 
 
 def prepared_shape(split: ImageSplit, transform: OwnTransform | None) -> tuple[int, int, int] | None:

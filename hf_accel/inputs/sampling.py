@@ -1,21 +1,25 @@
 """The order of rows in an epoch, and the partners of mixup and cutmix, both from the counter hash of counter_rng.py.
 
 The epoch travels within the index of a row, so that a dataset in any worker or rank knows it.
+
+Recipe: `data: {sampling: balanced}` for epochs in which every class is equally frequent. Not measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
 
-from hf_accel.config.sections import AugmentSettings
+from hf_accel.config.augmentation import AugmentSettings
 from hf_accel.inputs.counter_rng import random_bits
 
-# Draws of the order of rows and of partners; those of the transforms are small numbers, see transforms/pipeline.py.
+# Draws of the order of rows, of partners and of turns; those of the transforms are small numbers, see transforms/pipeline.py.
 ORDER_DRAW = 1 << 20
 PARTNER_DRAW = ORDER_DRAW + 1
+TURN_DRAW = ORDER_DRAW + 2
+PARTNER_CLASS_DRAW = ORDER_DRAW + 3
 
 
 def encode(epoch: int, rows: np.ndarray, num_rows: int) -> np.ndarray:
@@ -33,24 +37,101 @@ def mixes(augment: AugmentSettings) -> bool:
     return augment.mixup > 0 or augment.cutmix > 0
 
 
-class EpochSampler(Sampler[int]):
-    """Every row once per epoch, in an order that depends on the seed and the epoch alone.
+def rows_in_turn(seed: int, rows: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """A part of an endless sequence, in which each N places hold all N rows in an order of their own.
 
-    Yields `epoch * num_rows + row`. Accelerate shards the batches over the ranks and calls `set_epoch`.
+    Parts that follow each other thus use every row equally often, to within one.
+
+    Args:
+        rows: (N,) int64, at least one.
+        start, stop: places in the sequence, from 0.
+    Returns:
+        (stop - start,) int64.
+
+    >>> sorted(rows_in_turn(0, np.array([7, 8, 9]), 3, 6).tolist())
+    [7, 8, 9]
+    """
+    first, last = start // len(rows), -(-stop // len(rows))
+    bits = random_bits(seed, np.arange(first, last)[:, None], rows[None, :], TURN_DRAW)
+    turns = rows[np.argsort(bits, axis=1, kind="stable")]
+    return turns.reshape(-1)[start - first * len(rows) : stop - first * len(rows)]
+
+
+class BalancedRows:
+    """`data.sampling: balanced`: in an epoch of as many rows as there are, every class is equally frequent, to within one row.
+
+    Rows of small classes repeat and some of those of large classes are left out, others in each epoch: over the epochs, all
+    rows of a class are used equally often.
+
+    Args:
+        labels: (N,) int64 of the training rows; classes without rows do not count.
     """
 
-    def __init__(self, num_rows: int, seed: int) -> None:
+    def __init__(self, labels: np.ndarray) -> None:
+        _, self.counts = np.unique(labels, return_counts=True)
+        self.ends = np.cumsum(self.counts)
+        self.order = np.argsort(labels, kind="stable")
+        rarest, commonest = self.counts.min(), self.counts.max()
+        self.note = (
+            f"sampling: balanced (the {len(self.counts)} classes have {rarest} to {commonest} training rows, and are equally "
+            "frequent in an epoch)"
+        )
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def rows(self, seed: int, epoch: int) -> np.ndarray:
+        """(N,) int64: the rows of an epoch, class by class."""
+        # the sum over c of floor((x + c) / C) is x, so that the epoch has exactly N rows
+        number, before = len(self.counts), epoch * len(self)
+        classes = np.split(self.order, self.ends[:-1])
+        return np.concatenate(
+            [
+                rows_in_turn(seed, rows, (before + c) // number, (before + len(self) + c) // number)
+                for c, rows in enumerate(classes)
+            ]
+        )
+
+    def partners(self, seed: int, epochs: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """As `draw_partners`, with every class equally likely."""
+        drawn = random_bits(seed, epochs, rows, PARTNER_CLASS_DRAW) % len(self.counts)
+        places = random_bits(seed, epochs, rows, PARTNER_DRAW) % self.counts[drawn]
+        return self.order[self.ends[drawn] - self.counts[drawn] + places]
+
+
+class EpochSampler(Sampler[int]):
+    """The rows of each epoch, in an order that depends on the seed and the epoch alone.
+
+    Yields `epoch * num_rows + row`. Accelerate shards the batches over the ranks and calls `set_epoch`.
+
+    Args:
+        num_rows: of the split.
+        seed: of the order.
+        length: rows of an epoch.
+        choose: seed, epoch -> rows (length,) int64; None: every row once.
+    """
+
+    def __init__(
+        self,
+        num_rows: int,
+        seed: int,
+        length: int | None = None,
+        choose: Callable[[int, int], np.ndarray] | None = None,
+    ) -> None:
         self.num_rows = num_rows
         self.seed = seed
+        self.length = num_rows if length is None else length
+        self.choose = choose
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.num_rows
+        return self.length
 
     def __iter__(self) -> Iterator[int]:
-        rows = np.arange(self.num_rows)
-        order = np.argsort(random_bits(self.seed, self.epoch, rows, ORDER_DRAW), kind="stable")
-        yield from encode(self.epoch, order, self.num_rows).tolist()
+        places = np.arange(self.length)
+        order = np.argsort(random_bits(self.seed, self.epoch, places, ORDER_DRAW), kind="stable")
+        rows = order if self.choose is None else self.choose(self.seed, self.epoch)[order]
+        yield from encode(self.epoch, rows, self.num_rows).tolist()

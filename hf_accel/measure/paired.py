@@ -59,6 +59,24 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> tup
     return _mean_interval(np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float))[:3]
 
 
+def difference_verdicts(
+    pairs: Sequence[tuple[Sequence[float], Sequence[float]]], above: str, below: str
+) -> list[tuple[str, float | None]]:
+    """As `verdicts`, of differences.
+
+    Args:
+        pairs: (values, baseline) of each row, as for `paired_difference`; empty: nothing to compare.
+
+    >>> difference_verdicts([([0.91, 0.93, 0.92], [0.90, 0.92, 0.91])], "higher", "lower")[0][0]
+    'higher'
+    """
+    effects = []
+    for own, base in pairs:
+        mean, _, _, p_value = _mean_interval(np.subtract(own, base)) if len(own) else (None,) * 4
+        effects.append(None if mean is None else (mean, p_value))
+    return _verdicts(effects, 0.0, above, below)
+
+
 def wilson_interval(fraction: float, n: int) -> tuple[float, float]:
     """95 % interval of a fraction seen in n draws; unlike the normal one it stays in [0, 1] and is right near both ends.
 
@@ -94,20 +112,26 @@ def verdicts(ratios: Sequence[PairedRatio | None], above: str, below: str) -> li
         (verdict, Holm's p-value) in the order of `ratios`: `above`, `below`, "no measurable difference", "not repeated"
         (a single pair has no interval) or "not measured".
     """
-    tested = {
-        place: ratio.p_value for place, ratio in enumerate(ratios) if ratio is not None and ratio.p_value is not None
-    }
+    effects = [None if ratio is None else (math.log(ratio.ratio), ratio.p_value) for ratio in ratios]
+    return _verdicts(effects, math.log(SMALLEST_RATIO), above, below)
+
+
+def _verdicts(
+    effects: Sequence[tuple[float, float | None] | None], smallest: float, above: str, below: str
+) -> list[tuple[str, float | None]]:
+    """The verdicts of (effect, its p-value); an effect below `smallest`, whatever its sign, gets none."""
+    tested = {place: found[1] for place, found in enumerate(effects) if found is not None and found[1] is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     words = []
-    for place, ratio in enumerate(ratios):
-        if ratio is None:
+    for place, found in enumerate(effects):
+        if found is None:
             words.append("not measured")
-        elif ratio.p_value is None:
+        elif found[1] is None:
             words.append("not repeated")
-        elif adjusted[place] > ERROR_RATE or 1 / SMALLEST_RATIO < ratio.ratio < SMALLEST_RATIO:
+        elif adjusted[place] > ERROR_RATE or abs(found[0]) < smallest:
             words.append("no measurable difference")
         else:
-            words.append(above if ratio.ratio > 1 else below)
+            words.append(above if found[0] > 0 else below)
     return [(word, adjusted.get(place)) for place, word in enumerate(words)]
 
 

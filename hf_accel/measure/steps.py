@@ -27,7 +27,8 @@ from hf_accel.files import write_whole
 from hf_accel.machine.resources import ResourceWatch, join_resources
 from hf_accel.runs.folder import RunFolder
 
-SAVED = ("step_seconds", "warmup_seconds", "images", "wait_seconds", "transform_seconds", "resumes", "resources")
+SAVED = ("step_seconds", "warmup_seconds", "feature_seconds", "images", "wait_seconds", "transform_seconds", "resumes",
+         "resources")  # fmt: skip
 
 
 class Stopwatch:
@@ -82,6 +83,8 @@ class Measurement:
     Attributes:
         step_seconds: seconds of each step that counts.
         warmup_seconds: seconds of each warm-up step.
+        feature_seconds: seconds in which the classifier's inputs were computed before the first step, None where they were
+            not; a resumed run computes them again, and they count once.
         images: number of images in the steps that count.
         wait_seconds: seconds that these steps waited for batches, None while there was no wait.
         transform_seconds: seconds of image transforms in these steps, None while there were none.
@@ -97,6 +100,7 @@ class Measurement:
         self.compiled = compiled
         self.step_seconds: list[float] = []
         self.warmup_seconds: list[float] = []
+        self.feature_seconds: float | None = None
         self.images = 0
         self.wait_seconds: float | None = None
         self.transform_seconds: float | None = None
@@ -166,6 +170,13 @@ class Measurement:
         yield
         self._transforms.append((start, self.stopwatch.mark()))
 
+    @contextmanager
+    def computing_features(self) -> Iterator[None]:
+        """Time before the first step that belongs to training."""
+        start = self.stopwatch.mark()
+        yield
+        self.feature_seconds = self.stopwatch.seconds(start, self.stopwatch.mark())
+
     def _settle(self) -> None:
         for step in self._pending:
             seconds = self.stopwatch.seconds(step.start, step.end)
@@ -188,13 +199,13 @@ class Measurement:
         return (total or 0.0) + sum(self.stopwatch.seconds(start, end) for start, end in spans)
 
     def total_seconds(self) -> float:
-        """Seconds of optimisation so far: what `summary` calls seconds, and the warm-up steps.
+        """Seconds of training so far: what `summary` calls seconds, and the warm-up steps.
 
         After a resume they continue from the checkpoint's. Evaluation, saving and everything before the first step of a
         process (starting, loading) are in neither.
         """
         self._settle()
-        return sum(self.step_seconds) + sum(self.warmup_seconds)
+        return sum(self.step_seconds) + sum(self.warmup_seconds) + (self.feature_seconds or 0.0)
 
     def recent_images_per_second(self) -> float | None:
         """Rate of the last 20 steps that this process did, None during its warm-up."""
@@ -207,19 +218,21 @@ class Measurement:
     def summary(self) -> dict[str, float | None]:
         """The timing keys of `train` in a report; None where nothing was measured. Images are this process's.
 
-        compile_seconds is what the warm-up steps of all processes of the run took beyond as many median steps; None in a
-        run that is not compiled.
+        seconds contain feature_seconds. compile_seconds is what the warm-up steps of all processes of the run took beyond as
+        many median steps; None in a run that is not compiled.
         """
         self._settle()
         if not self.step_seconds:
             return dict.fromkeys(
-                ("seconds", "images_per_second", "step_seconds_median", "data_wait_fraction", "transform_fraction",
-                 "compile_seconds")
+                ("seconds", "feature_seconds", "images_per_second", "step_seconds_median", "data_wait_fraction",
+                 "transform_fraction", "compile_seconds")
             )  # fmt: skip
         seconds, median = sum(self.step_seconds), statistics.median(self.step_seconds)
+        seconds += self.feature_seconds or 0.0
         compile_seconds = max(0.0, sum(s - median for s in self.warmup_seconds))
         return {
             "seconds": seconds,
+            "feature_seconds": self.feature_seconds,
             "images_per_second": self.images / seconds,
             "step_seconds_median": median,
             "data_wait_fraction": None if self.wait_seconds is None else self.wait_seconds / seconds,
@@ -283,10 +296,19 @@ class StepsDone:
 
 
 class MeasureCallback(TrainerCallback):
-    """Feeds a `Measurement` from the Trainer's events and watches memory, disk and energy."""
+    """Feeds a `Measurement` from the Trainer's events and watches memory, disk and energy.
 
-    def __init__(self, measurement: Measurement, device: torch.device) -> None:
+    Args:
+        measurement: is fed.
+        device: the training device.
+        prepare: does what a run does once before its first step.
+    """
+
+    def __init__(
+        self, measurement: Measurement, device: torch.device, prepare: Callable[[], None] = lambda: None
+    ) -> None:
         self.measurement = measurement
+        self.prepare = prepare
         self.device = device
         self.resources = ResourceWatch(device)
         self.steps_done: StepsDone | None = None  # of the first process alone
@@ -303,6 +325,7 @@ class MeasureCallback(TrainerCallback):
             self.steps_done = StepsDone(RunFolder(args.output_dir).steps_done, state.global_step)
         self._sums_before = self.measurement.sums()
         self.resources.start()
+        self.prepare()
         self.measurement.restart()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

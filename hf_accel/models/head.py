@@ -49,11 +49,13 @@ def head_tensors(model: PreTrainedModel) -> set[str]:
 
 
 def head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
-    """Parameters of the classifier: in transformers, all that the base model does not hold."""
+    """Parameters of the classifier: in transformers, all that the base model does not hold, where there is one."""
     if isinstance(model, TimmWrapperForImageClassification):
         classifier = model.timm_model.get_classifier()
         heads = classifier if isinstance(classifier, (tuple, list)) else [classifier]
         return [parameter for head in heads for parameter in head.parameters()]
+    if model.base_model is model:  # CLIP and SigLIP keep their encoder under another name
+        return [model.get_parameter(name) for name in sorted(head_tensors(model))]
     inner = {id(parameter) for parameter in model.base_model.parameters()}
     return [parameter for parameter in model.parameters() if id(parameter) not in inner]
 
@@ -64,6 +66,7 @@ def renew_head(model: PreTrainedModel, names: set[str]) -> None:
     for parent in sorted({name.rpartition(".")[0] for name in names}):
         module = fresh.get_submodule(parent).to_empty(device="cpu", recurse=False)
         fresh._init_weights(module)
+    fresh._init_weights(fresh)  # CLIP and SigLIP initialise their classifier as a part of the whole
     with torch.no_grad():
         for name in names:
             model.get_parameter(name).copy_(fresh.get_parameter(name))

@@ -72,8 +72,7 @@ def _lists_of_layers(model: nn.Module) -> set[str]:
 def freeze(model: PreTrainedModel, asked: str | int) -> str:
     """Keep layers as they are: their weights do not learn, and they act as in evaluation.
 
-    A frozen layer has no dropout, and its batch norm keeps its statistics. A hook sees to it before each forward pass,
-    because the Trainer calls `model.train()` at every step.
+    A frozen layer has no dropout, and its batch norm keeps its statistics.
 
     Args:
         asked: "backbone" freezes all but the classifier; a number freezes the stem and that many layers.
@@ -95,23 +94,32 @@ def freeze(model: PreTrainedModel, asked: str | int) -> str:
         if numbers[name] <= last:
             parameter.requires_grad_(False)
             count += parameter.numel()
-    frozen = list(_frozen_modules(model))
-
-    def act_as_in_evaluation(*_: Any) -> None:
-        for module in frozen:
-            module.eval()
-
-    model.register_forward_pre_hook(act_as_in_evaluation)
+    keep_in_evaluation(model).extend(frozen_modules(model))
     total = sum(parameter.numel() for parameter in model.parameters())
     where = "all layers but the classifier" if asked == "backbone" else f"the stem and the first {asked} layers"
     return f"freeze: {where} ({count:,} of {total:,} parameters) stay as they are"
 
 
-def _frozen_modules(module: nn.Module) -> Iterator[nn.Module]:
+def keep_in_evaluation(model: nn.Module) -> list[nn.Module]:
+    """An empty list: the modules that are put into it act as in evaluation, whatever mode the model is in.
+
+    A hook sees to it before each forward pass, because the Trainer calls `model.train()` at every step.
+    """
+    modules: list[nn.Module] = []
+
+    def act_as_in_evaluation(*_: Any) -> None:
+        for module in modules:
+            module.eval()
+
+    model.register_forward_pre_hook(act_as_in_evaluation)
+    return modules
+
+
+def frozen_modules(module: nn.Module) -> Iterator[nn.Module]:
     """The outermost modules of which no parameter learns."""
     for child in module.children():
         learns = [parameter.requires_grad for parameter in child.parameters()]
         if learns and not any(learns):
             yield child
         elif any(learns):
-            yield from _frozen_modules(child)
+            yield from frozen_modules(child)

@@ -39,6 +39,13 @@ import hf_accel.models.cct
 import hf_accel.models.cifar_resnet  # noqa: F401  all three register this package's networks with timm
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError, did_you_mean, machine_failure
+from hf_accel.models.encoder import (
+    EncoderConfig,
+    classifier_config,
+    encoder_notes,
+    is_without_classifier,
+    load_encoder,
+)
 from hf_accel.models.head import head_tensors, known_labels, renew_head, set_labels
 from hf_accel.models.layers import freeze
 from hf_accel.models.layout import use_channels_last
@@ -91,10 +98,9 @@ def load_model(settings: ModelSettings, label_names: list[str], image_size: int 
     Raises:
         UserError: no such model, not an image classifier, no weights that can be loaded, or arguments that do not fit.
     """
-    is_timm_architecture = not settings.pretrained and settings.name.startswith((OWN_PREFIX, TIMM_PREFIX))
     loaded = (
         _timm_from_scratch(settings, label_names, image_size)
-        if is_timm_architecture
+        if _is_timm_architecture(settings)
         else _from_repository(settings, label_names, image_size)
     )
     if settings.channels_last:
@@ -108,11 +114,45 @@ def load_model(settings: ModelSettings, label_names: list[str], image_size: int 
     return loaded
 
 
-def load_trained(folder: str | Path, revision: str | None = None) -> LoadedModel:
-    """Load a fine-tuned folder or Hub model as it is, head and labels included."""
+def load_model_processor(
+    settings: ModelSettings, image_size: int | None = None
+) -> tuple[BaseImageProcessor, list[str]]:
+    """The processor that `load_model` gives, without the weights, and what had to be chosen, in words.
+
+    Where the Hub's files of a timm model cannot be had, timm's own settings of the same name are taken.
+
+    Raises:
+        UserError: no such model, or its processor is not on this machine and cannot be fetched.
+    """
+    if _is_timm_architecture(settings):
+        architecture, arguments, network = _timm_network(settings, num_labels=2)
+        return _timm_processor(_timm_config(architecture, arguments, network, image_size)), []
+    try:
+        with load_errors("model.name", settings.name):
+            name = _checked_name(settings.name)
+            own = classifier_config(name, _load_config(name, settings.revision))
+            config = _with_arguments(own, settings.args)
+            return load_processor(name, settings.revision, config, image_size)
+    except UserError:
+        architecture = settings.name.removeprefix(TIMM_PREFIX)
+        if not settings.name.startswith(TIMM_PREFIX) or not timm.is_model(architecture.split(".")[0]):
+            raise
+        processor, _ = load_processor(settings.name, None, TimmWrapperConfig(architecture=architecture), image_size)
+        return processor, [f"the preprocessing of {settings.name} is timm's: its files are not on this machine"]
+
+
+def load_trained(folder: str | Path, revision: str | None = None, setting: str = "model.name") -> LoadedModel:
+    """Load a fine-tuned folder or Hub model as it is, head and labels included.
+
+    Args:
+        setting: that names it, for the messages.
+    Raises:
+        UserError: no such model, not an image classifier, or no weights that can be loaded.
+    """
     name = str(folder)
-    with _hub_errors("model", name):
-        config = _load_config(name, revision)
+    with load_errors(setting, name):
+        config = _load_config(name, revision, setting)
+        _require_classifier(name, config, setting)
         processor, notes = load_processor(name, revision, config)
         model = AutoModelForImageClassification.from_pretrained(
             name, revision=revision, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
@@ -138,7 +178,23 @@ def freeze_batch_norm(model: nn.Module) -> int:
     return len(layers)
 
 
+def _is_timm_architecture(settings: ModelSettings) -> bool:
+    return not settings.pretrained and settings.name.startswith((OWN_PREFIX, TIMM_PREFIX))
+
+
 def _timm_from_scratch(settings: ModelSettings, label_names: list[str], image_size: int | None) -> LoadedModel:
+    architecture, arguments, network = _timm_network(settings, len(label_names))
+    config = _timm_config(architecture, arguments, network, image_size)
+    set_labels(config, label_names)
+    model = TimmWrapperForImageClassification(config)
+    # the wrapper's post_init is meant for a head on loaded weights: timm's own initialisation is the right one here
+    model.timm_model.load_state_dict(network.state_dict())
+    processor = _timm_processor(config)
+    return LoadedModel(model, processor, processor_size(processor), [f"{config.architecture} from random weights"])
+
+
+def _timm_network(settings: ModelSettings, num_labels: int) -> tuple[str, dict[str, Any], Any]:
+    """The architecture's name with its tag, its arguments, and the network with random weights."""
     architecture = settings.name.split("/", 1)[1]
     base = architecture.split(".")[0]
     if not timm.is_model(base):
@@ -147,10 +203,17 @@ def _timm_from_scratch(settings: ModelSettings, label_names: list[str], image_si
     arguments = with_regularisation(settings)
     _refuse_loading_arguments(settings.name, arguments)
     try:
-        network: Any = timm.create_model(base, pretrained=False, num_classes=len(label_names), **arguments)
+        network: Any = timm.create_model(base, pretrained=False, num_classes=num_labels, **arguments)
     except (TypeError, ValueError, AssertionError, KeyError) as error:
         raise UserError(f"model.args: {base} does not take {arguments}: {error}") from None
     require_regularisation(network, settings)
+    return architecture, arguments, network
+
+
+def _timm_config(
+    architecture: str, arguments: dict[str, Any], network: Any, image_size: int | None
+) -> TimmWrapperConfig:
+    """The config of a timm network, without labels."""
     tagged = timm.models.get_pretrained_cfg(architecture, allow_unregistered=True)
     defaults = {**(tagged.to_dict() if tagged is not None else {}), **network.pretrained_cfg}
     cfg = {key: defaults[key] for key in PREPROCESSING_KEYS if key in defaults}
@@ -158,26 +221,29 @@ def _timm_from_scratch(settings: ModelSettings, label_names: list[str], image_si
         cfg |= {"input_size": (3, image_size, image_size)}
         if image_size <= 64:
             cfg["crop_pct"] = 1.0  # small images are resized whole: cropping would cut their content
-    config = TimmWrapperConfig(
-        architecture=base,
+    return TimmWrapperConfig(
+        architecture=architecture.split(".")[0],
         model_args=_without_num_classes(arguments) or None,
         pretrained_cfg=plain(cfg),  # type: ignore[call-arg]  # a config keeps keywords that it has no field for
     )
-    set_labels(config, label_names)
-    model = TimmWrapperForImageClassification(config)
-    # the wrapper's post_init is meant for a head on loaded weights: timm's own initialisation is the right one here
-    model.timm_model.load_state_dict(network.state_dict())
-    processor = TimmWrapperImageProcessor(pretrained_cfg=config.pretrained_cfg, architecture=base)
-    return LoadedModel(model, processor, processor_size(processor), [f"{base} from random weights"])
+
+
+def _timm_processor(config: TimmWrapperConfig) -> TimmWrapperImageProcessor:
+    cfg: Any = config  # a config keeps keywords that it has no field for
+    return TimmWrapperImageProcessor(pretrained_cfg=cfg.pretrained_cfg, architecture=config.architecture)
+
+
+def _checked_name(name: str) -> str:
+    """A Hub id, or the path of a folder that exists."""
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise UserError(f"model.name: there is no folder {name}. Give a Hub id, timm/<name>, or an existing folder.")
+    return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
 def _from_repository(settings: ModelSettings, label_names: list[str], image_size: int | None) -> LoadedModel:
-    name, revision = settings.name, settings.revision
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise UserError(f"model.name: there is no folder {name}. Give a Hub id, timm/<name>, or an existing folder.")
-    name = str(Path(name).expanduser()) if name.startswith("~") else name
-    with _hub_errors("model", name):
-        own = _load_config(name, revision)
+    name, revision = _checked_name(settings.name), settings.revision
+    with load_errors("model.name", name):
+        own = classifier_config(name, _load_config(name, revision))
         known = known_labels(own)
         # not as arguments of from_pretrained: a timm config would keep its own number of classes
         set_labels(own, label_names)
@@ -185,33 +251,35 @@ def _from_repository(settings: ModelSettings, label_names: list[str], image_size
         if not is_timm:
             refuse_regularisation(name, settings)
         config = _with_arguments(own, with_regularisation(settings) if is_timm else settings.args)
-        processor, notes = load_processor(name, revision, config, image_size)
+        config = classifier_config(name, config)
+        described = config.vision_config if isinstance(config, EncoderConfig) else config
+        processor, notes = load_processor(name, revision, described, image_size)
         if settings.pretrained:
             model, weights_notes = _with_weights(name, revision, own, config, known)
         else:
             model = AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
-            weights_notes = [f"{config.model_type} from random weights"]
+            weights_notes = [f"{described.model_type} from random weights"]
         if isinstance(model, TimmWrapperForImageClassification):
             require_regularisation(model.timm_model, settings)
-    return LoadedModel(model, processor, processor_size(processor), [*weights_notes, *notes])
+    notes = [*weights_notes, *encoder_notes(model.config), *notes]
+    return LoadedModel(model, processor, processor_size(processor), notes)
 
 
-def _load_config(name: str, revision: str | None) -> PreTrainedConfig:
-    _refuse_plain(name)
+def _load_config(name: str, revision: str | None, setting: str = "model.name") -> PreTrainedConfig:
+    _refuse_plain(name, setting)
     config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    _require_classifier(name, config)
     if isinstance(config, TimmWrapperConfig):
         config.model_args = _without_num_classes(config.model_args or {}) or None
         _refuse_loading_arguments(name, config.model_args or {})
     return config
 
 
-def _refuse_plain(name: str) -> None:
+def _refuse_plain(name: str, setting: str) -> None:
     file = Path(name) / "config.json"
     config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     if config.get("model_type") == PLAIN_TYPE:
         raise UserError(
-            f"model.name: {name} holds the weights of {config['architectures'][0]}, a network of a caller's own, and "
+            f"{setting}: {name} holds the weights of {config['architectures'][0]}, a network of a caller's own, and "
             "only the code that built it can build it again. Load them with safetensors.torch.load_model, and give the "
             "network to build_trainer or hf_accel.predict."
         )
@@ -288,6 +356,8 @@ def _load_weights(
 ) -> tuple[PreTrainedModel, set[str], set[str]]:
     """The model, the names of its tensors that are not from the file, and those of them that have another shape there."""
     with _quiet_loading_report():
+        if is_without_classifier(config):
+            return load_encoder(name, revision, config)
         model, info = AutoModelForImageClassification.from_pretrained(
             name,
             revision=revision,
@@ -312,11 +382,11 @@ def _difference(known: list[str], label_names: list[str]) -> str:
     return f"class {position} was {known[position]!r} and is {label_names[position]!r}"
 
 
-def _require_classifier(name: str, config: PreTrainedConfig) -> None:
+def _require_classifier(name: str, config: PreTrainedConfig, setting: str) -> None:
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise UserError(
-            f"model.name: {name} is a {config.model_type} model, which has no image-classification head. Expected an "
-            "image encoder such as google/vit-base-patch16-224-in21k or timm/resnet50.a1_in1k."
+            f"{setting}: {name} is of the type {config.model_type}, which has no classifier of images. Expected a trained "
+            "classifier: the folder of a run, or a classifier on the Hub."
         )
 
 
@@ -350,7 +420,7 @@ def _quiet_loading_report() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hub_errors(what: str, name: str) -> Iterator[None]:
+def load_errors(setting: str, name: str) -> Iterator[None]:
     """Say in one message what the Hub client says in several tracebacks."""
     try:
         yield
@@ -364,18 +434,18 @@ def _hub_errors(what: str, name: str) -> Iterator[None]:
         text = text if is_of_files else f"{type(error).__name__}: {text}"
         if "trust_remote_code" in text:
             raise UserError(
-                f"{what}.name: {name} needs code of its own, and code from a repository is never run here. Choose a model "
+                f"{setting}: {name} needs code of its own, and code from a repository is never run here. Choose a model "
                 "whose architecture is part of transformers or timm."
             ) from error
         if is_of_files and "safetensors" in text:
             raise UserError(
-                f"{what}.name: {name} has no model.safetensors. Weights in pytorch_model.bin are a pickle, which can run "
+                f"{setting}: {name} has no model.safetensors. Weights in pytorch_model.bin are a pickle, which can run "
                 "code when it is opened, so they are never loaded. Expected the same weights as safetensors: "
                 "https://huggingface.co/spaces/safetensors/convert."
             ) from error
         if Path(name).is_dir():
             raise UserError(
-                f"{what}.name: the folder {name} holds no model that can be loaded: {_excerpt(text)}"
+                f"{setting}: the folder {name} holds no model that can be loaded: {_excerpt(text)}"
             ) from error
         if (
             not is_of_files
@@ -384,17 +454,17 @@ def _hub_errors(what: str, name: str) -> Iterator[None]:
             or "not supported in your version" in text
         ):
             raise UserError(
-                f"{what}.name: {name} holds no image classifier that can be loaded: {_excerpt(text)}"
+                f"{setting}: {name} holds no image classifier that can be loaded: {_excerpt(text)}"
             ) from error
         architecture = name.removeprefix(TIMM_PREFIX).split(".")[0]
         if name.startswith(TIMM_PREFIX) and not timm.is_model(architecture):
             raise UserError(
-                f"{what}.name: timm has no model {architecture!r}. {did_you_mean(architecture, timm.list_models())}"
+                f"{setting}: timm has no model {architecture!r}. {did_you_mean(architecture, timm.list_models())}"
             ) from error
         raise UserError(
-            f"{what}.name: {name} is not on this machine and cannot be fetched from the Hub ({_excerpt(text, 200)}). Its "
+            f"{setting}: {name} is not on this machine and cannot be fetched from the Hub ({_excerpt(text, 200)}). Its "
             f"config.json, weights and processor would be downloaded. Check the name and the connection, or download it "
-            f"elsewhere (`hf download {name} --local-dir FOLDER`) and set {what}.name to that folder."
+            f"elsewhere (`hf download {name} --local-dir FOLDER`) and set {setting} to that folder."
         ) from error
 
 

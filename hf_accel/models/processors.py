@@ -44,12 +44,22 @@ def load_processor(
 
 
 def processor_size(processor: BaseImageProcessor) -> int:
-    """Side in pixels of the square image that a processor makes."""
+    """Side in pixels of the square image that a processor makes.
+
+    Raises:
+        UserError: it does not say one, as those of detectors and of language models with images.
+    """
     if isinstance(processor, TimmWrapperImageProcessor):
         return processor.data_config["input_size"][-1]
     own: Any = processor  # every class declares its settings itself
     size = own.crop_size if getattr(own, "do_center_crop", False) else own.size
-    return size["height"] if size.get("height") else size["shortest_edge"]
+    side = size.get("height") or size.get("shortest_edge")
+    if side is None:
+        raise UserError(
+            f"model.name: {type(processor).__name__} makes images of different sizes, expected one size for all images. Choose "
+            "another model, or save its weights with an image processor such as ViTImageProcessor."
+        )
+    return side
 
 
 def plain(cfg: dict[str, Any]) -> dict[str, Any]:

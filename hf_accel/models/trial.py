@@ -36,6 +36,18 @@ def flops_per_image(
     return counter.get_total_flops()
 
 
+def flops_by_layer(model: PreTrainedModel, size: tuple[int, int], channels: int = 3) -> dict[str, int]:
+    """Floating-point operations of each module in one forward pass of one image, by its name in the model.
+
+    Args:
+        size: height and width in pixels, which the model is known to take.
+    """
+    with FlopCounterMode(display=False) as counter:
+        _trial(model, size, channels)
+    root = f"{type(model).__name__}."
+    return {name.removeprefix(root): sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+
+
 def training_failure(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> str | None:
     """Why a forward pass in training mode fails; None: it does not.
 

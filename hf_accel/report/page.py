@@ -158,6 +158,7 @@ def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
 def save_plots(plots: dict[str, Plot], folder: Path) -> None:
     for plot in plots.values():
         plot.save(folder / "plots")
+        plot.save_png(folder / "plots")
 
 
 def render(template: str, path: Path, **values: Any) -> Path:

@@ -36,6 +36,7 @@ THEME = {INK: "ink", MUTED: "muted", GRID: "grid", BLUE: "blue", ORANGE: "orange
 WIDTH = 4.8  # inches: on a phone the page shows a plot at about three quarters of its size, text still readable
 MOST_NAMED = 30  # classes that fit next to an axis
 MOST_NAMED_LARGE = 200  # classes that fit next to the axes of a matrix that is larger than a page, and is scrolled
+MOST_LAYERS, TALLEST = 60, 13.0  # layers that are named next to an axis; inches of that plot
 LARGE_CELL = 0.155  # inches of a class in such a matrix: the smallest at which neighbouring names do not touch
 STYLE: dict[RcKeyType, Any] = {
     "font.size": 10,
@@ -88,6 +89,15 @@ class Plot:
         path = folder / f"{self.name}.svg"
         return write_whole(path, self._svg(fonttype="path", facecolor="white"))
 
+    def save_png(self, folder: Path) -> Path:
+        """Write NAME.png, for programs that show no SVG."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.png"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+            self.figure.savefig(path, dpi=144, facecolor="white")
+        return path
+
     def _svg(self, fonttype: str, facecolor: str) -> str:
         buffer = io.StringIO()
         # The salt keeps the ids of two plots of a page apart; no date, so that the same run gives the same bytes.
@@ -105,6 +115,8 @@ def run_plots(report: RunReport) -> dict[str, Plot]:
         plots = [*_curves(report.history), _step_time(report)]
         if report.test is not None:
             plots += [_per_class(report.test.per_class), _confusion(report.test.confusion, report.data.labels)]
+        if report.pruning is not None:
+            plots += [_sparsity_by_layer(report.sparsity), _sparsity_by_step(report.pruning.history)]
     return {plot.name: plot for plot in plots if plot is not None}
 
 
@@ -161,7 +173,7 @@ def _per_class(rows: list[dict[str, Any]] | None) -> Plot | None:
     for key, marker, colour in (("precision", "<", BLUE), ("recall", ">", ORANGE), ("f1", "o", INK)):
         values = [row[key] for row in shown]
         axes.plot(values, places, marker, color=colour, label=key if key != "f1" else "F1", markersize=5)
-    axes.set_yticks(places, [_short(row["label"]) for row in shown])
+    axes.set_yticks(places, [short_label(row["label"]) for row in shown])
     axes.set_ylim(-0.7, len(shown) - 0.3)
     axes.invert_yaxis()
     axes.set_xlim(right=1.005)
@@ -208,7 +220,7 @@ def _name_classes(axes: Any, labels: Sequence[str]) -> None:
     """Name the axes of a confusion matrix, and its classes where there is room."""
     has_names = len(labels) <= MOST_NAMED_LARGE
     if has_names:
-        names = [_short(label) for label in labels]
+        names = [short_label(label) for label in labels]
         axes.set_xticks(range(len(labels)), names, rotation=90 if max(map(len, names)) > 2 else 0)
         axes.set_yticks(range(len(labels)), names)
     if MOST_NAMED < len(labels) <= MOST_NAMED_LARGE:
@@ -287,7 +299,45 @@ def _step_time(report: RunReport) -> Plot | None:
     )
 
 
-def _short(label: str, most: int = 18) -> str:
+def _sparsity_by_layer(rows: list[dict[str, Any]] | None) -> Plot | None:
+    if not rows:
+        return None
+    shares = [row["zeros"] / row["weights"] for row in rows]
+    figure, axes = new_axes(min(0.2 * len(rows) + 0.9, TALLEST))
+    axes.barh(range(len(rows)), shares, color=BLUE, height=0.7)
+    every = -(-len(rows) // MOST_LAYERS)
+    names = [short_label(row["name"].removeprefix("timm_model."), most=28) for row in rows]
+    axes.set_yticks(range(0, len(rows), every), names[::every])
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    axes.grid(axis="y", visible=False)
+    low, high = int(np.argmin(shares)), int(np.argmax(shares))
+    return Plot(
+        "sparsity_by_layer",
+        "Zeros by layer",
+        figure,
+        f"Share of zeros in {len(rows)} layers, from the input to the output. Lowest: {rows[low]['name']} "
+        f"{format_percent(shares[low])}. Highest: {rows[high]['name']} {format_percent(shares[high])}.",
+    )
+
+
+def _sparsity_by_step(history: list[list[float]]) -> Plot | None:
+    if not history:
+        return None
+    steps, shares = zip(*history, strict=True)
+    figure, axes = new_axes(1.6, width=2.4)
+    axes.plot(steps, shares, color=BLUE)
+    axes.set_xlabel("step")
+    axes.set_xlim(left=0)
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+    alt = f"Share of zeros from {format_percent(shares[0])} to {format_percent(shares[-1])} in {steps[-1]:g} steps."
+    return Plot("sparsity_by_step", "Zeros by step", figure, alt)
+
+
+def short_label(label: str, most: int = 18) -> str:
     label = " ".join(label.split())
     return verbatim(label if len(label) <= most else f"{label[: most - 1]}…")
 

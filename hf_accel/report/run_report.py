@@ -49,10 +49,20 @@ class DataSummary:
 
 @dataclass(kw_only=True)
 class ModelSummary:
+    """The network.
+
+    Attributes:
+        cpu_latency_seconds: the time of one image in the saved model on the CPU of the machine that trained, in float32 and
+            eager, whatever device trained: the median of `cpu_latency_runs` forward passes after a warm-up. None where it was
+            not saved whole by this run.
+    """
+
     name: str | None = None
     parameters: int | None = None
     flops_per_image: int | None = None
     pretrained: bool | None = None
+    cpu_latency_seconds: float | None = None
+    cpu_latency_runs: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -63,6 +73,8 @@ class TrainSummary:
         resumes: how often the run was interrupted, or made longer, and resumed from a checkpoint.
         repeated_steps: optimizer steps that were lost with a process and done again; no other figure contains them.
         effective_batch_size: the images per optimizer step that were really used, over all processes.
+        feature_seconds: of `seconds`, those before the first step in which the classifier's input was computed once for each
+            training image; None where it was not.
         accuracy: accuracy on the training batches of the last epoch, augmented as they were.
         compiled: True when every step was compiled; False when compilation was asked for and failed at some step; None when
             it was not asked for.
@@ -79,6 +91,7 @@ class TrainSummary:
     repeated_steps: int | None = None
     effective_batch_size: int | None = None
     seconds: float | None = None
+    feature_seconds: float | None = None
     images_per_second: float | None = None
     step_seconds_median: float | None = None
     data_wait_fraction: float | None = None
@@ -99,6 +112,35 @@ class TrainSummary:
         """The measured peaks of memory, (GiB, where), the one that limits a run first: the device's, if it has its own."""
         figures = ((self.peak_memory_gib, "on the device"), (self.peak_rss_gib, "on the host, resident"))
         return [(gib, where) for gib, where in figures if gib is not None]
+
+
+@dataclass(kw_only=True)
+class PruningSummary:
+    """The weights that are zero in the model that a run leaves; `RunReport.sparsity` has them by layer.
+
+    Attributes:
+        asked: share of the prunable weights that was to be zero.
+        weights, zeros: number of prunable weights, and of zeros among them.
+        file_bytes: of the saved weights.
+        compressed_bytes: of the same file after zlib (level 6).
+        flops_per_image: theoretical: of a forward pass of one image in which no zero takes part.
+        images_per_second: of inference with kernels that leave zeros out, where it was measured; zeros alone save no time.
+        history: (step, share of zeros) of each logged step.
+    """
+
+    asked: float | None = None
+    weights: int | None = None
+    zeros: int | None = None
+    file_bytes: int | None = None
+    compressed_bytes: int | None = None
+    flops_per_image: int | None = None
+    images_per_second: float | None = None
+    history: list[list[float]] = field(default_factory=list)
+
+    @property
+    def share(self) -> float | None:
+        """The share of the prunable weights that is zero."""
+        return None if self.zeros is None or not self.weights else self.zeros / self.weights
 
 
 @dataclass(kw_only=True)
@@ -143,7 +185,9 @@ class RunReport:
         notes: what was decided for the user, a sentence each.
         environment: `environment.describe_environment()`.
         history: one row per logged step with the keys HISTORY_COLUMNS, see `history_from_log`.
-        phases, sparsity: rows of methods that train in phases or prune; None unless used.
+        phases: rows of methods that train in phases; None unless used.
+        sparsity: per pruned layer its name, shape, weights and zeros; None unless used.
+        pruning: the same over all layers; None unless used.
         validation: None when no rows were held out.
         test: None when the test split was not scored.
     """
@@ -160,6 +204,7 @@ class RunReport:
     history: list[dict[str, Any]] = field(default_factory=list)
     phases: list[dict[str, Any]] | None = None
     sparsity: list[dict[str, Any]] | None = None
+    pruning: PruningSummary | None = None
     validation: Scores | None = None
     test: DetailedScores | None = None
 
@@ -222,6 +267,7 @@ class RunReport:
             "data": DataSummary,
             "model": ModelSummary,
             "train": TrainSummary,
+            "pruning": PruningSummary,
             "validation": Scores,
             "test": DetailedScores,
         }

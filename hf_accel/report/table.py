@@ -41,8 +41,9 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
         for label, name in (("accuracy", "accuracy"), ("F1 (macro)", "f1_macro"), ("top-5", "top5_accuracy"))
     ]
     epochs = format_quantity(train.epochs).removesuffix(".00").removesuffix(".0")
+    features = "" if train.feature_seconds is None else f", {format_duration(train.feature_seconds)} for the features"
     speed = [
-        ("train time", format_duration(train.seconds), f"{format_count(train.steps)} steps, {epochs} epochs"),
+        ("train time", format_duration(train.seconds), f"{format_count(train.steps)} steps, {epochs} epochs{features}"),
         (
             "images/s",
             format_quantity(train.images_per_second),
@@ -51,6 +52,7 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
         ("step", format_duration(train.step_seconds_median), "median"),
         ("data wait", format_percent(train.data_wait_fraction), "of the train time"),
         *_memory_lines(train.memory_figures),
+        *_sparsity_line(report),
     ]
     title = (
         f"{report.recipe}, {report.variant}: {report.model.name or MISSING} on {report.data.name or MISSING}, "
@@ -76,6 +78,13 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
 def _memory_lines(figures: list[tuple[float, str]]) -> list[tuple[str, str, str]]:
     lines = [(name, format_gib(gib), where) for name, (gib, where) in zip(("peak memory", ""), figures, strict=False)]
     return lines or [("peak memory", MISSING, "")]
+
+
+def _sparsity_line(report: "RunReport") -> list[tuple[str, str, str]]:
+    pruning = report.pruning
+    if pruning is None:
+        return []
+    return [("sparsity", format_percent(pruning.share), f"zeros of {format_count(pruning.weights)} prunable weights")]
 
 
 def _measured_on(environment: dict[str, Any]) -> str:

@@ -20,6 +20,13 @@ TRAINER_STATE = "trainer_state.json"  # which the Trainer writes last
 LENGTH = ("num_train_epochs", "max_steps")  # what may differ when a run is made longer
 DEFAULT_EPOCHS = 3.0  # of TrainingArguments
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model_fsdp_0", "latest")  # the last: DeepSpeed
+OPTIMIZER_FILES = ("optimizer.pt", "scheduler.pt")  # of a checkpoint whose weights are one model.safetensors
+# Settings that the state of an optimizer and its schedule holds, so that a checkpoint's values stay in force.
+KEPT_BY_OPTIMIZER = tuple(
+    f"training.{name}"
+    for name in ("learning_rate", "head_learning_rate", "layer_decay", "weight_decay", "optim", "optim_args", "adam_beta1",
+                 "adam_beta2", "adam_epsilon")
+)  # fmt: skip
 
 
 def asked_checkpoint(recipe: Recipe) -> bool | Path | None:
@@ -66,11 +73,19 @@ def require_checkpoint(path: Path) -> Path:
         )
     missing = [name for name in (TRAINER_STATE, "config.json") if not (path / name).is_file()]
     missing += [] if any((path / name).exists() for name in WEIGHTS) else [WEIGHTS[0]]
+    missing += missing_optimizer(path)
     if missing:
         inside = ", ".join(sorted(inner.name for inner in path.glob("checkpoint-*"))[:3])
-        advice = f"It holds {inside}: name one." if inside else "Name a folder that holds them."
+        advice = f"It holds {inside}: name one." if inside else "Name another, or give it as --model.name."
         raise UserError(f"{where}: has no {', '.join(missing)}, so it is not a complete checkpoint. {advice}")
     return path
+
+
+def missing_optimizer(checkpoint: Path) -> list[str]:
+    """Files without which the Trainer, silently, begins with a new optimizer and schedule."""
+    if not (checkpoint / WEIGHTS[0]).is_file():  # sharded: the state lies elsewhere
+        return []
+    return [name for name in OPTIMIZER_FILES if not (checkpoint / name).is_file()]
 
 
 def require_steps_left(recipe: Recipe, checkpoint: Path) -> None:

@@ -22,8 +22,9 @@ import hf_accel
 from hf_accel.cli import is_main_process
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError
-from hf_accel.files import LONGEST_NAME_BYTES, write_whole
+from hf_accel.files import LONGEST_NAME_BYTES, RUN_MARK, write_whole
 from hf_accel.runs.checkpoints import (
+    KEPT_BY_OPTIMIZER,
     SETTING,
     TRAINER_STATE,
     asked_checkpoint,
@@ -37,7 +38,6 @@ from hf_accel.runs.lock import refuse_folder_in_use, sole_use
 from hf_accel.runs.log import note_end_in_log, start_log
 from hf_accel.runs.recorded_data import DataFacts, changes, from_json, to_json
 
-MARK = ".hf_accel.json"
 # Everything that a run leaves, in the order in which a reader wants it; and checkpoint-<step>, made by the Trainer.
 LEFT = ("model", "report.html", "report.json", "history.csv", "predictions.csv", "plots", "recipe.yaml", "log.txt",
         "runs", "exported")  # fmt: skip
@@ -45,7 +45,7 @@ CHECKPOINT_PREFIX = "checkpoint-"
 STEPS_DONE = ".steps_done"  # how many optimizer steps the processes of the run have done in all
 IN_USE = "another process trains or pushes there"
 LONGEST_PATH_BYTES = 4096
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 LONGEST_BELOW_BYTES = 200  # of what lies in a run's folder, as checkpoint-1000000/model-00001-of-00002.safetensors
 
 
@@ -64,7 +64,7 @@ class RunFolder:
         self.path = Path(path)
         self.checkpoint: Path | None = None
         self.overwrite = False
-        self.mark = self.path / MARK
+        self.mark = self.path / RUN_MARK
         self.steps_done = self.path / STEPS_DONE
         (self.model, self.page, self.report, self.history, self.predictions, self.plots, self.recipe, self.log,
          self.trackers, self.exported) = (self.path / name for name in LEFT)  # fmt: skip
@@ -78,12 +78,13 @@ class RunFolder:
         """Check that a run of this recipe may use its output folder; nothing is written.
 
         Raises:
-            UserError: the folder cannot be written or is in use, or it holds a finished run, an unfinished one of another
-                recipe, or files of other origin under the names that a run uses; or there is no such checkpoint as
-                `training.resume_from_checkpoint` asks for.
+            UserError: the folder cannot be written, is in use or belongs to the images, or it holds a finished run, an
+                unfinished one of another recipe, or files of other origin under the names that a run uses; or there is no
+                such checkpoint as `training.resume_from_checkpoint` asks for, or its optimizer has other settings.
         """
         run = cls(recipe.output_dir)
         writable_place(run.path)
+        run._refuse_images(recipe)
         if is_main_process():
             refuse_folder_in_use(run.path, IN_USE)
         run.overwrite = overwrite
@@ -168,6 +169,21 @@ class RunFolder:
         """Whether its scores and its model are saved; a page or a card may be missing."""
         return self.report.is_file()
 
+    def refuse_unfinished(self) -> None:
+        """Say that a run has no model yet, where this is the folder of one.
+
+        Raises:
+            UserError: the run has left checkpoints at most.
+        """
+        if self.model.is_dir() or not self.recipe.is_file() or not self.is_ours():
+            return
+        last = self.last_checkpoint()
+        advice = "" if last is None else f", or name its last checkpoint, {last}"
+        raise UserError(
+            f"{self.path}: holds a run that has not finished, so it has no model yet. Resume it with the command that "
+            f"started it{advice}."
+        )
+
     def missing(self) -> list[str]:
         """What a finished run would have and this folder lacks."""
         needed = (self.report, self.recipe, self.model_config)
@@ -223,7 +239,28 @@ class RunFolder:
         if not isinstance(asked, Path):
             return None
         require_steps_left(recipe, require_checkpoint(asked))
+        RunFolder(asked.parent)._refuse_another_optimizer(recipe, asked)
         return asked
+
+    def _refuse_another_optimizer(self, recipe: Recipe, checkpoint: Path) -> None:
+        if not self.recipe.is_file():
+            return
+        changed = [name for name in differences(load_recipe(self.recipe), recipe) if name in KEPT_BY_OPTIMIZER]
+        if changed:
+            raise UserError(
+                f"--{SETTING} {checkpoint}: {', '.join(changed)} would have no effect, because the checkpoint's optimizer keeps "
+                "the values of its run. Give those values, or give the checkpoint as --model.name to start a new optimizer."
+            )
+
+    def _refuse_images(self, recipe: Recipe) -> None:
+        data = Path(recipe.data.name).expanduser()
+        place = self.path.resolve()
+        is_below = data.is_dir() and data.resolve() in (place, *place.parents)
+        if is_below and place.is_dir() and any(place.iterdir()) and not self.is_ours():
+            raise UserError(
+                f"--output_dir {self.path}: belongs to the images of data.name {recipe.data.name}, and the files of a run "
+                "would be mixed with them. Choose another folder."
+            )
 
     def _refuse_foreign_files(self) -> None:
         is_ours = self.is_ours()
@@ -334,15 +371,18 @@ def model_place(name: str) -> str:
     """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub.
 
     Raises:
-        UserError: the name is that of a file, or was meant as that of a folder and there is none.
+        UserError: the name is that of a file or of an unfinished run, or was meant as that of a folder and there is none.
     """
     from hf_accel.data.listing import is_local_name, neighbouring_folders  # here: --help needs no Pillow
 
+    if not name.strip():
+        raise UserError(f"{name!r} names no model, expected the folder of a run or of a model, or an id on the Hub")
     path = Path(name).expanduser()
-    model = RunFolder(path).model
-    if model.is_dir():
-        return str(model)
+    run = RunFolder(path)
+    if run.model.is_dir():
+        return str(run.model)
     if path.is_dir():
+        run.refuse_unfinished()
         return str(path)
     if path.exists():
         raise UserError(f"{name}: is a file, expected the folder of a run or of a model, or an id on the Hub")
@@ -351,7 +391,7 @@ def model_place(name: str) -> str:
         is_near or not HUB_ID.fullmatch(name)
     ):  # a folder may be called as an owner on the Hub is
         raise UserError(f"{name}: no such folder. {neighbouring_folders(path)}")
-    if "/" not in name:
+    if not HUB_ID.fullmatch(name):
         hint = neighbouring_folders(path)
         raise UserError(f"{name}: no such folder, and an id on the Hub looks like owner/name. {hint}")
     return name

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
@@ -23,15 +24,25 @@ from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
 from hf_accel.inputs.prepared import OwnTransform, OwnTransforms, PreparedBatches, ScoredBatches, prepared_shape
 from hf_accel.inputs.preprocessing import Preprocessing
-from hf_accel.inputs.sampling import draw_partners, mixes
+from hf_accel.inputs.sampling import BalancedRows, draw_partners, mixes
 from hf_accel.models.given import adopt_model
 from hf_accel.models.head import known_labels
-from hf_accel.models.load import LoadedModel, load_model, load_trained
+from hf_accel.models.load import LoadedModel, load_model, load_model_processor, load_trained
 from hf_accel.models.trial import flops_per_image
-from hf_accel.tasks.image_gallery import Example, GalleryItem, answered_examples, confident_mistakes, data_sample
+from hf_accel.tasks.augmented_images import augmented_images
+from hf_accel.tasks.image_gallery import (
+    Example,
+    GalleryItem,
+    answered_examples,
+    confident_mistakes,
+    data_sample,
+    sample_rows,
+)
 from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images
 from hf_accel.tasks.predictions import Predictions
 from hf_accel.tasks.torch_scoring import TorchScorer
+from hf_accel.transforms.contact_sheet import AugmentedImage
+from hf_accel.transforms.converted import ConvertedInput
 from hf_accel.transforms.pipeline import EvalTransform, TrainTransform
 from hf_accel.transforms.progressive_resizing import TrainingSides, training_sides
 from hf_accel.transforms.views import mean_logits, views_note
@@ -74,9 +85,9 @@ class ImageClassification:
             model, recipe.model, splits.label_names, processor, side, None if shape is None else shape[1]
         )
 
-    def load_trained(self, name: str | Path, revision: str | None = None) -> LoadedModel:
-        """A fine-tuned folder or Hub model as it is."""
-        return load_trained(name, revision)
+    def load_trained(self, name: str | Path, revision: str | None = None, setting: str = "model.name") -> LoadedModel:
+        """A fine-tuned folder or Hub model as it is; see `models.load.load_trained`."""
+        return load_trained(name, revision, setting)
 
     def training_inputs(
         self,
@@ -99,10 +110,16 @@ class ImageClassification:
         is_prepared = own.train is not None or splits.train.is_prepared
         if is_prepared:
             refuse_with_own_transforms(recipe)
+        if shape is not None and recipe.model.teacher is not None:
+            raise UserError(
+                f"{recipe.name}: model.teacher sees the images of the student with a normalisation of its own, and that of the "
+                "given tensors is not known. Let the train_transform, or the data set, give images; or leave the teacher out."
+            )
         preprocessing = Preprocessing.of(loaded.processor)
         sides = None
         if recipe.data.progressive_resizing is not None:  # first: it refuses a model that is not square as what it is
-            sides = training_sides(recipe.data.progressive_resizing, preprocessing, args, len(splits.train))
+            num_rows = recipe.data.rows_of_epoch(len(splits.train))
+            sides = training_sides(recipe.data.progressive_resizing, preprocessing, args, num_rows)
         shape = shape or (3, preprocessing.height, preprocessing.width)
         flops = {loaded.image_size: flops_per_image(loaded.model, shape[1:], channels=shape[0])}
         if sides is not None:
@@ -116,6 +133,23 @@ class ImageClassification:
         """What the batches of an evaluation are made of."""
         preprocessing = Preprocessing.of(loaded.processor)
         return ImageInputs(recipe, preprocessing, args, known_labels(loaded.model.config), loaded.image_size)
+
+    def augmented_images(
+        self, recipe: Recipe, splits: Splits, seed: int, num_rows: int, num_epochs: int
+    ) -> tuple[list[AugmentedImage], list[str]]:
+        """Rows of the training split as the first epochs of a run see them, and notes; the model's weights are not needed.
+
+        Raises:
+            UserError: the model's processor cannot be had, or an image is unreadable.
+        """
+        from transformers import TrainingArguments
+
+        processor, notes = load_model_processor(recipe.model, recipe.data.image_size)
+        preprocessing = Preprocessing.of(processor)
+        args = TrainingArguments(seed=seed, use_cpu=True)
+        inputs = ImageInputs(recipe, preprocessing, args, splits.label_names, preprocessing.height)
+        rows = np.array(sample_rows(splits.train, num_rows, seed))
+        return augmented_images(inputs, splits.train, rows, num_epochs), notes
 
     def collate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """`data_collator`: `ImageBatches.__getitems__` returns whole batches, so there is nothing to collate."""
@@ -178,9 +212,13 @@ class ImageInputs:
             return self._prepared(split, self.own.train)
         data = self.recipe.data
         pixels = open_training_pixels(split, data, self.preprocessing, self.args.device)
-        partners = partial(draw_partners, self.args.seed, len(split)) if mixes(data.augment) else None
-        batches = ImageBatches(split, pixels, partners, self.sides)
+        batches = ImageBatches(split, pixels, self._partners(split) if mixes(data.augment) else None, self.sides)
         return batches if data.transforms == "device" else TransformedBatches(batches, self._augmentation())
+
+    def _partners(self, split: ImageSplit) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        if self.recipe.data.sampling == "balanced":
+            return partial(BalancedRows(np.asarray(split.labels)).partners, self.args.seed)
+        return partial(draw_partners, self.args.seed, len(split))
 
     def scored_batches(self, split: ImageSplit) -> ScoredBatches:
         """The dataset that an evaluation reads; raises as `train_batches` does."""
@@ -209,6 +247,10 @@ class ImageInputs:
         """Model -> what is scored in its place, for test-time augmentation; None: the model itself."""
         kind = self.recipe.data.test_time_augmentation
         return None if kind == "none" else partial(over_views, kind)
+
+    def converted_to(self, processor: BaseImageProcessor) -> ConvertedInput:
+        """The input of this run's model -> that of the model to which another processor belongs."""
+        return ConvertedInput(self.preprocessing, Preprocessing.of(processor))
 
     def flops_of_row(self, batch: dict[str, Any]) -> int:
         """Floating-point operations of a forward pass of one image of this batch."""

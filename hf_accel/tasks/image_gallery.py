@@ -69,11 +69,19 @@ def confident_mistakes(predictions: Predictions, split: ImageSplit, count: int =
 
 
 def data_sample(split: ImageSplit, count: int = 24, seed: int = 0) -> list[GalleryItem]:
-    """Images of as many classes as fit, in the order of the classes; the same for the same seed.
+    """Images of the rows that `sample_rows` chooses."""
+    return [
+        GalleryItem(split.read(row), split.label_names[int(split.labels[row])], where=_place(split, row))
+        for row in sample_rows(split, count, seed)
+    ]
+
+
+def sample_rows(split: ImageSplit, count: int, seed: int) -> list[int]:
+    """Rows of as many classes as fit, in the order of the classes; the same for the same seed.
 
     Args:
         split: the rows to choose from.
-        count: the number of images in all; with fewer classes, each is shown several times.
+        count: the number of rows in all; with fewer classes, each is shown several times.
         seed: the seed of the choice.
     """
     order = np.random.default_rng(seed).permutation(len(split))
@@ -85,11 +93,7 @@ def data_sample(split: ImageSplit, count: int = 24, seed: int = 0) -> list[Galle
         chosen += [rows[depth] for rows in by_class.values() if depth < len(rows)]
         if len(chosen) >= count:
             break
-    chosen = sorted(chosen[:count], key=lambda row: int(split.labels[row]))
-    return [
-        GalleryItem(split.read(row), split.label_names[int(split.labels[row])], where=_place(split, row))
-        for row in chosen
-    ]
+    return sorted(chosen[:count], key=lambda row: int(split.labels[row]))
 
 
 def answered_examples(

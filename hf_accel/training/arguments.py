@@ -15,12 +15,16 @@ from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from hf_accel.config.muon_settings import MuonSettings
+from hf_accel.config.optimizers import MUON, PREFIX, TimmOptimizer
 from hf_accel.config.recipe import Recipe
+from hf_accel.config.schedules import Schedule, own_schedule
 from hf_accel.config.selection import Reasons, plateau_kwargs, selection_defaults
-from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY, ON_NAN, OWN_METHODS
+from hf_accel.config.sparsity_settings import SparsitySettings
+from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY, ON_NAN, OWN_METHODS, SPARSITY
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.machine.precision import native_bf16
-from hf_accel.training.supported import refuse_unbuildable, refuse_unsupported
+from hf_accel.models.lora import require_peft
+from hf_accel.training.supported import OwnOptimizer, refuse_unbuildable, refuse_unsupported
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +42,12 @@ class Arguments:
     early_stopping: dict[str, Any]
     changed: dict[str, Any]  # every argument that differs from TrainingArguments' own default
     keep_freed_memory: bool  # see machine/allocator.py
-    muon: MuonSettings | None  # settings of `optim: muon`, which replaces the optimizer that TrainingArguments names
+    own_optimizer: OwnOptimizer | None  # takes the place of the optimizer that TrainingArguments names
     notes: list[str] = field(default_factory=list)
     skips_bad_steps: bool = False  # see methods/finite.py
     methods: dict[str, float] = field(default_factory=dict)  # settings of this package's methods, those that are set
+    schedule: Schedule | None = None  # takes the place of the schedule that TrainingArguments names
+    sparsity: SparsitySettings | None = None  # see methods/sparsity.py
 
 
 def training_arguments(
@@ -50,15 +56,17 @@ def training_arguments(
     """Build TrainingArguments from a recipe.
 
     Args:
-        recipe: its `training` may hold any TrainingArguments name, `bf16: auto`, `optim: muon`, `keep_freed_memory`,
-            `on_nan`, and the two arguments of EarlyStoppingCallback.
+        recipe: its `training` may hold any TrainingArguments name, `bf16: auto`, `optim: muon` or `timm/NAME`,
+            `lr_scheduler_type: one_cycle` or `trapezoid`, `keep_freed_memory`, `on_nan`, `sparsity` and other methods, and the
+            two arguments of EarlyStoppingCallback.
         has_validation: whether there are rows to select the best checkpoint by.
         has_own_metrics: whether the caller computes metrics, which may have any name.
         has_standard_metrics: whether ours are computed; False: the loss alone.
     Raises:
-        UserError: a value that TrainingArguments refuses, or a precision that this device cannot run.
+        UserError: a value that TrainingArguments refuses, a precision that this device cannot run, or a missing package.
     """
     asked = {name: value for name, value in recipe.training.items() if name != "hub_token"}  # checkpoints pickle it
+    require_peft(recipe.model)
     refuse_missing_trackers(recipe.name, asked.get("report_to"))
     refuse_unknown_compiler(recipe.name, asked)
     asked.setdefault("disable_tqdm", False)  # its own default follows the verbosity of transformers' logs
@@ -69,6 +77,8 @@ def training_arguments(
     skips = asked.pop(ON_NAN, "stop") == "skip"
     methods = {name: asked.pop(name) for name in OWN_METHODS if name in asked}
     methods = {name: value for name, value in methods.items() if value is not None}
+    sparsity = asked.pop(SPARSITY, None)
+    sparsity = None if sparsity is None else SparsitySettings(**sparsity)
     notes: list[str] = []
     values, reasons = _own_values(asked, selection)
     values["output_dir"] = str(recipe.output_dir)
@@ -79,8 +89,8 @@ def training_arguments(
     precision, why = choose_precision(recipe.name, asked, device)
     values |= precision
     notes.append(f"precision: {why}")
-    muon = MuonSettings.parse(recipe.name, values.get("optim_args")) if values.get("optim") == "muon" else None
-    arguments = _construct(recipe.name, values, muon)
+    own_optimizer, schedule = _own_optimizer(recipe.name, values), own_schedule(values)
+    arguments = _construct(recipe.name, values, own_optimizer, schedule)
     if arguments.n_gpu > 1:  # the Trainer would wrap the model in nn.DataParallel, and multiply an exact loss by n_gpu
         notes.append(f"1 of {arguments.n_gpu} GPUs is used: `accelerate launch -m hf_accel.train` uses all")
         arguments._n_gpu = 1
@@ -88,7 +98,18 @@ def training_arguments(
     if skips:
         notes.append("on_nan: 'skip' (steps whose loss or gradient norm is not finite are left out)")
     keeps = keep_freed_memory and device == "cpu"
-    return Arguments(arguments, early_stopping, changed_arguments(values), keeps, muon, notes, skips, methods)
+    return Arguments(
+        arguments,
+        early_stopping,
+        changed_arguments(values),
+        keeps,
+        own_optimizer,
+        notes,
+        skips,
+        methods,
+        schedule,
+        sparsity,
+    )
 
 
 def _own_values(asked: dict[str, Any], selection: Reasons) -> tuple[dict[str, Any], Reasons]:
@@ -122,17 +143,28 @@ def _device_arguments(asked: dict[str, Any], device: str) -> dict[str, tuple[Any
     return {}
 
 
-def _construct(where: str, values: dict[str, Any], muon: MuonSettings | None) -> TrainingArguments:
+def _own_optimizer(where: str, values: dict[str, Any]) -> OwnOptimizer | None:
+    optim, text = values.get("optim", ""), values.get("optim_args")
+    if optim == MUON:
+        return MuonSettings.parse(where, text)
+    return TimmOptimizer.parse(where, optim, text) if optim.startswith(PREFIX) else None
+
+
+def _construct(
+    where: str, values: dict[str, Any], own_optimizer: OwnOptimizer | None, schedule: Schedule | None
+) -> TrainingArguments:
+    # TrainingArguments does not know ours, and those that it names instead are never built
+    stand_ins: dict[str, Any] = {} if own_optimizer is None else {"optim": "sgd"}
+    stand_ins |= {} if schedule is None else {"lr_scheduler_type": "constant", "lr_scheduler_kwargs": None}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            # TrainingArguments does not know muon, and the optimizer that it names instead is never built
-            arguments = TrainingArguments(**values | ({} if muon is None else {"optim": "sgd"}))
+            arguments = TrainingArguments(**values | stand_ins)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{where}: training: {' '.join(str(error).split())}") from None
     except ImportError as error:
         raise UserError(f"{where}: training: a package is missing: {' '.join(str(error).split())}") from None
-    refuse_unbuildable(where, arguments, is_muon=muon is not None)
+    refuse_unbuildable(where, arguments, own_optimizer)
     return arguments
 
 

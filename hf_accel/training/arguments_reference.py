@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY, ON_NAN, training_types
+from hf_accel.config.training import (
+    DEFAULTS,
+    EARLY_STOPPING,
+    FIXED,
+    KEEP_FREED_MEMORY,
+    ON_NAN,
+    OWN_METHODS,
+    SPARSITY,
+    training_types,
+)
 from hf_accel.training.supported import EFFECT, NEEDS, REFUSED
 
-OWN = (*EARLY_STOPPING, KEEP_FREED_MEMORY, ON_NAN)
+OWN = (*EARLY_STOPPING, *OWN_METHODS, SPARSITY, KEEP_FREED_MEMORY, ON_NAN)
 INTRODUCTION = """\
 # Arguments of TrainingArguments
 

@@ -7,22 +7,31 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.selection import refuse_missing_metric
+from hf_accel.config.training import EMA_DECAY, GRADUAL_UNFREEZING
 from hf_accel.data.given import Classes
 from hf_accel.data.splits import ImageSplit, Splits
 from hf_accel.errors import UserError
 from hf_accel.machine.allocator import apply_keep_freed_memory
+from hf_accel.methods import ChoosesRows
 from hf_accel.methods.batch_norm import BatchNormStatisticsOnce
 from hf_accel.methods.cpu_kernels import CpuKernels, chosen_kernels
+from hf_accel.methods.distillation import Distillation
 from hf_accel.methods.ema import WeightAverage
+from hf_accel.methods.linear_probe import linear_probe
 from hf_accel.methods.losses import class_weights
+from hf_accel.methods.row_losses import chosen_rows
+from hf_accel.methods.sparsity import MagnitudePruning
+from hf_accel.methods.unfreezing import GradualUnfreezing
 from hf_accel.methods.whitening import whiten_stem
 from hf_accel.models.load import LoadedModel
+from hf_accel.models.lora import add_adapters
 from hf_accel.models.probe import unused_parameters
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.image_classification import ImageInputs
@@ -30,10 +39,14 @@ from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.checks import require_batches_that_train, require_steps, require_usable_model
 from hf_accel.training.evaluation import EvaluationMetrics
 from hf_accel.training.given_model import GivenModel
-from hf_accel.training.trainer import ImageTrainer, Methods
+from hf_accel.training.teacher import distillation
+from hf_accel.training.trainer import ImageTrainer, Method, Methods
 
 if TYPE_CHECKING:
     from hf_accel.tasks.image_classification import OwnTransforms
+
+# Methods that say in the report what they do.
+NOTED = CpuKernels | ChoosesRows | Distillation | GradualUnfreezing | MagnitudePruning | WeightAverage
 
 
 def build_trainer(
@@ -121,7 +134,8 @@ def wire_trainer(
     """`build_trainer` once the rows and the arguments are known."""
     task, args = TASKS[recipe.model.task], arguments.training
     refuse_missing_metric(recipe.name, args.metric_for_best_model, len(splits.label_names))
-    require_steps(recipe, args, len(splits.train))
+    num_rows = recipe.data.rows_of_epoch(len(splits.train))
+    require_steps(recipe, args, num_rows)
     memory_notes = apply_keep_freed_memory(arguments.keep_freed_memory)
     set_seed(args.seed)  # the new head must not depend on what was drawn before
     if given:
@@ -129,29 +143,29 @@ def wire_trainer(
     loaded = loaded or given.load(recipe, splits, own)
     require_usable_model(recipe, args, loaded)
     inputs = task.training_inputs(recipe, splits, loaded, args, own)
-    require_batches_that_train(recipe, args, len(splits.train), inputs, loaded.model)
+    require_batches_that_train(recipe, args, num_rows, inputs, loaded.model)
     model_notes = apply_model_methods(recipe, loaded, splits, inputs)
-    methods = training_methods(recipe, arguments, loaded.model)
-    ddp_notes = skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
-    notes = [*splits.notes, *loaded.notes, *model_notes, *arguments.notes, *memory_notes, *ddp_notes, *inputs.notes]
+    batches, probe, probe_notes = linear_probe(recipe, splits, args, loaded.model, inputs)
+    methods = [*training_methods(recipe, arguments, loaded.model, splits, inputs), *probe]
+    model_notes += probe_notes + skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
+    notes = [*splits.notes, *loaded.notes, *arguments.notes, *memory_notes, *model_notes, *inputs.notes]
 
     begin_again = None if given.is_single else partial(new_model, recipe, splits, given, own, inputs, arguments)
     trainer = ImageTrainer(
         model=loaded.model,
         args=args,
         data_collator=task.collate,
-        train_transform=inputs.train_transform(),  # augmentation, mixup, progressive resizing, alternating flip
-        train_dataset=inputs.train_batches(splits.train),
+        train_transform=batches.train_transform,  # augmentation, mixup, progressive resizing, alternating flip
+        train_dataset=batches.train,
         eval_transform=inputs.eval_transform(),
-        eval_dataset=None if splits.validation is None else inputs.scored_batches(splits.validation),
+        eval_dataset=batches.validation,
         test_dataset=inputs.scored_batches(splits.test),
         read_rows=inputs.read_rows,
         scoring_model=inputs.scoring_model(),  # test-time augmentation
         methods=methods,
-        class_weights=class_weights(
-            recipe.name, recipe.data.class_weights, torch.as_tensor(splits.train.labels), len(splits.label_names)
-        ),
-        muon=arguments.muon,
+        class_weights=weights_of_classes(recipe, splits),
+        own_optimizer=arguments.own_optimizer,
+        schedule=arguments.schedule,
         method_settings=arguments.methods,
         skips_bad_steps=arguments.skips_bad_steps,
         flops_of_row=inputs.flops_of_row,
@@ -162,7 +176,7 @@ def wire_trainer(
         splits=splits,
         loaded=loaded,
         arguments=arguments,
-        notes=[*notes, *(method.note for method in methods if isinstance(method, CpuKernels | WeightAverage))],
+        notes=[*notes, *method_notes(methods)],
         begin_again=begin_again,
     )
     trainer.model_init = given.init  # type: ignore[assignment]  # not in the constructor, which takes a model or this
@@ -181,7 +195,7 @@ def new_model(
     """A model with new weights, and its methods: the given one, just made, or None for the recipe's."""
     fresh = given.again(model).load(recipe, splits, own)
     apply_model_methods(recipe, fresh, splits, inputs)
-    return fresh, training_methods(recipe, arguments, fresh.model)
+    return fresh, training_methods(recipe, arguments, fresh.model, splits, inputs)
 
 
 def build_evaluator(recipe: Recipe, loaded: LoadedModel, split: ImageSplit, arguments: Arguments) -> ImageTrainer:
@@ -206,23 +220,46 @@ def apply_model_methods(recipe: Recipe, loaded: LoadedModel, splits: Splits, inp
     notes = []
     if recipe.model.whiten_stem:
         notes.append(whiten_stem(loaded.model, splits.train, inputs.preprocessing))
+    if recipe.model.lora is not None:
+        notes.append(add_adapters(loaded.model, recipe.model, inputs.example(loaded.model)))
     return notes
 
 
 def step_methods(recipe: Recipe, args: TrainingArguments, model: PreTrainedModel) -> Methods:
     """The methods that act on each step, in the order in which they act."""
-    methods = [
+    methods: list[Method | None] = [
         chosen_kernels(recipe.model.kernels, args),
         BatchNormStatisticsOnce(model) if args.gradient_checkpointing else None,
     ]
     return [method for method in methods if method is not None]
 
 
-def training_methods(recipe: Recipe, arguments: Arguments, model: PreTrainedModel) -> Methods:
+def training_methods(
+    recipe: Recipe, arguments: Arguments, model: PreTrainedModel, splits: Splits, inputs: ImageInputs
+) -> Methods:
     """The methods of each step, and those that act between the steps of a training run."""
-    decay = arguments.methods.get("ema_decay")
-    average = [WeightAverage(model, decay)] if decay else []
-    return [*step_methods(recipe, arguments.training, model), *average]
+    args = arguments.training
+    share, decay = (arguments.methods.get(name) for name in (GRADUAL_UNFREEZING, EMA_DECAY))
+    average = WeightAverage(model, decay) if decay else None
+    methods: list[Method | None] = [
+        *step_methods(recipe, args, model),
+        chosen_rows(recipe.data, np.asarray(splits.train.labels), args.device),
+        distillation(recipe, arguments, inputs),
+        GradualUnfreezing(model, share) if share else None,
+        average,
+        None if arguments.sparsity is None else MagnitudePruning(model, arguments.sparsity, average),
+    ]
+    return [method for method in methods if method is not None]
+
+
+def weights_of_classes(recipe: Recipe, splits: Splits) -> torch.Tensor | None:
+    labels = torch.as_tensor(splits.train.labels)
+    return class_weights(recipe.name, recipe.data.class_weights, labels, len(splits.label_names))
+
+
+def method_notes(methods: Methods) -> list[str]:
+    """What the methods of a run will do, where they say it."""
+    return [method.note for method in methods if isinstance(method, NOTED)]
 
 
 def early_stopping(arguments: Arguments) -> list[EarlyStoppingCallback]:
@@ -237,9 +274,12 @@ def skip_unused_parameter_search(
     Args:
         inputs: the arguments of a forward pass.
     Returns:
-        A note for the report, if the search is left out.
+        A note for the report, if the search is left out or must be made.
     """
     args = arguments.training
+    if args.world_size > 1 and GRADUAL_UNFREEZING in arguments.methods:
+        args.ddp_find_unused_parameters = arguments.changed["ddp_find_unused_parameters"] = True
+        return ["ddp_find_unused_parameters: True (layers that have not joined yet take no part in a step)"]
     if args.world_size == 1 or args.ddp_find_unused_parameters is not None or unused_parameters(model, inputs):
         return []
     args.ddp_find_unused_parameters = arguments.changed["ddp_find_unused_parameters"] = False

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
+from hf_accel.config.optimizers import TimmOptimizer
 from hf_accel.config.recipe import Recipe
+from hf_accel.config.training import GRADUAL_UNFREEZING
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_bytes
+from hf_accel.methods import EvaluatedWeights
+from hf_accel.methods.distillation import Distillation
 from hf_accel.methods.finite import broken_tensor
+from hf_accel.methods.sparsity import MagnitudePruning
+from hf_accel.methods.unfreezing import GradualUnfreezing
 from hf_accel.models.given import is_peft
 from hf_accel.models.load import LoadedModel
+from hf_accel.models.lora import has_adapters
 from hf_accel.models.plain import PlainClassifier
 from hf_accel.models.trial import training_failure
 from hf_accel.runs.folder import RunFolder, writable_place
 from hf_accel.tasks.image_classification import ImageInputs
+from hf_accel.training.supported import OwnOptimizer
 
 
 def require_usable_model(recipe: Recipe, args: TrainingArguments, loaded: LoadedModel) -> None:
@@ -42,17 +53,72 @@ def require_checkpointing(recipe: Recipe, args: TrainingArguments, model: PreTra
 
 
 def require_known_layers(recipe: Recipe, model: PreTrainedModel) -> None:
-    """Refuse learning rates by layer for a network of the caller's own, whose layers have no known order.
+    """Refuse what acts by layer for a network of the caller's own, whose layers have no known order.
 
     Raises:
-        UserError: they are asked for, and the model is wrapped by PEFT or is a plain torch.nn.Module.
+        UserError: it is asked for, and the model is wrapped by PEFT or is a plain torch.nn.Module.
     """
     settings = [name for name in ("layer_decay", "head_learning_rate") if recipe.training.get(name) not in (None, 1)]
+    settings += [GRADUAL_UNFREEZING] if recipe.training.get(GRADUAL_UNFREEZING) is not None else []
     if settings and (is_peft(model) or isinstance(model, PlainClassifier)):
         raise UserError(
             f"{recipe.name}: training.{settings[0]} needs a model of transformers or timm, whose layers are known. Leave it out, "
             "or give the Trainer an optimizer of your own."
         )
+
+
+def refuse_sharding(
+    model: nn.Module, own_optimizer: OwnOptimizer | None, methods: Sequence[Any], leaves_steps_to_deepspeed: bool
+) -> None:
+    """Refuse what needs whole tensors, or the parameters that learn from the start, under FSDP and DeepSpeed.
+
+    Args:
+        leaves_steps_to_deepspeed: whether steps are to be left out, and DeepSpeed makes them.
+    Raises:
+        UserError: something of this run cannot be sharded.
+    """
+    sharding = "and FSDP and DeepSpeed shard them. Launch without them, or"
+    optim = f"timm/{own_optimizer.name}" if isinstance(own_optimizer, TimmOptimizer) else "muon"
+    problems = [
+        (
+            any(isinstance(method, EvaluatedWeights) for method in methods),
+            f"training.ema_decay averages whole weights, {sharding} leave ema_decay out.",
+        ),
+        (
+            any(isinstance(method, MagnitudePruning) for method in methods),
+            f"training.sparsity compares whole weights, {sharding} leave sparsity out.",
+        ),
+        (
+            any(isinstance(method, Distillation) for method in methods),
+            "model.teacher is a whole model in every process, and FSDP and DeepSpeed shard what is loaded. Launch without them, "
+            "or leave teacher out.",
+        ),
+        (
+            any(isinstance(method, GradualUnfreezing) for method in methods),
+            "training.gradual_unfreezing changes which parameters learn, and FSDP and DeepSpeed must know them at the start. "
+            "Launch without them, or leave gradual_unfreezing out.",
+        ),
+        (
+            own_optimizer is not None,
+            f"training.optim: {optim} needs whole weights, {sharding} choose another training.optim.",
+        ),
+        (
+            has_adapters(model),
+            f"model.lora merges adapters into whole weights, {sharding} leave lora out.",
+        ),
+        (
+            isinstance(model, PlainClassifier),
+            f"model: a network of your own is saved by its whole tensors, {sharding} give a transformers or timm model.",
+        ),
+        (
+            leaves_steps_to_deepspeed,
+            "training.on_nan is 'skip', but DeepSpeed makes the optimizer's step itself. Leave on_nan out, or launch without "
+            "DeepSpeed.",
+        ),
+    ]
+    for is_found, problem in problems:
+        if is_found:
+            raise UserError(problem)
 
 
 def require_steps(recipe: Recipe, args: TrainingArguments, rows: int) -> None:

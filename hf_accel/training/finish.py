@@ -23,6 +23,8 @@ from hf_accel.hub.card import write_card, write_notebook
 from hf_accel.hub.examples import write_examples
 from hf_accel.hub.publication import cleaned_recipe, cleaned_report
 from hf_accel.machine.description import describe_environment
+from hf_accel.measure.latency import Latency, cpu_latency
+from hf_accel.models.lora import merge_adapters
 from hf_accel.models.saved import IMAGES_COMPARED, check_saved
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.history import history_from_log
@@ -32,6 +34,7 @@ from hf_accel.runs.folder import RunFolder
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.predictions import Predictions
 from hf_accel.training.metrics import classification_metrics, confusion, per_class
+from hf_accel.training.pruning import pruning_figures
 from hf_accel.training.trainer import ImageTrainer
 from hf_accel.transforms.views import NUM_VIEWS
 
@@ -47,13 +50,14 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
         The finished run, on every rank.
     """
     train_summary = summarise_training(trainer, trainer.train_accuracy())
+    merge_adapters(trainer.model)
     trainer.save_model(str(run.model))
     if trainer.is_world_process_zero():
         # a pickle with local paths and perhaps a token: nothing in this package reads it
         (run.model / "training_args.bin").unlink(missing_ok=True)
     output = trainer.score(trainer.test_dataset)
-    check_saved_model(trainer, run.model)
-    finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output))
+    latency = check_saved_model(trainer, run.model)
+    finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output, run.model, latency))
     if trainer.is_world_process_zero():
         finished.report.save(run.path)
         write_extras(
@@ -86,7 +90,20 @@ def report_on(trainer: ImageTrainer) -> RunReport:
     return build_report(trainer, trainer.recipe, summarise_training(trainer, trainer.train_accuracy()), output)
 
 
-def build_report(trainer: ImageTrainer, recipe: Recipe, train: TrainSummary, output: PredictionOutput) -> RunReport:
+def build_report(
+    trainer: ImageTrainer,
+    recipe: Recipe,
+    train: TrainSummary,
+    output: PredictionOutput,
+    model: Path | None = None,
+    latency: Latency | None = None,
+) -> RunReport:
+    """Gather what was measured.
+
+    Args:
+        model: the folder of the saved model; None: it is not saved.
+        latency: of the saved model on the CPU; None: it was not measured.
+    """
     settings, notes = trainer.arguments.changed, trainer.notes
     if trainer.compile_failure is not None:
         settings = {name: value for name, value in settings.items() if not name.startswith("torch_compile")}
@@ -106,9 +123,12 @@ def build_report(trainer: ImageTrainer, recipe: Recipe, train: TrainSummary, out
             parameters=trainer.loaded.parameters,
             flops_per_image=trainer.flops_per_image,
             pretrained=None if trainer.loaded.is_given else recipe.model.pretrained,
+            cpu_latency_seconds=latency.seconds if latency else None,
+            cpu_latency_runs=latency.runs if latency else None,
         ),
         train=replace(train, compiled=was_compiled(trainer), compile_failure=trainer.compile_failure),
         history=history_from_log(trainer.state.log_history),
+        **pruning_figures(trainer, model),
         validation=validation_scores(trainer),
         test=replace(test, views=NUM_VIEWS.get(views, 1), test_time_augmentation=views),
     )
@@ -183,14 +203,23 @@ def write_extras(
     return failed
 
 
-def check_saved_model(trainer: ImageTrainer, folder: Path) -> None:
-    """Compare the saved model with the trained one on the first test images, on the rank that saved it."""
+def check_saved_model(trainer: ImageTrainer, folder: Path) -> Latency | None:
+    """Compare the saved model with the trained one on the first test images, on the rank that saved it.
+
+    Returns:
+        The latency of the saved model on a CPU; None on other ranks, and where no rank holds the whole model.
+    """
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # no rank holds the whole model
     if trainer.is_world_process_zero() and not sharded:
         test = trainer.test_dataset
         trainer.model.eval()
         batch = trainer._prepare_inputs(test.__getitems__(list(range(min(IMAGES_COMPARED, len(test))))))
-        check_saved(folder, trainer.model, trainer.splits.label_names, batch["pixel_values"])
+        saved = check_saved(folder, trainer.model, trainer.splits.label_names, batch["pixel_values"])
+        try:
+            return cpu_latency(saved, batch["pixel_values"][:1])
+        except RuntimeError as error:  # an operation that a CPU does not have, or its memory: the run has its scores
+            logger.warning("latency on the CPU: not measured (%s)", " ".join(str(error).split())[:200])
+    return None
 
 
 def summarise_data(trainer: ImageTrainer, recipe: Recipe) -> DataSummary:

@@ -6,6 +6,7 @@ installed transformers, so a new one has to be entered here.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,12 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainingArguments, get_scheduler
 
-from hf_accel.errors import UserError
+from hf_accel.config.muon_settings import MuonSettings
+from hf_accel.config.optimizers import TimmOptimizer
+from hf_accel.errors import UserError, did_you_mean
+from hf_accel.methods.timm_optimizers import refuse_unbuildable_optimizer
+
+OwnOptimizer = MuonSettings | TimmOptimizer
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,7 @@ EFFECT: dict[str, str] = {
             "per_device_train_batch_size",
             "num_train_epochs",
             "learning_rate",
-            "lr_scheduler_type",
             "warmup_steps",
-            "optim_args",
             "weight_decay",
             "adam_beta1",
             "adam_beta2",
@@ -140,11 +144,18 @@ EFFECT: dict[str, str] = {
     "focal_gamma": "focal loss in training; validation and test are scored with the cross-entropy",
     "generalized_cross_entropy": "a loss for noisy labels in training; validation and test are scored with the cross-entropy",
     "ema_decay": "a moving average of the weights, which is what is evaluated and saved",
+    "sparsity": "weights of small magnitude become zero in training; the saved model has the asked share of zeros",
     "layer_decay": "factor of each layer's learning rate over that of the layer after it",
     "head_learning_rate": "learning rate of the classifier",
+    "distillation_weight": "share of the loss that is the distance from the answers of `model.teacher`; default 0.5",
+    "distillation_temperature": "divides the logits of student and teacher in that share of the loss; default 2",
+    "gradual_unfreezing": "the classifier learns first; the layers before it join one by one over this share of the steps",
     "label_smoothing_factor": "the loss of training; validation and test are scored without smoothing",
     "hub_always_push": "there is one upload, after the run, so none is skipped",
-    "optim": "passed to the Trainer; `muon` is an optimizer of this package; one whose package is missing is refused",
+    "optim_args": "passed to the Trainer; refused with an optimizer, a name or a value that has no effect",
+    "optim": "passed to the Trainer; `muon` is an optimizer of this package, `timm/NAME` is one of timm's; one whose package is "
+    "missing is refused",
+    "lr_scheduler_type": "passed to the Trainer; `one_cycle` and `trapezoid` are schedules of this package",
     "output_dir": "the folder of the run; default `outputs/RECIPE/VARIANT`",
     "use_cpu": "passed to the Trainer; `true` where there is no accelerator",
     "dataloader_pin_memory": "passed to the Trainer; `false` without an accelerator, with a note",
@@ -190,6 +201,7 @@ NEEDS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "trackio_bucket_id": (None, ("report_to",)),
     "trackio_static_space_id": (None, ("report_to",)),
 }
+DDP_BACKENDS = ("nccl", "gloo", "mpi", "ccl", "xccl", "hccl", "cncl", "mccl")
 TARGETED_OPTIMIZERS = ("galore_", "apollo_")  # they need optim_target_modules, and no other optimizer reads it
 
 
@@ -223,15 +235,21 @@ def refuse_unsupported(where: str, asked: dict[str, Any]) -> None:
     _refuse_without_launcher(where, asked)
 
 
-def refuse_unbuildable(where: str, arguments: TrainingArguments, is_muon: bool) -> None:
+def refuse_unbuildable(where: str, arguments: TrainingArguments, own_optimizer: OwnOptimizer | None) -> None:
     """Ask the Trainer for its optimizer and schedule now: it builds them after the output folder was made.
 
+    Args:
+        own_optimizer: the one that takes the place of the Trainer's.
     Raises:
         UserError: a package is missing, or an argument of the optimizer or the schedule is wrong.
     """
+    if isinstance(own_optimizer, TimmOptimizer):
+        refuse_unbuildable_optimizer(where, own_optimizer)
     try:
-        if not is_muon:
-            Trainer.get_optimizer_cls_and_kwargs(arguments)
+        if own_optimizer is None:
+            made, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
+            if made.__module__.startswith("torch.optim."):
+                made([torch.nn.Parameter(torch.zeros(1))], **settings)
     except (ImportError, ValueError, RuntimeError) as error:
         raise UserError(f"{where}: training.optim: {' '.join(str(error).split())}") from None
     kwargs = arguments.lr_scheduler_kwargs or {}
@@ -258,6 +276,11 @@ def _refuse_without_launcher(where: str, asked: dict[str, Any]) -> None:
             f"{where}: training.fsdp is {asked['fsdp']!r}, but this is one process, so there is nothing to share. Start it with "
             "`accelerate launch --num_processes N -m hf_accel.train`, or leave fsdp out."
         )
+    backend = asked.get("ddp_backend")
+    if backend is not None and backend.lower() not in DDP_BACKENDS:
+        raise UserError(f"{where}: training.ddp_backend is {backend!r}. {did_you_mean(backend, list(DDP_BACKENDS))}")
+    if asked.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        raise UserError(f"{where}: training.deepspeed needs DeepSpeed, which is not installed: pip install deepspeed")
     rank = asked.get("local_rank", -1)
     if rank != -1 and str(rank) != os.environ.get("LOCAL_RANK"):
         raise UserError(

@@ -17,10 +17,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
-from torch.utils.data import DataLoader
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import BatchSampler, DataLoader
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -33,32 +35,49 @@ from transformers import (
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
+from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import Recipe
+from hf_accel.config.schedules import Schedule
 from hf_accel.data.splits import Splits
 from hf_accel.errors import RunError, UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
+from hf_accel.inputs.features import FeatureBatches
 from hf_accel.inputs.prepared import PreparedBatches, ScoredBatches
 from hf_accel.inputs.sampling import EpochSampler
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
-from hf_accel.methods import AfterForward, EvaluatedWeights
+from hf_accel.methods import (
+    AfterForward,
+    BatchLoss,
+    BeforeTraining,
+    ChoosesRows,
+    EvaluatedWeights,
+    KeptLater,
+    LoggedFigures,
+)
 from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
 from hf_accel.methods.learning_rates import layer_rates, split_groups
 from hf_accel.methods.losses import cross_entropy_sum, training_loss_sum
-from hf_accel.methods.muon import MuonSettings, build_muon
+from hf_accel.methods.muon import build_muon
+from hf_accel.methods.schedules import build_schedule
+from hf_accel.methods.timm_optimizers import build_timm_optimizer
 from hf_accel.models.given import base_of, is_peft
 from hf_accel.models.head import known_labels
 from hf_accel.models.layers import layer_numbers
 from hf_accel.models.load import LoadedModel
+from hf_accel.models.lora import has_adapters, load_adapters, merged_state, save_adapters
 from hf_accel.models.plain import PlainClassifier
 from hf_accel.training.arguments import Arguments
+from hf_accel.training.checks import refuse_sharding
 from hf_accel.training.evaluation import EvaluationMetrics, TrainAccuracyCallback, kept_of_rows
 from hf_accel.training.failure import failed_at
 from hf_accel.training.progress import BarCallback
+from hf_accel.training.supported import OwnOptimizer
 
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
-Methods = list[TrainerCallback | AbstractContextManager]
+Method = TrainerCallback | AbstractContextManager | BatchLoss | ChoosesRows
+Methods = list[Method]
 
 
 class ImageTrainer(Trainer):
@@ -72,9 +91,11 @@ class ImageTrainer(Trainer):
         test_dataset: the batches that are scored at the end.
         read_rows: rows that a caller brings later -> the batches that an evaluation of them reads; None: it takes none.
         scoring_model: model -> what an evaluation calls in its place; None: the model itself.
-        methods: callbacks, and contexts of each step in the order in which they are entered; see `hf_accel.methods`.
+        methods: callbacks, contexts of each step in the order in which they are entered, what changes the loss, and what
+            chooses the rows; see `hf_accel.methods`.
         class_weights: (C,) float32 weights in the training loss, or None.
-        muon: settings of the optimizer Muon; None for the one that `args.optim` names.
+        own_optimizer: Muon, or one of timm's; None for the one that `args.optim` names.
+        schedule: one of this package's; None for the one that `args.lr_scheduler_type` names.
         method_settings: those of `Arguments.methods`: the loss, and learning rates by layer.
         skips_bad_steps: leave out a step whose loss or gradient norm is not finite, up to a limit, instead of ending the run.
         flops_of_row: batch -> floating-point operations of a forward pass of one of its rows; those of {} are of a row
@@ -85,12 +106,11 @@ class ImageTrainer(Trainer):
             the model exists once.
         kwargs: what else Trainer takes.
     Raises:
-        UserError: Muon or an average of the weights under FSDP or DeepSpeed, which shard the tensors that they need whole;
-            `skips_bad_steps` under DeepSpeed.
+        UserError: FSDP or DeepSpeed, with what needs whole tensors; see `refuse_sharding`.
     """
 
     model: PreTrainedModel
-    train_dataset: ImageBatches | TransformedBatches | PreparedBatches
+    train_dataset: ImageBatches | TransformedBatches | PreparedBatches | FeatureBatches
     # A Trainer that only scores has none of these five.
     recipe: Recipe
     splits: Splits
@@ -108,9 +128,10 @@ class ImageTrainer(Trainer):
         test_dataset: ScoredBatches,
         read_rows: Callable[[Any], ScoredBatches] | None = None,
         scoring_model: Callable[[nn.Module], Callable[..., ModelOutput]] | None = None,
-        methods: Sequence[TrainerCallback | AbstractContextManager] = (),
+        methods: Sequence[Method] = (),
         class_weights: Tensor | None = None,
-        muon: MuonSettings | None = None,
+        own_optimizer: OwnOptimizer | None = None,
+        schedule: Schedule | None = None,
         method_settings: dict[str, float] | None = None,
         skips_bad_steps: bool = False,
         flops_of_row: Callable[[Batch], int] | None = None,
@@ -126,7 +147,8 @@ class ImageTrainer(Trainer):
         # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
         refuse_loss_kwargs(model)
         super().__init__(model=model, args=args, compute_loss_func=self.loss, **kwargs)
-        self._refuse_sharding(muon, skips_bad_steps, methods)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            refuse_sharding(self.model, own_optimizer, methods, skips_bad_steps and self.is_deepspeed_enabled)
         self.train_transform = train_transform
         self.eval_transform = eval_transform
         self.test_dataset = test_dataset
@@ -134,7 +156,7 @@ class ImageTrainer(Trainer):
         self.scoring_model = scoring_model
         self.methods = list(methods)
         self.class_weights = None if class_weights is None else class_weights.to(args.device)
-        self.muon = muon
+        self.own_optimizer, self.schedule = own_optimizer, schedule
         self.method_settings = method_settings or {}
         if flops_of_row is not None:
             self.flops_of_row = flops_of_row
@@ -147,6 +169,7 @@ class ImageTrainer(Trainer):
         self.train_accuracy_counts = TrainAccuracyCallback(args.device)
         self.finite_steps = FiniteSteps(self.model, args.device, skips_bad_steps, self.accelerator.scaler is not None)
         self._predicts_logits = self._keeps_probabilities = False
+        self._rows = torch.zeros(0, dtype=torch.int64)  # of the training batch
         self.compile_failure: str | None = None  # why a run that was to be compiled is eager
         self._scored_dataset: ScoredBatches = test_dataset
         self._replace_callbacks(callbacks)
@@ -155,33 +178,10 @@ class ImageTrainer(Trainer):
         for stock in (ProgressCallback, PrinterCallback):  # our own bar is in progress.py
             self.remove_callback(stock)
         self.bar = BarCallback(self.epoch_loss)
-        own = [MeasureCallback(self.measurement, self.args.device), self.bar, *callbacks]
+        own = [MeasureCallback(self.measurement, self.args.device, self._before_training), self.bar, *callbacks]
         own += [self.train_accuracy_counts, self.finite_steps]
         for callback in [*own, *(method for method in self.methods if isinstance(method, TrainerCallback))]:
             self.add_callback(callback)
-
-    def _refuse_sharding(self, muon: MuonSettings | None, skips_bad_steps: bool, methods: Sequence[Any]) -> None:
-        is_averaged = any(isinstance(method, EvaluatedWeights) for method in methods)
-        if is_averaged and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UserError(
-                "training.ema_decay averages whole weights, and FSDP and DeepSpeed shard them. Launch without them, or leave "
-                "ema_decay out."
-            )
-        if muon is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UserError(
-                "training.optim: muon needs whole weights, and FSDP and DeepSpeed shard them. Launch without them, or "
-                "choose another training.optim."
-            )
-        if isinstance(self.model, PlainClassifier) and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UserError(
-                "model: a network of your own is saved by its whole tensors, and FSDP and DeepSpeed shard them. Launch without "
-                "them, or give a transformers or timm model."
-            )
-        if skips_bad_steps and self.is_deepspeed_enabled:
-            raise UserError(
-                "training.on_nan is 'skip', but DeepSpeed makes the optimizer's step itself. Leave on_nan out, or launch without "
-                "DeepSpeed."
-            )
 
     @property
     def flops_per_image(self) -> int:
@@ -197,8 +197,17 @@ class ImageTrainer(Trainer):
                     stack.enter_context(method)
             yield
 
+    def _before_training(self) -> None:
+        for method in self.methods:
+            if isinstance(method, BeforeTraining):
+                with self.step_methods():
+                    method.before_training(self.measurement.computing_features)
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As upstream; from the first graph that cannot be compiled on, without compilation."""
+        if self.model.training:
+            for method in self.batch_losses:
+                method.before_forward(self._rows, inputs)
         if self.args.torch_compile:
             try:
                 return super().compute_loss(model, dict(inputs), *args, **kwargs)  # upstream takes the labels out
@@ -207,6 +216,11 @@ class ImageTrainer(Trainer):
         if self.compile_failure is not None and isinstance(model, torch._dynamo.OptimizedModule):
             model = model._orig_mod  # the loop holds the compiled one to its end
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    @property
+    def batch_losses(self) -> list[BatchLoss]:
+        """The methods that follow each training batch or change its loss."""
+        return [method for method in self.methods if isinstance(method, BatchLoss)]
 
     def _stop_compiling(self, error: Exception) -> None:
         reason = " ".join(str(error).split("\n\n")[0].split())
@@ -219,15 +233,27 @@ class ImageTrainer(Trainer):
         self.measurement.compiled = False
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.muon is None:
-            is_new = self.optimizer is None
-            optimizer = super().create_optimizer(model)
-            if is_new:
-                self._split_by_layer(optimizer, self.model if model is None else model)
-            return optimizer
-        if self.optimizer is None:
-            self.optimizer = build_muon(self.model, self.muon, self.args.learning_rate, self.args.weight_decay)
-        return self.optimizer
+        if self.optimizer is not None:
+            return self.optimizer
+        rate, decay = self.args.learning_rate, self.args.weight_decay
+        if isinstance(self.own_optimizer, MuonSettings):
+            self.optimizer = build_muon(self.model, self.own_optimizer, rate, decay)
+            return self.optimizer
+        trained = self.model if model is None else model
+        if self.own_optimizer is not None:
+            decayed = self.get_decay_parameter_names(trained)
+            self.optimizer = build_timm_optimizer(trained, self.own_optimizer, rate, decay, decayed)
+        optimizer = super().create_optimizer(model)
+        self._split_by_layer(optimizer, trained)
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        if self.schedule is not None and self.lr_scheduler is None:
+            stepped = self.create_optimizer() if optimizer is None else optimizer
+            warmup = self.args.get_warmup_steps(num_training_steps)
+            self.lr_scheduler = build_schedule(self.schedule, stepped, warmup, num_training_steps)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def _split_by_layer(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         decay = self.method_settings.get("layer_decay", 1.0)
@@ -244,6 +270,8 @@ class ImageTrainer(Trainer):
         else:
             smoothing = self.args.label_smoothing_factor
             total = training_loss_sum(logits, labels, self.class_weights, smoothing, self.method_settings)
+            for changed in self.batch_losses:
+                total = changed.loss_sum(logits, labels, total)
             self.train_accuracy_counts.count(logits, labels, total)
             for method in self.methods:
                 if isinstance(method, AfterForward):
@@ -335,7 +363,9 @@ class ImageTrainer(Trainer):
         inputs = super()._prepare_inputs(inputs)
         if not self.model.training:
             completed = self._scored_dataset.complete(inputs)
-            return completed if isinstance(self._scored_dataset, PreparedBatches) else self.eval_transform(completed)
+            is_done = isinstance(self._scored_dataset, PreparedBatches | FeatureBatches)
+            return completed if is_done else self.eval_transform(completed)
+        self._rows = inputs["rows"]
         if self.train_transform is None:
             return self.train_dataset.complete(inputs)
         with self.measurement.transforming():
@@ -440,7 +470,25 @@ class ImageTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return EpochSampler(len(dataset), seed=seed)
+        chosen = next((method for method in self.methods if isinstance(method, ChoosesRows)), None)
+        choice = () if chosen is None else (len(chosen), chosen.rows)
+        self._train_sampler = EpochSampler(len(dataset), seed, *choice)
+        return self._train_sampler
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # Where several processes resume within an epoch, Accelerate's set_epoch does not reach the sampler, which would begin
+        # with the rows of the first epoch: https://github.com/huggingface/accelerate/issues/2016
+        self._train_sampler.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)
+
+    def num_examples(self, dataloader: DataLoader) -> int:
+        """As upstream, which takes the rows of the data set for those of an epoch."""
+        batches = dataloader.batch_sampler
+        if isinstance(batches, BatchSamplerShard):
+            batches = batches.batch_sampler
+        if isinstance(batches, BatchSampler) and isinstance(batches.sampler, EpochSampler):
+            return len(batches.sampler)
+        return super().num_examples(dataloader)
 
     def prediction_step(  # type: ignore[override]  # upstream returns tuples of logits, and its type does not say so
         self,
@@ -471,10 +519,23 @@ class ImageTrainer(Trainer):
             rate = self.measurement.recent_images_per_second()
             if rate is not None:
                 logs["images_per_second"] = round(rate * self.args.world_size, 2)
+            for method in self.methods:
+                if isinstance(method, LoggedFigures):
+                    logs |= method.figures()
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 3 * self.flops_of_row(inputs) * len(inputs["labels"])  # a backward pass costs two forward passes
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As upstream; of a model with adapters, the plain model that they give, and next to it what learns."""
+        if not has_adapters(self.model):
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            folder = self.args.output_dir if output_dir is None else output_dir
+            assert folder is not None  # the recipe's, or the caller's
+            super()._save(folder, merged_state(self.model))
+            save_adapters(self.model, folder)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """The state of the methods goes where that of the random numbers goes: a file of each rank in the checkpoint."""
@@ -491,7 +552,9 @@ class ImageTrainer(Trainer):
         file = self._method_file(checkpoint)
         if not file.is_file():  # a checkpoint without a training state
             return
-        state = torch.load(file, map_location=self.args.device, weights_only=True)
+        # several processes on a CPU have devices cpu:0, cpu:1..., which torch.load does not know
+        device = "cpu" if self.args.device.type == "cpu" else self.args.device
+        state = torch.load(file, map_location=device, weights_only=True)
         for name, method in methods.items():
             if name in state:
                 method.load_state_dict(state[name])
@@ -564,7 +627,12 @@ class ImageTrainer(Trainer):
         load_weights(model, resume_from_checkpoint)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """As upstream, which keeps the first of equal figures; here the one with the lowest loss: few rows tie often."""
+        """As upstream, which keeps the first of equal figures; here the one with the lowest loss: few rows tie often.
+
+        Weights that may not be kept are never the best ones.
+        """
+        if not all(method.may_be_kept() for method in self.methods if isinstance(method, KeptLater)):
+            return False
         is_best = super()._determine_best_metric(metrics, trial)
         name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
         if is_best or self.state.best_global_step is None or metrics.get(name) != self.state.best_metric:
@@ -604,6 +672,9 @@ def refuse_loss_kwargs(model: nn.Module) -> None:
 
 def load_weights(model: PreTrainedModel, folder: str | Path) -> None:
     """Load a saved folder into a model of the same class, every tensor or an error."""
+    if has_adapters(model):
+        load_adapters(model, folder)
+        return
     if isinstance(model, PlainClassifier):
         model.load_folder(folder)
         return

@@ -1,15 +1,16 @@
-"""Changes of colour and texture: jitter, random erasing, normalisation.
+"""Changes of colour and texture: jitter, solarize, blur, erasing, normalisation.
 
-Jitter and erasing differ in strength from image to image, which torchvision's kernels do not take: they are written here for
-a whole batch.
+Jitter, blur and erasing differ in strength from image to image, which torchvision's kernels do not take: they are written here
+for a whole batch.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from hf_accel.config.sections import ColorJitter
+from hf_accel.config.augmentation import ColorJitter
 from hf_accel.transforms.geometry import Boxes
 
 _GREY = (0.2989, 0.587, 0.114)  # weights of torchvision and ITU-R 601
@@ -72,13 +73,41 @@ def grey(images: Tensor) -> Tensor:
     return images[:, :1] * _GREY[0] + images[:, 1:2] * _GREY[1] + images[:, 2:] * _GREY[2]
 
 
+def solarize(images: Tensor, threshold: float) -> Tensor:
+    return torch.where(images >= threshold, 255 - images, images)
+
+
+def blur(images: Tensor, sigmas: Tensor, kernel_size: int) -> Tensor:
+    """torchvision's `gaussian_blur` with a standard deviation for each image.
+
+    Args:
+        images: (B, 3, H, W) float32.
+        sigmas: (B,) in pixels.
+        kernel_size: odd; a kernel that is larger than twice the image is made smaller.
+    """
+    num, channels, height, width = images.shape
+    half = min(kernel_size // 2, height - 1, width - 1)
+    offsets = torch.arange(-half, half + 1, device=images.device)
+    weights = torch.softmax(-0.5 * (offsets / sigmas[:, None]) ** 2, 1).repeat_interleave(channels, 0)  # (B * 3, taps)
+    padded = functional.pad(images, (half, half, half, half), mode="reflect").reshape(
+        1, num * channels, -1, width + 2 * half
+    )
+    lines = functional.conv2d(padded, weights[:, None, None], groups=num * channels)
+    return functional.conv2d(lines, weights[:, None, :, None], groups=num * channels).view(images.shape)
+
+
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     return torch.lerp(other.expand_as(images), images, factor[:, None, None, None]).clamp_(0, 255)
 
 
-def erase(images: Tensor, boxes: Boxes, erased: Tensor) -> Tensor:
-    """Set a box to 0, which is the mean colour of a normalised image, in the rows where `erased` (B,) is True."""
-    return images.mul_(1 - box_mask(boxes, *images.shape[2:]) * erased[:, None, None, None])
+def erase(images: Tensor, boxes: Boxes, erased: Tensor, colour: Tensor | None = None) -> Tensor:
+    """Give a box one colour (3,), in the rows where `erased` (B,) is True.
+
+    None is 0, the mean colour of a normalised image.
+    """
+    mask = box_mask(boxes, *images.shape[2:]) * erased[:, None, None, None]
+    images.mul_(1 - mask)
+    return images if colour is None else images.add_(mask * colour[:, None, None])
 
 
 def box_mask(boxes: Boxes, height: int, width: int) -> Tensor:

@@ -1,8 +1,9 @@
 """The transforms of whole batches on the training device: uint8 pixels in, normalised float32 out.
 
-The order is torchvision's and timm's: crop, flip and resize; colour; RandAugment; normalisation; erasing; mixup or
-cutmix. Every random number comes from the counter hash of counter_rng.py, computed on the device, so nothing here depends
-on how rows were put into batches, and nothing but RandAugment waits for the device.
+The order is torchvision's and timm's: crop, flip and resize; warps; colour; the chain; RandAugment, TrivialAugment, AugMix;
+normalisation; erasing and cutout; mixup or cutmix. Every random number comes from the counter hash of counter_rng.py,
+computed on the device, so nothing here depends on how rows were put into batches, and nothing but these three policies
+waits for the device.
 
 `flip: alternating` is that of https://github.com/KellerJordan/cifar10-airbench: half of the images are mirrored in the first
 epoch, the other half in the next. Measured: ResNet-20, two epochs of CIFAR-10, two seeds: -0.42 points of test accuracy
@@ -11,19 +12,21 @@ epoch, the other half in the next. Measured: ResNet-20, two epochs of CIFAR-10, 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hf_accel.config.sections import AugmentSettings
-from hf_accel.inputs.counter_rng import uniform
+from hf_accel.config.augmentation import AugmentSettings
+from hf_accel.inputs.counter_rng import uniform, uniform_pairs
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.sampling import mixes
-from hf_accel.transforms.colour import as_planes, clamp_overshoot, erase, jitter, normalise
+from hf_accel.transforms.colour import as_planes, clamp_overshoot, erase, normalise
 from hf_accel.transforms.geometry import (
     CROP_DRAWS,
+    Boxes,
     ModelGeometry,
     draw_boxes,
     draw_crops,
@@ -33,17 +36,13 @@ from hf_accel.transforms.geometry import (
     shift_and_flip,
 )
 from hf_accel.transforms.mixing import beta_quantiles, mix
-from hf_accel.transforms.policies import randaugment
+from hf_accel.transforms.operations import Operations, choose_rows
+from hf_accel.transforms.policies import augmix, augmix_draws, gamma_quantiles, randaugment, trivial_augment
 
-# First draw and number of draws of each part. Fixed, so that switching one part on leaves the others' numbers alone.
-_FLIP, _CROP, _JITTER, _ERASE, _MIX, _RANDAUGMENT = (
-    (0, 1),
-    (8, CROP_DRAWS),
-    (40, 4),
-    (64, 1 + CROP_DRAWS),
-    (96, 4),
-    (128, 0),
-)
+# First draw and number of draws of each part; operations.py has others, between these. Fixed, so that switching one part on
+# leaves the others' numbers alone.
+_FLIP, _CROP, _ERASE, _MIX = (0, 1), (8, CROP_DRAWS), (64, 1 + CROP_DRAWS), (96, 4)
+_RANDAUGMENT, _CUTOUT, _TRIVIAL_AUGMENT, _AUGMIX = 128, (528, 3), (544, 4), 576
 _ERASE_SCALE, _ERASE_RATIO = (0.02, 0.33), (0.3, 3.3)  # torchvision's RandomErasing
 
 
@@ -75,8 +74,9 @@ class TrainTransform:
         # interpolations without a matrix or a kernel for tensors are replaced by their nearest relative
         smooth = preprocessing.interpolation in ("bicubic", "lanczos")
         self.interpolation = "bicubic" if smooth else "bilinear"
-        has_colour = augment.color_jitter is not None or augment.randaugment is not None
-        self._changes_colour = has_colour or preprocessing.bgr
+        self._operations = Operations(augment)
+        has_policy = any((augment.randaugment, augment.trivial_augment, augment.augmix))
+        self._needs_levels = bool(self._operations) or has_policy or preprocessing.bgr
         self._fit = ModelGeometry(preprocessing)
         self._draw_counts = self._needed_draws()
         self._constants = _Constants(preprocessing, self._draw_counts, augment)
@@ -107,8 +107,11 @@ class TrainTransform:
         needed = {
             "flip": _FLIP if augment.flip else None,
             "crop": {"none": None, "pad": (_CROP[0], 2), "random_resized": _CROP}[augment.crop],
-            "jitter": _JITTER if augment.color_jitter else None,
-            "randaugment": (_RANDAUGMENT[0], 2 * augment.randaugment.num_ops) if augment.randaugment else None,
+            **self._operations.spans,
+            "randaugment": (_RANDAUGMENT, 2 * augment.randaugment.num_ops) if augment.randaugment else None,
+            "trivial_augment": _TRIVIAL_AUGMENT if augment.trivial_augment else None,
+            "augmix": (_AUGMIX, augmix_draws(augment.augmix) + 1) if augment.augmix else None,
+            "cutout": _CUTOUT if augment.cutout else None,
             "erase": _ERASE if augment.random_erasing else None,
             "mix": _MIX if mixes(augment) else None,
         }
@@ -129,18 +132,48 @@ class TrainTransform:
             images, is_normalised = self._fixed_crop(pixels, sizes, flip, draws.get("crop")), False
             if size != self.size:
                 images = functional.interpolate(as_planes(images), size, mode="bilinear", antialias=True)
-        if augment.color_jitter:
-            images = jitter(as_planes(images), draws["jitter"], augment.color_jitter)
-        if augment.randaugment:
-            images = randaugment(as_planes(images), draws["randaugment"], augment.randaugment.magnitude)
+        if self._operations:
+            images = self._operations(as_planes(images), draws, partial(self._noise, epochs, rows))
+        images = self._policies(images, draws)
         if not is_normalised:
             images = _finish(images, self.preprocessing, self._constants, self.channels_last)
+        return self._erased(images, draws), draws
+
+    def _noise(self, epochs: Tensor, rows: Tensor, first_draw: int, size: tuple[int, int]) -> Tensor:
+        """(B, 2, *size) in [0, 1)."""
+        pixels = torch.arange(first_draw, first_draw + size[0] * size[1], device=rows.device)
+        return uniform_pairs(self.seed, epochs[:, None], rows[:, None], pixels).unflatten(2, size)
+
+    def _policies(self, images: Tensor, draws: dict[str, Tensor]) -> Tensor:
+        augment = self.augment
+        if augment.randaugment:
+            images = randaugment(as_planes(images), draws["randaugment"], augment.randaugment)
+        if augment.trivial_augment:
+            images, drawn = as_planes(images), draws["trivial_augment"]
+            changed = trivial_augment(images, drawn[:, :-1], augment.trivial_augment)
+            images = choose_rows(drawn[:, -1] < augment.trivial_augment.p, changed, images)
+        if augment.augmix:
+            images, drawn = as_planes(images), draws["augmix"]
+            changed = augmix(images, drawn[:, :-1], augment.augmix, self._constants.gammas)
+            images = choose_rows(drawn[:, -1] < augment.augmix.p, changed, images)
+        return images
+
+    def _erased(self, images: Tensor, draws: dict[str, Tensor]) -> Tensor:
+        """Normalised images after random erasing and cutout."""
+        augment = self.augment
+        height, width = (images.new_full((len(images),), side) for side in images.shape[2:])
         if augment.random_erasing:
-            side = images.new_ones(len(images))
-            boxes, fits = draw_boxes(draws["erase"][:, 1:], side * size[0], side * size[1], _ERASE_SCALE, _ERASE_RATIO)
+            boxes, fits = draw_boxes(draws["erase"][:, 1:], height, width, _ERASE_SCALE, _ERASE_RATIO)
             # torchvision leaves an image alone when no proposal fits
             images = erase(images, boxes, fits & (draws["erase"][:, 0] < augment.random_erasing))
-        return images, draws
+        if augment.cutout:
+            y, x, chance = draws["cutout"].unbind(1)
+            side = torch.full_like(height, max(1, round(augment.cutout.size * min(images.shape[2:]))))
+            half = (side / 2).floor()
+            boxes = Boxes((y * height).floor() - half, (x * width).floor() - half, side, side)
+            black = self._constants.shift if augment.cutout.fill == "zero" else None
+            images = erase(images, boxes, chance < augment.cutout.p, black)
+        return images
 
     def _flip(self, draws: Tensor | None, epochs: Tensor, rows: Tensor) -> Tensor:
         if draws is None:
@@ -165,7 +198,7 @@ class TrainTransform:
         vertical = resize_axis(boxes.top, boxes.height, source[0], size[0], self.interpolation)
         horizontal = resize_axis(boxes.left, boxes.width, source[1], size[1], self.interpolation, flip)
         is_bicubic = self.interpolation == "bicubic"
-        if self._changes_colour:
+        if self._needs_levels:
             images = resample(pixels, vertical, horizontal, self.channels_last)
             return images.clamp_(0, 255) if is_bicubic else images, False
         # linear, and the weights sum to 1: normalising the small source gives the same, for less
@@ -225,6 +258,7 @@ class _Constants:
         self.shift = -mean / std
         self.mixup = beta_quantiles(augment.mixup)
         self.cutmix = beta_quantiles(augment.cutmix)
+        self.gammas = gamma_quantiles(augment.augmix.alpha if augment.augmix else 1.0)
         self.device = torch.device("cpu")
 
     def move_to(self, device: torch.device) -> None:

@@ -20,15 +20,14 @@ from hf_accel import compare
 from hf_accel.cli import run
 from hf_accel.comparison import checks, forecast
 from hf_accel.comparison import plan as comparison_plan
-from hf_accel.comparison import runs as comparison_runs
-from hf_accel.comparison.export import csv_table, latex, markdown, write_comparison
+from hf_accel.comparison.export import csv_table, latex, markdown, text_table, write_comparison
 from hf_accel.comparison.paper import paper_table
 from hf_accel.comparison.plan import shortened
 from hf_accel.comparison.plots import comparison_plots, plot_legends
 from hf_accel.comparison.runs import Machine
 from hf_accel.comparison.schema import Comparison, Entry, RunOutcome
 from hf_accel.comparison.table import build_comparison
-from hf_accel.comparison.text import figure_cells, footnotes, text_table
+from hf_accel.comparison.text import figure_cells, footnotes
 from hf_accel.config.recipe import load_recipe, variant_names
 from hf_accel.errors import UserError
 from hf_accel.measure.paired import MOST_ROUNDS, PILOT_ROUNDS
@@ -58,24 +57,6 @@ def recipe_file(tmp_path) -> Path:
     path = tmp_path / "mine.yaml"
     path.write_text(RECIPE, encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def stubbed(tmp_path, monkeypatch):
-    """Runs take no time; gives the folder of the comparison and the list of (variant, seed) that were run so far."""
-    calls = tmp_path / "calls.txt"
-    monkeypatch.setenv("STUB_CALLS", str(calls))
-    for module in (comparison_runs, forecast):  # which a process would do half a second later
-        monkeypatch.setattr(module, "run_process", stub_train.run_here)
-    monkeypatch.setattr(comparison_plan, "probe_machine", lambda: Machine(ENVIRONMENT, False, "no bf16 here"))
-    monkeypatch.setattr(comparison_plan.Plan, "data_fingerprint", lambda *_: os.environ.get("STUB_DATA", "data"))
-    monkeypatch.setattr(comparison_plan, "refusals", lambda recipes: [])
-
-    def done() -> list[tuple[str, int]]:
-        lines = calls.read_text(encoding="utf-8").splitlines() if calls.is_file() else []
-        return [(line.split()[0], int(line.split()[1])) for line in lines]
-
-    return tmp_path / "comparison", done
 
 
 def two_rows_once(recipe_file: Path, folder: Path) -> list[str]:
@@ -252,6 +233,13 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(recipe_file, stubbe
     assert compare.main(words) == 0
     assert compare.main([*words, "--dry_run"]) == 0
     assert "  all       0 to run, 2 finished; " in capsys.readouterr().out
+
+
+def test_the_expected_time_counts_the_shorter_epochs_of_the_hardest_rows():
+    hard = {"data": {"hard_examples": {"strategy": "hardest", "fraction": 0.25}}, "training": {"num_train_epochs": 3}}
+    assert forecast.images_of(load_recipe("digits", overrides=hard), 1000) == 750
+    hard["data"]["hard_examples"]["strategy"] = "proportional"
+    assert forecast.images_of(load_recipe("digits", overrides=hard), 1000) == 3000
 
 
 def test_the_expected_time_of_several_recipes_comes_from_a_few_steps_of_each(stubbed, tmp_path, capsys):
@@ -436,6 +424,8 @@ def test_real_runs_of_the_same_work_are_compared(tmp_path):
     ]
     assert accumulated.speed.ratio > 0
     assert accumulated.speed.verdict == "not repeated"
+    assert accumulated.mean("cpu_latency_seconds") > 0
+    assert accumulated.flops_per_image == baseline.flops_per_image > 0
     assert (folder / "report.html").is_file()
 
 

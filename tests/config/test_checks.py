@@ -2,8 +2,9 @@ import dataclasses
 
 import pytest
 
+from hf_accel.config.augmentation import AugmentSettings, ChainedOperation, ColorJitter, RandAugment
 from hf_accel.config.recipe import load_recipe
-from hf_accel.config.sections import AugmentSettings, ColorJitter, DataSettings, ProgressiveResizing, RandAugment
+from hf_accel.config.sections import DataSettings, ProgressiveResizing
 from hf_accel.errors import UserError
 from hf_accel.evaluate import evaluation_recipe
 
@@ -31,6 +32,14 @@ def refusal(overrides, recipe="digits", variant=None) -> str:
             {"training": {"optim": "muon", "optim_args": "momentum=1"}},
             "momentum is '1', expected a number from 0 to below",
         ),
+        (
+            {"training": {"optim": "adamw_torch", "optim_args": "momentum=0.9"}},
+            "training.optim_args is 'momentum=0.9', which has no effect with optim: adamw_torch",
+        ),
+        ({"training": {"optim_args": "foo"}}, "which has no effect with optim: adamw_torch_fused"),
+        ({"training": {"optim": "sgd", "optim_args": "momentun=1"}}, "sgd takes no 'momentun'. Did you mean momentum"),
+        ({"training": {"optim": "sgd", "optim_args": "momentum=x"}}, "momentum is 'x', expected a number"),
+        ({"training": {"optim": "rmsprop", "optim_args": "centered=2"}}, "centered is '2', expected true or false"),
         ({"model": {"name": "hf_accel/cifar_resnet20", "pretrained": True}}, "has no pretrained weights"),
         (
             {"data": {"augment": {"randaugment": {"magnitude": 31}}}},
@@ -48,14 +57,124 @@ def refusal(overrides, recipe="digits", variant=None) -> str:
             {"data": {"class_weights": [1, -1]}},
             'data.class_weights is [1, -1], expected "balanced", a list of numbers from 0 or null',
         ),
+        (
+            {"data": {"augment": {"rotation": {"degrees": [10, -10]}}}},
+            "data.augment.rotation.degrees is [10, -10], expected an angle from 0 to 360, for -angle to angle, or two",
+        ),
+        (
+            {"data": {"augment": {"affine": {"shear": [1, 2, 4, 3]}}}},
+            "data.augment.affine.shear is [1, 2, 4, 3], expected an angle from 0, below 90, or two or four angles",
+        ),
+        (
+            {"data": {"augment": {"blur": {"kernel_size": 4}}}},
+            "data.augment.blur.kernel_size is 4, expected an odd whole number from 3 to 255",
+        ),
+        (
+            {"data": {"augment": {"chain": {"p": 1}}}},
+            "data.augment.chain: has no operations, expected a list of 1 to 16 operations",
+        ),
+        (
+            {"data": {"augment": {"chain": {"operations": [{"invert": {}}, {"rotaton": {"degrees": 1}}]}}}},
+            "data.augment.chain.operations.1.rotaton is not a setting. Did you mean rotation?",
+        ),
+        (
+            {"data": {"augment": {"chain": {"operations": [{"rotation": {}}]}}}},
+            "data.augment.chain.operations.0.rotation: has no degrees, expected an angle",
+        ),
+        (
+            {"data": {"augment": {"chain": {"operations": [{"invert": {}, "blur": {}}]}}}},
+            "data.augment.chain.operations.0 is {'invert': {}, 'blur': {}}, expected a mapping of exactly one of",
+        ),
+        (
+            {"data": {"augment": {"chain": {"operations": ["invert"]}}}},
+            "data.augment.chain.operations.0 is 'invert', expected a mapping of exactly one of color_jitter,",
+        ),
         ({"data": {"max_pixels": 0}}, "data.max_pixels is 0, expected a whole number from 1 or null"),
         ({"data": {"augment": {"flip": "sometimes"}}}, "is 'sometimes', expected true, false or \"alternating\""),
         ({"data": {"augment": {"scale": [0.5]}}}, "data.augment.scale is [0.5], expected two rising numbers above 0"),
+        ({"training": {"distillation_weight": 0.5}}, "training.distillation_weight has no effect without a teacher"),
+        ({"training": {"distillation_temperature": 0}}, "distillation_temperature is 0, expected a number above 0, at"),
+        (
+            {"data": {"sampling": "balanced", "class_weights": "balanced"}},
+            "data.sampling and data.class_weights are both balanced",
+        ),
+        ({"data": {"sampling": "balanced", "hard_examples": {}}}, "each chooses the rows of an epoch"),
+        (
+            {"data": {"hard_examples": {}, "augment": {"cutmix": 1.0}}},
+            "data.hard_examples needs the loss of each image, and data.augment.cutmix blends two images",
+        ),
+        (
+            {"data": {"hard_examples": {"fraction": 1.0}}},
+            "data.hard_examples.fraction is 1.0, expected a number above 0 and below 1",
+        ),
+        (
+            {"training": {"sparsity": {}}},
+            "training.sparsity has neither final nor pattern. Set training.sparsity.final",
+        ),
+        ({"training": {"sparsity": {"final": 0.5, "pattern": "2:4"}}}, "which sets the sparsity itself. Leave one out"),
+        (
+            {"training": {"sparsity": {"final": 0.5, "schedule": "constant", "end": 0.5}}},
+            "training.sparsity.end has no effect with schedule: constant",
+        ),
+        (
+            {"training": {"sparsity": {"final": 0.5, "schedule": "constant", "updates": 5}}},
+            "training.sparsity.updates has no effect with schedule: constant",
+        ),
+        (
+            {"training": {"sparsity": {"final": 0.5, "begin": 0.8}}},
+            "training.sparsity.begin is 0.8, expected a number below training.sparsity.end, which is 0.75",
+        ),
+        (
+            {"model": {"freeze": "backbone"}, "training": {"sparsity": {"final": 0.5}}},
+            "training.sparsity has nothing to prune: model.freeze is backbone",
+        ),
+        ({"model": {"lora": {}}, "training": {"sparsity": {"final": 0.5}}}, "cannot be combined with model.lora"),
+        (
+            {"training": {"sparsity": {"final": 0.5}, "gradual_unfreezing": 0.5}},
+            "training.sparsity cannot be combined with training.gradual_unfreezing",
+        ),
+        ({"training": {"sparsity": {"final": 1}}}, "sparsity.final is 1, expected a number above 0, below 1 or null"),
+        ({"training": {"sparsity": {"pattern": "3:4"}}}, "training.sparsity.pattern is '3:4', expected"),
+        (
+            {"training": {"sparsity": {"final": 0.5, "exclude": [1]}}},
+            "training.sparsity.exclude is [1], expected a list",
+        ),
+        (
+            {"training": {"sparsity": {"final": 0.5, "begins": 1}}},
+            "training.sparsity.begins is not a setting. Did you mean begin",
+        ),
+        ({"training": {"sparsity": 0.5}}, "training.sparsity is 0.5, expected a mapping"),
         ({"training": {"report_to": [1]}}, "training.report_to is [1], expected text, a list of values or null"),
     ],
 )
 def test_contradictions_in_a_recipe_are_refused_at_load(overrides, message):
     assert message in refusal(overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"data": {"sampling": "balanced", "class_weights": [1] * 10}},
+        {"data": {"hard_examples": {"strategy": "hardest"}, "class_weights": "balanced", "augment": {"mixup": 0}}},
+        {"model": {"teacher": "./somewhere"}, "training": {"distillation_weight": 1}},
+        {"training": {"distillation_weight": 0}},
+    ],
+)
+def test_what_chooses_rows_or_teaches_is_accepted_with_the_rest(overrides):
+    load_recipe("digits", overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 19),
+        ({"hard_examples": {}}, 19),
+        ({"hard_examples": {"strategy": "hardest", "fraction": 0.5}}, 10),
+        ({"hard_examples": {"strategy": "hardest", "fraction": 0.001}}, 1),
+    ],
+)
+def test_only_epochs_of_the_hardest_rows_are_shorter(settings, expected):
+    assert DataSettings(name="digits", **settings).rows_of_epoch(19) == expected
 
 
 def test_contradictions_and_wrong_values_are_reported_together():
@@ -86,6 +205,30 @@ def test_evaluating_other_data_does_not_ask_for_the_validation_rows_of_training(
     load_recipe("digits", overrides={"training": training}).write(tmp_path / "recipe.yaml")
     assert evaluation_recipe(str(tmp_path), {"data": {"name": "other"}}).data.validation == 0
     assert evaluation_recipe(str(tmp_path), {}).data.validation == 0.1
+
+
+def test_the_operations_of_a_chain_are_those_of_its_message():
+    names = [field.name for field in dataclasses.fields(ChainedOperation)]
+    assert f"exactly one of {', '.join(names)}" in refusal({"data": {"augment": {"chain": {"operations": []}}}})
+
+
+def test_an_operation_of_a_chain_stays_a_mapping_of_one_name(tmp_path):
+    chain = {"p": 0.25, "operations": [{"rotation": {"degrees": [-10, 20]}}, {"invert": {}}]}
+    recipe = load_recipe("digits", overrides={"data": {"augment": {"chain": chain}}})
+    kept = recipe.to_dict()["data"]["augment"]["chain"]
+    assert kept["operations"] == [{"rotation": {"degrees": [-10, 20], "p": 1.0}}, {"invert": {"p": None}}]
+    recipe.write(tmp_path / "mine.yaml")
+    assert load_recipe(tmp_path / "mine.yaml").data == recipe.data
+
+
+def test_settings_that_change_an_image_are_listed_without_those_that_do_nothing():
+    assert AugmentSettings().switched_on() == {}
+    assert AugmentSettings(pad=3, scale=[0.5, 1.0]).switched_on() == {}
+    assert AugmentSettings(crop="pad", invert={}).switched_on() == {
+        "crop": "pad", "pad": 4, "pad_mode": "reflect", "invert": {}
+    }  # fmt: skip
+    resized = AugmentSettings(crop="random_resized", flip="alternating", mixup=0.2).switched_on()
+    assert list(resized) == ["crop", "scale", "ratio", "flip", "mixup"]
 
 
 def test_settings_that_are_mappings_have_their_defaults_in_one_place():

@@ -1,4 +1,6 @@
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import (
     RecipeFile,
+    apply_patch,
     find_recipe,
     header,
     load_recipe,
@@ -16,7 +19,7 @@ from hf_accel.config.recipe import (
 )
 from hf_accel.config.training import training_types
 from hf_accel.errors import UserError
-from hf_accel.recipe import main
+from hf_accel.recipe import LIST_HEADINGS, main
 
 MINIMAL = "model: {name: timm/resnet18, pretrained: false}\ndata: {name: digits}\n"
 DESIGNED_VARIANTS = {
@@ -258,11 +261,24 @@ def test_copy_writes_a_recipe_that_works_elsewhere_and_never_overwrites(tmp_path
         main(["copy", "digits", str(target)])
 
 
-def test_list_names_every_recipe_with_its_purpose(capsys):
+def test_list_shows_every_recipe_with_its_model_data_and_what_was_measured(capsys):
     assert main(["list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(shipped_recipes())
-    assert all(len(line.split()) > 3 for line in lines)
+    headings, *lines = capsys.readouterr().out.splitlines()
+    assert re.split("  +", headings) == list(LIST_HEADINGS)
+    cells = {line.split()[0]: re.split("  +", line) for line in lines}
+    assert list(cells) == list(shipped_recipes())
+    assert cells["resnet20_cifar10"][1:6] == [
+        "hf_accel/cifar_resnet20",
+        "uoft-cs/cifar10",
+        "0.27 M",
+        "88.63 %",
+        "8 min 00 s",
+    ]
+    assert cells["vit_cifar10"][3:] == ["-", "not yet measured", "-", "-"]
+    assert main(["list", "--json"]) == 0
+    documents = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert documents["digits"]["measured"]["n"] == 1
+    assert "digits" in documents["digits"]["purpose"]
 
 
 # Where a run goes
@@ -360,3 +376,16 @@ def test_a_flag_has_the_type_of_its_setting(flag, text, value):
         section = section[key]
     assert section == value
     assert type(section) is type(value)
+
+
+def test_another_optimizer_or_schedule_starts_from_its_own_arguments():
+    def training(**patch):
+        return load_recipe("resnet20_cifar10", overrides={"training": patch}).training
+
+    assert training(optim="sgd")["optim_args"] == "momentum=0.9,nesterov=true"
+    assert "optim_args" not in training(optim="timm/lamb")
+    assert training(optim="timm/lamb", optim_args="beta1=0.8")["optim_args"] == "beta1=0.8"
+    before = {"training": {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-5}}}
+    after = apply_patch(before, {"training": {"lr_scheduler_type": "one_cycle"}})
+    assert after == {"training": {"lr_scheduler_type": "one_cycle"}}
+    assert "lr_scheduler_kwargs" in before["training"]

@@ -78,8 +78,12 @@ def test_a_patch_fits_the_schema(schema, text):
 
 
 def test_every_setting_says_what_it_means():
-    for section in ("model", "data"):
-        waiting = [section_schema(section)]
+    for described in (
+        section_schema("model"),
+        section_schema("data"),
+        section_schema("training")["properties"]["sparsity"],
+    ):
+        waiting = [described, *described.get("anyOf", [])]
         while waiting:
             for name, setting in waiting.pop().get("properties", {}).items():
                 assert setting["description"].endswith("."), name
@@ -100,6 +104,8 @@ def test_the_schema_is_printed_without_the_keys_that_only_this_package_reads(cap
         ({"type": "integer", "minimum": 4}, "a whole number from 4"),
         ({"type": "number", "minimum": 0, "maximum": 0.9}, "a number from 0 to 0.9"),
         ({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "a number above 0, at most 1"),
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, "a number above 0, below 1"),
+        ({"type": "number", "minimum": 0, "exclusiveMaximum": 1}, "a number from 0 to below 1"),
         ({"type": "integer", "maximum": 4294967295, "minimum": 0}, "a whole number from 0 to 4294967295"),
         ({"enum": ["a", "b"]}, "one of a, b"),
         ({"anyOf": [{"type": "boolean"}, {"const": "auto"}]}, 'true, false or "auto"'),

@@ -8,6 +8,7 @@ import pytest
 from hf_accel.data.images import UnreadableImageError, decode_image
 from hf_accel.data.listing import list_files, load_images
 from hf_accel.errors import UserError
+from hf_accel.files import RUN_MARK
 from tests.support.data_sets import png, tables_cache  # noqa: F401
 
 
@@ -142,3 +143,15 @@ def test_unread_pictures_are_named_where_nothing_else_is_there(tmp_path):
         (tmp_path / f"{n}.CR2").write_bytes(b"raw")
     with pytest.raises(UserError, match=r"pictures that cannot be read: \.cr2 \(3\)"):
         load_images([str(tmp_path)])
+
+
+def test_the_folders_of_runs_below_the_images_are_not_read(pictures):
+    before = list_files(pictures)
+    for name in ("outputs/x/default/model/examples/1.png", "outputs/x/default/plots/loss.svg"):
+        (pictures / name).parent.mkdir(parents=True, exist_ok=True)
+        (pictures / name).write_bytes(png(2))
+    (pictures / "outputs/x/default" / RUN_MARK).write_text("{}")
+    listing = list_files(pictures)
+    assert listing.files == before.files
+    assert listing.notes() == ["1 entries (outputs/x/default) are folders of runs: not read"]
+    assert len(list_files(pictures / "outputs/x/default").files) == 2, "named outright"

@@ -195,3 +195,21 @@ def test_a_name_that_is_not_a_model_is_refused(tmp_path, monkeypatch, name, prob
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=problem):
         demo.main([name])
+
+
+def test_a_model_that_cannot_be_loaded_is_one_message(tmp_path, monkeypatch):
+    pytest.importorskip("gradio", reason='needs Gradio: pip install "hf_accel[demo]"')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="nobody/nothing is not on this machine"):
+        demo.main(["nobody/nothing"])
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"[" * 100_000])
+def test_a_space_of_a_damaged_model_is_refused_and_not_written(content, tmp_path):
+    pytest.importorskip("gradio", reason='needs Gradio: pip install "hf_accel[demo]"')
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"expected the config of a model\. Nothing was written"):
+        demo.main([str(tmp_path / "model"), "--space", str(tmp_path / "space")])
+    assert not (tmp_path / "space").exists()

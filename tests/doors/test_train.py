@@ -17,6 +17,8 @@ from hf_accel.cli import main as run_verb
 from hf_accel.cli import run
 from hf_accel.config.recipe import load_recipe, variant_names
 from hf_accel.errors import UserError
+from hf_accel.evaluate import main as evaluate_main
+from hf_accel.predict import main as predict_main
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder
 from hf_accel.train import main, train, train_from
@@ -24,6 +26,7 @@ from hf_accel.training.arguments import choose_precision, training_arguments
 from hf_accel.training.build import build_trainer
 from hf_accel.training.progress import BarCallback
 from hf_accel.training.trainer import ImageTrainer
+from tests.support.saved_models import save_encoder
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +57,8 @@ def test_a_run_leaves_the_files_that_are_promised(finished):
     assert 0 < values["train"]["transform_fraction"] < 1
     assert values["train"]["peak_memory_gib"] is None
     assert values["train"]["peak_rss_gib"] > values["train"]["peak_anonymous_gib"] > 0
+    assert values["model"]["cpu_latency_seconds"] > 0
+    assert values["model"]["cpu_latency_runs"] >= 1
     assert values["data"]["labels"] == ["blue", "red"]
     assert [values["data"][f"{part}_rows"] for part in ("train", "validation", "test")] == [19, 5, 8]
     assert values["validation"]["accuracy"] in [row["validation_accuracy"] for row in values["history"]]
@@ -92,7 +97,7 @@ print(json.dumps({{"logits": model(pixels).logits.tolist(), "labels": model.conf
 """
 
 
-@pytest.mark.parametrize("kind", ["hub", "timm", "cifar_nets"])
+@pytest.mark.parametrize("kind", ["hub", "timm", "cifar_nets", "encoder"])
 def test_a_saved_model_is_the_same_in_a_fresh_process(kind, tiny_recipe, tmp_path, photos):
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
@@ -100,6 +105,13 @@ def test_a_saved_model_is_the_same_in_a_fresh_process(kind, tiny_recipe, tmp_pat
         "timm": {"name": "timm/resnet10t", "pretrained": False, "args": {"channels": [8, 8, 16, 16]}},
         "cifar_nets": {},
     }
+    if kind == "encoder":
+        from transformers import DINOv3ViTConfig
+
+        config = DINOv3ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                                 image_size=16, patch_size=4)  # fmt: skip
+        save_encoder(tmp_path / "encoder", config, size=16)
+        models["encoder"] = {"name": str(tmp_path / "encoder"), "pretrained": True, "args": {}}
     if kind == "hub":
         config = ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
                            image_size=16, patch_size=4)  # fmt: skip
@@ -111,7 +123,13 @@ def test_a_saved_model_is_the_same_in_a_fresh_process(kind, tiny_recipe, tmp_pat
     trainer.save_model(str(tmp_path / "saved"))
     photo = photos / "test" / "red" / "00.png"
     done = subprocess.run(
-        [sys.executable, "-c", RELOAD.format(own=kind == "cifar_nets"), str(tmp_path / "saved"), str(photo)],
+        [
+            sys.executable,
+            "-c",
+            RELOAD.format(own=kind in ("cifar_nets", "encoder")),
+            str(tmp_path / "saved"),
+            str(photo),
+        ],
         check=True,
         capture_output=True,
         text=True,
@@ -125,6 +143,27 @@ def test_a_saved_model_is_the_same_in_a_fresh_process(kind, tiny_recipe, tmp_pat
     torch.testing.assert_close(torch.tensor(other["logits"]), logits, rtol=0, atol=1e-5)
     assert other["labels"] == {"0": "blue", "1": "red"}
     assert other["best"] == ["blue", "red"][int(logits.argmax())]
+
+
+def test_an_encoder_without_a_classifier_is_probed_scored_and_described(tiny_recipe, tmp_path, photos, capsys):
+    from transformers import DINOv3ConvNextConfig
+
+    save_encoder(tmp_path / "encoder", DINOv3ConvNextConfig(hidden_sizes=[8] * 4, depths=[1] * 4))
+    model = {"name": str(tmp_path / "encoder"), "pretrained": True, "args": {}, "freeze": "backbone"}
+    training = {"num_train_epochs": 3, "learning_rate": 0.1}
+    data = {"image_size": 32, "augment": {"crop": "none", "flip": False}}
+    folder = train(tiny_recipe({"model": model, "data": data, "training": training}))
+    report = RunReport.load(folder)
+    assert report.train.feature_seconds > 0
+    card = (folder / "model" / "README.md").read_text()
+    assert "import hf_accel.cifar_nets" in card
+    assert "transformers has no classifier of the type dinov3_convnext" in card
+    assert str(tmp_path) not in (folder / "model" / "config.json").read_text()
+    capsys.readouterr()
+    assert evaluate_main([str(folder), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(report.test.loss, rel=1e-4)
+    assert predict_main([str(folder), str(photos / "test" / "red"), "--format", "json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 4
 
 
 def test_the_resolved_recipe_gives_the_same_result(finished, tmp_path):
@@ -549,7 +588,9 @@ def test_a_place_that_is_not_a_folder_is_refused(tiny_recipe, photos):
 
 def test_the_loader_and_the_device_give_the_same_run_with_mixup_too(tiny_recipe, tmp_path):
     def losses(place):
-        data = {"transforms": place, "augment": {"crop": "random_resized", "flip": True, "mixup": 1.0}}
+        operations = [{"affine": {"shear": 10}}, {"elastic": {"sigma": 1}}, {"blur": {}}]
+        augment = {"crop": "random_resized", "flip": True, "mixup": 1.0, "chain": {"operations": operations}}
+        data = {"transforms": place, "augment": augment | {"trivial_augment": {}}}
         training = {"logging_steps": 1, "output_dir": str(tmp_path / place)}
         trainer = build_trainer(tiny_recipe({"data": data, "training": training}))
         trainer.train()

@@ -113,10 +113,11 @@ def test_a_model_from_scratch_names_no_base(tmp_path):
     assert "trained from scratch, so no licence is inherited" in card.text
 
 
-def test_the_card_of_our_own_network_says_what_to_import(tmp_path):
+@pytest.mark.parametrize("own", [{"architecture": "cifar_resnet20"}, {"model_type": "hf_accel_encoder"}])
+def test_the_card_of_our_own_network_says_what_to_import(own, tmp_path):
     folder = write_run(tmp_path / "run")
     config = json.loads((folder / "model/config.json").read_text())
-    (folder / "model/config.json").write_text(json.dumps(config | {"architecture": "cifar_resnet20"}))
+    (folder / "model/config.json").write_text(json.dumps(config | own))
     card = card_of(folder)
     assert "import hf_accel.cifar_nets" in card.text
     assert card.data.library_name == "hf_accel"

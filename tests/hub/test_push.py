@@ -193,16 +193,24 @@ def test_no_uploaded_byte_holds_the_token_or_a_folder_of_this_machine(hub, tmp_p
     """The canaries stand in each place a run could carry them from; every byte of every request is searched."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     home = tmp_path / "canary home"
-    data, model = home / "canary_work" / "my_photos", home / "canary_work" / "base"
+    data, model, teacher = (home / "canary_work" / name for name in ("my_photos", "base", "large"))
     data.mkdir(parents=True)
     model.mkdir()
+    teacher.mkdir()
     monkeypatch.setenv("HOME", str(home))
     hub.use_here(monkeypatch)
     folder = write_run(home / "canary_work" / "run", data_name=str(data), model_name=str(model), hub_token=TOKEN)
+    load_recipe(folder / "recipe.yaml", overrides={"model": {"teacher": str(teacher)}}).write(folder / "recipe.yaml")
     report = json.loads((folder / "report.json").read_text())
     typed = f"--data.name canary_work/my_photos --model.name canary_work/base --output_dir {folder}"
+    typed += " --model.teacher canary_work/large"
     report["environment"]["command"] = f"hf-accel train --hub_token {TOKEN} {typed}"
-    report["notes"] += [f"read from {data}", f"token {TOKEN}", "cached in /mnt/canary_disk/cache"]
+    report["notes"] += [
+        f"read from {data}",
+        "teacher: canary_work/large",
+        f"token {TOKEN}",
+        "cached in /mnt/canary_disk/cache",
+    ]
     report["settings"] |= {"hub_token": TOKEN, "logging_dir": f"{home}/canary_work/logs"}
     report["data"]["skipped"] = [f"{data}/cat/broken 1.jpg: truncated"]
     (folder / "report.json").write_text(json.dumps(report))

@@ -17,7 +17,8 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import BitImageProcessor, ViTImageProcessor
 
-from hf_accel.config.sections import AugmentSettings, DataSettings
+from hf_accel.config.augmentation import AugmentSettings
+from hf_accel.config.sections import DataSettings
 from hf_accel.data.splits import load_splits
 from hf_accel.errors import UserError
 from hf_accel.inputs import cache, disk_cache

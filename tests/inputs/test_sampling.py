@@ -3,10 +3,11 @@
 from itertools import islice
 
 import numpy as np
+import scipy.stats
 import torch
 
-from hf_accel.inputs.counter_rng import random_bits, uniform
-from hf_accel.inputs.sampling import EpochSampler, draw_partners
+from hf_accel.inputs.counter_rng import random_bits, uniform, uniform_pairs
+from hf_accel.inputs.sampling import BalancedRows, EpochSampler, draw_partners
 
 
 def test_an_epoch_visits_every_row_once_and_carries_its_number():
@@ -34,6 +35,14 @@ def test_numpy_and_torch_draw_the_same_numbers():
     from_torch = uniform(5, torch.tensor(2), torch.from_numpy(rows), torch.from_numpy(draws))
     assert from_numpy.dtype == np.float32
     np.testing.assert_array_equal(from_numpy, from_torch.numpy())
+
+
+def test_the_two_numbers_of_a_counter_are_uniform_and_unrelated():
+    first, second = uniform_pairs(0, torch.tensor(0), torch.tensor([[1]]), torch.arange(20_000))[0]
+    for numbers in (first, second):
+        assert scipy.stats.kstest(numbers.numpy(), "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.03
+    np.testing.assert_array_equal(first, uniform(0, 0, np.array([1]), np.arange(20_000)))
 
 
 def test_the_hash_is_splitmix_of_unsigned_numbers_and_never_changes():
@@ -83,3 +92,47 @@ def test_partners_come_from_the_whole_split_and_change_with_the_epoch():
 def test_neighbouring_batches_of_a_sampler_are_not_sorted():
     first = np.array(list(islice(EpochSampler(10_000, 0), 200)))
     assert 4000 < first.mean() < 6000
+
+
+LABELS = np.repeat([0, 1, 3], [2, 30, 71])  # no row of class 2
+
+
+def test_a_balanced_epoch_has_as_many_rows_as_the_split_and_equally_many_of_each_class():
+    balanced = BalancedRows(LABELS)
+    for epoch in range(7):
+        rows = balanced.rows(0, epoch)
+        assert len(rows) == len(balanced) == len(LABELS)
+        counts = np.bincount(LABELS[rows])[[0, 1, 3]]
+        assert counts.max() - counts.min() <= 1
+    even = sum(np.bincount(LABELS[balanced.rows(0, epoch)]) for epoch in range(3))  # 3 * 103 rows are divisible by 3
+    assert even.tolist() == [103, 103, 0, 103]
+
+
+def test_balanced_epochs_use_all_rows_of_a_class_equally_often_and_choose_others_each_time():
+    balanced = BalancedRows(LABELS)
+    epochs = [balanced.rows(5, epoch) for epoch in range(6)]
+    common = [set(rows[LABELS[rows] == 3]) for rows in epochs]
+    assert all(30 <= len(chosen) <= 35 for chosen in common)  # of 71 rows: the others are left out
+    assert len({frozenset(chosen) for chosen in common}) == 6
+    used = np.bincount(np.concatenate(epochs), minlength=len(LABELS))
+    assert all(used[label == LABELS].max() - used[label == LABELS].min() <= 1 for label in (0, 1, 3))
+    assert not np.array_equal(epochs[0], balanced.rows(6, 0))
+
+
+def test_a_sampler_of_balanced_rows_shuffles_them_and_carries_the_epoch():
+    balanced = BalancedRows(LABELS)
+    sampler = EpochSampler(len(LABELS), 3, len(balanced), balanced.rows)
+    sampler.set_epoch(2)
+    epochs, rows = np.divmod(list(sampler), len(LABELS))
+    assert set(epochs) == {2}
+    assert sorted(rows) == sorted(balanced.rows(3, 2))
+    assert (np.diff(LABELS[rows]) < 0).sum() > 5  # classes alternate
+
+
+def test_balanced_partners_are_of_every_class_equally_often():
+    rows = np.arange(3000)
+    partners = BalancedRows(LABELS).partners(0, np.zeros(3000, dtype=np.int64), rows)
+    counts = np.bincount(LABELS[partners])
+    assert counts[2] == 0
+    assert all(900 < counts[label] < 1100 for label in (0, 1, 3))
+    assert len(set(partners)) == len(LABELS)

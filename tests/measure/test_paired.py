@@ -7,6 +7,7 @@ from scipy import stats
 from hf_accel.measure.paired import (
     MOST_ROUNDS,
     PILOT_ROUNDS,
+    difference_verdicts,
     holm,
     paired_difference,
     paired_noise,
@@ -179,3 +180,21 @@ def test_the_interval_of_a_perfect_score_does_not_claim_certainty():
     low, high = wilson_interval(1.0, 100)
     assert high == pytest.approx(1.0)
     assert low == pytest.approx(0.9630, abs=1e-4)
+
+
+def test_differences_get_verdicts_that_are_corrected_for_the_table():
+    base = [0.90, 0.91, 0.92, 0.93]
+    clear = [value + 0.05 + 0.001 * place for place, value in enumerate(base)]
+    noisy = [0.95, 0.89, 0.95, 0.92]
+    found = difference_verdicts(
+        [(clear, base), (noisy, base), ([], []), ([0.9], [0.8]), (base, clear)], "higher", "lower"
+    )
+    words = [word for word, _ in found]
+    assert words == ["higher", "no measurable difference", "not measured", "not repeated", "lower"]
+    alone = stats.ttest_1samp(np.subtract(clear, base), 0).pvalue
+    assert found[0][1] == pytest.approx(3 * alone)  # of three rows that are tested, the clearest
+    assert found[2][1] is found[3][1] is None
+
+
+def test_a_difference_that_is_exactly_zero_is_none():
+    assert difference_verdicts([([0.9, 0.8], [0.9, 0.8])], "higher", "lower") == [("no measurable difference", 1.0)]

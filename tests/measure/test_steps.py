@@ -19,7 +19,8 @@ from hf_accel.training.finish import summarise_training
 
 CPU = torch.device("cpu")
 TIMING = {
-    "seconds", "images_per_second", "step_seconds_median", "data_wait_fraction", "transform_fraction", "compile_seconds",
+    "seconds", "feature_seconds", "images_per_second", "step_seconds_median", "data_wait_fraction", "transform_fraction",
+    "compile_seconds",
 }  # fmt: skip
 NONE_READ = {"peak_memory_gib": None, "peak_rss_gib": 1.0, "peak_anonymous_gib": 0.5, "read_bytes": 10,
              "energy_joules": None}  # fmt: skip
@@ -234,6 +235,27 @@ def test_a_figure_that_was_not_measured_is_none_and_never_0():
     loader = Run(warmup_steps=0)
     loader.step(1.0, wait=0.5)  # transformed by the loader
     assert loader.measurement.summary()["transform_fraction"] is None
+
+
+def test_features_computed_before_the_first_step_count_as_training_once(tmp_path):
+    def run(seconds):
+        begun = Run(warmup_steps=0)
+        if (tmp_path / "measurement_0.json").exists():
+            begun.measurement.load(tmp_path)
+        with begun.measurement.computing_features():
+            begun.clock.now += seconds
+        begun.measurement.restart()
+        begun.step(1.0)
+        return begun
+
+    first = run(3.0)
+    assert first.measurement.summary()["seconds"] == first.measurement.total_seconds() == 4.0
+    assert first.measurement.summary()["images_per_second"] == 2.0
+    assert first.measurement.summary()["step_seconds_median"] == 1.0
+    first.measurement.save(tmp_path, NONE_READ)
+    resumed = run(4.0)  # computes them again
+    assert resumed.measurement.summary()["feature_seconds"] == 4.0
+    assert resumed.measurement.summary()["seconds"] == 6.0
 
 
 # resumes

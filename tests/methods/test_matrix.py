@@ -20,6 +20,7 @@ from hf_accel.report.run_report import RunReport
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
 from hf_accel.training.evaluation import TrainAccuracyCallback
+from tests.support.saved_models import save_timm
 
 pytestmark = pytest.mark.slow
 
@@ -29,12 +30,38 @@ VIT = {"name": "timm/vit_tiny_patch16_224", "args": VIT_ARGS}
 MUON = {"optim": "muon", "learning_rate": 0.05, "optim_args": "head_lr=0.5,bias_lr=0.05"}
 
 
+CHAIN = [
+    {"color_jitter": {"brightness": 0.2}},
+    {"rotation": {"degrees": 15}},
+    {"affine": {"translate": [0.1, 0.1]}},
+    {"perspective": {}},
+    {"elastic": {"sigma": 1}},
+    {"solarize": {}},
+    {"invert": {}},
+]
+AUGMENTATIONS = {
+    "rotation": {"rotation": {"degrees": 15}},
+    "affine": {"affine": {"translate": [0.1, 0.1], "scale": [0.9, 1.1], "shear": 10}},
+    "perspective": {"perspective": {}},
+    "elastic": {"elastic": {"sigma": 1}},
+    "solarize": {"solarize": {}},
+    "invert": {"invert": {}},
+    "grayscale": {"grayscale": {"p": 0.5}},
+    "blur": {"blur": {"kernel_size": 3}},
+    "cutout": {"cutout": {}},
+    "chain": {"chain": {"operations": CHAIN}},
+    "TrivialAugment": {"trivial_augment": {}},
+    "AugMix": {"augmix": {}},
+}
+
+
 @dataclass(frozen=True)
 class Method:
     """A patch on the tiny recipe, and why its micro-batches cannot be compared, if so."""
 
     patch: dict
     not_one_batch: str | None = None  # why k micro-batches are not one batch, beyond rounding
+    has_teacher: bool = False
 
 
 METHODS = {
@@ -45,10 +72,23 @@ METHODS = {
     "focal loss": Method({"training": {"focal_gamma": 2.0}}),
     "generalised cross-entropy": Method({"training": {"generalized_cross_entropy": 0.7}}),
     "average of weights": Method({"training": {"ema_decay": 0.9}}),
+    "sparsity": Method({"training": {"sparsity": {"final": 0.6, "updates": 4}}}),
+    "constant sparsity": Method({"training": {"sparsity": {"final": 0.6, "schedule": "constant", "begin": 0.3}}}),
+    "2:4 sparsity of the average": Method(
+        {"training": {"sparsity": {"pattern": "2:4", "schedule": "one_cycle"}, "ema_decay": 0.9}}
+    ),
     "learning rates by layer": Method({"training": {"layer_decay": 0.5, "head_learning_rate": 0.1}}),
     "frozen layers": Method({"model": {"freeze": 1}}),
     "frozen backbone": Method({"model": {"freeze": "backbone"}}),
+    "linear probe": Method({"model": {"freeze": "backbone"}, "data": {"augment": {"flip": False}}}),
+    "gradual unfreezing": Method({"training": {"gradual_unfreezing": 0.8}}),
+    "low-rank adapters": Method({"model": {"lora": {"rank": 2}}}),
+    "low-rank adapters of a transformer": Method({"model": {**VIT, "lora": {"rank": 2, "dropout": 0.0}}}),
     "muon": Method({"training": MUON}),
+    "timm optimizer": Method({"training": {"optim": "timm/lamb"}}),
+    "timm lookahead": Method({"training": {"optim": "timm/lookahead_adamw"}}),
+    "one-cycle schedule": Method({"training": {"lr_scheduler_type": "one_cycle"}}),
+    "trapezoid schedule": Method({"training": {"lr_scheduler_type": "trapezoid"}}),
     "whitening": Method({"model": {**AIRBENCH, "whiten_stem": True}}),
     "checkpointed batch norm": Method(
         {"model": AIRBENCH, "training": {"gradient_checkpointing": True}},
@@ -58,6 +98,13 @@ METHODS = {
     "progressive resizing": Method({"data": {"progressive_resizing": {"start": 8, "full_at": 1.0}}}),
     "test-time augmentation": Method({"data": {"test_time_augmentation": "flip"}}),
     "alternating flip": Method({"data": {"augment": {"flip": "alternating"}}}),
+    **{name: Method({"data": {"augment": augment}}) for name, augment in AUGMENTATIONS.items()},
+    "balanced sampling": Method({"data": {"sampling": "balanced", "augment": {"cutmix": 1.0}}}),
+    "rows by loss": Method({"data": {"hard_examples": {"strategy": "proportional", "fraction": 0.9}}}),
+    # 17 of 19 rows: as many steps as with all
+    "hardest rows": Method({"data": {"hard_examples": {"strategy": "hardest", "fraction": 0.9}}}),
+    "distillation": Method({"training": {"distillation_temperature": 3.0}}, has_teacher=True),
+    "distillation with mixup": Method({"data": {"augment": {"mixup": 0.5}}}, has_teacher=True),
 }
 STEPS = 6  # of two epochs: 19 rows in batches of 8
 CHECKPOINT = 4  # within the second epoch
@@ -70,9 +117,16 @@ def method_recipe(tiny_recipe, tmp_path):
         fixed = {"data": {"augment": {"crop": "none"}}, "model": {"pretrained": False, "channels_last": False}}
         fixed["training"] = {"num_train_epochs": 2, "logging_steps": 1, "eval_strategy": "no", "save_strategy": "no",
                              "optim": "sgd", "output_dir": str(tmp_path / folder)}  # fmt: skip
+        if METHODS[method].has_teacher:
+            fixed["model"]["teacher"] = str(save_teacher(tmp_path / "teacher"))
         return tiny_recipe(fixed, METHODS[method].patch, *patches)
 
     return make
+
+
+def save_teacher(folder):
+    """One teacher for all runs of a test."""
+    return folder if folder.is_dir() else save_timm(folder, "cifar_resnet20", ["red", "blue"], depth=8, width=4)
 
 
 SAVED = {"training": {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 9}}
@@ -215,37 +269,71 @@ def test_the_state_of_a_method_travels_with_a_checkpoint(is_loaded, method_recip
     assert counted == ([19, 19] if is_loaded else [19, 19 - 8])
 
 
-TOGETHER = [
+TOGETHER = (
     {"model": {**AIRBENCH, "whiten_stem": True, "kernels": "auto", "freeze_batch_norm": True, "pretrained": False},
      "data": {"class_weights": [0.5, 2.0], "test_time_augmentation": "flip", "validation": 0.33,
               "progressive_resizing": {"start": 12, "full_at": 1.0},
-              "augment": {"crop": "none", "mixup": 0.5, "flip": "alternating"}},
+              "augment": {"crop": "none", "mixup": 0.5, "flip": "alternating", "chain": {"operations": CHAIN}, "augmix": {}}},
      "training": {**MUON, "label_smoothing_factor": 0.2, "gradient_checkpointing": True, "bf16": True,
                   "num_train_epochs": 2, "logging_steps": 1}},
-]  # fmt: skip
+)  # fmt: skip
+# 16 rows, so that no batch is filled up, and epochs enough for the losses of both processes to choose rows
+EVEN = {"model": {"freeze_batch_norm": True}, "data": {"validation": 0.33},
+        "training": {"num_train_epochs": 2, "logging_steps": 1, "optim": "sgd"}}  # fmt: skip
+IN_TWO = {
+    "many": TOGETHER,
+    "balanced sampling, teacher and average": (EVEN, {"data": {"sampling": "balanced"}, "training": {"ema_decay": 0.9}}),
+    "rows by loss": (EVEN, {"data": {"hard_examples": {"fraction": 0.9}}}),
+    "hardest rows": (EVEN, {"data": {"hard_examples": {"strategy": "hardest", "fraction": 0.5}},
+                            "training": {"num_train_epochs": 4}}),
+}  # fmt: skip
 
 
 @pytest.mark.slow
-def test_all_of_them_together_give_in_two_processes_what_they_give_in_one(tiny_recipe, tmp_path):
+@pytest.mark.parametrize("methods", IN_TWO)
+def test_methods_give_in_two_processes_what_they_give_in_one(methods, tiny_recipe, tmp_path):
     def recipe(folder, batch):
         training = {"per_device_train_batch_size": batch, "output_dir": str(tmp_path / folder)}
-        return tiny_recipe(*TOGETHER, {"training": training})
+        patch = {"training": training}
+        if "teacher" in methods:
+            patch["model"] = {"teacher": str(save_teacher(tmp_path / "teacher"))}
+        return tiny_recipe(*IN_TWO[methods], patch)
 
     one = RunReport.load(train(recipe("one", 8)))
-    recipe("two", 4).write(tmp_path / "two.yaml")
-    # without --multi_gpu accelerate would silently start one process
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-               "--main_process_port", "0", "-m", "hf_accel.train", "--recipe", str(tmp_path / "two.yaml")]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    two = RunReport.load(tmp_path / "two")
+    two = trained_in_two(recipe("two", 4), tmp_path / "two")
     assert (one.train.world_size, two.train.world_size) == (1, 2)
     assert one.train.effective_batch_size == two.train.effective_batch_size == 8
     assert one.train.steps == two.train.steps == 4
     # bf16 rounds the gradients of each rank before they are averaged
+    tolerance = 2e-2 if methods == "many" else 1e-4
     for first, second in zip(one.history, two.history, strict=True):
-        assert second["loss"] == pytest.approx(first["loss"], rel=2e-2)
-    assert two.test.loss == pytest.approx(one.test.loss, rel=2e-2)
+        assert second["loss"] == pytest.approx(first["loss"], rel=tolerance)
+    assert two.test.loss == pytest.approx(one.test.loss, rel=tolerance)
     ranks = sorted(path.name for path in (tmp_path / "two").glob("checkpoint-4/method_state_*"))
     assert ranks == ["method_state_0.pth", "method_state_1.pth"]
+
+
+@pytest.mark.slow
+def test_two_processes_that_resume_within_an_epoch_end_bit_for_bit_as_uninterrupted_ones(tiny_recipe, tmp_path):
+    def recipe(folder, **training):
+        training |= {"per_device_train_batch_size": 4, "output_dir": str(tmp_path / folder)}
+        return tiny_recipe(*IN_TWO["rows by loss"], SAVED, {"training": training | {"save_steps": 1}})
+
+    whole = trained_in_two(recipe("whole"), tmp_path / "whole")
+    within = str(tmp_path / "whole" / "checkpoint-3")
+    resumed = trained_in_two(recipe("resumed", resume_from_checkpoint=within), tmp_path / "resumed")
+    assert resumed.train.steps == whole.train.steps == 4
+    assert resumed.history[-1]["loss"] == whole.history[-1]["loss"]
+    assert resumed.test.loss == whole.test.loss
+
+
+def trained_in_two(recipe, folder):
+    """The report of a run in two processes."""
+    recipe.write(folder.with_suffix(".yaml"))
+    # without --multi_gpu accelerate would silently start one process
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+               "--main_process_port", "0", "-m", "hf_accel.train", "--recipe", str(folder.with_suffix(".yaml"))]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return RunReport.load(folder)

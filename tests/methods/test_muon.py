@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from transformers import Trainer, ViTConfig, ViTForImageClassification
+from transformers import ViTConfig, ViTForImageClassification
 
 from hf_accel.errors import UserError
 from hf_accel.methods.muon import Muon, MuonSettings, build_muon, orthogonalize
@@ -11,6 +11,7 @@ from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
+from tests.support.sharding import pretend_fsdp
 
 pytestmark = pytest.mark.slow
 
@@ -181,12 +182,6 @@ def test_arguments_are_read_in_the_format_of_the_trainer():
 
 
 def test_sharded_weights_are_refused(tiny_recipe, monkeypatch):
-    start = Trainer.create_accelerator_and_postprocess
-
-    def start_sharded(trainer):
-        start(trainer)
-        trainer.is_fsdp_enabled = True
-
-    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", start_sharded)
+    pretend_fsdp(monkeypatch)
     with pytest.raises(UserError, match="muon needs whole weights"):
         build_trainer(tiny_recipe({"training": muon()}))

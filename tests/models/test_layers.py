@@ -3,10 +3,14 @@ from collections import Counter
 import pytest
 import torch
 from transformers import (
+    CLIPConfig,
+    CLIPForImageClassification,
     ConvNextConfig,
     ConvNextForImageClassification,
     ResNetConfig,
     ResNetForImageClassification,
+    SiglipConfig,
+    SiglipForImageClassification,
     SwinConfig,
     SwinForImageClassification,
     ViTConfig,
@@ -15,7 +19,7 @@ from transformers import (
 
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError
-from hf_accel.models.layers import layer_numbers
+from hf_accel.models.layers import freeze, layer_numbers
 from hf_accel.models.load import load_model
 
 SMALL = {"hidden_sizes": [8, 8, 8, 8], "depths": [1, 2, 1, 1]}
@@ -69,6 +73,16 @@ def test_only_the_classifier_of_a_frozen_backbone_learns():
         "timm_model.fc.weight",
         "timm_model.fc.bias",
     }
+
+
+@pytest.mark.parametrize(
+    ("config", "network"), [(CLIPConfig, CLIPForImageClassification), (SiglipConfig, SiglipForImageClassification)]
+)
+def test_only_the_classifier_of_an_image_tower_learns(config, network):
+    vision = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+    model = network(config(vision_config={**vision, "image_size": 32, "patch_size": 16}, text_config={}))
+    freeze(model, "backbone")
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"classifier.weight", "classifier.bias"}
 
 
 def test_the_stem_and_the_first_layers_are_frozen():

@@ -13,7 +13,7 @@ from hf_accel.config.recipe import load_recipe
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError
 from hf_accel.evaluate import main as evaluate_main
-from hf_accel.models.load import load_model, load_trained
+from hf_accel.models.load import load_model, load_model_processor, load_trained
 from hf_accel.predict import main as predict_main
 from hf_accel.train import main as train_main
 from hf_accel.train import train
@@ -196,3 +196,32 @@ def test_a_damaged_file_of_a_model_is_one_message(name, damage, tmp_path):
     for load in (load_trained, lambda folder: load_model(ModelSettings(str(folder)), ["a", "b"])):
         with pytest.raises(UserError, match=f"the folder {folder} holds no model that can be loaded"):
             load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "size"),
+    [
+        ("hf_accel/cifar_resnet20", False, 16),
+        ("timm/resnet18.a1_in1k", False, 48),
+        ("timm/resnet18.a1_in1k", False, None),
+        ("hub", True, 48),
+        ("timm", True, None),
+    ],
+)
+def test_the_processor_alone_is_that_of_the_model(name, pretrained, size, tmp_path):
+    if name == "hub":
+        name = str(save_hub(tmp_path, HUB["vit"], LABELS))
+    elif name == "timm":
+        name = str(save_timm(tmp_path, "vit_tiny_patch16_224", LABELS, img_size=32, depth=1, embed_dim=24, num_heads=2))
+    settings = ModelSettings(name=name, pretrained=pretrained)
+    processor, _ = load_model_processor(settings, size)
+    whole = load_model(settings, TWO, size)
+    assert processor.to_dict() == whole.processor.to_dict()
+
+
+def test_the_processor_of_a_timm_model_that_is_not_here_is_timms_own():
+    processor, (note,) = load_model_processor(ModelSettings("timm/mobilenetv2_100.ra_in1k"), 128)
+    assert "mobilenetv2_100.ra_in1k is timm's: its files are not on this machine" in note
+    assert list(processor.data_config["input_size"]) == [3, 128, 128]
+    with pytest.raises(UserError, match="cannot be fetched from the Hub"):
+        load_model_processor(ModelSettings("google/vit-base-patch16-224"))

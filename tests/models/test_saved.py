@@ -128,8 +128,17 @@ def test_a_tensor_that_differs_in_its_last_bit_is_found(saved):
 def test_other_logits_of_the_same_tensors_are_found(saved):
     folder, model, pixels = saved
     model.timm_model.act1 = torch.nn.GELU()  # this is not in the config
-    with pytest.raises(SavedModelError, match=r"logits of the saved model differ .* on 3 images, expected at most 0"):
+    with pytest.raises(SavedModelError, match=r"logits of the saved model differ .* on 3 images, expected at most \d"):
         check_saved(folder, model, OLD, pixels)
+
+
+def test_logits_that_rounding_changes_are_the_same(tmp_path):
+    """The last convolution of this network sees one position, and its kernel depends on where the weight lies in memory."""
+    torch.manual_seed(0)
+    settings = ModelSettings(name="timm/efficientnet_lite0", pretrained=False)
+    model = load_model(settings, OLD).model.eval()
+    model.save_pretrained(tmp_path)
+    check_saved(tmp_path, model, OLD, torch.rand(2, 3, 32, 32))
 
 
 def test_a_run_whose_saved_model_differs_fails_by_name_and_is_not_finished(tiny_recipe, monkeypatch):

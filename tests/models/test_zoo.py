@@ -28,6 +28,23 @@ def test_the_zoo_has_every_network_for_both_data_sets():
     assert {name.replace("_cifar10", "_cifar100") for name in FROM_SCRATCH} <= shipped_recipes().keys()
 
 
+@pytest.mark.parametrize("data", ["", "0"])
+@pytest.mark.parametrize("name", FROM_SCRATCH)
+def test_a_network_has_the_settings_of_the_published_comparison(name, data):
+    plain, dropout, strong = (load_recipe(f"{name}{data}", variant) for variant in ("plain", "dropout_20", "blog"))
+    assert list(plain.data.augment.switched_on()) == []
+    assert (plain.model.dropout, dropout.model.dropout, strong.model.dropout) == (None, 0.2, 0.1)
+    assert dropout.model.activation == strong.model.activation
+    assert list(strong.data.augment.switched_on()) == ["crop", "pad", "pad_mode", "chain"]
+    assert strong.data.augment.pad == 5
+    operations = [operation.given() for operation in strong.data.augment.chain.operations]
+    assert [name for operation in operations for name in operation] == [
+        "color_jitter", "rotation", "affine", "perspective", "elastic", "solarize", "invert"
+    ]  # fmt: skip
+    assert strong.data.augment.chain.p == 0.5
+    assert (plain.training["weight_decay"], strong.training["weight_decay"]) == (0, 1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FROM_SCRATCH)
 def test_a_network_of_the_zoo_learns_a_step_and_reloads_with_equal_logits(name, tmp_path):

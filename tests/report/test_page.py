@@ -15,7 +15,7 @@ from hf_accel.comparison.schema import RunOutcome
 from hf_accel.comparison.table import build_comparison
 from hf_accel.report.page import data_uri, run_tiles, write_page
 from hf_accel.report.plots import GREEN, VERMILION, run_plots
-from tests.support.reports import entries, outcome, pictures, run_report
+from tests.support.reports import entries, outcome, pictures, pruned_report, run_report
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-PAGES = ("run", "hundred_classes", "many_classes", "bare_run", "comparison")
+PAGES = ("run", "hundred_classes", "many_classes", "bare_run", "pruned", "comparison")
 INTERACTIVE = "a[href], summary, [tabindex='0']"
 
 
@@ -61,6 +61,7 @@ def pages(tmp_path_factory) -> dict[str, Path]:
             folder / "many_classes", run_report(1000, 5000), pictures(60, 500, True), pictures(60, 500, False)
         ),
         "bare_run": write_page(folder / "bare_run", bare),
+        "pruned": write_page(folder / "pruned", pruned_report(layers=100)),
         "comparison": write_comparison_page(folder / "comparison"),
     }
 
@@ -123,10 +124,10 @@ def test_a_page_never_scrolls_sideways(open_page, name, width):
 def test_every_image_and_plot_is_painted(open_page, name, tmp_path):
     page = open_page(name)
     images = page.locator("img")
-    assert images.count() == {"bare_run": 0, "comparison": 0}.get(name, 48)
+    assert images.count() == {"bare_run": 0, "pruned": 0, "comparison": 0}.get(name, 48)
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     plots = page.locator("svg.plot")
-    assert plots.count() == {"bare_run": 1, "comparison": 3}.get(name, 6)
+    assert plots.count() == {"bare_run": 1, "pruned": 8, "comparison": 3}.get(name, 6)
     for element in [*plots.all(), *images.all()[:3]]:
         shot = tmp_path / "element.png"
         element.screenshot(path=shot)
@@ -314,6 +315,12 @@ def test_a_plot_tells_its_figures_in_words():
         "waiting for data 2.0 %, image transforms 8.0 %, model and optimizer 90.0 %."
     )
     assert plots["confusion"].alt.startswith("Confusion matrix of 3 classes: 60 images, ")
+    plots = run_plots(pruned_report(layers=3))
+    assert plots["sparsity_by_layer"].alt == (
+        "Share of zeros in 3 layers, from the input to the output. Lowest: timm_model.blocks.0.mlp.fc1 25.0 %. Highest: "
+        "timm_model.blocks.2.mlp.fc1 75.0 %."
+    )
+    assert plots["sparsity_by_step"].alt == "Share of zeros from 10.0 % to 50.0 % in 2 steps."
 
 
 def test_small_images_are_kept_exactly_and_photographs_are_reduced():

@@ -7,7 +7,7 @@ import math
 import random
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,15 @@ from hf_accel.formatting import (
     format_score,
 )
 from hf_accel.report.history import HISTORY_COLUMNS, history_from_log
-from hf_accel.report.run_report import DataSummary, DetailedScores, ModelSummary, RunReport, Scores, TrainSummary
+from hf_accel.report.run_report import (
+    DataSummary,
+    DetailedScores,
+    ModelSummary,
+    PruningSummary,
+    RunReport,
+    Scores,
+    TrainSummary,
+)
 
 
 def full_report() -> RunReport:
@@ -104,23 +112,34 @@ def test_the_keys_are_those_promised():
     promised = {
         "data": "name fingerprint fingerprints train_rows validation_rows test_rows test_split labels "
         "duplicates_searched skipped",
-        "model": "name parameters flops_per_image pretrained",
+        "model": "name parameters flops_per_image pretrained cpu_latency_seconds cpu_latency_runs",
         "train": "steps skipped_steps epochs world_size resumes repeated_steps effective_batch_size seconds "
-        "images_per_second step_seconds_median data_wait_fraction transform_fraction compiled compile_failure compile_seconds "
-        "peak_memory_gib peak_rss_gib peak_anonymous_gib "
+        "feature_seconds images_per_second step_seconds_median data_wait_fraction transform_fraction compiled compile_failure "
+        "compile_seconds peak_memory_gib peak_rss_gib peak_anonymous_gib "
         "read_bytes energy_joules final_loss accuracy",
+        "pruning": "asked weights zeros file_bytes compressed_bytes flops_per_image images_per_second history",
         "validation": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted",
         "test": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted views test_time_augmentation per_class confusion",
     }
-    written = full_report().to_dict()
+    written = replace(full_report(), pruning=PruningSummary()).to_dict()
     assert " ".join(written) == (
-        "schema recipe variant settings notes environment data model train history phases sparsity validation test"
+        "schema recipe variant settings notes environment data model train history phases sparsity pruning validation test"
     )
     assert {name: " ".join(written[name]) for name in promised} == promised
     assert " ".join(HISTORY_COLUMNS) == (
         "step epoch seconds loss learning_rate grad_norm validation_loss validation_accuracy"
     )
     assert written["schema"] == 1
+
+
+def test_the_zeros_of_a_pruned_model_are_read_back_and_shown(tmp_path):
+    report = full_report()
+    report.sparsity = [{"name": "conv1", "shape": [4, 3, 3, 3], "weights": 108, "zeros": 81}]
+    report.pruning = PruningSummary(asked=0.75, weights=108, zeros=81, history=[[1, 0.2], [2, 0.75]])
+    read = RunReport.load(report.save(tmp_path))
+    assert read == report
+    assert read.pruning.images_per_second is None
+    assert "  sparsity           75.0 %  zeros of 108 prunable weights\n" in read.table()
 
 
 def test_a_report_is_read_back_equal_from_its_file_and_its_folder(tmp_path):

@@ -1,14 +1,17 @@
 """Which checkpoint a run starts from, and whether its rows are still those it began with."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 
 from hf_accel.config.recipe import load_recipe
 from hf_accel.errors import UserError
+from hf_accel.files import RUN_MARK
 from hf_accel.runs.checkpoints import asked_checkpoint, recorded
-from hf_accel.runs.folder import MARK, RunFolder
+from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.recorded_data import SplitFacts, changes, from_json, to_json
+from hf_accel.train import train_from
 from tests.runs.test_folder import content, do_run
 
 DATA = {"train": SplitFacts(19, "a"), "validation": SplitFacts(5, "b"), "test": SplitFacts(8, "c")}
@@ -17,7 +20,8 @@ DATA = {"train": SplitFacts(19, "a"), "validation": SplitFacts(5, "b"), "test": 
 def write_checkpoint(folder, step, epoch):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights")
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt"):
+        (folder / name).write_bytes(b"state")
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": step, "epoch": epoch}))
     return folder
 
@@ -130,6 +134,8 @@ def test_more_steps_make_a_run_longer_too(make, finished):
         ("trainer_state.json", "has no trainer_state.json"),
         ("config.json", "has no config.json"),
         ("model.safetensors", "has no model.safetensors"),
+        ("optimizer.pt", "has no optimizer.pt"),  # the Trainer would begin with a new one, silently
+        ("scheduler.pt", "has no scheduler.pt"),
     ],
 )
 def test_a_path_that_is_no_checkpoint_is_refused_by_name(make, tmp_path, left_out, message):
@@ -154,6 +160,15 @@ def test_a_checkpoint_from_which_nothing_is_left_to_train_is_refused(make, tmp_p
     assert RunFolder.claim(make(resume_from_checkpoint=str(place), num_train_epochs=4)).checkpoint == place
 
 
+@pytest.mark.parametrize("changed", [{"learning_rate": 1.0}, {"weight_decay": 0.5}, {"optim": "sgd"}])
+def test_a_setting_that_the_checkpoints_optimizer_would_overrule_is_refused(make, finished, changed):
+    elsewhere = {"resume_from_checkpoint": str(finished), "output_dir": str(finished.parent.parent / "other")}
+    assert f"training.{next(iter(changed))} would have no effect" in refused(
+        make(**elsewhere, num_train_epochs=4, **changed)
+    )
+    assert RunFolder.claim(make(**elsewhere, num_train_epochs=4, seed=1)).checkpoint == finished
+
+
 def test_a_run_from_another_folder_s_checkpoint_is_resumed_by_the_same_command(make, tmp_path):
     recipe = make(resume_from_checkpoint=str(write_checkpoint(tmp_path / "from" / "checkpoint-8", 8, 2.0)))
     run = do_run(recipe, finish=False)
@@ -163,6 +178,17 @@ def test_a_run_from_another_folder_s_checkpoint_is_resumed_by_the_same_command(m
     assert RunFolder.claim(recipe).checkpoint == last
     assert not RunFolder.claim(recipe).begins_elsewhere
     assert "training.resume_from_checkpoint" in refused(make())
+
+
+def test_a_run_whose_checkpoint_lost_its_optimizer_says_that_a_new_one_begins(tmp_path, caplog):
+    place = write_checkpoint(tmp_path / "checkpoint-8", 8, 2.0)
+    trainer = Mock()
+    train_from(place, trainer)
+    assert not caplog.messages
+    (place / "optimizer.pt").unlink()
+    train_from(place, trainer)
+    assert caplog.messages == ["checkpoint-8 has no optimizer.pt: the optimizer and the schedule start from scratch"]
+    assert trainer.train.call_args.kwargs == {"resume_from_checkpoint": str(place)}
 
 
 # The rows
@@ -197,8 +223,8 @@ def test_a_finished_run_keeps_what_it_recorded(make):
 @pytest.mark.parametrize("data", [None, [], {"train": 3}, {"train": {"rows": 3}}])
 def test_a_mark_without_rows_or_with_damaged_ones_says_nothing(make, data):
     run = do_run(make(), finish=False)
-    mark = json.loads((run.path / MARK).read_text())
-    (run.path / MARK).write_text(json.dumps(mark | {"data": data}))
+    mark = json.loads((run.path / RUN_MARK).read_text())
+    (run.path / RUN_MARK).write_text(json.dumps(mark | {"data": data}))
     assert RunFolder(run.path).data == {}
     write_checkpoint(run.path / "checkpoint-4", 4, 1.0)
     RunFolder.claim(make()).refuse_changed_data(DATA)

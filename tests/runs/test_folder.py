@@ -11,7 +11,8 @@ import pytest
 import hf_accel
 from hf_accel.config.recipe import load_recipe
 from hf_accel.errors import UserError
-from hf_accel.runs.folder import LEFT, MARK, RunFolder, model_place, writable_place
+from hf_accel.files import RUN_MARK
+from hf_accel.runs.folder import LEFT, RunFolder, model_place, writable_place
 from hf_accel.runs.lock import sole_use
 from hf_accel.runs.log import note_end_in_log, start_log
 
@@ -33,7 +34,7 @@ def fill(folder: Path, *names: str) -> dict[str, bytes]:
 
 def content(folder: Path) -> dict[str, bytes]:
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in files.items() if name not in (".lock", MARK)}
+    return {name: path.read_bytes() for name, path in files.items() if name not in (".lock", RUN_MARK)}
 
 
 def do_run(recipe, *names: str, overwrite: bool = False, finish: bool = True) -> RunFolder:
@@ -67,7 +68,7 @@ def test_files_of_other_origin_are_refused_by_name_and_survive(recipe, names, ov
         assert name.split("/")[0] in str(refused.value)
     assert "mine.txt" not in str(refused.value)
     assert content(folder) == before
-    assert not (folder / MARK).exists()
+    assert not (folder / RUN_MARK).exists()
 
 
 def test_a_dangling_link_by_a_name_of_a_run_is_not_followed(recipe):
@@ -130,9 +131,9 @@ def test_a_mark_that_lists_files_elsewhere_deletes_none_of_them(recipe):
     outside = run.path.parent / "outside.txt"
     outside.write_text("kept")
     (run.path / "mine.txt").write_text("kept")
-    mark = json.loads((run.path / MARK).read_text())
+    mark = json.loads((run.path / RUN_MARK).read_text())
     mark["files"] += ["../outside.txt", str(outside), "mine.txt"]
-    (run.path / MARK).write_text(json.dumps(mark))
+    (run.path / RUN_MARK).write_text(json.dumps(mark))
     do_run(recipe, overwrite=True)
     assert outside.read_text() == (run.path / "mine.txt").read_text() == "kept"
 
@@ -260,7 +261,7 @@ def test_a_command_finds_the_run_of_a_folder_a_model_or_a_checkpoint(recipe, tmp
 
 def test_no_other_module_spells_the_name_of_a_file_of_a_run():
     """A comparison's page lies in a folder of its own, which is not a run's."""
-    names = {*LEFT, MARK, "checkpoint-"} - {"model", "runs", "plots"}  # those three are words of other subjects too
+    names = {*LEFT, RUN_MARK, "checkpoint-"} - {"model", "runs", "plots"}  # those three are words of other subjects too
     package = Path(hf_accel.__file__).parent
     found = set()
     for path in package.rglob("*.py"):
@@ -270,6 +271,7 @@ def test_no_other_module_spells_the_name_of_a_file_of_a_run():
     assert {item for item in found if item[0] != "runs/folder.py"} == {
         ("comparison/page.py", "report.html"),
         ("comparison/runs.py", "report.html"),
+        ("files.py", ".hf_accel.json"),  # below this room: pictures in a run's folder are not the user's
         ("data/sources.py", "recipe.yaml"),  # below this room: a run's folder is not taken for data
     }
 
@@ -313,3 +315,33 @@ def test_an_owner_on_the_hub_may_be_called_as_a_folder_here(tmp_path, monkeypatc
     assert model_place("google/vit-base-patch16-224") == "google/vit-base-patch16-224"
     with pytest.raises(UserError, match=r"no such folder\. Did you mean photos\?"):
         model_place("google/photo")
+
+
+def test_a_run_is_not_mixed_with_the_images_it_is_trained_on(tmp_path):
+    fill(tmp_path / "photos", "cat/1.jpg", "dog/1.jpg")
+
+    def claim(output: str) -> RunFolder:
+        where = {"data": {"name": str(tmp_path / "photos")}, "training": {"output_dir": str(tmp_path / output)}}
+        return RunFolder.claim(load_recipe("finetune", overrides=where))
+
+    for output in ("photos", "photos/cat"):
+        with pytest.raises(UserError, match="belongs to the images of"):
+            claim(output)
+    claim("photos/outputs/x")
+    claim("photos2")
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b/c", "--x=./y", "a/b=c"])
+def test_a_name_that_neither_a_folder_nor_a_model_on_the_hub_can_have_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"names no model|no such folder"):
+        model_place(name)
+
+
+def test_the_folder_of_an_unfinished_run_has_no_model_and_names_its_checkpoint(recipe):
+    run = do_run(recipe, "checkpoint-3/trainer_state.json", "checkpoint-3/config.json", finish=False)
+    with pytest.raises(
+        UserError, match=r"has not finished, so it has no model yet\. .* last checkpoint, .*checkpoint-3"
+    ):
+        model_place(str(run.path))
+    assert model_place(str(run.path / "checkpoint-3"))

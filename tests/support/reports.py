@@ -6,7 +6,15 @@ import numpy as np
 
 from hf_accel.comparison.schema import Entry, RunOutcome
 from hf_accel.config.recipe import load_recipe
-from hf_accel.report.run_report import DataSummary, DetailedScores, ModelSummary, RunReport, Scores, TrainSummary
+from hf_accel.report.run_report import (
+    DataSummary,
+    DetailedScores,
+    ModelSummary,
+    PruningSummary,
+    RunReport,
+    Scores,
+    TrainSummary,
+)
 from hf_accel.tasks.image_gallery import GalleryItem
 from hf_accel.training.metrics import classification_metrics, confusion, per_class
 
@@ -54,6 +62,26 @@ def run_report(num_classes: int = 10, rows: int = 400, **train) -> RunReport:
     )
 
 
+def pruned_report(layers: int) -> RunReport:
+    """A finished run in which the share of zeros rises from layer to layer, from 25 to 75 %."""
+    report = run_report(2, 60)
+    report.sparsity = [
+        {"name": f"timm_model.blocks.{layer}.mlp.fc1", "shape": [20, 20], "weights": 400,
+         "zeros": round(100 + 200 * layer / (layers - 1))}
+        for layer in range(layers)
+    ]  # fmt: skip
+    zeros = sum(row["zeros"] for row in report.sparsity)
+    report.pruning = PruningSummary(
+        asked=0.5,
+        weights=400 * layers,
+        zeros=zeros,
+        file_bytes=2**20,
+        compressed_bytes=2**19,
+        history=[[1, 0.1], [2, 0.5]],
+    )
+    return report
+
+
 def pictures(count: int, side: int, with_mistakes: bool) -> list[GalleryItem]:
     rng = np.random.default_rng(1)
     said = {"predicted": "class number 2", "confidence": 0.987} if with_mistakes else {}
@@ -66,6 +94,21 @@ def outcome(round_number: int, started: float | None = None, test_accuracy: floa
     report.test = replace(report.test, accuracy=test_accuracy)
     start = 1000.0 + 100 * round_number if started is None else started
     return RunOutcome(round_number, 42 + round_number, start, 20.0, report)
+
+
+def model_outcome(round_number: int, recall: float, hardest: int = 0, labels: int = 3, **train) -> RunOutcome:
+    """A run that gets this share of 10 images of each class right, one less of the hardest; the rest count as the next class."""
+    finished = outcome(round_number, **train)
+    counts = [[0] * labels for _ in range(labels)]
+    for true in range(labels):
+        right = round(10 * recall) - (true == hardest)
+        counts[true][true], counts[true][(true + 1) % labels] = right, 10 - right
+    report = finished.measured
+    report.data = replace(report.data, labels=report.data.labels[:labels], test_rows=10 * labels)
+    report.test = replace(
+        report.test, confusion=counts, accuracy=sum(counts[i][i] for i in range(labels)) / (10 * labels)
+    )
+    return finished
 
 
 def entries(*names: str, recipe: str = "resnet50_cifar10_scratch") -> list[Entry]:

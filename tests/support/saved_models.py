@@ -8,7 +8,9 @@ from transformers import (
     PreTrainedConfig,
     TimmWrapperConfig,
     TimmWrapperForImageClassification,
+    ViTImageProcessor,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, MODEL_MAPPING
 
 from hf_accel.models.head import set_labels
 
@@ -28,6 +30,14 @@ def save_hub(folder: Path, config: PreTrainedConfig, labels: list[str]) -> Path:
     model_type = AutoModelForImageClassification._model_mapping[type(config)]
     model = (model_type[0] if isinstance(model_type, tuple) else model_type)(config)
     return _save(model, folder)
+
+
+def save_encoder(folder: Path, config: PreTrainedConfig, size: int = 32) -> Path:
+    """An encoder of transformers without a classifier, with an image processor."""
+    kinds = MODEL_MAPPING if type(config) in MODEL_MAPPING else MODEL_FOR_BACKBONE_MAPPING
+    found = kinds[type(config)]
+    ViTImageProcessor(size={"height": size, "width": size}).save_pretrained(folder)
+    return _save((found[0] if isinstance(found, tuple) else found)(config), folder)
 
 
 def _save(model: torch.nn.Module, folder: Path) -> Path:

@@ -1,10 +1,12 @@
 """Each argument of TrainingArguments has an effect or is refused; defaults that depend on each other agree."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from hf_accel.cli import run
 from hf_accel.config.training import OWN_METHODS, training_types
@@ -184,7 +186,7 @@ ELSEWHERE = {
     "tf32": "needs CUDA",
     "torch_compile": "training/test_compilation.py",
 }
-OWN = ("early_stopping_patience", "early_stopping_threshold", "keep_freed_memory", "on_nan", *OWN_METHODS)
+OWN = ("early_stopping_patience", "early_stopping_threshold", "keep_freed_memory", "on_nan", "sparsity", *OWN_METHODS)
 
 
 def test_every_argument_with_an_effect_is_followed_to_it():
@@ -213,6 +215,9 @@ def test_the_document_is_the_one_that_the_tables_give(capsys):
         assert f"def {test}(" in source
     for name in training_types():
         assert shown.count(f"| `{name}` |") == 1
+    upstream, _, own = shown.partition("Added by this package:")
+    assert f"\n{len(fields(TrainingArguments))} arguments" in upstream
+    assert all(f"| `{name}` |" in own for name in OWN_METHODS)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +229,11 @@ def test_the_document_is_the_one_that_the_tables_give(capsys):
         (["--optim", "lion_8bit"], "bitsandbytes"),
         (["--optim", "schedule_free_adamw"], "schedulefree"),
         (["--optim_target_modules", "fc"], "optim_target_modules has no effect"),
+        (["--optim", "sgd", "--optim_args", "nesterov=true"], "Nesterov momentum requires a momentum"),
+        (["--adam_beta1", "2"], "training.adam_beta1 is 2, expected a number from 0 to below 1"),
+        (["--max_grad_norm", "-1"], "training.max_grad_norm is -1, expected a number from 0"),
+        (["--ddp_backend", "glo"], "training.ddp_backend is 'glo'. Did you mean gloo"),
+        (["--deepspeed", "ds.json"], "which is not installed: pip install deepspeed"),
         (["--lr_scheduler_type", "cosine_with_min_lr"], "lr_scheduler_kwargs"),
         (["--local_rank", "0"], "a launcher sets"),
         (["--metric_for_best_model", "acuracy"], "Did you mean accuracy"),

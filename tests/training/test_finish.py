@@ -56,6 +56,17 @@ def remove_extras(folder: Path) -> None:
         (folder / name).unlink()
 
 
+def test_a_latency_that_cannot_be_measured_costs_no_run(tiny_recipe, monkeypatch, capsys):
+    def failing(*_):
+        raise NotImplementedError("no such operation on the CPU")
+
+    monkeypatch.setattr(finish, "cpu_latency", failing)
+    report = RunReport.load(train(tiny_recipe()))
+    assert (report.model.cpu_latency_seconds, report.model.cpu_latency_runs) == (None, None)
+    assert report.test.accuracy is not None
+    assert "latency on the CPU: not measured (no such operation on the CPU)" in capsys.readouterr().err
+
+
 def test_dollar_signs_in_class_names_are_drawn_as_they_stand(trained):
     assert set(shown(trained)) == set(EXTRAS)
     assert "not written" not in (trained / "log.txt").read_text()

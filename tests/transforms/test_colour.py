@@ -1,15 +1,13 @@
-"""Colour operations and RandAugment against torchvision at fixed parameters."""
+"""Colour operations against torchvision at fixed parameters."""
 
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms.v2 import RandAugment
 from torchvision.transforms.v2 import functional as tvf
 
-from hf_accel.config.sections import ColorJitter
+from hf_accel.config.augmentation import ColorJitter
 from hf_accel.transforms import colour
 from hf_accel.transforms.geometry import Boxes
-from hf_accel.transforms.policies import randaugment
 from tests.support.image_splits import noise, one_thread  # noqa: F401
 
 FACTORS = torch.tensor([0.3, 1.0, 1.7, 0.0])
@@ -51,37 +49,48 @@ def test_jitter_draws_from_the_interval_of_torchvision(images):
     assert torch.equal(colour.jitter(images, low, ColorJitter()), images)
 
 
-@pytest.mark.parametrize("magnitude", [0, 9, 30])
-@pytest.mark.parametrize("number", range(14))
-def test_randaugment_operations_equal_torchvision(number, magnitude, images):
-    reference = RandAugment()
-    name, (magnitudes, is_signed) = list(reference._AUGMENTATION_SPACE.items())[number]
-    for sign in (1, -1) if is_signed else (1,):
-        strengths = magnitudes(31, 16, 20)
-        strength = 0.0 if strengths is None else sign * float(strengths[magnitude])
-        pixels = images.to(torch.uint8)
-        theirs = reference._apply_image_or_video_transform(
-            pixels, name, strength, reference.interpolation, reference._fill
-        )
-        draws = torch.tensor([[(number + 0.5) / 14, 0.75 if sign > 0 else 0.25]]).expand(4, 2)
-        off = (randaugment(images, draws, magnitude) - theirs).abs()
-        assert off.max() <= 1, (name, sign)  # torchvision keeps strengths as float32
-        assert (off > 0).float().mean() < 0.01, (name, sign)
-
-
-def test_randaugment_treats_an_image_alike_in_any_batch(images):
-    draws = torch.rand(4, 4, generator=torch.Generator().manual_seed(0))
-    together = randaugment(images, draws, 9)
-    alone = torch.cat([randaugment(images[n : n + 1], draws[n : n + 1], 9) for n in range(4)])
-    assert torch.equal(together, alone)
-
-
 def test_erasing_clears_the_box_of_the_rows_asked_for(images):
     boxes = Boxes(*torch.tensor([[2.0] * 4, [3] * 4, [5] * 4, [6] * 4]))
     erased = colour.erase(images.clone() + 1, boxes, torch.tensor([True, False, True, False]))
     assert (erased[0, :, 2:7, 3:9] == 0).all()
     assert (erased[0] == 0).sum() == 3 * 5 * 6
     assert torch.equal(erased[1], images[1] + 1)
+
+
+def test_erasing_gives_a_box_the_colour_asked_for(images):
+    boxes = Boxes(*torch.tensor([[2.0] * 4, [-3] * 4, [5] * 4, [6] * 4]))
+    erased = colour.erase(
+        images.clone(), boxes, torch.tensor([True, False, True, False]), torch.tensor([1.0, 2.0, 3.0])
+    )
+    assert (erased[2, :, 2:7, :3] == torch.tensor([1.0, 2.0, 3.0])[:, None, None]).all()
+    assert torch.equal(erased[2, :, 2:7, 3:], images[2, :, 2:7, 3:])
+    assert torch.equal(erased[1], images[1])
+
+
+@pytest.mark.parametrize("threshold", [0, 100, 255])
+def test_solarize_equals_torchvision(threshold, images):
+    theirs = tvf.solarize(images.to(torch.uint8), threshold).float()
+    assert torch.equal(colour.solarize(images, threshold), theirs)
+
+
+def test_grey_equals_torchvision(images):
+    theirs = tvf.rgb_to_grayscale(images)
+    torch.testing.assert_close(colour.grey(images), theirs, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kernel_size", [3, 9])
+def test_a_blur_of_its_own_for_each_image_equals_torchvision(kernel_size, images):
+    sigmas = torch.tensor([0.1, 0.7, 1.5, 4.0])
+    theirs = torch.stack(
+        [tvf.gaussian_blur(image, kernel_size, float(sigma)) for image, sigma in zip(images, sigmas, strict=True)]
+    )
+    torch.testing.assert_close(colour.blur(images, sigmas, kernel_size), theirs, atol=1e-3, rtol=0)
+
+
+def test_a_kernel_larger_than_the_image_blurs_what_there_is(images):
+    blurred = colour.blur(images, torch.full((4,), 50.0), 99)
+    assert blurred.isfinite().all()
+    assert blurred.std() < 0.2 * images.std()
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -10,7 +10,8 @@ import scipy.stats
 import torch
 from transformers import MobileViTImageProcessor, ViTImageProcessor
 
-from hf_accel.config.sections import AugmentSettings, DataSettings
+from hf_accel.config.augmentation import AugmentSettings
+from hf_accel.config.sections import DataSettings
 from hf_accel.inputs.batches import ImageBatches
 from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
 from hf_accel.inputs.preprocessing import Preprocessing
@@ -25,12 +26,43 @@ EVERYTHING = {
     "mixup": 0.8,
     "cutmix": 1.0,
 }
+CHAIN = {
+    "p": 0.5,
+    "operations": [
+        {"color_jitter": {"brightness": 0.2, "hue": 0.1}},
+        {"rotation": {"degrees": 15}},
+        {"affine": {"translate": [0.1, 0.1], "scale": [0.9, 1.1], "shear": 10}},
+        {"perspective": {"distortion_scale": 0.2}},
+        {"elastic": {"alpha": 30}},
+        {"solarize": {"threshold": 192}},
+        {"invert": {"p": 0.5}},
+    ],
+}
+ALONE = {
+    "rotation": {"degrees": 15, "p": 0.5},
+    "affine": {"translate": [0.1, 0.1], "scale": [0.9, 1.1], "shear": 10, "p": 0.5},
+    "perspective": {},
+    "elastic": {"alpha": 30, "p": 0.5},
+    "color_jitter": {"contrast": 0.4, "p": 0.5},
+    "solarize": {},
+    "invert": {},
+    "grayscale": {},
+    "blur": {"p": 0.5},
+    "cutout": {"size": 0.4, "p": 0.5},
+}
+POLICIES = {"trivial_augment": {"p": 0.7}, "augmix": {"p": 0.7}}
+
+
 CASES = {
     "none": (SMALL, AugmentSettings()),
     "resized and flipped": (SMALL, AugmentSettings(crop="random_resized", flip=True)),
     "pad": (SMALL, AugmentSettings(crop="pad", flip="alternating")),
     "photographs": (VARIED, AugmentSettings(crop="random_resized", flip=True)),
     "photographs, plain": (VARIED, AugmentSettings(flip=True)),
+    "alone": (SMALL, AugmentSettings(crop="pad", flip=True, **ALONE)),
+    "alone, photographs": (VARIED, AugmentSettings(crop="random_resized", **ALONE)),
+    "chain": (SMALL, AugmentSettings(crop="pad", pad=5, chain=CHAIN, mixup=0.2)),
+    "policies": (SMALL, AugmentSettings(crop="random_resized", **POLICIES)),
     "everything": (SMALL, AugmentSettings(crop="random_resized", flip=True, **EVERYTHING)),
     "everything, photographs": (VARIED, AugmentSettings(crop="random_resized", flip=True, **EVERYTHING)),
 }
@@ -85,7 +117,9 @@ def test_both_memory_formats_hold_the_same_images(case, vit48):
     torch.testing.assert_close(*results, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("case", ["resized and flipped", "pad", "everything", "photographs"])
+@pytest.mark.parametrize(
+    "case", ["resized and flipped", "pad", "alone", "chain", "policies", "everything", "photographs"]
+)
 def test_images_change_with_epoch_and_seed_and_with_nothing_else(case, vit48):
     def images(seed: int, epoch: int) -> torch.Tensor:
         batches, transform = build(*CASES[case], vit48, seed=seed)
@@ -114,6 +148,74 @@ def test_switching_one_part_on_leaves_the_random_numbers_of_the_others_alone(vit
     kept = erased != 0
     assert 0.02 < 1 - kept.float().mean() < 0.5
     assert torch.equal(plain[kept], erased[kept])
+
+
+@pytest.mark.parametrize("name", [*ALONE, *POLICIES, "chain"])
+def test_a_technique_changes_its_share_of_the_images_and_leaves_the_others_alone(name, vit48):
+    settings = ALONE | POLICIES | {"chain": CHAIN}
+    images = {}
+    for case, augment in (
+        ("plain", AugmentSettings(flip=True)),
+        ("one", AugmentSettings(flip=True, **{name: settings[name]})),
+        ("all", AugmentSettings(flip=True, **{name: settings[name] | {"p": 1.0}})),
+        ("none", AugmentSettings(flip=True, **{name: settings[name] | {"p": 0.0}})),
+    ):
+        batches, transform = build([(48, 48)] * 200, augment, vit48)
+        images[case] = transform(batches.__getitems__(range(200)))["pixel_values"]
+    torch.testing.assert_close(images["none"], images["plain"], atol=0, rtol=0)
+    changed = (images["one"] != images["plain"]).flatten(1).any(1)
+    p = settings[name].get("p", 0.1 if name == "grayscale" else 0.5)
+    assert changed.sum() == pytest.approx(200 * p, abs=30)  # the identity is one of the operations of TrivialAugment
+    assert torch.equal(images["one"][changed], images["all"][changed])  # the same numbers, whatever the probability
+
+
+def test_an_operation_in_a_chain_has_its_probability_within_the_chain(vit48):
+    augment = AugmentSettings(
+        chain={"p": 0.5, "operations": [{"invert": {"p": 0.5}}, {"solarize": {"threshold": 0, "p": 0.5}}]}
+    )
+    batches, transform = build([(48, 48)] * 400, augment, vit48)
+    batch = batches.__getitems__(range(400))
+    inverted = (transform(batch)["pixel_values"] != EvalTransform(vit48)(batch)["pixel_values"]).flatten(1).any(1)
+    assert inverted.sum() == pytest.approx(400 * 0.5 * 0.5, abs=35)  # twice is not at all
+
+
+def test_operations_of_a_chain_are_applied_in_the_order_given(vit48):
+    def images(*operations):
+        augment = AugmentSettings(chain={"p": 1, "operations": list(operations)})
+        batches, transform = build([(48, 48)] * 4, augment, vit48)
+        return transform(batches.__getitems__(range(4)))["pixel_values"], transform._fit(
+            batches.__getitems__(range(4))["pixels"], False
+        )
+
+    bright, invert = {"solarize": {"threshold": 200}}, {"invert": {}}
+    first, pixels = images(bright, invert)
+    levels = pixels.permute(0, 3, 1, 2).float()
+    expected = 255 - torch.where(levels >= 200, 255 - levels, levels)
+    torch.testing.assert_close(first * 127.5 + 127.5, expected, atol=1e-3, rtol=0)
+    assert not torch.equal(images(invert, bright)[0], first)
+
+
+@pytest.mark.parametrize("case", ["alone", "chain", "policies"])
+def test_small_images_are_augmented_at_the_size_of_a_large_model(case):
+    vit224 = Preprocessing.of(ViTImageProcessor())
+    batches, transform = build(*CASES[case], vit224, channels_last=True)
+    together = transform(batches.__getitems__([3, 5]))["pixel_values"]
+    assert together.shape == (2, 3, 224, 224)
+    alone = torch.cat([transform(batches.__getitems__([row]))["pixel_values"] for row in (3, 5)])
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("fill", ["mean", "zero"])
+def test_cutout_erases_a_square_that_may_go_beyond_the_border(fill, vit48):
+    batches, transform = build([(48, 48)] * 300, AugmentSettings(cutout={"size": 0.5, "fill": fill}), vit48)
+    batch = batches.__getitems__(range(300))
+    images, plain = transform(batch)["pixel_values"], EvalTransform(vit48)(batch)["pixel_values"]
+    erased = (images == (0 if fill == "mean" else -1)).all(1)
+    assert torch.equal(images.where(~erased[:, None], plain), plain)
+    heights, widths = (erased.any(axis).sum(1) for axis in (2, 1))
+    assert (heights.max(), widths.max()) == (24, 24)
+    assert (heights.min(), widths.min()) >= (12, 12)
+    torch.testing.assert_close(erased.sum((1, 2)), heights * widths)
 
 
 def test_without_augmentation_training_sees_what_evaluation_sees(vit48):
@@ -247,7 +349,9 @@ def test_images_on_the_gpu_are_those_of_the_cpu(case, vit48):
     on_cpu = transform(batch)
     on_gpu = build(*CASES[case], vit48)[1]({key: value.cuda() for key, value in batch.items()})
     off = (on_cpu["pixel_values"] - on_gpu["pixel_values"].cpu()).abs()
-    if case.startswith("everything"):  # posterize and equalize make a level of rounding a step
+    if case.startswith(
+        ("everything", "alone", "chain", "policies")
+    ):  # solarize and others make a level of rounding a step
         assert (off > 0.05).float().mean() < 0.02
     else:
         assert off.max() < 0.03  # large sources are resized in whole levels on a CPU

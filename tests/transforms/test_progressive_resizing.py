@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from hf_accel.config.sections import AugmentSettings, DataSettings
+from hf_accel.config.augmentation import AugmentSettings
+from hf_accel.config.sections import DataSettings
 from hf_accel.errors import UserError
 from hf_accel.inputs.batches import ImageBatches
 from hf_accel.inputs.cache import open_training_pixels
@@ -71,10 +72,12 @@ def vit48() -> Preprocessing:
     return Preprocessing.of(ViTImageProcessor(size={"height": 48, "width": 48}))
 
 
+CHAIN = [{"rotation": {"degrees": 30}}, {"perspective": {}}, {"elastic": {"sigma": 2}}, {"blur": {}}]
 CASES = {
     "none": (SMALL, AugmentSettings()),
     "pad": (SMALL, AugmentSettings(crop="pad", flip=True, random_erasing=0.5)),
     "random_resized": (SMALL, AugmentSettings(crop="random_resized", flip=True, cutmix=1.0)),
+    "chain": (SMALL, AugmentSettings(crop="pad", chain={"p": 1, "operations": CHAIN}, cutout={})),
     "photographs": (VARIED, AugmentSettings(crop="random_resized", color_jitter={"hue": 0.1}, randaugment={})),
 }
 

@@ -24,8 +24,7 @@ OPTIMIZERS = {
     "adam": "--optim adamw_torch --weight_decay 0",
     "rmsprop": "--optim rmsprop",
     "adafactor": "--optim adafactor",
-    "muon": "--optim muon",
-    "lion": "--optim lion_32bit",
+    "adahessian": "",
 }
 OWN_PREPROCESSING = "every model's own preprocessing is used and saved with it"
 
@@ -82,11 +81,14 @@ TIMM = (
     # optimizer
     Row("batch-size b", "--per_device_train_batch_size VALUE", "64"),
     Row("validation-batch-size vb", "--per_device_eval_batch_size VALUE", "128"),
-    Row("opt", "--optim VALUE", "adamw", values=OPTIMIZERS),
-    Row("opt-eps", "--adam_epsilon VALUE", "1e-8", "for AdamW"),
-    Row("opt-betas", note="`--adam_beta1 0.9 --adam_beta2 0.999`, for AdamW"),
+    Row("opt", "--optim timm/VALUE", "lamb", "timm's own names after `timm/`; `--optim muon` is another Muon",
+        values=OPTIMIZERS, convert=str.lower),
+    Row("opt-eps", "--adam_epsilon VALUE", "1e-8", "for AdamW; `--optim timm/lamb --optim_args eps=1e-8` for one of timm's"),
+    Row("opt-betas", note="`--adam_beta1 0.9 --adam_beta2 0.999`, for AdamW; `--optim timm/lamb "
+        "--optim_args beta1=0.9,beta2=0.999` for one of timm's"),
     Row("momentum", "--optim sgd --optim_args momentum=VALUE", "0.9"),
-    Row("opt-kwargs", "--optim_args VALUE", "momentum=0.9", "names and values with commas between them",
+    Row("opt-kwargs", "--optim sgd --optim_args VALUE", "momentum=0.9",
+        "names and values with commas between them; or another optimizer that reads them",
         convert=lambda text: ",".join(text.split())),
     Row("clip-grad", "--max_grad_norm VALUE", "1.0", "clipping at 1.0 is the default"),
     Row("clip-mode", note="gradients are clipped by their norm"),
@@ -120,14 +122,18 @@ TIMM = (
     Row("color-jitter",
         "--data.augment.color_jitter '{brightness: VALUE, contrast: VALUE, saturation: VALUE}'", "0.4"),
     Row("aa", "--data.augment.randaugment '{VALUE}'", "rand-m9-mstd0.5",
-        values=dict.fromkeys(("original", "originalr", "v0", "v0r", "augmix", "3a"), ""), convert=rand_augment),
+        values={**dict.fromkeys(("original", "originalr", "v0", "v0r", "3a"), ""), "augmix": "--data.augment.augmix '{}'"},
+        convert=rand_augment),
+    Row("color-jitter-prob", "--data.augment.color_jitter.p VALUE", "0.8", "the probability of all its changes together"),
+    Row("grayscale-prob", "--data.augment.grayscale.p VALUE", "0.2"),
+    Row("gaussian-blur-prob", "--data.augment.blur.p VALUE", "0.5"),
     Row("reprob", "--data.augment.random_erasing VALUE", "0.25"),
     Row("mixup", "--data.augment.mixup VALUE", "0.2"),
     Row("cutmix", "--data.augment.cutmix VALUE", "1.0", "with mixup as well, each batch gets one of the two"),
     Row("smoothing", "--label_smoothing_factor VALUE", "0.1"),
-    Row("vflip color-jitter-prob grayscale-prob gaussian-blur-prob aug-repeats aug-splits remode recount resplit "
+    Row("vflip aug-repeats aug-splits remode recount resplit "
         "cutmix-minmax mixup-prob mixup-switch-prob mixup-mode mixup-off-epoch",
-        note="`data.augment` has crop, flip, color_jitter, randaugment, random_erasing, mixup and cutmix"),
+        note="`data.augment` has crops, warps, changes of colour, policies and mixtures of images: see docs/recipe.md"),
     Row("jsd-loss bce-loss bce-sum bce-target-thresh bce-pos-weight",
         note="the loss is the cross-entropy; `--data.class_weights balanced` weights it"),
     Row("train-size-schedule", example="progressive",
@@ -137,9 +143,13 @@ TIMM = (
         "variable-batch-loss-scale", note="`--data.progressive_resizing '{start: 128}'` has images that grow"),
     Row("naflex-loader naflex-train-seq-lens naflex-max-seq-len naflex-patch-sizes naflex-patch-size-probs "
         "naflex-loss-scale naflex-patchify-channels-first", note="images of a batch have one size"),
-    Row("kd-model-name kd-distill-type kd-loss-type distill-loss-weight task-loss-weight kd-temperature "
-        "kd-student-feature-dim kd-teacher-feature-dim kd-token-distill-type",
-        note="there is no distillation; the Trainer of `build_trainer` can be given another loss in Python"),
+    Row("kd-model-name", "--model.teacher VALUE", "resnet50", "the teacher is fine-tuned for the classes of the data",
+        convert=timm_name),
+    Row("kd-temperature distill-loss-weight task-loss-weight",
+        note="with a teacher, `training.distillation_temperature` is 2 and `training.distillation_weight`, the teacher's share "
+        "of the loss, 0.5, unless they are set"),
+    Row("kd-distill-type kd-loss-type kd-student-feature-dim kd-teacher-feature-dim kd-token-distill-type",
+        note="a student of `--model.teacher` learns the teacher's probabilities, and none of its features or tokens"),
     Row("model-ema", "--ema_decay 0.999"),
     Row("model-ema-decay", "--ema_decay VALUE", "0.999"),
     Row("model-ema-force-cpu model-ema-warmup",

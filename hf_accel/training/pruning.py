@@ -1,0 +1,50 @@
+"""What pruning did to the model that a run leaves: zeros by layer, the size of the file, and operations."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+from hf_accel.methods.sparsity import MagnitudePruning, layer_figures
+from hf_accel.models.trial import flops_by_layer
+from hf_accel.report.run_report import PruningSummary
+from hf_accel.training.trainer import ImageTrainer
+
+_CHUNK = 1 << 20
+
+
+def pruning_figures(trainer: ImageTrainer, folder: Path | None) -> dict[str, Any]:
+    """The fields `sparsity` and `pruning` of the report; nothing for a run that does not prune.
+
+    Args:
+        trainer: after `train()`.
+        folder: of the saved model; None: it is not saved.
+    """
+    pruning = next((method for method in trainer.methods if isinstance(method, MagnitudePruning)), None)
+    if pruning is None:
+        return {}
+    rows = layer_figures(pruning.layers)
+    images = trainer._prepare_inputs(trainer.test_dataset.__getitems__([0]))["pixel_values"]
+    flops = flops_by_layer(trainer.model, tuple(images.shape[2:]), images.shape[1])
+    saved = sum(flops.get(row["name"], 0) * row["zeros"] / row["weights"] for row in rows)
+    files = [] if folder is None else sorted(folder.glob("*.safetensors"))
+    summary = PruningSummary(
+        asked=pruning.settings.share,
+        weights=sum(row["weights"] for row in rows),
+        zeros=sum(row["zeros"] for row in rows),
+        file_bytes=sum(file.stat().st_size for file in files) if files else None,
+        compressed_bytes=sum(map(compressed_bytes, files)) if files else None,
+        flops_per_image=round(trainer.flops_per_image - saved),
+        history=[[entry["step"], entry["sparsity"]] for entry in trainer.state.log_history if "sparsity" in entry],
+    )
+    return {"sparsity": rows, "pruning": summary}
+
+
+def compressed_bytes(file: Path) -> int:
+    """Size of a file after zlib, which is read in parts."""
+    compressor, size = zlib.compressobj(6), 0
+    with file.open("rb") as opened:
+        while part := opened.read(_CHUNK):
+            size += len(compressor.compress(part))
+    return size + len(compressor.flush())
