@@ -105,6 +105,7 @@ def compress(recipe: Recipe, args: argparse.Namespace, output: Path) -> dict[str
     """
     with quick_imports():
         from hf_accel.compression import export
+        from hf_accel.machine.allocator import apply_keep_freed_memory
         from hf_accel.machine.description import describe_environment
         from hf_accel.methods.finite import refuse_broken_weights
         from hf_accel.models.exported import EXPORTED_MODEL, Exported
@@ -112,6 +113,7 @@ def compress(recipe: Recipe, args: argparse.Namespace, output: Path) -> dict[str
         from hf_accel.tasks import TASKS
 
     quiet_libraries()
+    apply_keep_freed_memory(True)
     task = TASKS[recipe.model.task]
     splits = task.open_splits(recipe.data, int(recipe.training.get("seed", SEED)))
     loaded: LoadedModel = task.load_trained(recipe.model.name, recipe.model.revision)

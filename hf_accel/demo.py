@@ -13,6 +13,7 @@ from pathlib import Path
 from hf_accel.cli import command_parser, print_result, run_and_exit
 from hf_accel.errors import UserError
 from hf_accel.hub.space import write_space
+from hf_accel.models.exported import refuse_exported
 from hf_accel.runs.folder import RunFolder, model_place
 
 DESCRIPTION = """\
@@ -75,6 +76,7 @@ def main(argv: list[str] | None = None) -> int:
 def _find_model(name: str) -> tuple[str, str]:
     """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub, and the page's title."""
     place = model_place(name)
+    refuse_exported(place, "hf-accel demo")
     folder, run = Path(name), RunFolder(name)
     if run.model_config.is_file():
         from hf_accel.report.run_report import RunReport

@@ -29,7 +29,7 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Agreement:
-    """The exported model beside the one it was made from, each with the preprocessing of its own."""
+    """The answers of the exported model compared with the model's, each with its own preprocessing."""
 
     images: int
     same_answers: float  # share of the images with the same likeliest class

@@ -30,6 +30,15 @@ def is_exported(place: str | Path) -> bool:
     return (folder / EXPORTED_MODEL).is_file() and not (folder / "model.safetensors").exists()
 
 
+def refuse_exported(place: str | Path, setting: str) -> None:
+    """Raises UserError: the folder holds an exported model alone, and weights for PyTorch are needed."""
+    if is_exported(place):
+        raise UserError(
+            f"{setting}: {place} holds an exported model ({EXPORTED_MODEL}), which `hf-accel predict` scores. Expected weights "
+            "for PyTorch: the folder of the run or the model that it was exported from."
+        )
+
+
 class Exported:
     """An ONNX file that scores images; see `tasks.image_scoring.Scorer`.
 

@@ -46,6 +46,7 @@ from hf_accel.models.encoder import (
     is_without_classifier,
     load_encoder,
 )
+from hf_accel.models.exported import refuse_exported
 from hf_accel.models.head import head_tensors, known_labels, renew_head, set_labels
 from hf_accel.models.layers import freeze
 from hf_accel.models.layout import use_channels_last
@@ -267,6 +268,7 @@ def _from_repository(settings: ModelSettings, label_names: list[str], image_size
 
 def _load_config(name: str, revision: str | None, setting: str = "model.name") -> PreTrainedConfig:
     _refuse_plain(name, setting)
+    refuse_exported(name, setting)
     config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     if isinstance(config, TimmWrapperConfig):
         config.model_args = _without_num_classes(config.model_args or {}) or None

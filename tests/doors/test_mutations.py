@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_accel import cli, compare, demo, evaluate, page, push, recipe, train
+from hf_accel import cli, compare, compress, demo, evaluate, page, push, recipe, train
 from hf_accel.errors import UserError
 from tests.conftest import write_photos
 
@@ -144,7 +144,7 @@ WORDS = [
     *("--resume_from_checkpoint=true", "--resume_from_checkpoint=./x", "--gradient_accumulation_steps=0", "é" * 300),
 ]
 DOORS = {"train": train, "evaluate": evaluate, "predict": predict, "compare": compare, "recipe": recipe, "page": page,
-         "push": push, "demo": demo}  # fmt: skip
+         "compress": compress, "push": push, "demo": demo}  # fmt: skip
 
 
 def count(default: int) -> int:
@@ -258,7 +258,7 @@ def no_work(monkeypatch):
     def stop(*_, **__):
         raise UserError("understood")
 
-    for module, name in ((train, "train"), (evaluate, "evaluate"), (predict, "classify")):
+    for module, name in ((train, "train"), (evaluate, "evaluate"), (predict, "classify"), (compress, "compress")):
         monkeypatch.setattr(module, name, stop)
     monkeypatch.setattr("hf_accel.comparison.plan.Plan", stop)
 

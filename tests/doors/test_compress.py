@@ -1,0 +1,139 @@
+"""`hf-accel compress`: from a run to a folder that predicts without PyTorch."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from hf_accel import compress, demo, evaluate
+from hf_accel.cli import run
+from hf_accel.predict import main as predict_main
+from hf_accel.train import train
+
+WITHOUT_TORCH = """
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "transformers", "timm", "accelerate", "onnx"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from hf_accel.predict import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    from hf_accel.config.recipe import apply_patch, load_recipe
+    from tests.conftest import TINY, write_photos
+
+    place = tmp_path_factory.mktemp("trained")
+    patch = {"data": {"name": str(write_photos(place))}, "training": {"output_dir": str(place / "run")}}
+    return train(load_recipe("finetune", overrides=apply_patch(TINY, patch)))
+
+
+@pytest.fixture(scope="module")
+def exported(run_folder):
+    assert compress.main([str(run_folder), "--quiet"]) == 0
+    return run_folder / "exported"
+
+
+def predicted(capsys, place, *images) -> list[dict]:
+    capsys.readouterr()
+    assert predict_main([str(place), *map(str, images), "--format", "json", "--probabilities"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_an_exported_run_predicts_what_the_run_does(run_folder, exported, photos, capsys):
+    names = {path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()}
+    assert names == {"compress.json", "config.json", "preprocessor_config.json", "onnx/model.onnx"}
+    result = json.loads((exported / "compress.json").read_text())
+    assert result["agreement"]["same_answers"] == 1
+    assert result["agreement"]["images"] == 32  # all there are
+    before, after = (predicted(capsys, place, photos / "test") for place in (run_folder, exported))
+    assert [row["file"] for row in before] == [row["file"] for row in after]
+    for one, other in zip(before, after, strict=True):
+        assert one["probabilities"].keys() == other["probabilities"].keys()
+        np.testing.assert_allclose(
+            list(one["probabilities"].values()), list(other["probabilities"].values()), atol=1e-5
+        )
+
+
+@pytest.mark.slow
+def test_it_needs_neither_torch_nor_transformers(exported, photos, tmp_path, capsys):
+    file = tmp_path / "rows.csv"
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(exported), str(photos / "test"), "--output", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "WORLD_SIZE": "1"})
+    assert done.returncode == 0, done.stderr
+    assert len(file.read_text().splitlines()) == 9
+    assert (
+        predict_main([str(exported), str(photos / "test"), "--output", str(file)]) == 0
+    )  # with it, the file is continued
+
+
+@pytest.mark.slow
+def test_a_second_export_is_kept_back_and_a_new_run_takes_the_old_one_along(run_folder, exported, capsys):
+    before = (exported / "onnx" / "model.onnx").stat().st_mtime_ns
+    assert run(compress.main, [str(run_folder)]) == 2
+    assert "holds an exported model, which is kept" in capsys.readouterr().err
+    assert (exported / "onnx" / "model.onnx").stat().st_mtime_ns == before
+    assert compress.main([str(run_folder), "--overwrite", "--images", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["agreement"]["images"] == 3
+    assert (exported / "onnx" / "model.onnx").stat().st_mtime_ns != before
+    assert not list(run_folder.glob(".exported*"))
+    mark = json.loads((run_folder / ".hf_accel.json").read_text())
+    assert "exported/onnx/model.onnx" in mark["files"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [evaluate.main, demo.main])
+def test_other_commands_say_what_the_folder_is(exported, command, capsys):
+    assert run(command, [str(exported)]) == 2
+    assert "holds an exported model" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_several_views_are_refused(exported, photos, capsys):
+    argv = [str(exported), str(photos / "test"), "--test_time_augmentation", "flip"]
+    assert run(predict_main, argv) == 2
+    assert "an exported model sees one view of an image" in capsys.readouterr().err
+
+
+def test_a_folder_with_other_files_and_a_model_without_a_run_are_refused(tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    (tmp_path / "model").mkdir()
+    for argv, told in (
+        (
+            ["--output_dir", str(tmp_path / "out"), "--data.name", "digits"],
+            "holds files that this command did not write",
+        ),
+        (["--data.name", "digits"], "Add --output_dir FOLDER"),
+        (["--output_dir", str(tmp_path / "new")], "so its data is unknown. Add --data.name"),
+        (["--images", "0"], "--images is 0, expected at least 1"),
+    ):
+        assert run(compress.main, [str(tmp_path / "model"), *argv]) == 2
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_without_onnx_the_extra_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compress, "find_spec", lambda name: None if name == "onnxscript" else name)
+    assert run(compress.main, [str(tmp_path)]) == 2
+    assert 'onnxscript is not installed. pip install "hf_accel[onnx]"' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_exported_folder_needs_nothing_beside_it(exported, photos, tmp_path, capsys):
+    shutil.copytree(exported, tmp_path / "elsewhere")
+    assert len(predicted(capsys, tmp_path / "elsewhere", photos / "test")) == 8
