@@ -71,7 +71,7 @@ _RANGES = {
     DISTILLATION_WEIGHT: Field(ge=0, le=1),
     DISTILLATION_TEMPERATURE: Field(gt=0, le=1000),
     GRADUAL_UNFREEZING: Field(gt=0, le=1),
-    "weight_decay": Field(ge=0, le=1e6),
+    "weight_decay": Field(ge=0, le=1e36),
     "adam_beta1": Field(ge=0, lt=1),
     "adam_beta2": Field(ge=0, lt=1),
     "adam_epsilon": Field(ge=0, le=1e6),

@@ -1,9 +1,15 @@
-"""How a model's tensors lie in memory, and the one layer that must not follow.
+"""How a model's tensors lie in memory, and two kinds of layers on which oneDNN fails.
 
 oneDNN's weight gradient of a strided 1x1 convolution in channels_last writes past its workspace when there are fewer
 input channels than its block (8 with AVX2, 16 with AVX-512): a crash, a hang, or wrong gradients. Upstream:
 https://github.com/uxlfoundation/oneDNN/issues/6035. Such a layer keeps the plain layout here; it is tiny, so it loses
-nothing by that. tests/models/test_layout.py says when the workaround can go.
+nothing by that.
+
+oneDNN's bf16 weight gradient of a strided convolution whose input is a single pixel reads memory that nobody wrote (AVX-512
+with bf16, torch 2.14): NaN, or wrong numbers. A 16 px image is one pixel in the last stage of a ResNet. Such an input gets a
+row and a column of zeros here, which the stride passes over. No report of it was found.
+
+tests/models/test_layout.py says when a workaround can go.
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 ONEDNN_BLOCK = 16  # input channels from which oneDNN's kernel is right
 
@@ -34,6 +41,29 @@ def use_layout_for_prediction(model: nn.Module) -> None:
     spatial = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and max(layer.kernel_size) > 1]
     if len(spatial) > 1:
         use_channels_last(model)
+
+
+def pad_single_pixels(model: nn.Module) -> None:
+    """Give strided convolutions an input of 2 x 2 pixels where it has one, in place: the output and the gradients are the same."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and _passes_over_padding(module):
+            module.register_forward_pre_hook(_padded_input)
+
+
+def _passes_over_padding(layer: nn.Conv2d) -> bool:
+    """Whether one more row and column of zeros leave the output as it is."""
+    if isinstance(layer.padding, str) or layer.padding_mode != "zeros" or min(layer.stride) < 2:
+        return False
+    spare = (
+        1 + 2 * padding - dilation * (kernel - 1) - 1
+        for kernel, padding, dilation in zip(layer.kernel_size, layer.padding, layer.dilation, strict=True)
+    )
+    return all(left >= 0 and left % stride < stride - 1 for left, stride in zip(spare, layer.stride, strict=True))
+
+
+def _padded_input(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    is_single = inputs[0].shape[-2:] == (1, 1) and inputs[0].device.type == "cpu"
+    return (functional.pad(inputs[0], (0, 1, 0, 1)), *inputs[1:]) if is_single else inputs
 
 
 def _overruns_workspace(layer: nn.Conv2d) -> bool:

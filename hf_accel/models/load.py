@@ -49,7 +49,7 @@ from hf_accel.models.encoder import (
 from hf_accel.models.exported import refuse_exported
 from hf_accel.models.head import head_tensors, known_labels, renew_head, set_labels
 from hf_accel.models.layers import freeze
-from hf_accel.models.layout import use_channels_last
+from hf_accel.models.layout import pad_single_pixels, use_channels_last
 from hf_accel.models.plain import PLAIN_TYPE
 from hf_accel.models.positions import resized_copy
 from hf_accel.models.processors import PREPROCESSING_KEYS, load_processor, plain, processor_size
@@ -104,6 +104,7 @@ def load_model(settings: ModelSettings, label_names: list[str], image_size: int 
         if _is_timm_architecture(settings)
         else _from_repository(settings, label_names, image_size)
     )
+    pad_single_pixels(loaded.model)
     if settings.channels_last:
         use_channels_last(loaded.model)
     if settings.freeze_batch_norm:

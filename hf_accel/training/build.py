@@ -39,8 +39,9 @@ from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.checks import require_batches_that_train, require_steps, require_usable_model
 from hf_accel.training.evaluation import EvaluationMetrics
 from hf_accel.training.given_model import GivenModel
+from hf_accel.training.scoring import Method, Methods
 from hf_accel.training.teacher import distillation
-from hf_accel.training.trainer import ImageTrainer, Method, Methods
+from hf_accel.training.trainer import ImageTrainer
 
 if TYPE_CHECKING:
     from hf_accel.tasks.image_classification import OwnTransforms

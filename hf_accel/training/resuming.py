@@ -13,7 +13,7 @@ from hf_accel.models.head import known_labels
 from hf_accel.runs.checkpoints import SETTING
 from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.recorded_data import changes, facts_of
-from hf_accel.training.trainer import load_weights
+from hf_accel.training.checkpointing import load_weights
 
 
 def require_same_model(checkpoint: Path, model: PreTrainedModel) -> None:

@@ -1,39 +1,32 @@
 """The Trainer of a classifier.
 
 It is thin, and changes what upstream gets wrong or leaves out: batches are transformed on the training device, the loss is
-exact under gradient accumulation, evaluation keeps five classes per row unless logits are needed, no row goes unscored, a
-checkpoint is loaded whole, a resumed run continues the state of its methods, a run whose loss or weights are no longer
-finite ends and saves nothing, and a network that cannot be compiled is trained eagerly. What is particular to images is in
-`tasks/`.
+exact under gradient accumulation, a run whose loss or weights are no longer finite ends and saves nothing, and a network that
+cannot be compiled is trained eagerly. How it evaluates is in `scoring`, how it saves and resumes in `checkpointing`; what is
+particular to images is in `tasks/`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.distributed.checkpoint.stateful import Stateful
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
     set_seed,
 )
 from transformers.modeling_outputs import ModelOutput
-from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import Recipe
@@ -42,7 +35,7 @@ from hf_accel.data.splits import Splits
 from hf_accel.errors import RunError, UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.features import FeatureBatches
-from hf_accel.inputs.prepared import PreparedBatches, ScoredBatches
+from hf_accel.inputs.prepared import PreparedBatches
 from hf_accel.inputs.sampling import EpochSampler
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
 from hf_accel.methods import (
@@ -50,8 +43,6 @@ from hf_accel.methods import (
     BatchLoss,
     BeforeTraining,
     ChoosesRows,
-    EvaluatedWeights,
-    KeptLater,
     LoggedFigures,
 )
 from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
@@ -60,37 +51,28 @@ from hf_accel.methods.losses import cross_entropy_sum, training_loss_sum
 from hf_accel.methods.muon import build_muon
 from hf_accel.methods.schedules import build_schedule
 from hf_accel.methods.timm_optimizers import build_timm_optimizer
-from hf_accel.models.given import base_of, is_peft
-from hf_accel.models.head import known_labels
+from hf_accel.models.given import base_of
 from hf_accel.models.layers import layer_numbers
 from hf_accel.models.load import LoadedModel
-from hf_accel.models.lora import has_adapters, load_adapters, merged_state, save_adapters
-from hf_accel.models.plain import PlainClassifier
 from hf_accel.training.arguments import Arguments
+from hf_accel.training.checkpointing import CheckpointingTrainer
 from hf_accel.training.checks import refuse_sharding
-from hf_accel.training.evaluation import EvaluationMetrics, TrainAccuracyCallback, kept_of_rows
+from hf_accel.training.evaluation import TrainAccuracyCallback
 from hf_accel.training.failure import failed_at
 from hf_accel.training.progress import BarCallback
+from hf_accel.training.scoring import Batch, Method, Methods
 from hf_accel.training.supported import OwnOptimizer
 
 logger = logging.getLogger(__name__)
 
-Batch = dict[str, Any]
-Method = TrainerCallback | AbstractContextManager | BatchLoss | ChoosesRows
-Methods = list[Method]
 
-
-class ImageTrainer(Trainer):
+class ImageTrainer(CheckpointingTrainer):
     """A Trainer whose datasets make whole batches (`ImageBatches`), which are transformed on the training device.
 
     Args:
         model: the classifier.
         args: TrainingArguments.
-        eval_transform: batch on the device, completed by its dataset -> arguments of the model, `labels` included.
-        train_transform: the same for training; None where the batches of `train_dataset` are transformed already.
-        test_dataset: the batches that are scored at the end.
-        read_rows: rows that a caller brings later -> the batches that an evaluation of them reads; None: it takes none.
-        scoring_model: model -> what an evaluation calls in its place; None: the model itself.
+        train_transform: as `eval_transform`, for training; None where the batches of `train_dataset` are transformed already.
         methods: callbacks, contexts of each step in the order in which they are entered, what changes the loss, and what
             chooses the rows; see `hf_accel.methods`.
         class_weights: (C,) float32 weights in the training loss, or None.
@@ -104,7 +86,7 @@ class ImageTrainer(Trainer):
         recipe, splits, loaded, arguments, notes: what the run was built from, and what was chosen for the user and why.
         begin_again: makes a model with new weights and its methods, or prepares the model that it is called with; None:
             the model exists once.
-        kwargs: what else Trainer takes.
+        kwargs: what else `ScoringTrainer` takes.
     Raises:
         UserError: FSDP or DeepSpeed, with what needs whole tensors; see `refuse_sharding`.
     """
@@ -123,11 +105,7 @@ class ImageTrainer(Trainer):
         *,
         model: PreTrainedModel,
         args: TrainingArguments,
-        eval_transform: Callable[[Batch], Batch],
         train_transform: Callable[[Batch], Batch] | None = None,
-        test_dataset: ScoredBatches,
-        read_rows: Callable[[Any], ScoredBatches] | None = None,
-        scoring_model: Callable[[nn.Module], Callable[..., ModelOutput]] | None = None,
         methods: Sequence[Method] = (),
         class_weights: Tensor | None = None,
         own_optimizer: OwnOptimizer | None = None,
@@ -146,15 +124,10 @@ class ImageTrainer(Trainer):
     ) -> None:
         # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
         refuse_loss_kwargs(model)
-        super().__init__(model=model, args=args, compute_loss_func=self.loss, **kwargs)
+        super().__init__(model=model, args=args, methods=methods, compute_loss_func=self.loss, **kwargs)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             refuse_sharding(self.model, own_optimizer, methods, skips_bad_steps and self.is_deepspeed_enabled)
         self.train_transform = train_transform
-        self.eval_transform = eval_transform
-        self.test_dataset = test_dataset
-        self.read_rows = read_rows
-        self.scoring_model = scoring_model
-        self.methods = list(methods)
         self.class_weights = None if class_weights is None else class_weights.to(args.device)
         self.own_optimizer, self.schedule = own_optimizer, schedule
         self.method_settings = method_settings or {}
@@ -168,10 +141,9 @@ class ImageTrainer(Trainer):
         self.measurement = Measurement(Stopwatch(args.device))
         self.train_accuracy_counts = TrainAccuracyCallback(args.device)
         self.finite_steps = FiniteSteps(self.model, args.device, skips_bad_steps, self.accelerator.scaler is not None)
-        self._predicts_logits = self._keeps_probabilities = False
+        self.own_state = (self.train_accuracy_counts, self.finite_steps)
         self._rows = torch.zeros(0, dtype=torch.int64)  # of the training batch
         self.compile_failure: str | None = None  # why a run that was to be compiled is eager
-        self._scored_dataset: ScoredBatches = test_dataset
         self._replace_callbacks(callbacks)
 
     def _replace_callbacks(self, callbacks: Sequence[TrainerCallback]) -> None:
@@ -187,15 +159,6 @@ class ImageTrainer(Trainer):
     def flops_per_image(self) -> int:
         """Floating-point operations of a forward pass of one row of the model's own size."""
         return self.flops_of_row({})
-
-    @contextmanager
-    def step_methods(self) -> Iterator[None]:
-        """The methods that are contexts of a step, entered in their order."""
-        with ExitStack() as stack:
-            for method in self.methods:
-                if isinstance(method, AbstractContextManager):
-                    stack.enter_context(method)
-            yield
 
     def _before_training(self) -> None:
         for method in self.methods:
@@ -362,110 +325,12 @@ class ImageTrainer(Trainer):
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         inputs = super()._prepare_inputs(inputs)
         if not self.model.training:
-            completed = self._scored_dataset.complete(inputs)
-            is_done = isinstance(self._scored_dataset, PreparedBatches | FeatureBatches)
-            return completed if is_done else self.eval_transform(completed)
+            return inputs
         self._rows = inputs["rows"]
         if self.train_transform is None:
             return self.train_dataset.complete(inputs)
         with self.measurement.transforming():
             return self.train_transform(self.train_dataset.complete(inputs))
-
-    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
-        # upstream drops the last, shorter batch of an evaluation too, and its rows silently go unscored
-        asked = self.args.dataloader_drop_last
-        self.args.dataloader_drop_last = asked and kwargs.get("is_training", False)
-        try:
-            return super()._get_dataloader(*args, **kwargs)
-        finally:
-            self.args.dataloader_drop_last = asked
-
-    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        assert isinstance(dataloader.dataset, ScoredBatches), "an evaluation reads whole batches"
-        self._scored_dataset = dataloader.dataset
-        asked = self.compute_metrics
-        if asked is not None and not isinstance(asked, EvaluationMetrics):  # set by the caller in place of ours
-            self.compute_metrics = EvaluationMetrics(len(known_labels(self.model.config)), own=asked, standard=False)
-        try:
-            with self._evaluated_weights():
-                return super().evaluation_loop(dataloader, *args, **kwargs)
-        finally:
-            self.compute_metrics = asked
-
-    @contextmanager
-    def _evaluated_weights(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for method in self.methods:
-                if isinstance(method, EvaluatedWeights):
-                    stack.enter_context(method.in_place())
-            yield
-
-    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As upstream; `eval_dataset` may also be rows in any form that `build_trainer` takes.
-
-        Raises:
-            UserError: rows that cannot be understood, or without labels.
-        """
-        if eval_dataset is not None and not isinstance(eval_dataset, dict | str):
-            eval_dataset = self.scored_batches(eval_dataset)
-        return super().evaluate(eval_dataset, *args, **kwargs)
-
-    def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> PredictionOutput:
-        """The logits of every row, in the order of the rows.
-
-        Args:
-            test_dataset: `test_dataset` or `eval_dataset` of this Trainer, or rows in any form that `build_trainer` takes;
-                their labels may be missing.
-            args, kwargs: as upstream.
-        Returns:
-            predictions (N, C) float32, the logits; label_ids (N,) int64, and None for rows without labels; metrics.
-        Raises:
-            UserError: rows that cannot be understood.
-        """
-        self._predicts_logits = True
-        try:
-            output = super().predict(self.scored_batches(test_dataset), *args, **kwargs)
-        finally:
-            self._predicts_logits = False
-        logits, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
-        order = np.argsort(rows)
-        labels = None if output.label_ids is None else np.asarray(output.label_ids)[order]
-        return PredictionOutput(logits[order], labels, output.metrics)
-
-    def score(
-        self, dataset: ScoredBatches, metric_key_prefix: str = "test", probabilities: bool = False
-    ) -> PredictionOutput:
-        """As `predict`, but of each row `kept_of_rows` and the row's number are kept: logits of many classes are large.
-
-        Args:
-            probabilities: keep those of all classes, too, (N, C) before the numbers of the rows.
-        """
-        self._keeps_probabilities = probabilities
-        try:
-            output = super().predict(dataset, metric_key_prefix=metric_key_prefix)
-        finally:
-            self._keeps_probabilities = False
-        *first, rows = output.predictions
-        if len(first) > 1:
-            return output
-        logits = torch.from_numpy(first[0])  # which the metrics of the caller needed
-        figures = kept_of_rows(logits, torch.from_numpy(np.asarray(output.label_ids)))
-        whole = (logits.softmax(-1),) if probabilities else ()
-        kept: Any = (*(figure.numpy() for figure in (*figures, *whole)), rows)
-        return PredictionOutput(kept, output.label_ids, output.metrics)
-
-    def scored_batches(self, rows: Any) -> ScoredBatches:
-        """The dataset that an evaluation of these rows reads."""
-        if isinstance(rows, ScoredBatches):
-            return rows
-        if self.read_rows is None:
-            raise UserError("This Trainer only scores the rows that it was built with. Expected its test_dataset.")
-        return self.read_rows(rows)
-
-    @property
-    def _keeps_logits(self) -> bool:
-        metrics = self.compute_metrics
-        return self._predicts_logits or (isinstance(metrics, EvaluationMetrics) and metrics.needs_logits)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -490,29 +355,6 @@ class ImageTrainer(Trainer):
             return len(batches.sampler)
         return super().num_examples(dataloader)
 
-    def prediction_step(  # type: ignore[override]  # upstream returns tuples of logits, and its type does not say so
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, tuple[Tensor, ...] | None, Tensor | None]:
-        """Keep of each row the logits, or else what `kept_of_rows` says, and the row's number."""
-        rows = inputs["rows"].to(self.args.device)
-        scored: Any = model if self.scoring_model is None else self.scoring_model(model)
-        with self.step_methods():
-            loss, logits, labels = super().prediction_step(scored, inputs, prediction_loss_only, ignore_keys)
-        if logits is None:
-            return loss, None, labels
-        if isinstance(logits, tuple):  # outputs next to the logits, as DeiT with teacher has
-            logits = logits[0]
-        if self._keeps_logits:
-            return loss, (logits.float(), rows), labels
-        if labels is None:
-            return loss, None, None
-        whole = (logits.float().softmax(-1),) if self._keeps_probabilities else ()
-        return loss, (*kept_of_rows(logits, labels), *whole, rows), labels
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs["train_seconds"] = round(self.measurement.total_seconds(), 4)
@@ -526,45 +368,6 @@ class ImageTrainer(Trainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 3 * self.flops_of_row(inputs) * len(inputs["labels"])  # a backward pass costs two forward passes
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """As upstream; of a model with adapters, the plain model that they give, and next to it what learns."""
-        if not has_adapters(self.model):
-            super()._save(output_dir, state_dict)
-        elif self.args.should_save:
-            folder = self.args.output_dir if output_dir is None else output_dir
-            assert folder is not None  # the recipe's, or the caller's
-            super()._save(folder, merged_state(self.model))
-            save_adapters(self.model, folder)
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        """The state of the methods goes where that of the random numbers goes: a file of each rank in the checkpoint."""
-        super()._save_rng_state(output_dir)
-        state = {name: method.state_dict() for name, method in self._stateful_methods().items()}
-        torch.save(state, self._method_file(output_dir))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            self._load_method_states(checkpoint, self._stateful_methods())
-
-    def _load_method_states(self, checkpoint: str, methods: dict[str, Stateful]) -> None:
-        file = self._method_file(checkpoint)
-        if not file.is_file():  # a checkpoint without a training state
-            return
-        # several processes on a CPU have devices cpu:0, cpu:1..., which torch.load does not know
-        device = "cpu" if self.args.device.type == "cpu" else self.args.device
-        state = torch.load(file, map_location=device, weights_only=True)
-        for name, method in methods.items():
-            if name in state:
-                method.load_state_dict(state[name])
-
-    def _stateful_methods(self) -> dict[str, Stateful]:
-        methods = (self.train_accuracy_counts, self.finite_steps, *self.methods)
-        return {type(method).__name__: method for method in methods if isinstance(method, Stateful)}
-
-    def _method_file(self, checkpoint: str) -> Path:
-        return Path(checkpoint) / f"method_state_{self.args.process_index}.pth"
 
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
         """As upstream. Every trial begins with new weights: of `model_init`, or else of the recipe.
@@ -617,48 +420,6 @@ class ImageTrainer(Trainer):
         self.measurement.set_sums(Measurement(Stopwatch(self.args.device)).sums())
         return self.loaded.model
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        # Upstream loads Hub-format keys into other module names with strict=False and drops the encoder of ViT, Swin,
-        # DINOv2... with a log line: https://github.com/huggingface/transformers/issues/48805
-        model = self.model if model is None else model
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or is_peft(model):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        load_weights(model, resume_from_checkpoint)
-
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """As upstream, which keeps the first of equal figures; here the one with the lowest loss: few rows tie often.
-
-        Weights that may not be kept are never the best ones.
-        """
-        if not all(method.may_be_kept() for method in self.methods if isinstance(method, KeptLater)):
-            return False
-        is_best = super()._determine_best_metric(metrics, trial)
-        name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
-        if is_best or self.state.best_global_step is None or metrics.get(name) != self.state.best_metric:
-            return is_best
-        best_step = self.state.best_global_step
-        losses = [
-            entry["eval_loss"]
-            for entry in self.state.log_history
-            if entry["step"] == best_step and "eval_loss" in entry
-        ]
-        if metrics["eval_loss"] >= min(losses, default=float("inf")):
-            return False
-        self.state.best_global_step = self.state.global_step
-        return True
-
-    def _load_best_model(self) -> None:
-        best = self.state.best_model_checkpoint
-        assert best is not None, "upstream asks only where there is a best checkpoint"
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or is_peft(self.model):
-            super()._load_best_model()
-        else:
-            load_weights(self.model, best)
-        methods = self._stateful_methods()
-        averages = [name for name, method in methods.items() if isinstance(method, EvaluatedWeights)]
-        self._load_method_states(best, {name: methods[name] for name in averages})
-
 
 def _of_recipe() -> None:
     """Stands for `model_init` where the recipe makes the model of each trial."""
@@ -668,15 +429,3 @@ def refuse_loss_kwargs(model: nn.Module) -> None:
     """Keep the Trainer from handing the row count of an accumulation window to the model, whose head would take it."""
     for part in (model, base_of(model)):
         part.accepts_loss_kwargs = False
-
-
-def load_weights(model: PreTrainedModel, folder: str | Path) -> None:
-    """Load a saved folder into a model of the same class, every tensor or an error."""
-    if has_adapters(model):
-        load_adapters(model, folder)
-        return
-    if isinstance(model, PlainClassifier):
-        model.load_folder(folder)
-        return
-    saved = type(model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    model.load_state_dict(saved.state_dict(), strict=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_accel.models.layout import use_channels_last, use_layout_for_prediction
+from hf_accel.models.layout import pad_single_pixels, use_channels_last, use_layout_for_prediction
 
 UPSTREAM = """
 import torch
@@ -65,3 +65,46 @@ def test_a_network_of_convolutions_predicts_in_channels_last_and_a_patch_embeddi
         use_layout_for_prediction(model)
     assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert encoder[0].weight.is_contiguous()
+
+
+def gradients_of_single_pixels(layer: nn.Conv2d, tries: int = 20) -> list[torch.Tensor]:
+    """The weight's gradient in bf16, with memory before it that holds NaN."""
+    found = []
+    for _ in range(tries):
+        layer.zero_grad()
+        for size in range(8, 23, 2):
+            torch.full((1 << size,), float("nan"))
+        with torch.autocast("cpu", torch.bfloat16):
+            output = layer(torch.ones(8, layer.in_channels, 1, 1))
+        output.float().sum().backward()
+        found.append(layer.weight.grad.clone())
+    return found
+
+
+@pytest.mark.skipif(not torch.cpu.get_capabilities().get("avx512_bf16"), reason="seen with AVX512-bf16 only")
+def test_upstream_still_reads_memory_that_nobody_wrote_for_an_input_of_one_pixel():
+    """When this fails, oneDNN is fixed in this torch: delete pad_single_pixels in hf_accel/models/layout.py."""
+    gradients = gradients_of_single_pixels(nn.Conv2d(16, 16, 3, stride=2, padding=1, bias=False))
+    assert not all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_the_gradient_of_a_strided_convolution_of_one_pixel_is_that_of_its_centre():
+    layer = nn.Conv2d(16, 16, 3, stride=2, padding=1, bias=False)
+    pad_single_pixels(layer)
+    expected = torch.zeros_like(layer.weight)
+    expected[:, :, 1, 1] = 8
+    for gradient in gradients_of_single_pixels(layer):
+        torch.testing.assert_close(gradient, expected, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_a_padded_pixel_gives_the_output_of_the_pixel(kernel, stride, padding):
+    if 2 * padding + 1 < kernel:
+        pytest.skip("the kernel is larger than the padded pixel")
+    layer = nn.Conv2d(4, 4, kernel, stride=stride, padding=padding)
+    images = torch.randn(2, 4, 1, 1)
+    expected = layer(images)
+    pad_single_pixels(layer)
+    torch.testing.assert_close(layer(images), expected)

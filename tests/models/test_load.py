@@ -17,7 +17,7 @@ from hf_accel.models.load import load_model, load_model_processor, load_trained
 from hf_accel.predict import main as predict_main
 from hf_accel.train import main as train_main
 from hf_accel.train import train
-from hf_accel.training.trainer import load_weights
+from hf_accel.training.checkpointing import load_weights
 from tests.models.test_positions import HUB, LABELS
 from tests.support.saved_models import save_hub, save_timm
 

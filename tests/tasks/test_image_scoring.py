@@ -50,7 +50,7 @@ def test_a_file_its_name_its_bytes_its_picture_and_its_pixels_are_the_same_image
 
 
 def test_only_a_few_batches_of_an_endless_source_are_read_ahead(loaded):
-    read = []
+    read, before = [], set(threading.enumerate())
 
     def endless():
         while True:
@@ -62,7 +62,8 @@ def test_only_a_few_batches_of_an_endless_source_are_read_ahead(loaded):
         next(answers)
     assert len(read) <= 9 + 4 * (image_scoring._BATCHES_AHEAD + 2)
     answers.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+    left = set(threading.enumerate()) - before
+    assert not [thread for thread in left if thread.name.startswith("ThreadPoolExecutor")]
 
 
 def test_images_of_different_input_sizes_are_not_put_into_one_batch(loaded):
