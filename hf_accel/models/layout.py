@@ -44,7 +44,7 @@ def use_layout_for_prediction(model: nn.Module) -> None:
 
 
 def pad_single_pixels(model: nn.Module) -> None:
-    """Give strided convolutions an input of 2 x 2 pixels where it has one, in place: the output and the gradients are the same."""
+    """Give strided convolutions an input of 2 x 2 pixels where it has one, in place; output and gradients are the same."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and _passes_over_padding(module):
             module.register_forward_pre_hook(_padded_input)
