@@ -20,6 +20,15 @@ def format_count(value: float | None) -> str:
     return f"{value:,.0f}" if _is_measured(value) else MISSING
 
 
+def format_epochs(number: float) -> str:
+    """How long a run is.
+
+    >>> format_epochs(1.0), format_epochs(2.5)
+    ('1 epoch', '2.5 epochs')
+    """
+    return "1 epoch" if number == 1 else f"{number:g} epochs"
+
+
 def format_quantity(value: float | None) -> str:
     """A measured figure with about three digits: 12345.6 -> '12,346', 31.42 -> '31.4', 1.234 -> '1.23'."""
     if not _is_measured(value):

@@ -22,7 +22,7 @@ from hf_accel.cli import (
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe, shipped_recipes
 from hf_accel.errors import UserError
-from hf_accel.formatting import format_count
+from hf_accel.formatting import format_count, format_epochs
 from hf_accel.report.next_commands import next_commands, place_below
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.checkpoints import missing_optimizer
@@ -174,7 +174,7 @@ def tell_what_was_chosen(trainer: ImageTrainer, recipe: Recipe, run: RunFolder) 
     start = "pretrained" if recipe.model.pretrained else "from random weights"
     size = f"{loaded.image_size} x {loaded.image_size} pixels"
     logger.info("model: %s, %s, %s parameters, %s", recipe.model.name, start, format_count(loaded.parameters), size)
-    length = f"{args.max_steps:,} steps" if args.max_steps > 0 else f"{args.num_train_epochs:g} epochs"
+    length = f"{args.max_steps:,} steps" if args.max_steps > 0 else format_epochs(args.num_train_epochs)
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
     batch = trainer.get_total_train_batch_size(args)
     settings = f"{length}, batches of {batch:,} images, learning rate {args.learning_rate:g}, {precision} on {args.device.type}"

@@ -17,7 +17,7 @@ from hf_accel.comparison.schema import AS_PUBLISHED, Entry
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import VARIANT_ALIASES, Recipe, RecipeFile
 from hf_accel.errors import UserError, did_you_mean
-from hf_accel.formatting import format_count
+from hf_accel.formatting import format_count, format_epochs
 from hf_accel.measure.paired import PILOT_ROUNDS
 
 # Settings of `data` that change how images are read, not which images: the fingerprint does not depend on these.
@@ -149,12 +149,12 @@ def shortened(recipe: Recipe, written: Recipe) -> str | None:
     (steps, epochs), (full_steps, full_epochs) = (
         (r.training.get("max_steps", -1), r.training.get("num_train_epochs", 3)) for r in (recipe, written)
     )
-    full = f"{format_count(full_steps)} steps" if full_steps > 0 else _epochs(full_epochs)
+    full = f"{format_count(full_steps)} steps" if full_steps > 0 else format_epochs(full_epochs)
     found = []
     if steps > 0 and (full_steps <= 0 or steps < full_steps):
         found.append(f"{format_count(steps)} steps instead of {full}")
     elif steps <= 0 and epochs < full_epochs:
-        found.append(f"{_epochs(epochs)} instead of {full}")
+        found.append(f"{format_epochs(epochs)} instead of {full}")
     for what, rows, all_rows in (
         ("training", recipe.data.max_train_rows, written.data.max_train_rows),
         ("test", recipe.data.max_test_rows, written.data.max_test_rows),
@@ -168,10 +168,6 @@ def shortened(recipe: Recipe, written: Recipe) -> str | None:
     if size != full_size:
         found.append(f"images of {_pixels(size)} instead of {_pixels(full_size)}")
     return ", ".join(found) or None
-
-
-def _epochs(number: float) -> str:
-    return "1 epoch" if number == 1 else f"{number:g} epochs"
 
 
 def _pixels(size: int | None) -> str:

@@ -30,6 +30,7 @@ from hf_accel.formatting import (
     format_count,
     format_duration,
     format_energy,
+    format_epochs,
     format_gib,
     format_percent,
     format_quantity,
@@ -144,7 +145,7 @@ def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
         if report.test.top5_accuracy is not None:
             tiles.append(("Top-5 accuracy", format_accuracy(report.test.top5_accuracy), "the class is among five"))
     train = report.train
-    epochs = f"{train.epochs:g} epochs, " if train.epochs is not None else ""
+    epochs = f"{format_epochs(train.epochs)}, " if train.epochs is not None else ""
     steps = f"{epochs}{format_count(train.steps)} steps"
     optional = (
         ("Training time", train.seconds, format_duration, steps),

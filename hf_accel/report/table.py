@@ -12,6 +12,7 @@ from hf_accel.formatting import (
     device_text,
     format_count,
     format_duration,
+    format_epochs,
     format_gib,
     format_percent,
     format_quantity,
@@ -40,10 +41,10 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
         (label, *(format_score(getattr(split, name, None)) for split in (report.validation, report.test)))
         for label, name in (("accuracy", "accuracy"), ("F1 (macro)", "f1_macro"), ("top-5", "top5_accuracy"))
     ]
-    epochs = format_quantity(train.epochs).removesuffix(".00").removesuffix(".0")
+    epochs = MISSING if train.epochs is None else format_epochs(float(f"{train.epochs:.3g}"))
     features = "" if train.feature_seconds is None else f", {format_duration(train.feature_seconds)} for the features"
     speed = [
-        ("train time", format_duration(train.seconds), f"{format_count(train.steps)} steps, {epochs} epochs{features}"),
+        ("train time", format_duration(train.seconds), f"{format_count(train.steps)} steps, {epochs}{features}"),
         (
             "images/s",
             format_quantity(train.images_per_second),

@@ -96,7 +96,7 @@ digits, default: timm/resnet20 on digits, 2 classes
   F1 (macro)         0.9799        0.9776
   top-5                   -             -
 
-  train time     2 min 05 s  150 steps, 7.50 epochs
+  train time     2 min 05 s  150 steps, 7.5 epochs
   images/s            1,234  effective batch 64
   step              41.3 ms  median
   data wait           3.1 %  of the train time
