@@ -13,8 +13,13 @@ from hf_accel.training.arguments import training_arguments
 from hf_accel.training.build import build_trainer
 
 ELSEWHERE = ("fused", "bnb")  # of apex and bitsandbytes
-COMPILED = ("kron", "kronc", "kronw")  # torch.compile runs at their first steps
-NAMES = [name for name, needs_graph in timm_optimizers().items() if not (needs_graph or name.startswith(ELSEWHERE))]
+COMPILED = ("kron",)  # torch.compile runs at its first steps
+SAME_CLASS = ("kronc", "kronw")  # as kron, with other arguments
+NAMES = [
+    name
+    for name, needs_graph in timm_optimizers().items()
+    if not (needs_graph or name.startswith(ELSEWHERE) or name in SAME_CLASS)
+]
 
 
 def network():
