@@ -8,7 +8,7 @@ made no measurable difference to bf16 (1.15x and 1.17x of stock; 12 rounds), see
 Source: ours; upstream https://github.com/pytorch/pytorch/issues/13716 (depthwise convolutions), 183815 (bf16 convolutions
 since 2.13). `python -m benchmarks.ceiling` shows the whole step with `--model.kernels auto` and `library`: when the second is
 not slower, this file can be deleted.
-Recipe: `model: {kernels: auto}`, the default; it acts in bf16 on a CPU, without a compiler.
+Recipe: `model: {kernels: auto}`, the default; it acts in bf16 on a CPU, without a compiler and gradient checkpointing.
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ SMALLEST_FP32_KERNEL = 5
 
 
 def chosen_kernels(setting: str, args: TrainingArguments) -> CpuKernels | None:
-    """The context of each step by `model.kernels`; None keeps PyTorch's own, as a compiler finds kernels by itself."""
-    replaces = setting == "auto" and args.device.type == "cpu" and args.bf16 and not args.torch_compile
+    """The context of each step by `model.kernels`; None keeps PyTorch's own.
+
+    A compiler finds kernels by itself. Gradient checkpointing repeats the forward pass without the replacements, and would end
+    with a CheckpointError about tensors that are not the same.
+    """
+    is_plain = not (args.torch_compile or args.gradient_checkpointing)
+    replaces = setting == "auto" and args.device.type == "cpu" and args.bf16 and is_plain
     return CpuKernels() if replaces else None
 
 
 class CpuKernels(TorchFunctionMode):
     """Within this context slow bf16 operations on CPU tensors are replaced; all others run as they are.
 
-    It must span forward and backward, because activation checkpointing repeats the forward in the backward. The
-    gradients are those of the replaced operations, up to rounding.
+    The gradients are those of the replaced operations, up to rounding.
     """
 
     note = "kernels: those of PyTorch that are slow in bf16 on a CPU are replaced"

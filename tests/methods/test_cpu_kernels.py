@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from hf_accel.methods.cpu_kernels import CpuKernels, DepthwiseConv2d, plain_attention
+from hf_accel.training.build import build_trainer
 
 
 @pytest.fixture
@@ -148,3 +149,14 @@ def test_memory_that_a_step_freed_is_not_mapped_again():
     assert kept < given_back / 5
     _, answer = page_faults("keep", MALLOC_ARENA_MAX="2")
     assert answer == "MALLOC_ARENA_MAX is set"
+
+
+@pytest.mark.slow
+def test_a_transformer_trains_in_bf16_with_gradient_checkpointing(tiny_recipe):
+    # the forward pass that checkpointing repeats did not have the replaced attention: CheckpointError
+    vit = {"name": "timm/vit_tiny_patch16_224", "channels_last": False,
+           "args": {"img_size": 16, "patch_size": 8, "depth": 2, "embed_dim": 24, "num_heads": 2}}  # fmt: skip
+    trainer = build_trainer(tiny_recipe({"model": vit, "training": {"bf16": True, "gradient_checkpointing": True}}))
+    trainer.train()
+    assert not any(isinstance(method, CpuKernels) for method in trainer.methods)
+    assert trainer.state.global_step == 3
