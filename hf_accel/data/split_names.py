@@ -24,19 +24,27 @@ NOUNS = (
 UNLABELLED_WORDS = ("holdout", "unlabelled", "unlabeled")  # their rows have no role, and they are not classes either
 
 _ROLES = {word: role for role, words in SPLIT_WORDS.items() for word in words}
-_SEPARATOR = r"[\W_]*+"  # possessive, as all repetitions here: a long name must not take long
+_SEPARATOR = r"[\W_]*+"
+_LONGEST = 64  # letters: longer names are no splits, and matching one could take long
 
 
 def _one_of(words: Iterable[str]) -> str:
     return "|".join(sorted(words, key=len, reverse=True))
 
 
-_NOUN = f"(?:(?:{_one_of(NOUNS)}){_SEPARATOR})*+"
+# No group is possessive: before Python 3.11.5 one that can backtrack matches what it should not,
+# https://github.com/python/cpython/issues/106052.
+_NOUN = f"(?:(?:{_one_of(NOUNS)}){_SEPARATOR})*"
 _SPLIT = re.compile(f"{_NOUN}({_one_of(_ROLES)}){_SEPARATOR}{_NOUN}(?:(?:19|20)\\d\\d)?{_SEPARATOR}")
 _NUMBERED = re.compile(
-    f"{_NOUN}(?:{_one_of((*_ROLES, *UNLABELLED_WORDS, 'hold_out', 'hold-out'))})(?:{_SEPARATOR}(?:{_one_of(NOUNS)}))*+"
-    f"(?:{_SEPARATOR}v?\\d++|[\\W_]++(?:old|new|all|full|final|small|large|clean|raw|copy|[a-z](?![a-z])))*+{_SEPARATOR}"
+    f"{_NOUN}(?:{_one_of((*_ROLES, *UNLABELLED_WORDS, 'hold_out', 'hold-out'))})(?:{_SEPARATOR}(?:{_one_of(NOUNS)}))*"
+    f"(?:{_SEPARATOR}v?\\d++|[\\W_]++(?:old|new|all|full|final|small|large|clean|raw|copy|[a-z](?![a-z])))*{_SEPARATOR}"
 )
+
+
+def _matched(pattern: re.Pattern[str], name: str) -> re.Match[str] | None:
+    word = name.strip().casefold()
+    return pattern.fullmatch(word) if len(word) <= _LONGEST else None
 
 
 def split_role(name: str) -> str | None:
@@ -45,14 +53,14 @@ def split_role(name: str) -> str | None:
     >>> [split_role(name) for name in ("Training", "test_set", "valImages", "train2017", "trains", "test1")]
     ['train', 'test', 'validation', 'train', None, None]
     """
-    match = _SPLIT.fullmatch(name.strip().casefold())
+    match = _matched(_SPLIT, name)
     return _ROLES[match[1]] if match else None
 
 
 def resembling_splits(names: Iterable[str]) -> list[str]:
     """Those of some neighbouring folders that resemble splits: `train`, `test1`; `seg_train` where there is `seg_test`."""
     names = list(names)
-    found = {name for name in names if _NUMBERED.fullmatch(name.strip().casefold()) or split_role(name)}
+    found = {name for name in names if _matched(_NUMBERED, name) or split_role(name)}
     by_rest: dict[tuple[str, ...], dict[str, str]] = defaultdict(
         dict
     )  # what is left of a name without its split word -> role -> name

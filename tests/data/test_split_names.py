@@ -48,7 +48,16 @@ def test_names_that_resemble_splits_are_recognised_among_their_neighbours(names,
 
 
 @pytest.mark.parametrize(
-    "name", ["dataset" * 36 + "x", "train" + "1" * 250 + "x", "train" + "_a" * 120 + "!xy", "img" * 80]
+    "name",
+    [
+        "dataset" * 36 + "x",
+        "train" + "1" * 250 + "x",
+        "train" + "_a" * 120 + "!xy",
+        "img" * 80,
+        "dataset" * 9 + "x",
+        "train" + "dataset" * 8 + "x",
+        "train" + "_a" * 28 + "!xy",
+    ],
 )
 def test_long_names_are_matched_quickly(name):
     assert split_role(name) is None
