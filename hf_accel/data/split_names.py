@@ -25,7 +25,7 @@ UNLABELLED_WORDS = ("holdout", "unlabelled", "unlabeled")  # their rows have no 
 
 _ROLES = {word: role for role, words in SPLIT_WORDS.items() for word in words}
 _SEPARATOR = r"[\W_]*+"
-_LONGEST = 64  # letters: longer names are no splits, and matching one could take long
+_LONGEST = 64  # letters: longer names are not splits, and matching one could take long
 
 
 def _one_of(words: Iterable[str]) -> str:
