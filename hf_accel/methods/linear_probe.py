@@ -11,7 +11,9 @@ every epoch. A resumed run computes them again.
 
 Source: the linear evaluation of features, as in https://arxiv.org/abs/2103.00020.
 Recipe: `model: {freeze: backbone}`, and no `data.augment`; `data.cache: none` turns it off.
-Measured: nothing.
+Measured: EfficientNet-Lite0 at 224 px, 600 photographs, 10 epochs on 2 CPU cores: 2.76 s of training, 2.20 s of them for the
+features, where the whole network in every step takes 28.7 s (28 % of them decoding, as data.cache is none); the loss and the
+test accuracy are equal in every digit (n = 1).
 """
 
 from __future__ import annotations
