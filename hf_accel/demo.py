@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     # Gradio reads it on import, and would otherwise ask its own server at each start.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from hf_accel.hub.space_app import CSS, LARGEST_UPLOAD, build_page
-    from hf_accel.models.load import load_errors
+    from hf_accel.models.load_errors import load_errors
 
     with load_errors("model.name", model):
         page = build_page(model, title)

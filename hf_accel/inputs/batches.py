@@ -74,12 +74,7 @@ class ImageBatches(Dataset):
         batch = {f"{prefix}rows": torch.from_numpy(rows)}
         if self.is_labelled:
             batch[f"{prefix}labels"] = torch.from_numpy(self.labels[rows])
-        if self.pixels.mode != "device":
-            pixels, sizes = self.pixels.batch(rows)
-            batch[f"{prefix}pixels"] = pixels
-            if sizes is not None:
-                batch[f"{prefix}sizes"] = sizes
-        return batch
+        return batch | {f"{prefix}{name}": values for name, values in self.pixels.loaded(rows).items()}
 
 
 class TransformedBatches(Dataset):

@@ -9,6 +9,7 @@ or when neither memory nor disk can hold them.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ WORTH_SAYING_BYTES = 1 << 30  # a cache in memory that is smaller is not announc
 MEMORY_SHARE = 0.9  # of the available memory, which a cache may take
 
 
-class PixelStore:
+class PixelStore(ABC):
     """uint8 pixels of the rows of a split, read a batch at a time.
 
     Attributes:
@@ -43,23 +44,36 @@ class PixelStore:
     mode: str
     nbytes: int
 
+    @abstractmethod
+    def loaded(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """What the loader puts into a batch of these rows: `pixels` and `sizes` of `LoadedPixels.batch`, or nothing."""
+
+    @abstractmethod
+    def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch on the training device, with its pixels."""
+
+
+class LoadedPixels(PixelStore):
+    """Pixels that the loader reads."""
+
+    @abstractmethod
     def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
         """Read rows.
 
         Returns:
             pixels (B, H, W, 3) uint8, images of different sizes at the top left of the largest frame, zeros around;
             sizes (B, 2) int64, height and width of each, or None where all images of the batch have one size.
-        Raises:
-            NotImplementedError: mode device, whose pixels `complete` adds.
         """
-        raise NotImplementedError(f"pixels of mode {self.mode} are not read by the loader")
+
+    def loaded(self, rows: np.ndarray) -> dict[str, Tensor]:
+        pixels, sizes = self.batch(rows)
+        return {"pixels": pixels} if sizes is None else {"pixels": pixels, "sizes": sizes}
 
     def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """A batch on the training device, with its pixels; the loader has put them there, unless the mode is device."""
         return batch
 
 
-class CachedPixels(PixelStore):
+class CachedPixels(LoadedPixels):
     """Pixels in one flat buffer, in memory or memory-mapped.
 
     A pickled copy (a spawned DataLoader worker) maps the file again, or shares the memory of the first through torch.
@@ -116,6 +130,9 @@ class DevicePixels(PixelStore):
         self.images = images  # (N, H, W, 3) uint8
         self.nbytes = images.numel()
 
+    def loaded(self, rows: np.ndarray) -> dict[str, Tensor]:
+        return {}
+
     def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
         prefixes = [prefix for prefix in ("", "partner_") if f"{prefix}rows" in batch]
         return batch | {f"{prefix}pixels": self.images.index_select(0, batch[f"{prefix}rows"]) for prefix in prefixes}
@@ -124,7 +141,7 @@ class DevicePixels(PixelStore):
         return {"nbytes": self.nbytes, "images": torch.empty(0)}  # workers send row numbers and need no pixels
 
 
-class DecodedPixels(PixelStore):
+class DecodedPixels(LoadedPixels):
     """Pixels decoded again for every batch, in whichever process asks."""
 
     mode = "none"
@@ -138,7 +155,7 @@ class DecodedPixels(PixelStore):
 
 
 def frame(images: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Stack (h, w, 3) images, those of different sizes in a frame as `PixelStore.batch` describes it."""
+    """Stack (h, w, 3) images, those of different sizes in a frame as `LoadedPixels.batch` describes it."""
     sizes = torch.tensor([image.shape[:2] for image in images])
     if bool((sizes == sizes[0]).all()):
         return torch.stack(images), None

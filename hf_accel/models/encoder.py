@@ -123,17 +123,18 @@ def is_without_classifier(config: PreTrainedConfig) -> bool:
     return isinstance(config, (EncoderConfig, *TOWERS.values())) and config.architectures is None
 
 
-def load_encoder(name: str, revision: str | None, config: Any) -> tuple[PreTrainedModel, set[str], set[str]]:
-    """The classifier of a config of `classifier_config`, with the encoder's weights of the file.
+def pretrained(
+    kind: Any, name: str, revision: str | None, config: PreTrainedConfig
+) -> tuple[PreTrainedModel, set[str], set[str]]:
+    """A model of a class of transformers, or an Auto class, with the weights of the file, in float32.
 
     Returns:
         The model, the names of its tensors that are not from the file, and those of them that have another shape there.
     """
-    vision = copy.deepcopy(config.vision_config)
-    encoder, info = _class_of(vision).from_pretrained(
+    model, info = kind.from_pretrained(
         name,
         revision=revision,
-        config=vision,
+        config=copy.deepcopy(config),
         dtype=torch.float32,
         ignore_mismatched_sizes=True,
         use_safetensors=True,
@@ -141,7 +142,13 @@ def load_encoder(name: str, revision: str | None, config: Any) -> tuple[PreTrain
         output_loading_info=True,
     )
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
-    fresh = mismatched | set(info["missing_keys"])
+    return model, mismatched | set(info["missing_keys"]), mismatched
+
+
+def load_encoder(name: str, revision: str | None, config: Any) -> tuple[PreTrainedModel, set[str], set[str]]:
+    """The classifier of a config of `classifier_config`, with the encoder's weights of the file; returns as `pretrained`."""
+    vision = copy.deepcopy(config.vision_config)
+    encoder, fresh, mismatched = pretrained(_class_of(vision), name, revision, vision)
     if isinstance(config, EncoderConfig) and config.pooling == "pooler" and any("pool" in key for key in fresh):
         config = _with_pooling(name, config, has_pooler=False)
     with torch.device("meta"):  # not a second encoder in memory

@@ -8,13 +8,10 @@ otherwise it starts from scratch, and a note says so. Code from a repository is 
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
 import logging
-import textwrap
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,25 +35,23 @@ import hf_accel.models.airbench
 import hf_accel.models.cct
 import hf_accel.models.cifar_resnet  # noqa: F401  all three register this package's networks with timm
 from hf_accel.config.sections import ModelSettings
-from hf_accel.errors import UserError, did_you_mean, machine_failure
+from hf_accel.errors import UserError, did_you_mean
 from hf_accel.models.encoder import (
     EncoderConfig,
     classifier_config,
     encoder_notes,
-    is_without_classifier,
-    load_encoder,
 )
 from hf_accel.models.exported import refuse_exported
-from hf_accel.models.head import head_tensors, known_labels, renew_head, set_labels
+from hf_accel.models.head import known_labels, set_labels
 from hf_accel.models.layers import freeze
 from hf_accel.models.layout import pad_single_pixels, use_channels_last
+from hf_accel.models.load_errors import TIMM_PREFIX, load_errors
 from hf_accel.models.plain import PLAIN_TYPE
-from hf_accel.models.positions import resized_copy
 from hf_accel.models.processors import PREPROCESSING_KEYS, load_processor, plain, processor_size
 from hf_accel.models.regularisation import refuse_regularisation, require_regularisation, with_regularisation
+from hf_accel.models.weights import with_weights
 
 OWN_PREFIX = "hf_accel/"
-TIMM_PREFIX = "timm/"
 
 logger = logging.getLogger(__name__)
 
@@ -257,7 +252,7 @@ def _from_repository(settings: ModelSettings, label_names: list[str], image_size
         described = config.vision_config if isinstance(config, EncoderConfig) else config
         processor, notes = load_processor(name, revision, described, image_size)
         if settings.pretrained:
-            model, weights_notes = _with_weights(name, revision, own, config, known)
+            model, weights_notes = with_weights(name, revision, own, config, known)
         else:
             model = AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
             weights_notes = [f"{described.model_type} from random weights"]
@@ -312,79 +307,6 @@ def _update(config: PreTrainedConfig, arguments: dict[str, Any]) -> None:
             owner.update({key: value})
 
 
-def _with_weights(
-    name: str, revision: str | None, own: PreTrainedConfig, config: PreTrainedConfig, known: list[str]
-) -> tuple[PreTrainedModel, list[str]]:
-    """The model of `config` with the weights of the file, and what was done, in words.
-
-    Args:
-        own: the file's own config, except for the labels.
-        config: the same with the arguments of the recipe.
-        known: class names that the file's classifier was trained for.
-    """
-    model, fresh, mismatched = _load_weights(name, revision, config)
-    head = head_tensors(model)
-    notes = [f"weights of {name}, trained in float32"]
-    if mismatched - head:
-        model, fresh, mismatched = _load_weights(name, revision, own)
-        if mismatched - head:
-            broken = min(mismatched - head)
-            raise UserError(
-                f"model.name: {broken} has another shape in the weights of {name} than its config.json says. Only the "
-                "classifier may differ: the folder is damaged, or its two files do not belong together."
-            )
-        model, resampled = resized_copy(model, config)
-        notes.append(f"position tensors of another image size, resampled: {_listed(model, resampled)}")
-    label_names = known_labels(config)
-    if fresh:
-        notes.append("new layers, from random weights: " + _listed(model, fresh))
-    elif known == label_names:
-        notes.append(f"the classifier is kept: {name} was trained for the same classes")
-    if not fresh & head and known != label_names:
-        renew_head(model, head)
-        notes.append(
-            f"new classifier, from random weights: {_listed(model, head)}. {name} was trained for other classes "
-            f"({_difference(known, label_names)})"
-        )
-    count = len(model.state_dict())
-    if len(fresh) > max(8, count // 4):
-        doubt = f"{len(fresh)} of {count} tensors are not in the file: is it the right architecture?"
-        logger.warning(doubt)
-        notes.append(f"warning: {doubt}")
-    return model, notes
-
-
-def _load_weights(
-    name: str, revision: str | None, config: PreTrainedConfig
-) -> tuple[PreTrainedModel, set[str], set[str]]:
-    """The model, the names of its tensors that are not from the file, and those of them that have another shape there."""
-    with _quiet_loading_report():
-        if is_without_classifier(config):
-            return load_encoder(name, revision, config)
-        model, info = AutoModelForImageClassification.from_pretrained(
-            name,
-            revision=revision,
-            config=copy.deepcopy(config),
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
-    return model, mismatched | set(info["missing_keys"]), mismatched
-
-
-def _listed(model: PreTrainedModel, names: Iterable[str]) -> str:
-    shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
-    return ", ".join(f"{name} {shapes.get(name, [])}" for name in sorted(names))
-
-
-def _difference(known: list[str], label_names: list[str]) -> str:
-    position = next(i for i, pair in enumerate(zip(known, label_names, strict=True)) if pair[0] != pair[1])
-    return f"class {position} was {known[position]!r} and is {label_names[position]!r}"
-
-
 def _require_classifier(name: str, config: PreTrainedConfig, setting: str) -> None:
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise UserError(
@@ -408,68 +330,3 @@ def _refuse_loading_arguments(name: str, arguments: dict[str, Any]) -> None:
             f"model.args: {name} asks for {found[0]}, which makes timm load a file of its own. Expected arguments of the "
             "architecture only; weights come from model.safetensors."
         )
-
-
-@contextlib.contextmanager
-def _quiet_loading_report() -> Iterator[None]:
-    """Silence transformers' table of new and mismatched keys: the same is said in `notes`, in one line."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def load_errors(setting: str, name: str) -> Iterator[None]:
-    """Say in one message what the Hub client says in several tracebacks."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # damaged files raise errors of any kind, in transformers, timm and safetensors
-        is_of_files = isinstance(error, OSError | ValueError | ImportError | KeyError)
-        if not is_of_files and machine_failure(error) is not None:
-            raise
-        text = " ".join(str(error).split())
-        text = text if is_of_files else f"{type(error).__name__}: {text}"
-        if "trust_remote_code" in text:
-            raise UserError(
-                f"{setting}: {name} needs code of its own, and code from a repository is never run here. Choose a model "
-                "whose architecture is part of transformers or timm."
-            ) from error
-        if is_of_files and "safetensors" in text:
-            raise UserError(
-                f"{setting}: {name} has no model.safetensors. Weights in pytorch_model.bin are a pickle, which can run "
-                "code when it is opened, so they are never loaded. Expected the same weights as safetensors: "
-                "https://huggingface.co/spaces/safetensors/convert."
-            ) from error
-        if Path(name).is_dir():
-            raise UserError(
-                f"{setting}: the folder {name} holds no model that can be loaded: {_excerpt(text)}"
-            ) from error
-        if (
-            not is_of_files
-            or "does not appear to have" in text
-            or "Unrecognized model" in text
-            or "not supported in your version" in text
-        ):
-            raise UserError(
-                f"{setting}: {name} holds no image classifier that can be loaded: {_excerpt(text)}"
-            ) from error
-        architecture = name.removeprefix(TIMM_PREFIX).split(".")[0]
-        if name.startswith(TIMM_PREFIX) and not timm.is_model(architecture):
-            raise UserError(
-                f"{setting}: timm has no model {architecture!r}. {did_you_mean(architecture, timm.list_models())}"
-            ) from error
-        raise UserError(
-            f"{setting}: {name} is not on this machine and cannot be fetched from the Hub ({_excerpt(text, 200)}). Its "
-            f"config.json, weights and processor would be downloaded. Check the name and the connection, or download it "
-            f"elsewhere (`hf download {name} --local-dir FOLDER`) and set {setting} to that folder."
-        ) from error
-
-
-def _excerpt(text: str, most: int = 400) -> str:
-    return textwrap.shorten(text, most, placeholder=" …")

@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +10,7 @@ from hf_accel.report.run_report import RunReport
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
 from hf_accel.training.trainer import _of_recipe
+from tests.support.two_processes import train_in_two_processes
 
 PROBE = {
     "model": {"freeze": "backbone"},
@@ -188,14 +185,8 @@ def test_two_processes_train_on_the_features_of_one(tiny_recipe, tmp_path):
         return tiny_recipe(PROBE, {"data": {"validation": 0.33}, "training": training})  # 16 rows: whole batches
 
     one = RunReport.load(train(recipe("one", 8, 7)))
-    recipe("two", 4, 3).write(tmp_path / "two.yaml")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-               "--main_process_port", "0", "-m", "hf_accel.train", "--recipe", str(tmp_path / "two.yaml")]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    two = RunReport.load(tmp_path / "two")
-    assert (one.train.world_size, two.train.world_size) == (1, 2)
+    two = train_in_two_processes(recipe("two", 4, 3), tmp_path / "two.yaml")
+    assert one.train.world_size == 1
     assert two.train.feature_seconds > 0
     assert [row["loss"] for row in two.history] == pytest.approx([row["loss"] for row in one.history], rel=1e-4)
     assert two.validation.loss == pytest.approx(one.validation.loss, rel=1e-4)

@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -15,6 +11,7 @@ from hf_accel.models.load import load_model
 from hf_accel.report.run_report import RunReport
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
+from tests.support.two_processes import train_in_two_processes
 
 VIT = {"img_size": 16, "patch_size": 8, "depth": 3, "embed_dim": 24, "num_heads": 2}
 
@@ -110,14 +107,8 @@ def test_two_processes_give_what_one_gives(tiny_recipe, tmp_path):
         return tiny_recipe({"model": model, "training": training, "data": {"validation": 0.33}})
 
     one = RunReport.load(train(recipe("one", 8)))
-    recipe("two", 4).write(tmp_path / "two.yaml")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-               "--main_process_port", "0", "-m", "hf_accel.train", "--recipe", str(tmp_path / "two.yaml")]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    two = RunReport.load(tmp_path / "two")
-    assert (one.train.world_size, two.train.world_size) == (1, 2)
+    two = train_in_two_processes(recipe("two", 4), tmp_path / "two.yaml")
+    assert one.train.world_size == 1
     for first, second in zip(one.history, two.history, strict=True):
         assert second["loss"] == pytest.approx(first["loss"], rel=1e-4)
     assert two.test.loss == pytest.approx(one.test.loss, rel=1e-4)

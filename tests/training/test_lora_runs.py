@@ -1,9 +1,6 @@
 """Runs with low-rank adapters: what they leave, and with which settings they work together."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from hf_accel.train import train
 from hf_accel.training.build import build_trainer
 from hf_accel.training.resuming import require_same_model
 from tests.support.given_rows import pictures, small_network
+from tests.support.two_processes import train_in_two_processes
 
 pytest.importorskip("peft", reason='needs peft: pip install "hf_accel[lora]"')
 pytestmark = pytest.mark.slow
@@ -99,14 +97,8 @@ def test_two_processes_give_what_one_gives(recipe, tmp_path):
         return {"training": {"per_device_train_batch_size": size, "gradient_checkpointing": True}}
 
     one = RunReport.load(train(recipe("one", batches(8))))
-    recipe("two", batches(4)).write(tmp_path / "two.yaml")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-               "--main_process_port", "0", "-m", "hf_accel.train", "--recipe", str(tmp_path / "two.yaml")]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    two = RunReport.load(tmp_path / "two")
-    assert (one.train.world_size, two.train.world_size) == (1, 2)
+    two = train_in_two_processes(recipe("two", batches(4)), tmp_path / "two.yaml")
+    assert one.train.world_size == 1
     for first, second in zip(one.history, two.history, strict=True):
         assert second["loss"] == pytest.approx(first["loss"], rel=1e-4)
     assert two.test.loss == pytest.approx(one.test.loss, rel=1e-4)

@@ -1,0 +1,90 @@
+"""The weights of a file in a classifier for other labels, and what was done to make them fit, in words."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
+
+from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+
+from hf_accel.errors import UserError
+from hf_accel.models.encoder import is_without_classifier, load_encoder, pretrained
+from hf_accel.models.head import head_tensors, known_labels, renew_head
+from hf_accel.models.positions import resized_copy
+
+logger = logging.getLogger(__name__)
+
+
+def with_weights(
+    name: str, revision: str | None, own: PreTrainedConfig, config: PreTrainedConfig, known: list[str]
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model of `config` with the weights of the file, and what was done, in words.
+
+    Args:
+        own: the file's own config, except for the labels.
+        config: the same with the arguments of the recipe.
+        known: class names that the file's classifier was trained for.
+    """
+    model, fresh, mismatched = _load_weights(name, revision, config)
+    head = head_tensors(model)
+    notes = [f"weights of {name}, trained in float32"]
+    if mismatched - head:
+        model, fresh, mismatched = _load_weights(name, revision, own)
+        if mismatched - head:
+            broken = min(mismatched - head)
+            raise UserError(
+                f"model.name: {broken} has another shape in the weights of {name} than its config.json says. Only the "
+                "classifier may differ: the folder is damaged, or its two files do not belong together."
+            )
+        model, resampled = resized_copy(model, config)
+        notes.append(f"position tensors of another image size, resampled: {_listed(model, resampled)}")
+    label_names = known_labels(config)
+    if fresh:
+        notes.append("new layers, from random weights: " + _listed(model, fresh))
+    elif known == label_names:
+        notes.append(f"the classifier is kept: {name} was trained for the same classes")
+    if not fresh & head and known != label_names:
+        renew_head(model, head)
+        notes.append(
+            f"new classifier, from random weights: {_listed(model, head)}. {name} was trained for other classes "
+            f"({_difference(known, label_names)})"
+        )
+    count = len(model.state_dict())
+    if len(fresh) > max(8, count // 4):
+        doubt = f"{len(fresh)} of {count} tensors are not in the file: is it the right architecture?"
+        logger.warning(doubt)
+        notes.append(f"warning: {doubt}")
+    return model, notes
+
+
+def _load_weights(
+    name: str, revision: str | None, config: PreTrainedConfig
+) -> tuple[PreTrainedModel, set[str], set[str]]:
+    """The model, the names of its tensors that are not from the file, and those of them that have another shape there."""
+    with _quiet_loading_report():
+        if is_without_classifier(config):
+            return load_encoder(name, revision, config)
+        return pretrained(AutoModelForImageClassification, name, revision, config)
+
+
+def _listed(model: PreTrainedModel, names: Iterable[str]) -> str:
+    shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    return ", ".join(f"{name} {shapes.get(name, [])}" for name in sorted(names))
+
+
+def _difference(known: list[str], label_names: list[str]) -> str:
+    position = next(i for i, pair in enumerate(zip(known, label_names, strict=True)) if pair[0] != pair[1])
+    return f"class {position} was {known[position]!r} and is {label_names[position]!r}"
+
+
+@contextlib.contextmanager
+def _quiet_loading_report() -> Iterator[None]:
+    """Silence transformers' table of new and mismatched keys: the same is said in `notes`, in one line."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
