@@ -37,7 +37,7 @@ PLAIN = "plain"
 PROBE = {
     "model": {"freeze": "backbone"},
     "data": {"augment": {"crop": "none", "flip": False}},
-    "training": {"learning_rate": 1e-2},  # a head alone bears more
+    "training": {"learning_rate": 5e-3, "weight_decay": 0.0},  # as in the recipe linear_probe
 }
 # Technique -> its settings on top of the recipe finetune.
 TECHNIQUES: dict[str, dict[str, Any]] = {
