@@ -66,6 +66,7 @@ OFF: dict[str, dict[str, Any]] = {
     "sampling": {"data.sampling": "uniform"},
     "hard_examples": {"data.hard_examples": None},
     "freeze_batch_norm": {"model.freeze_batch_norm": False},
+    "fit_head": {"model.fit_head": False},
     "whiten_stem": {"model.whiten_stem": False},
     "ema": {"training.ema_decay": 0},
     "layer_decay": {"training.layer_decay": 1},

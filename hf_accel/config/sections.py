@@ -90,6 +90,11 @@ class ModelSettings:
         "defaults.",
         examples=[{"rank": 8, "alpha": 16}],
     )
+    fit_head: StrictBool = Field(
+        default=False,
+        description="A new classifier on pretrained weights starts as a logistic regression on their features.",
+        examples=[True],
+    )
     whiten_stem: StrictBool = Field(
         default=False, description="The first convolution becomes a fixed whitening of the training images' patches."
     )

@@ -175,7 +175,7 @@ class Measurement:
         """Time before the first step that belongs to training."""
         start = self.stopwatch.mark()
         yield
-        self.feature_seconds = self.stopwatch.seconds(start, self.stopwatch.mark())
+        self.feature_seconds = (self.feature_seconds or 0.0) + self.stopwatch.seconds(start, self.stopwatch.mark())
 
     def _settle(self) -> None:
         for step in self._pending:

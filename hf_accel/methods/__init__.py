@@ -19,7 +19,7 @@ these classes to the Trainer. Such a class may have
 
 Where a method acts, in the order of a run: on the model before training (`whitening`); on the rows of an epoch
 (`row_losses`, and `BalancedRows` of `inputs/sampling.py`), of which `linear_probe` stores the classifier's input; on the
-batch (`transforms/`: augmentation, mixup, progressive resizing); around the step (`cpu_kernels`, `batch_norm`); in the loss
+classifier, before the first step (`fitted_head`); on the batch (`transforms/`: augmentation, mixup, progressive resizing); around the step (`cpu_kernels`, `batch_norm`); in the loss
 (`losses`, `distillation`); in the optimizer (`muon`, `timm_optimizers`, `learning_rates`, `schedules`, `unfreezing`); after
 the step (`sparsity`); after the step and in evaluation (`ema`); in evaluation (`transforms/views.py`).
 

@@ -23,6 +23,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,23 +95,35 @@ class LinearProbe(TrainerCallback):
     def _features(self, batches: FeatureBatches, title: str) -> Tensor:
         """(N, ...) of all rows, on every rank, in the precision in which the network computes them."""
         batches.features = None  # those of an attempt before
-        features, ranks, count = torch.empty(0), self.args.world_size, len(batches)
-        with terminal.bar(count, title, "image") as bar:
-            for start in range(0, count, self.args.eval_batch_size * ranks):
-                # the last batches of the ranks are filled up: all must be of one size
-                size = min(self.args.eval_batch_size, math.ceil((count - start) / ranks))
-                own = start + self.args.process_index * size + np.arange(size)
-                part = gather(self._of_rows(batches, own.clip(max=count - 1)))[: count - start]
-                if start == 0:
-                    features = torch.empty(count, *part.shape[1:], dtype=part.dtype)
-                features[start : start + len(part)].copy_(part)
-                bar.update(len(part))
-        return features
+        return gathered_features(len(batches), self.args, title, partial(self._of_rows, batches))
 
     def _of_rows(self, batches: FeatureBatches, rows: np.ndarray) -> Tensor:
         batch = send_to_device(batches.__getitems__(rows.tolist()), self.args.device)
         inputs = {name: value for name, value in batches.complete(batch).items() if name != "labels"}
         return self.split.features(**inputs)
+
+
+def gathered_features(
+    count: int, args: TrainingArguments, title: str, of_rows: Callable[[np.ndarray], Tensor]
+) -> Tensor:
+    """(count, ...) in memory, of all rows on every rank; each rank computes its share.
+
+    Args:
+        title: of the progress bar.
+        of_rows: numbers of rows (B,) -> their features (B, ...), on the device.
+    """
+    features, ranks = torch.empty(0), args.world_size
+    with terminal.bar(count, title, "image") as bar:
+        for start in range(0, count, args.eval_batch_size * ranks):
+            # the last batches of the ranks are filled up: all must be of one size
+            size = min(args.eval_batch_size, math.ceil((count - start) / ranks))
+            own = start + args.process_index * size + np.arange(size)
+            part = gather(of_rows(own.clip(max=count - 1)))[: count - start]
+            if start == 0:
+                features = torch.empty(count, *part.shape[1:], dtype=part.dtype)
+            features[start : start + len(part)].copy_(part)
+            bar.update(len(part))
+    return features
 
 
 def linear_probe(
@@ -160,7 +173,7 @@ def _split(
     reason = _reason_of_settings(recipe, splits, args, inputs)
     if reason is not None:
         raise NoSplitError(reason)
-    split = split_head(model, _two_images(inputs.example(model)))
+    split = split_head(model, two_images(inputs.example(model)))
     rows = len(splits.train) + len(splits.validation or ())
     nbytes = rows * math.prod(split.shape) * LARGEST_NUMBER
     if not all(gather_object([fits_in_memory(nbytes)])):  # the ranks must agree
@@ -187,10 +200,13 @@ def _reason_of_settings(recipe: Recipe, splits: Splits, args: TrainingArguments,
     images = args.max_steps * batch if args.max_steps > 0 else args.num_train_epochs * len(splits.train)
     if images <= len(splits.train):
         return "no image is read twice"
-    sharded = [name for name in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{name}") == "true"]
-    if sharded or args.fsdp or args.deepspeed:
-        return "FSDP and DeepSpeed shard the network"
-    return None
+    return "FSDP and DeepSpeed shard the network" if is_sharded(args) else None
+
+
+def is_sharded(args: TrainingArguments) -> bool:
+    """Whether no process holds the whole network."""
+    launched = any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
+    return launched or bool(args.fsdp or args.deepspeed)
 
 
 def random_changes(augment: AugmentSettings) -> list[str]:
@@ -204,7 +220,7 @@ def random_changes(augment: AugmentSettings) -> list[str]:
     return [name for name, value in vars(augment).items() if name not in details and value != getattr(default, name)]
 
 
-def _two_images(example: dict[str, Tensor]) -> dict[str, Tensor]:
+def two_images(example: dict[str, Tensor]) -> dict[str, Tensor]:
     """The arguments of a forward pass of two images of noise, from those of one image."""
     generator = torch.Generator().manual_seed(0)
     return {

@@ -8,7 +8,8 @@ the features of an image are not the same in every training step.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any
@@ -87,15 +88,33 @@ def split_head(model: PreTrainedModel, inputs: dict[str, Tensor]) -> HeadSplit:
     Raises:
         NoSplitError: the classifier consists of several modules, something follows it, or the backbone is not fixed.
     """
-    head = _owner(model)
+    split = split_before(model, _learning(model), inputs)
+    with _left_as_it_was(model):
+        features, _ = _run(model.eval(), split.head, inputs)
+        return replace(split, dropout=_dropout_before(model, split.head, inputs, features))
+
+
+def split_before(model: PreTrainedModel, parameters: set[int], inputs: dict[str, Tensor]) -> HeadSplit:
+    """The same for any parameters, in evaluation mode: what comes before them may learn, and act differently in training.
+
+    Args:
+        parameters: the classifier's, by their `id`.
+    """
+    head = _owner(model, parameters)
+    with _left_as_it_was(model):
+        features, logits = _run(model.eval(), head, inputs)
+        split = HeadSplit(model, head, 0.0, tuple(features.shape[1:]))
+        _require_logits(split, features, logits)
+        return split
+
+
+@contextmanager
+def _left_as_it_was(model: nn.Module) -> Iterator[None]:
     was_training, buffers = model.training, [(buffer, buffer.clone()) for buffer in model.buffers()]
     device = next(model.parameters()).device
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-            features, logits = _run(model.eval(), head, inputs)
-            split = HeadSplit(model, head, 0.0, tuple(features.shape[1:]))
-            _require_logits(split, features, logits)
-            return replace(split, dropout=_dropout_before(model, head, inputs, features))
+            yield
     finally:
         model.train(was_training)
         for buffer, before in buffers:
@@ -106,14 +125,18 @@ def _learning(module: nn.Module) -> set[int]:
     return {id(parameter) for parameter in module.parameters() if parameter.requires_grad}
 
 
-def _owner(model: nn.Module) -> nn.Module:
-    """The smallest module with all parameters that learn, and with no others."""
-    learning, owner = _learning(model), model
-    while child := next((child for child in owner.children() if learning <= _learning(child)), None):
+def _owner(model: nn.Module, parameters: set[int]) -> nn.Module:
+    """The smallest module with all these parameters, and with no others."""
+    owner = model
+    while child := next((child for child in owner.children() if parameters <= _parameters(child)), None):
         owner = child
-    if not learning or {id(parameter) for parameter in owner.parameters()} != learning:
-        raise NoSplitError("the layers that learn are not one module")
+    if not parameters or _parameters(owner) != parameters:
+        raise NoSplitError("the layers of its classifier are not one module")
     return owner
+
+
+def _parameters(module: nn.Module) -> set[int]:
+    return {id(parameter) for parameter in module.parameters()}
 
 
 def _run(

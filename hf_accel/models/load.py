@@ -64,6 +64,7 @@ class LoadedModel:
     processor: BaseImageProcessor
     image_size: int
     notes: list[str] = field(default_factory=list)
+    has_new_head: bool = False  # on pretrained weights
     is_given: bool = False  # by a Python caller: nothing is known of where its weights come from
 
     @property
@@ -252,14 +253,15 @@ def _from_repository(settings: ModelSettings, label_names: list[str], image_size
         described = config.vision_config if isinstance(config, EncoderConfig) else config
         processor, notes = load_processor(name, revision, described, image_size)
         if settings.pretrained:
-            model, weights_notes = with_weights(name, revision, own, config, known)
+            model, has_new_head, weights_notes = with_weights(name, revision, own, config, known)
         else:
+            has_new_head = False
             model = AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
             weights_notes = [f"{described.model_type} from random weights"]
         if isinstance(model, TimmWrapperForImageClassification):
             require_regularisation(model.timm_model, settings)
     notes = [*weights_notes, *encoder_notes(model.config), *notes]
-    return LoadedModel(model, processor, processor_size(processor), notes)
+    return LoadedModel(model, processor, processor_size(processor), notes, has_new_head)
 
 
 def _load_config(name: str, revision: str | None, setting: str = "model.name") -> PreTrainedConfig:

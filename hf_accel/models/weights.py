@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 
 def with_weights(
     name: str, revision: str | None, own: PreTrainedConfig, config: PreTrainedConfig, known: list[str]
-) -> tuple[PreTrainedModel, list[str]]:
-    """The model of `config` with the weights of the file, and what was done, in words.
+) -> tuple[PreTrainedModel, bool, list[str]]:
+    """The model of `config` with the weights of the file, whether its classifier is a new one, and what was done, in words.
 
     Args:
         own: the file's own config, except for the labels.
@@ -44,7 +44,9 @@ def with_weights(
         notes.append("new layers, from random weights: " + _listed(model, fresh))
     elif known == label_names:
         notes.append(f"the classifier is kept: {name} was trained for the same classes")
-    if not fresh & head and known != label_names:
+    is_new = bool(fresh & head)
+    if not is_new and known != label_names:
+        is_new = True
         renew_head(model, head)
         notes.append(
             f"new classifier, from random weights: {_listed(model, head)}. {name} was trained for other classes "
@@ -55,7 +57,7 @@ def with_weights(
         doubt = f"{len(fresh)} of {count} tensors are not in the file: is it the right architecture?"
         logger.warning(doubt)
         notes.append(f"warning: {doubt}")
-    return model, notes
+    return model, is_new, notes
 
 
 def _load_weights(

@@ -74,7 +74,7 @@ class TrainSummary:
         repeated_steps: optimizer steps that were lost with a process and done again; no other figure contains them.
         effective_batch_size: the images per optimizer step that were really used, over all processes.
         feature_seconds: of `seconds`, those before the first step in which the classifier's input was computed once for each
-            training image; None where it was not.
+            training image, and the classifier fitted where it is; None where it was not.
         accuracy: accuracy on the training batches of the last epoch, augmented as they were.
         compiled: True when every step was compiled; False when compilation was asked for and failed at some step; None when
             it was not asked for.

@@ -24,6 +24,7 @@ from hf_accel.methods.batch_norm import BatchNormStatisticsOnce
 from hf_accel.methods.cpu_kernels import CpuKernels, chosen_kernels
 from hf_accel.methods.distillation import Distillation
 from hf_accel.methods.ema import WeightAverage
+from hf_accel.methods.fitted_head import fitted_head
 from hf_accel.methods.linear_probe import linear_probe
 from hf_accel.methods.losses import class_weights
 from hf_accel.methods.row_losses import chosen_rows
@@ -147,8 +148,11 @@ def wire_trainer(
     require_batches_that_train(recipe, args, num_rows, inputs, loaded.model)
     model_notes = apply_model_methods(recipe, loaded, splits, inputs)
     batches, probe, probe_notes = linear_probe(recipe, splits, args, loaded.model, inputs)
-    methods = [*training_methods(recipe, arguments, loaded.model, splits, inputs), *probe]
-    model_notes += probe_notes + skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
+    head, head_notes = fitted_head(recipe, splits, args, loaded, inputs, weights_of_classes(recipe, splits), *probe)
+    methods = [*training_methods(recipe, arguments, loaded.model, splits, inputs), *probe, *head]
+    model_notes += (
+        probe_notes + head_notes + skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
+    )
     notes = [*splits.notes, *loaded.notes, *arguments.notes, *memory_notes, *model_notes, *inputs.notes]
 
     begin_again = None if given.is_single else partial(new_model, recipe, splits, given, own, inputs, arguments)
@@ -196,7 +200,9 @@ def new_model(
     """A model with new weights, and its methods: the given one, just made, or None for the recipe's."""
     fresh = given.again(model).load(recipe, splits, own)
     apply_model_methods(recipe, fresh, splits, inputs)
-    return fresh, training_methods(recipe, arguments, fresh.model, splits, inputs)
+    weights = weights_of_classes(recipe, splits)
+    head, _ = fitted_head(recipe, splits, arguments.training, fresh, inputs, weights)
+    return fresh, [*training_methods(recipe, arguments, fresh.model, splits, inputs), *head]
 
 
 def build_evaluator(recipe: Recipe, loaded: LoadedModel, split: ImageSplit, arguments: Arguments) -> ImageTrainer:

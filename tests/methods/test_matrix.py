@@ -62,6 +62,7 @@ class Method:
     patch: dict
     not_one_batch: str | None = None  # why k micro-batches are not one batch, beyond rounding
     has_teacher: bool = False
+    has_weights: bool = False  # those of a network that was trained for other classes
 
 
 METHODS = {
@@ -78,6 +79,7 @@ METHODS = {
         {"training": {"sparsity": {"pattern": "2:4", "schedule": "one_cycle"}, "ema_decay": 0.9}}
     ),
     "learning rates by layer": Method({"training": {"layer_decay": 0.5, "head_learning_rate": 0.1}}),
+    "fitted classifier": Method({"model": {"fit_head": True}}, has_weights=True),
     "frozen layers": Method({"model": {"freeze": 1}}),
     "frozen backbone": Method({"model": {"freeze": "backbone"}}),
     "linear probe": Method({"model": {"freeze": "backbone"}, "data": {"augment": {"flip": False}}}),
@@ -119,14 +121,16 @@ def method_recipe(tiny_recipe, tmp_path):
                              "optim": "sgd", "output_dir": str(tmp_path / folder)}  # fmt: skip
         if METHODS[method].has_teacher:
             fixed["model"]["teacher"] = str(save_teacher(tmp_path / "teacher"))
+        if METHODS[method].has_weights:
+            fixed["model"] |= {"name": str(save_teacher(tmp_path / "weights", ["a", "b", "c"])), "pretrained": True}
         return tiny_recipe(fixed, METHODS[method].patch, *patches)
 
     return make
 
 
-def save_teacher(folder):
-    """One teacher for all runs of a test."""
-    return folder if folder.is_dir() else save_timm(folder, "cifar_resnet20", ["red", "blue"], depth=8, width=4)
+def save_teacher(folder, labels=("red", "blue")):
+    """One saved network for all runs of a test."""
+    return folder if folder.is_dir() else save_timm(folder, "cifar_resnet20", list(labels), depth=8, width=4)
 
 
 SAVED = {"training": {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 9}}
