@@ -72,6 +72,7 @@ def training_arguments(
     asked.setdefault("disable_tqdm", False)  # its own default follows the verbosity of transformers' logs
     refuse_unsupported(recipe.name, asked)
     selection = selection_defaults(recipe.name, asked, has_validation, has_own_metrics, has_standard_metrics)
+    selection |= _score_at_start(recipe, asked, selection)
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     keep_freed_memory = asked.pop(KEEP_FREED_MEMORY, True)
     skips = asked.pop(ON_NAN, "stop") == "skip"
@@ -110,6 +111,14 @@ def training_arguments(
         schedule,
         sparsity,
     )
+
+
+def _score_at_start(recipe: Recipe, asked: dict[str, Any], selection: Reasons) -> Reasons:
+    """A fitted classifier is scored before the first step, if anything is scored."""
+    chosen = {**{name: value for name, (value, _) in selection.items()}, **asked}
+    if not recipe.model.fit_head or chosen["eval_strategy"] == "no" or "eval_on_start" in asked:
+        return {}
+    return {"eval_on_start": (True, "shows what the fitted classifier gives")}
 
 
 def _own_values(asked: dict[str, Any], selection: Reasons) -> tuple[dict[str, Any], Reasons]:

@@ -38,6 +38,12 @@ class CheckpointingTrainer(ScoringTrainer):
         state = {name: method.state_dict() for name, method in self._stateful_methods().items()}
         torch.save(state, self._method_file(output_dir))
 
+    def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
+        """As upstream; a resumed run does not score the checkpoint again as its start (`eval_on_start`)."""
+        if skip_scheduler and self.state.global_step > 0:
+            return {}
+        return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:

@@ -98,6 +98,31 @@ def test_the_classifier_is_fitted_before_the_first_step_and_the_backbone_left_al
     assert note_of(trainer) == "fit_head: the classifier starts as a logistic regression on 19 training images"
 
 
+def steps_of_evaluations(trainer):
+    return [entry["step"] for entry in trainer.state.log_history if "eval_loss" in entry]
+
+
+def test_the_fit_is_scored_before_the_first_step_and_not_again_by_a_resumed_run(fitted_recipe, tmp_path):
+    whole = build_trainer(fitted_recipe())
+    whole.train()
+    assert steps_of_evaluations(whole) == [0, 3, 6]
+    resumed = build_trainer(fitted_recipe())
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
+    assert steps_of_evaluations(resumed) == [0, 3, 6]
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"data": {"validation": 0}},
+        {"training": {"eval_strategy": "no"}},
+        {"training": {"eval_on_start": False}},
+    ],
+)
+def test_nothing_is_scored_at_the_start_where_nothing_is_scored_or_the_user_does_not_want_it(patch, fitted_recipe):
+    assert not build_trainer(fitted_recipe(patch)).args.eval_on_start
+
+
 def test_the_time_of_the_fit_counts_as_training(fitted_recipe):
     report = RunReport.load(train(fitted_recipe()))
     assert 0 < report.train.feature_seconds < report.train.seconds
