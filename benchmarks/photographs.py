@@ -74,10 +74,10 @@ def write_small(folder: str, network: str) -> dict[str, Any]:
     return {}
 
 
-def ours(place: str, network: str, seed: int, overrides: dict[str, Any], output: str) -> dict[str, Any]:
-    """`hf-accel train` on the recipe finetune."""
+def ours(place: str, network: str, seed: int, recipe: str, overrides: dict[str, Any], output: str) -> dict[str, Any]:
+    """`hf-accel train` on a recipe."""
     folder = Path(place)
-    flags = {"recipe": "finetune", "data.name": folder / "data", "model.name": folder / network, "seed": seed,
+    flags = {"recipe": recipe, "data.name": folder / "data", "model.name": folder / network, "seed": seed,
              "output_dir": output} | as_flags(overrides)  # fmt: skip
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     return learning_curve([sys.executable, "-m", "hf_accel.train", *words], OURS)

@@ -6,7 +6,6 @@ which one is sooner. Here the clock starts with the process, and stops at the li
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.accuracy import mean_and_spread
-from benchmarks.finetuning import NETWORKS, PROBE, with_interval
+from benchmarks.finetuning import NETWORKS, with_interval
 from benchmarks.peers import flags_text
 from benchmarks.session import Session, benchmark_parser, failure, middle, open_session, ratio_cells, workplace
 from benchmarks.stopwatch import Curve, best, seconds_until
@@ -24,7 +23,7 @@ from hf_accel.config.recipe import load_recipe, merge
 from hf_accel.errors import UserError
 
 DESCRIPTION = """\
-Seconds of a whole command until a test accuracy is reached, and the best accuracy: the recipe finetune and a linear probe by
+Seconds of a whole command until a test accuracy is reached, and the best accuracy: the recipes finetune and linear_probe of
 this package, the Hugging Face example's method (default and best flags), timm's train.py and AutoTimm.
 
   python -m benchmarks.time_to_accuracy --timm ../pytorch-image-models --autotimm ENVIRONMENT/bin/python
@@ -130,8 +129,8 @@ class Race:
         """Name -> round -> its curve; the learning rates are searched here."""
         work, options = self.work, self.session.options
         chosen = {
-            FINETUNE: ("ours", {"overrides": self.overrides}),
-            LINEAR_PROBE: ("ours", {"overrides": merge(self.overrides, PROBE)}),
+            FINETUNE: ("ours", {"recipe": "finetune", "overrides": self.overrides}),
+            LINEAR_PROBE: ("ours", {"recipe": "linear_probe", "overrides": self.overrides}),
             EXAMPLE: ("example", {"flags": {}}),
             EXAMPLE_BEST: self.best(EXAMPLE_BEST, "example", work.example),
         }
@@ -140,7 +139,7 @@ class Race:
         if options.autotimm is not None:
             chosen[AUTOTIMM] = self.best(AUTOTIMM, "autotimm", work.autotimm)
         self.flags = {name: flags_text(settings.get("flags", {})) for name, (_, settings) in chosen.items()}
-        self.flags[FINETUNE], self.flags[LINEAR_PROBE] = "the recipe", json.dumps(PROBE)
+        self.flags |= dict.fromkeys((FINETUNE, LINEAR_PROBE), "the recipe")
         return {
             name: lambda number, target=target, settings=settings: self.measure(target, settings, number)
             for name, (target, settings) in chosen.items()

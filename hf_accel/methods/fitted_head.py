@@ -6,8 +6,8 @@ result by L-BFGS. The strength of the penalty is chosen on a fifth of those rows
 training split up to 10,000 rows are read, spread evenly. The time counts as training. A resumed run has the classifier in
 its checkpoint.
 
-Where it cannot be done, the classifier starts from random weights, and a note says why: without pretrained weights, with a
-classifier that is kept, with transforms of the caller's own, or with a sharded network.
+A classifier that is kept, and one on random weights, are left as they are. So is one whose input cannot be had: with
+transforms of the caller's own, a sharded network, or several classifiers; a note says which.
 
 Source: https://arxiv.org/abs/2202.10054 (linear probing, then fine-tuning).
 Recipe: `model: {fit_head: true}`.
@@ -135,10 +135,10 @@ def fitted_head(
         weights: (C,) of the classes in the loss, or None.
         probe: of the run, which then stores the features of all training rows.
     """
-    if not recipe.model.fit_head:
+    if not (recipe.model.fit_head and loaded.has_new_head):  # the notes of the model say that it is kept, or random
         return [], []
     try:
-        reason = _reason_against(args, loaded, inputs, splits.train)
+        reason = _reason_against(args, inputs, splits.train)
         if reason is not None:
             raise NoSplitError(reason)
         parameters = {id(parameter) for parameter in head_parameters(loaded.model)}
@@ -198,9 +198,7 @@ def _logits(split: HeadSplit, features: Tensor) -> Tensor:
     return split.head(features).reshape(len(features), -1)
 
 
-def _reason_against(args: TrainingArguments, loaded: LoadedModel, inputs: ImageInputs, rows: ImageSplit) -> str | None:
-    if not loaded.has_new_head:
-        return "it is not a new one on pretrained weights"
+def _reason_against(args: TrainingArguments, inputs: ImageInputs, rows: ImageSplit) -> str | None:
     if inputs.own.eval is not None or rows.is_prepared:
         return "the caller's own transform prepares the images"
     if is_sharded(args):

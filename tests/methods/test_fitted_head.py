@@ -151,17 +151,10 @@ def test_a_linear_probe_gives_its_features(fitted_recipe, monkeypatch):
     assert not torch.equal(start[0], head_of(trainer)[0])
 
 
-@pytest.mark.parametrize(
-    ("patch", "given", "reason"),
-    [
-        ({"model": {"pretrained": False}}, {}, "it is not a new one on pretrained weights"),
-        ({}, {"eval_transform": lambda image: torch.zeros(3, 32, 32)}, "the caller's own transform"),
-    ],
-)
-def test_otherwise_the_classifier_starts_as_it_was_loaded_and_a_note_says_why(patch, given, reason, fitted_recipe):
-    trainer = build_trainer(fitted_recipe(patch), **given)
+def test_a_transform_of_the_callers_own_leaves_the_classifier_random_and_a_note_says_so(fitted_recipe):
+    trainer = build_trainer(fitted_recipe(), eval_transform=lambda image: torch.zeros(3, 32, 32))
     assert not methods_of(trainer)
-    assert reason in note_of(trainer)
+    assert "because the caller's own transform prepares the images" in note_of(trainer)
 
 
 def test_a_sharded_network_cannot_be_fitted(fitted_recipe, monkeypatch):
@@ -171,11 +164,12 @@ def test_a_sharded_network_cannot_be_fitted(fitted_recipe, monkeypatch):
     assert "FSDP and DeepSpeed shard the network" in note_of(trainer)
 
 
-def test_a_classifier_of_the_same_classes_is_kept(fitted_recipe, tmp_path):
-    save_timm(tmp_path / "same", "cifar_resnet20", ["blue", "red"], depth=8, width=4)
-    trainer = build_trainer(fitted_recipe({"model": {"name": str(tmp_path / "same")}}))
+@pytest.mark.parametrize("patch", [{"name": "same"}, {"pretrained": False}])
+def test_a_classifier_of_the_same_classes_or_on_random_weights_is_left_as_it_is(patch, fitted_recipe, tmp_path):
+    same = save_timm(tmp_path / "same", "cifar_resnet20", ["blue", "red"], depth=8, width=4)
+    trainer = build_trainer(fitted_recipe({"model": patch | ({"name": str(same)} if "name" in patch else {})}))
     assert not methods_of(trainer)
-    assert "not a new one" in note_of(trainer)
+    assert not [note for note in trainer.notes if note.startswith("fit_head: ")]
 
 
 @pytest.mark.slow
