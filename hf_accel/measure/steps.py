@@ -107,6 +107,7 @@ class Measurement:
         self.resumes = 0
         self.resources: dict[str, float | int | None] = {}
         self.repeated_steps: int | None = None
+        self._features_here = 0.0
         self._steps_here = 0
         self._sizes_here: set[tuple[int, int | None]] = set()
         self._recent: deque[tuple[int, float]] = deque(maxlen=20)
@@ -175,7 +176,8 @@ class Measurement:
         """Time before the first step that belongs to training."""
         start = self.stopwatch.mark()
         yield
-        self.feature_seconds = (self.feature_seconds or 0.0) + self.stopwatch.seconds(start, self.stopwatch.mark())
+        self._features_here += self.stopwatch.seconds(start, self.stopwatch.mark())
+        self.feature_seconds = self._features_here  # a resumed run computes them again
 
     def _settle(self) -> None:
         for step in self._pending:
