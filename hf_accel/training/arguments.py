@@ -116,7 +116,11 @@ def training_arguments(
 def _score_at_start(recipe: Recipe, asked: dict[str, Any], selection: Reasons) -> Reasons:
     """A fitted classifier is scored before the first step, if anything is scored."""
     chosen = {**{name: value for name, (value, _) in selection.items()}, **asked}
-    if not recipe.model.fit_head or chosen["eval_strategy"] == "no" or "eval_on_start" in asked:
+    if (
+        not (recipe.model.fit_head and recipe.model.pretrained)
+        or chosen["eval_strategy"] == "no"
+        or "eval_on_start" in asked
+    ):
         return {}
     return {"eval_on_start": (True, "shows what the fitted classifier gives")}
 
