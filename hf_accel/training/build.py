@@ -25,7 +25,7 @@ from hf_accel.methods.cpu_kernels import CpuKernels, chosen_kernels
 from hf_accel.methods.distillation import Distillation
 from hf_accel.methods.ema import WeightAverage
 from hf_accel.methods.fitted_head import fitted_head
-from hf_accel.methods.linear_probe import linear_probe
+from hf_accel.methods.linear_probe import RunBatches, linear_probe
 from hf_accel.methods.losses import class_weights
 from hf_accel.methods.row_losses import chosen_rows
 from hf_accel.methods.sparsity import MagnitudePruning
@@ -147,12 +147,10 @@ def wire_trainer(
     inputs = task.training_inputs(recipe, splits, loaded, args, own)
     require_batches_that_train(recipe, args, num_rows, inputs, loaded.model)
     model_notes = apply_model_methods(recipe, loaded, splits, inputs)
-    batches, probe, probe_notes = linear_probe(recipe, splits, args, loaded.model, inputs)
-    head, head_notes = fitted_head(recipe, splits, args, loaded, inputs, weights_of_classes(recipe, splits), *probe)
-    methods = [*training_methods(recipe, arguments, loaded.model, splits, inputs), *probe, *head]
-    model_notes += (
-        probe_notes + head_notes + skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
-    )
+    batches, features, feature_notes = methods_of_features(recipe, splits, args, loaded, inputs)
+    methods = [*training_methods(recipe, arguments, loaded.model, splits, inputs), *features]
+    model_notes += feature_notes
+    model_notes += skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
     notes = [*splits.notes, *loaded.notes, *arguments.notes, *memory_notes, *model_notes, *inputs.notes]
 
     begin_again = None if given.is_single else partial(new_model, recipe, splits, given, own, inputs, arguments)
@@ -186,6 +184,15 @@ def wire_trainer(
     )
     trainer.model_init = given.init  # type: ignore[assignment]  # not in the constructor, which takes a model or this
     return trainer
+
+
+def methods_of_features(
+    recipe: Recipe, splits: Splits, args: TrainingArguments, loaded: LoadedModel, inputs: ImageInputs
+) -> tuple[RunBatches, Methods, list[str]]:
+    """The batches of a run, the methods that compute the classifier's input before the first step, and their notes."""
+    batches, probe, notes = linear_probe(recipe, splits, args, loaded.model, inputs)
+    head, head_notes = fitted_head(recipe, splits, args, loaded, inputs, weights_of_classes(recipe, splits), *probe)
+    return batches, [*probe, *head], [*notes, *head_notes]
 
 
 def new_model(
