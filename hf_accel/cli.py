@@ -42,6 +42,7 @@ COMMANDS = {
     "recipe": "list, show, validate and copy recipes",
     "page": "write the page, plots and card of a finished run again",
     "compress": "export a trained model to ONNX, checked against it",
+    "verify": "check that a run, a checkpoint or a model is as it was written",
     "push": "upload a finished run to the Hub",
     "demo": "a page to drop an image on",
 }

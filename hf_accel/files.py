@@ -33,6 +33,16 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     return path
 
 
+def settle_file(path: Path) -> None:
+    """Have the system write the content of a file to the disk.
+
+    Raises:
+        OSError: the disk failed or is full.
+    """
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def settle_folder(path: Path) -> None:
     """Have the system write the names in a folder to the disk, where it can: Windows cannot open a folder.
 

@@ -155,8 +155,6 @@ def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None =
         trainer.accelerator.wait_for_everyone()
         tell_what_was_chosen(trainer, recipe, run)
         hub.warn_early(recipe)
-        for damage in run.damaged:
-            logger.warning("%s: the checkpoint is left out", damage)
         train_from(run.checkpoint, trainer, signals)
         finished = finish(run, recipe, trainer)
         if trainer.is_world_process_zero():
@@ -188,6 +186,8 @@ def tell_what_was_chosen(trainer: ImageTrainer, recipe: Recipe, run: RunFolder) 
     logger.info("training: %s; all settings: %s", settings, run.log)
     for note in (trainer.splits.describe(), *trainer.notes):
         note_in_log(note, logging.INFO)
+    for damage in run.damaged:
+        logger.warning("%s: this checkpoint is not used", damage)
 
 
 def train_from(checkpoint: Path | None, trainer: ImageTrainer, signals: StopSignals | None = None) -> None:

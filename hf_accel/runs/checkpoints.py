@@ -167,7 +167,7 @@ def _damage_without_manifest(checkpoint: Path) -> Damage | None:
     if _is_numbered(checkpoint) and step != step_of(checkpoint):
         return Damage(state, f"is of step {step}", f"step {step_of(checkpoint)}")
     for path in sorted(checkpoint.glob("*.safetensors")):
-        if not _is_safetensors(path):
+        if not is_safetensors(path):
             return Damage(path, "is not as long as its header says", "a whole safetensors file")
     for path in sorted([*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]):
         if not zipfile.is_zipfile(path):
@@ -178,7 +178,7 @@ def _damage_without_manifest(checkpoint: Path) -> Damage | None:
     return None
 
 
-def _is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
     """Whether a file is as long as its header says: 8 bytes with the length of a JSON object, the object, the tensors."""
     try:
         with path.open("rb") as file:

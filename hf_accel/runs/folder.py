@@ -268,6 +268,12 @@ class RunFolder:
         found = (self._read_mark() or {}).get("results")
         return found if manifest.are_entries(found) else {}
 
+    def mark_damage(self) -> Damage | None:
+        """What is wrong with the mark, which holds the checksums of the results; None where it can be read, or there is none."""
+        if not self.mark.is_file() or self._read_mark() is not None:
+            return None
+        return Damage(self.mark, "cannot be read", "the mark of a run as JSON")
+
     @property
     def _model_manifest(self) -> str:
         return (self.model / manifest.MANIFEST).relative_to(self.path).as_posix()

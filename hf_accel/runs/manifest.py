@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from hf_accel.errors import UserError
-from hf_accel.files import settle_folder, write_whole
+from hf_accel.files import settle_file, settle_folder, write_whole
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -77,7 +76,7 @@ def commit(folder: Path, left_out: Collection[Path] = (), **facts: Any) -> None:
     paths = [path for path in sorted(folder.rglob("*")) if not _is_left_out(path, folder, left_out)]
     files = [path for path in paths if path.is_file()]
     for path in files:
-        _flush(path)
+        settle_file(path)
     for path in paths:
         if path.is_dir():
             settle_folder(path)
@@ -182,11 +181,6 @@ def _write(folder: Path, values: dict[str, Any]) -> None:
 
 def _is_left_out(path: Path, folder: Path, left_out: Collection[Path]) -> bool:
     return path == folder / MANIFEST or any(path == other or other in path.parents for other in left_out)
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def _checksum(path: Path) -> str:
