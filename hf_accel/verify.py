@@ -44,11 +44,7 @@ def describe(files: int, damage: object, note: str | None) -> str:
     """The verdict on a part: `files` were compared."""
     if damage is not None:
         return f"damaged: {damage}"
-    verdict = (
-        f"whole ({format_count(files)} {'file' if files == 1 else 'files'})"
-        if files
-        else "not damaged as far as can be seen"
-    )
+    verdict = f"whole ({format_count(files)} {'file' if files == 1 else 'files'})" if files else "no damage seen"
     return f"{verdict}; {note}" if note else verdict
 
 

@@ -313,16 +313,21 @@ class ImageTrainer(CheckpointingTrainer):
         self, tr_loss: Tensor, grad_norm: Any, model: nn.Module, trial: Any, *args: Any, **kwargs: Any
     ) -> None:
         control = self.control
-        number = None if self.stop_signals is None else self.stop_signals.agreed(self.args.device)
-        is_used = control.should_evaluate or control.should_save or control.should_training_stop or number is not None
+        is_used = control.should_evaluate or control.should_save or control.should_training_stop
         if is_used or control.should_log or self.finite_steps.is_due:
             self._end_after_bad_step()
         if is_used:
             self._end_with_broken_weights()
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
         # at the end of an epoch upstream comes here twice, and what is due then is done the second time
-        is_within = self.state.global_step != self._last_step_of_epoch and not self.control.should_training_stop
-        if number is not None and is_within:
+        if self.state.global_step != self._last_step_of_epoch and not self.control.should_training_stop:
+            self._stop_if_asked(model, trial)
+
+    def _stop_if_asked(self, model: nn.Module, trial: Any) -> None:
+        number = None if self.stop_signals is None else self.stop_signals.agreed(self.args.device)
+        if number is not None:
+            self._end_after_bad_step()
+            self._end_with_broken_weights()
             self._save_and_stop(number, model, trial)
 
     def _end_with_broken_weights(self) -> None:
@@ -358,11 +363,7 @@ class ImageTrainer(CheckpointingTrainer):
         self._train_sampler.set_epoch(kwargs["epoch"])
         self._last_step_of_epoch = (kwargs["epoch"] + 1) * kwargs["num_update_steps_per_epoch"]
         super()._run_epoch(*args, **kwargs)
-        number = None if self.stop_signals is None else self.stop_signals.agreed(self.args.device)
-        if number is not None:
-            self._end_after_bad_step()
-            self._end_with_broken_weights()
-            self._save_and_stop(number, kwargs["model"], kwargs["trial"])
+        self._stop_if_asked(kwargs["model"], kwargs["trial"])
 
     def num_examples(self, dataloader: DataLoader) -> int:
         """As upstream, which takes the rows of the data set for those of an epoch."""
