@@ -299,7 +299,10 @@ class RunFolder:
         Raises:
             UserError: names the first file that is not.
         """
-        found = manifest.damaged_entry(self.path, self.results)
+        results = dict(self.results)
+        if not (self.model / manifest.MANIFEST).is_file():  # deleted, as `manifest.refuse_damaged` says
+            results.pop(self._model_manifest, None)
+        found = manifest.damaged_entry(self.path, results)
         if found is not None:
             raise UserError(f"{found}. The file has changed since the run wrote it. Restore it, or repeat the run.")
         manifest.refuse_damaged(self.model, largest_hashed=None)
