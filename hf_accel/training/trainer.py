@@ -360,6 +360,9 @@ class ImageTrainer(CheckpointingTrainer):
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # Where several processes resume within an epoch, Accelerate's set_epoch does not reach the sampler, which would begin
         # with the rows of the first epoch: https://github.com/huggingface/accelerate/issues/2016
+        if self.state.global_step >= self.state.max_steps:  # a run that had ended: upstream would do one more step
+            self.control.should_training_stop = True
+            return
         self._train_sampler.set_epoch(kwargs["epoch"])
         self._last_step_of_epoch = (kwargs["epoch"] + 1) * kwargs["num_update_steps_per_epoch"]
         super()._run_epoch(*args, **kwargs)

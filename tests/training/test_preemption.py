@@ -111,6 +111,7 @@ def test_a_process_that_reads_data_leaves_the_decision_to_the_run_and_can_be_end
 SAVING = {
     "epoch": {"save_strategy": "epoch", "eval_strategy": "epoch"},
     "no": {"save_strategy": "no", "eval_strategy": "no"},
+    "max_steps": {"max_steps": 5, "save_strategy": "no", "eval_strategy": "no"},
     "steps": {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2},
 }
 # Of two epochs of 19 rows in batches of 8: how the run saves, the step in which the signal comes, and where.
@@ -120,6 +121,7 @@ STOPS = [
     ("epoch", 3, "evaluation_loop"),
     ("epoch", 6, "training_step"),  # the last one
     ("no", 3, "training_step"),
+    ("max_steps", 5, "training_step"),  # the last one, within an epoch
     ("steps", 2, "evaluation_loop"),
     ("steps", 5, "training_step"),
 ]
@@ -180,6 +182,36 @@ def test_a_stopped_run_resumes_and_ends_as_one_that_was_not_stopped(
     assert outcome(cut.output_dir) == wholes[saving]
     assert RunReport.load(cut.output_dir).train.resumes == 1
     assert RunReport.load(cut.output_dir).train.repeated_steps == 0
+
+
+GROUP = """
+import os, signal, sys
+from hf_accel import cli, train
+from hf_accel.training.trainer import ImageTrainer
+step = ImageTrainer.training_step
+
+def training_step(self, *args, **kwargs):
+    if self.state.global_step == 2:
+        os.killpg(0, getattr(signal, sys.argv[1]))
+    return step(self, *args, **kwargs)
+
+ImageTrainer.training_step = training_step
+cli.run_and_exit(lambda argv: train.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_to_all_processes_of_a_run_leaves_those_alive_that_read_its_data(name, tiny_recipe, tmp_path):
+    """As a terminal sends ^C, and as a scheduler notifies a job."""
+    training = {"dataloader_num_workers": 2, "num_train_epochs": 2, "save_strategy": "no", "eval_strategy": "no"}
+    recipe = tiny_recipe({"data": {"cache": "none"}, "training": training})
+    (tmp_path / "group.py").write_text(GROUP)
+    words = [sys.executable, str(tmp_path / "group.py"), name, *command(recipe, tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, start_new_session=True)
+    assert done.returncode == 128 + getattr(signal, name), done.stderr
+    assert RunFolder(recipe.output_dir).newest_whole_checkpoint().name == "checkpoint-3"
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
