@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.recipe is None and is_main_process():
         terminal.say("no --recipe given: using finetune")
     warn_of_missing_processes()
-    begins = "nothing was written yet. The same command starts from scratch."
+    begins = "the training had not begun, and nothing was changed. Repeat the command."
     with interrupt_says(begins), StopSignals().installed() as signals:
         folder = train(recipe, args.overwrite, signals)
     if is_main_process():

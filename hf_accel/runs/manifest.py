@@ -19,7 +19,7 @@ from typing import Any, TypeGuard
 from hf_accel.errors import UserError
 from hf_accel.files import settle_file, settle_folder, write_whole
 
-MANIFEST = "manifest.json"
+MANIFEST = "hf_accel_manifest.json"  # a name that no other tool gives a file of a model
 FORMAT = 1
 # Of a file whose content is compared when a model is used; that of a larger one is compared by `hf-accel verify` alone.
 # 0.7 seconds at 0.77 GB/s, the speed of SHA-256 on one core.

@@ -9,7 +9,7 @@ from hf_accel import evaluate, push, verify
 from hf_accel.cli import run
 from hf_accel.predict import main as predict_main
 from hf_accel.runs import manifest
-from hf_accel.runs.folder import RunFolder
+from hf_accel.runs.folder import RunFolder, model_place
 from hf_accel.train import train
 from tests.runs.test_folder import REPORT, do_run, recipe  # noqa: F401  a fixture
 from tests.support.checkpoints import write_checkpoint
@@ -47,8 +47,8 @@ def test_a_run_is_whole_part_by_part(finished, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["report.json", "recipe.yaml", "history.csv", "model/model.safetensors", "model/manifest.json",
-             "checkpoint-4/optimizer.pt", "checkpoint-8/manifest.json", ".hf_accel.json"]
+    "name", ["report.json", "recipe.yaml", "history.csv", "model/model.safetensors", "model/hf_accel_manifest.json",
+             "checkpoint-4/optimizer.pt", "checkpoint-8/hf_accel_manifest.json", ".hf_accel.json"]
 )  # fmt: skip
 def test_a_flipped_bit_is_exit_code_1_and_its_file(finished, name, capsys):
     file = finished.path / name
@@ -106,7 +106,7 @@ def test_an_unfinished_run_says_what_it_resumes_from(recipe, capsys):  # noqa: F
 
 def test_what_an_earlier_version_wrote_is_checked_as_far_as_it_can_be(finished, capsys):
     for folder in (finished.model, finished.path / "checkpoint-8"):
-        (folder / "manifest.json").unlink()
+        (folder / "hf_accel_manifest.json").unlink()
     write_checkpoint(finished.path / "model-of-before", 3, sealed=False)
     (finished.path / "model-of-before" / "trainer_state.json").unlink()
     for folder in (finished.path / "checkpoint-8", finished.path / "model-of-before"):
@@ -143,6 +143,12 @@ def test_commands_refuse_a_damaged_model(tiny_recipe, photos, capsys):
         capsys.readouterr()
         assert run(main, words) == 2
         assert "model.safetensors: its SHA-256 is " in " ".join(capsys.readouterr().err.split())
-    (folder / "model" / "manifest.json").unlink()  # the change is the user's
+    (folder / "model" / "hf_accel_manifest.json").unlink()  # the change is the user's
     assert run(predict_main, [str(folder), photo]) == 0
     assert run(verify.main, [str(folder)]) == 1  # the run is not what it was
+
+
+def test_a_file_of_another_tool_does_not_make_a_model_damaged(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "manifest.json").write_text("of a web page")
+    assert model_place(str(tmp_path)) == str(tmp_path)

@@ -87,7 +87,7 @@ def test_a_changed_file_names_itself_what_it_has_and_what_was_expected(folder):
     assert manifest.damage(folder, manifest.SIZES) is None
     assert manifest.damage(folder, largest_hashed=999) is None
     assert "its SHA-256 is " in str(manifest.damage(folder, largest_hashed=1000))
-    with pytest.raises(UserError, match=r"if the change is yours, delete .*manifest\.json"):
+    with pytest.raises(UserError, match=r"if the change is yours, delete .*hf_accel_manifest\.json"):
         manifest.refuse_damaged(folder)
     (folder / manifest.MANIFEST).unlink()
     manifest.refuse_damaged(folder)

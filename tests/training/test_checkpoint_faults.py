@@ -110,7 +110,7 @@ def test_a_run_with_a_fault_in_its_newest_checkpoint_names_it_and_ends_as_if_it_
 
 def test_a_run_of_an_earlier_version_is_resumed_and_says_that_its_content_is_not_checked(killed, capsys):
     for checkpoint in RunFolder(killed.folder).checkpoints():
-        (checkpoint / "manifest.json").unlink()
+        (checkpoint / "hf_accel_manifest.json").unlink()
     assert run_command(main, killed.words) == 0
     error = " ".join(capsys.readouterr().err.split())
     assert "checkpoint-4 has no manifest: its files are there, but their content cannot be checked" in error
