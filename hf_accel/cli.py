@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -24,6 +25,7 @@ from hf_accel import __version__, terminal
 from hf_accel.errors import (
     Interrupted,
     RunError,
+    Stopped,
     UserError,
     did_you_mean,
     machine_failure,
@@ -40,6 +42,7 @@ COMMANDS = {
     "recipe": "list, show, validate and copy recipes",
     "page": "write the page, plots and card of a finished run again",
     "compress": "export a trained model to ONNX, checked against it",
+    "verify": "check that a run, a checkpoint or a model is as it was written",
     "push": "upload a finished run to the Hub",
     "demo": "a page to drop an image on",
 }
@@ -182,7 +185,10 @@ def leave_process_group() -> None:
 
 
 def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) -> int:
-    """Run a command: 0 done, 2 the user's input is wrong (message on stderr), 1 the run failed (a message, or a traceback)."""
+    """Run a command: 0 done, 2 the user's input is wrong (message on stderr), 1 the run failed (a message, or a traceback).
+
+    A signal that ends it: 128 + its number.
+    """
     try:
         code = main(argv)
         leave_process_group()
@@ -204,11 +210,13 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
         say_error(message)
         return 1
     except KeyboardInterrupt as interrupt:
+        number = signal_of(interrupt)
         terminal.close_bars()
         if is_main_process():
             what = str(interrupt) if isinstance(interrupt, Interrupted) else ""
-            print(terminal.wrap("interrupted" + (f": {what}" if what else ""), sys.stderr), file=sys.stderr)
-        return 130
+            how = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+            print(terminal.wrap(how + (f": {what}" if what else ""), sys.stderr), file=sys.stderr)
+        return 128 + number
 
 
 def say_error(message: str) -> None:
@@ -221,13 +229,18 @@ def say_error(message: str) -> None:
 
 @contextlib.contextmanager
 def interrupt_says(message: Callable[[], str] | str) -> Iterator[None]:
-    """Let ^C within end the command with exit code 130 and this message: what is kept, and how to continue."""
+    """Let ^C, or another signal, within end the command with this message: what is kept, and how to continue."""
     try:
         yield
     except Interrupted:
         raise
-    except KeyboardInterrupt:
-        raise Interrupted(message() if callable(message) else message) from None
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(message() if callable(message) else message, signal_of(interrupt)) from None
+
+
+def signal_of(interrupt: KeyboardInterrupt) -> int:
+    """The number of the signal that caused the exception."""
+    return interrupt.number if isinstance(interrupt, Stopped) else signal.SIGINT
 
 
 def run_and_exit(main: Callable[[list[str] | None], int]) -> NoReturn:

@@ -1,7 +1,8 @@
-"""The exceptions that the commands print as one message, and end with exit code 2, 1 or 130."""
+"""The exceptions that the commands print as one message, and end with exit code 2, 1, or 128 + the number of a signal."""
 
 import difflib
 import errno
+import signal
 import traceback
 from typing import Any
 
@@ -29,8 +30,20 @@ class RunError(RuntimeError):
     """A run failed, on every process; the message says where, why, what is kept and what to try."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """^C ended a command (exit code 130); the message says what is kept and how to continue."""
+class Stopped(KeyboardInterrupt):
+    """A signal ends a command, which exits with 128 + its number: 130 after ^C.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, message: str = "", number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class Interrupted(Stopped):
+    """As `Stopped`; the message says what is kept and how to continue."""
 
 
 def own_words(error: UserError | RunError) -> str:

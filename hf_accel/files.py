@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -29,15 +29,34 @@ def write_whole(path: Path, content: str | bytes) -> Path:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _settle_folder(path.parent)
+    settle_folder(path.parent)
     return path
 
 
-def _settle_folder(folder: Path) -> None:
-    """Have the system write the names in a folder to the disk, where it can: Windows cannot open a folder."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def settle_file(path: Path) -> None:
+    """Have the system write the content of a file to the disk.
+
+    Raises:
+        OSError: the disk failed or is full.
+    """
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def settle_folder(path: Path) -> None:
+    """Have the system write the names in a folder to the disk, where it can: Windows cannot open a folder.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # of a file system that cannot do it
+            raise
+    finally:
+        os.close(descriptor)

@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")  # other libraries: warnings only
     logging.getLogger("hf_accel").setLevel(logging.WARNING if terminal.is_quiet() else logging.INFO)
     run = FinishedRun.read(args.folder)
+    run.folder.refuse_damaged()
     with sole_use(args.folder, IN_USE), interrupt_says(UNDECIDED):
         result = push_run(run, hub_model_id=args.hub_model_id, private=args.private, revision=args.revision)
     print_result(args, dataclasses.asdict(result), str(result), result.url)

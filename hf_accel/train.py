@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,12 @@ from hf_accel.errors import UserError
 from hf_accel.formatting import format_count, format_epochs
 from hf_accel.report.next_commands import next_commands, place_below
 from hf_accel.report.run_report import RunReport
-from hf_accel.runs.checkpoints import missing_optimizer
+from hf_accel.runs.checkpoints import has_manifest, missing_optimizer
 from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.log import note_in_log, start_console
 from hf_accel.runs.process import warn_of_missing_processes
 from hf_accel.runs.recorded_data import facts_of
+from hf_accel.training.preemption import StopSignals
 
 if TYPE_CHECKING:
     from hf_accel.training.trainer import ImageTrainer
@@ -79,8 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.recipe is None and is_main_process():
         terminal.say("no --recipe given: using finetune")
     warn_of_missing_processes()
-    with interrupt_says("nothing was written yet. The same command starts from scratch."):
-        folder = train(recipe, overwrite=args.overwrite)
+    begins = "the training had not begun, and nothing was changed. Repeat the command."
+    with interrupt_says(begins), StopSignals().installed() as signals:
+        folder = train(recipe, args.overwrite, signals)
     if is_main_process():
         report = RunReport.load(folder)
         text = f"{report.table(folder, terminal.columns(sys.stdout))}\n\n{what_next(folder, recipe.data.name)}"
@@ -117,9 +120,11 @@ def what_next(folder: Path, data: str) -> str:
     return "\n".join(["next:", *(f"  {following.command}" for following in found[:3])])
 
 
-def train(recipe: Recipe, overwrite: bool = False) -> Path:
+def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None = None) -> Path:
     """Run a recipe and leave its report, model and page in the recipe's output folder, which is returned.
 
+    Args:
+        signals: those that ask the run to stop are obeyed at the end of a step.
     Raises:
         UserError: something in the recipe cannot run here; nothing was written.
     """
@@ -150,7 +155,7 @@ def train(recipe: Recipe, overwrite: bool = False) -> Path:
         trainer.accelerator.wait_for_everyone()
         tell_what_was_chosen(trainer, recipe, run)
         hub.warn_early(recipe)
-        train_from(run.checkpoint, trainer)
+        train_from(run.checkpoint, trainer, signals)
         finished = finish(run, recipe, trainer)
         if trainer.is_world_process_zero():
             hub.push_if_asked(finished)
@@ -181,17 +186,25 @@ def tell_what_was_chosen(trainer: ImageTrainer, recipe: Recipe, run: RunFolder) 
     logger.info("training: %s; all settings: %s", settings, run.log)
     for note in (trainer.splits.describe(), *trainer.notes):
         note_in_log(note, logging.INFO)
+    for damage in run.damaged:
+        logger.warning("%s: this checkpoint is not used", damage)
 
 
-def train_from(checkpoint: Path | None, trainer: ImageTrainer) -> None:
+def train_from(checkpoint: Path | None, trainer: ImageTrainer, signals: StopSignals | None = None) -> None:
     """Train from a checkpoint where there is one, else from scratch."""
     if checkpoint is not None:
         logger.info("resuming from %s", checkpoint.name)
+        if not has_manifest(checkpoint):
+            logger.warning(
+                "%s has no manifest: its files are there, but their content cannot be checked", checkpoint.name
+            )
         if missing := missing_optimizer(checkpoint):
             names = ", ".join(missing)
             logger.warning("%s has no %s: the optimizer and the schedule start from scratch", checkpoint.name, names)
         trainer.measurement.load(checkpoint)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.stop_signals = signals
+    with nullcontext() if signals is None else signals.waiting_for_a_step():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ FIXED = {
     "remove_unused_columns": (False, "batches carry pixels, which the Trainer would delete as unknown columns"),
     "push_to_hub": (False, "the push comes last, so that a Hub outage cannot stop the run"),
     "label_names": (["labels"], "the one label column of a batch"),
+    "enable_jit_checkpoint": (False, "SIGTERM saves a checkpoint anyway, and upstream's way of it counts as finished"),
 }
 # Set unless the recipe says otherwise.
 DEFAULTS = {

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_accel.files import write_whole
 from hf_accel.machine.resources import ResourceWatch, join_resources
@@ -339,13 +338,11 @@ class MeasureCallback(TrainerCallback):
         self.measurement.restart()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        assert args.output_dir is not None  # upstream has a default
-        if state.is_hyper_param_search:  # a trial is not resumed, and its checkpoints are elsewhere
-            self.measurement.restart()
-            return
-        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        self.measurement.save(folder, self.resources.figures())
         self.measurement.restart()
+
+    def save(self, checkpoint: Path) -> None:
+        """Keep the figures so far in a checkpoint."""
+        self.measurement.save(checkpoint, self.resources.figures())
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

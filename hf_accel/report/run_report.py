@@ -227,13 +227,18 @@ class RunReport:
         """The report as JSON types: numpy numbers become Python's, figures that are not finite become None."""
         return _plain(self)
 
+    def texts(self, run: RunFolder) -> dict[Path, str]:
+        """The files that `save` writes, with their content, in their order."""
+        values = self.to_dict()
+        return {run.history: history_csv(values["history"]), run.report: _readable_json(values)}
+
     def save(self, folder: str | Path) -> Path:
         """Write `report.json` and `history.csv` into `folder`, each whole or not at all; returns the first's path."""
         run = RunFolder(folder)
         run.path.mkdir(parents=True, exist_ok=True)
-        values = self.to_dict()
-        write_whole(run.history, history_csv(values["history"]))
-        return write_whole(run.report, _readable_json(values))
+        for path, text in self.texts(run).items():
+            write_whole(path, text)
+        return run.report
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

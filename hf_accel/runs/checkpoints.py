@@ -1,25 +1,34 @@
-"""Which checkpoint a run starts from: what `--resume_from_checkpoint` asks for, and whether that is one.
+"""Which checkpoint a run starts from: what `--resume_from_checkpoint` asks for, and whether that is one, and whole.
 
 Without the flag the same command resumes an interrupted run. `true` insists on a checkpoint in the output folder and
 lets a run be made longer, a finished one too; a path continues that checkpoint, mostly in another folder; `false`
 insists on a start from scratch.
+
+A checkpoint counts when its manifest (`runs/manifest.py`) says so. Those of earlier versions have none: their files must be
+there and look like what their names say, and their content is taken as it is.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import zipfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.errors import UserError
+from hf_accel.runs import manifest
+from hf_accel.runs.manifest import Damage
 
 SETTING = "resume_from_checkpoint"
 TRAINER_STATE = "trainer_state.json"  # which the Trainer writes last
 LENGTH = ("num_train_epochs", "max_steps")  # what may differ when a run is made longer
 DEFAULT_EPOCHS = 3.0  # of TrainingArguments
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model_fsdp_0", "latest")  # the last: DeepSpeed
+RANDOM_STATES = "rng_state*.pth"  # one of each process
 OPTIMIZER_FILES = ("optimizer.pt", "scheduler.pt")  # of a checkpoint whose weights are one model.safetensors
 # Settings that the state of an optimizer and its schedule holds, so that a checkpoint's values stay in force.
 KEPT_BY_OPTIMIZER = tuple(
@@ -78,7 +87,17 @@ def require_checkpoint(path: Path) -> Path:
         inside = ", ".join(sorted(inner.name for inner in path.glob("checkpoint-*"))[:3])
         advice = f"It holds {inside}: name one." if inside else "Name another, or give it as --model.name."
         raise UserError(f"{where}: has no {', '.join(missing)}, so it is not a complete checkpoint. {advice}")
+    refuse_damaged_checkpoint(path)
     return path
+
+
+def refuse_damaged_checkpoint(path: Path) -> None:
+    """Raises:
+    UserError: the checkpoint is not whole; every file is compared with its manifest.
+    """
+    found = checkpoint_damage(path)
+    if found is not None:
+        raise UserError(f"--{SETTING} {path}: is damaged ({found}). Choose another checkpoint.")
 
 
 def missing_optimizer(checkpoint: Path) -> list[str]:
@@ -86,6 +105,92 @@ def missing_optimizer(checkpoint: Path) -> list[str]:
     if not (checkpoint / WEIGHTS[0]).is_file():  # sharded: the state lies elsewhere
         return []
     return [name for name in OPTIMIZER_FILES if not (checkpoint / name).is_file()]
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in the name of a checkpoint's folder."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def checkpoint_damage(checkpoint: Path, largest_hashed: int | None = None, run: str | None = None) -> Damage | None:
+    """What is wrong with a checkpoint; None: it is whole.
+
+    Args:
+        largest_hashed: as for `manifest.damage`.
+        run: which run the checkpoint must be of, if it says which.
+    """
+    found = manifest.damage(checkpoint, largest_hashed)
+    if found is not None:
+        return found
+    facts = manifest.read(checkpoint)
+    if facts is None:
+        return _damage_without_manifest(checkpoint)
+    if _is_numbered(checkpoint) and facts.get("step") not in (None, step_of(checkpoint)):
+        return Damage(checkpoint, f"is the checkpoint of step {facts['step']}", f"step {step_of(checkpoint)}")
+    if run is not None and facts.get("run") not in (None, run):
+        return Damage(checkpoint, "is a checkpoint of another run", "one of the run in this folder")
+    return None
+
+
+def _is_numbered(checkpoint: Path) -> bool:
+    """Whether the name says the step: a copy may be called anything."""
+    return checkpoint.name.rpartition("-")[2].isdigit()
+
+
+def has_manifest(checkpoint: Path) -> bool:
+    return (checkpoint / manifest.MANIFEST).is_file()
+
+
+def prune(checkpoints: Iterable[Path], keep: int, protected: Iterable[Path]) -> None:
+    """Delete checkpoints until so many are left: first those that are not whole, then those of the lowest steps.
+
+    Args:
+        protected: are never deleted.
+    """
+    kept = {path.resolve() for path in protected}
+    found = list(checkpoints)
+    order = sorted(found, key=lambda path: (checkpoint_damage(path, manifest.SIZES) is None, step_of(path)))
+    free = [path for path in order if path.resolve() not in kept]
+    for path in free[: max(0, len(found) - keep)]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _damage_without_manifest(checkpoint: Path) -> Damage | None:
+    """What the files of a checkpoint without a manifest show: of each, whether it can be what its name says."""
+    state = checkpoint / TRAINER_STATE
+    if not state.is_file():
+        return Damage(checkpoint, f"has no {TRAINER_STATE}", "a complete checkpoint", is_unfinished=True)
+    try:
+        step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return Damage(state, f"cannot be read ({type(error).__name__})", "the state of the Trainer as JSON")
+    if _is_numbered(checkpoint) and step != step_of(checkpoint):
+        return Damage(state, f"is of step {step}", f"step {step_of(checkpoint)}")
+    for path in sorted(checkpoint.glob("*.safetensors")):
+        if not is_safetensors(path):
+            return Damage(path, "is not as long as its header says", "a whole safetensors file")
+    for path in sorted([*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]):
+        if not zipfile.is_zipfile(path):
+            return Damage(path, "is damaged", "a file as torch.save writes it")
+    has_optimizer = (checkpoint / OPTIMIZER_FILES[0]).is_file()
+    if has_optimizer and not any(checkpoint.glob(RANDOM_STATES)):
+        return Damage(checkpoint / "rng_state.pth", "is missing", "the state of the random numbers")
+    return None
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is as long as its header says: 8 bytes with the length of a JSON object, the object, the tensors."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = path.stat().st_size
+            if not 0 < length <= size - 8:
+                return False
+            tensors = json.loads(file.read(length))
+        ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return False
+    return size == 8 + length + max(ends, default=0)
 
 
 def require_steps_left(recipe: Recipe, checkpoint: Path) -> None:

@@ -10,7 +10,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,19 +24,23 @@ from hf_accel.cli import is_main_process
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError
 from hf_accel.files import LONGEST_NAME_BYTES, RUN_MARK, write_whole
+from hf_accel.runs import manifest
 from hf_accel.runs.checkpoints import (
     KEPT_BY_OPTIMIZER,
     SETTING,
-    TRAINER_STATE,
     asked_checkpoint,
+    checkpoint_damage,
     lies_in,
     of_same_length,
+    prune,
     recorded,
     require_checkpoint,
     require_steps_left,
+    step_of,
 )
 from hf_accel.runs.lock import refuse_folder_in_use, sole_use
 from hf_accel.runs.log import note_end_in_log, start_log
+from hf_accel.runs.manifest import Damage, Entries
 from hf_accel.runs.recorded_data import DataFacts, changes, from_json, to_json
 
 # Everything that a run leaves, in the order in which a reader wants it; and checkpoint-<step>, made by the Trainer.
@@ -58,12 +63,15 @@ class RunFolder:
     Attributes:
         checkpoint: the one to resume from, set by `claim`; None starts from scratch.
         overwrite: what an earlier run left, its curves in `runs/` aside, is deleted when this one opens the folder.
+        damaged: what is wrong with the checkpoints that are newer than the one to resume from; set by `claim`.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.checkpoint: Path | None = None
         self.overwrite = False
+        self.damaged: list[Damage] = []
+        self._read_checkpoints: dict[Path, Damage | None] = {}  # those whose content was compared, and what was found
         self.mark = self.path / RUN_MARK
         self.steps_done = self.path / STEPS_DONE
         (self.model, self.page, self.report, self.history, self.predictions, self.plots, self.recipe, self.log,
@@ -121,7 +129,8 @@ class RunFolder:
                 self._remove_results()
             asked = asked_checkpoint(recipe)
             longer_from = asked.name if isinstance(asked, Path) and lies_in(asked, self.path) else None
-            self._write_mark(files=None, others=self._others(), data=to_json(data or {}), longer_from=longer_from)
+            facts = {"data": to_json(data or {}), "longer_from": longer_from, "run": self._identity_to_keep()}
+            self._write_mark(files=None, others=self._others(), **facts)
             start_log(self.log)
             recorded(recipe).write(self.recipe)
             try:
@@ -142,6 +151,18 @@ class RunFolder:
     def begins_elsewhere(self) -> bool:
         """Whether the run starts from a checkpoint of another folder."""
         return self.checkpoint is not None and self.checkpoint.parent != self.path
+
+    @property
+    def identity(self) -> str | None:
+        """Which run this is, whatever its folder is called; None: an earlier version wrote its mark."""
+        found = (self._read_mark() or {}).get("run")
+        return found if isinstance(found, str) else None
+
+    def _identity_to_keep(self) -> str:
+        if self.checkpoint is None or self.begins_elsewhere:
+            return uuid.uuid4().hex
+        of_checkpoint = (manifest.read(self.checkpoint) or {}).get("run")
+        return self.identity or of_checkpoint or uuid.uuid4().hex
 
     @property
     def data(self) -> DataFacts:
@@ -194,9 +215,41 @@ class RunFolder:
         return [self.path / name for name in LEFT if name != self.trackers.name and (self.path / name).exists()]
 
     def last_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint: the Trainer writes trainer_state.json last."""
-        found = [path for path in self.checkpoints() if (path / TRAINER_STATE).is_file()]
-        return max(found, key=lambda path: int(path.name.removeprefix(CHECKPOINT_PREFIX)), default=None)
+        """The newest checkpoint whose files are all there and have their sizes."""
+        identity = self.identity
+        found = [path for path in self.checkpoints() if checkpoint_damage(path, manifest.SIZES, identity) is None]
+        return max(found, key=step_of, default=None)
+
+    def newest_whole_checkpoint(self) -> Path | None:
+        """The newest checkpoint that is as it was written, every byte; those that are newer and are not: in `damaged`.
+
+        Raises:
+            UserError: there are checkpoints, and all of them are damaged.
+        """
+        self.damaged = []
+        for checkpoint in sorted(self.checkpoints(), key=step_of, reverse=True):
+            found = self._damage_of(checkpoint)
+            if found is None:
+                return checkpoint
+            self.damaged.append(found)
+        real = [found for found in self.damaged if not found.is_unfinished]
+        if real:
+            raise UserError(
+                f"{self.path}: the checkpoints are damaged ({'; '.join(map(str, real))}). Restore one, or add --overwrite to "
+                "start from scratch."
+            )
+        return None
+
+    def _damage_of(self, checkpoint: Path) -> Damage | None:
+        """As `checkpoint_damage`; the contents are read once, and the sizes again after that."""
+        if checkpoint not in self._read_checkpoints:
+            self._read_checkpoints[checkpoint] = checkpoint_damage(checkpoint, None, self.identity)
+            return self._read_checkpoints[checkpoint]
+        return self._read_checkpoints[checkpoint] or checkpoint_damage(checkpoint, manifest.SIZES, self.identity)
+
+    def prune_checkpoints(self, keep: int, newest: Path, best: Path | None) -> None:
+        """Delete the checkpoints of the lowest steps until `keep` are left, the newest and the best one among them."""
+        prune(self.checkpoints(), keep, [newest] if best is None else [newest, best])
 
     def checkpoints(self) -> list[Path]:
         found = self.path.glob(f"{CHECKPOINT_PREFIX}*")
@@ -204,8 +257,55 @@ class RunFolder:
 
     def remove_weights(self) -> None:
         """Delete the model and the checkpoints of a run that is kept for its figures."""
+        left = {name: entry for name, entry in self.results.items() if name != self._model_manifest}
+        self._note(results=left)
         for folder in (self.model, *self.checkpoints()):
             shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def results(self) -> Entries:
+        """Sizes and checksums of the files that a finished run is made of; empty where an earlier version wrote them."""
+        found = (self._read_mark() or {}).get("results")
+        return found if manifest.are_entries(found) else {}
+
+    def mark_damage(self) -> Damage | None:
+        """What is wrong with the mark, which holds the checksums of the results; None where it can be read, or there is none."""
+        if not self.mark.is_file() or self._read_mark() is not None:
+            return None
+        return Damage(self.mark, "cannot be read", "the mark of a run as JSON")
+
+    @property
+    def _model_manifest(self) -> str:
+        return (self.model / manifest.MANIFEST).relative_to(self.path).as_posix()
+
+    def seal_model(self) -> None:
+        """Declare the saved model complete: what may be written again, such as its card, is not part of that."""
+        manifest.commit(self.model, left_out=(self.card, self.notebook, self.examples))
+
+    def record_results(self, texts: Mapping[Path, str]) -> None:
+        """Record what a finished run is made of, before the report that declares it finished.
+
+        Args:
+            texts: the files that are written after this, with their content.
+        """
+        entries = {path.name: manifest.entry_of(text.encode("utf-8")) for path, text in texts.items()}
+        entries[self.recipe.name] = manifest.entry_of(self.recipe)
+        entries[self._model_manifest] = manifest.entry_of(self.model / manifest.MANIFEST)
+        self._note(results=entries)
+
+    def refuse_damaged(self) -> None:
+        """Refuse to use a finished run that is not as it was written, every byte of its results and its model.
+
+        Raises:
+            UserError: names the first file that is not.
+        """
+        results = dict(self.results)
+        if not (self.model / manifest.MANIFEST).is_file():  # deleted, as `manifest.refuse_damaged` says
+            results.pop(self._model_manifest, None)
+        found = manifest.damaged_entry(self.path, results)
+        if found is not None:
+            raise UserError(f"{found}. The file has changed since the run wrote it. Restore it, or repeat the run.")
+        manifest.refuse_damaged(self.model, largest_hashed=None)
 
     def is_ours(self) -> bool:
         """Whether a run was here: by its mark, or by a report or recipe as earlier versions, which left no mark, wrote."""
@@ -231,7 +331,7 @@ class RunFolder:
                 f"{self.path}: --overwrite deletes the checkpoints in this folder, and --{SETTING} asks for one of them. Leave "
                 "one of the two out."
             )
-        last = None if self.overwrite else self.last_checkpoint()
+        last = None if self.overwrite else self.newest_whole_checkpoint()
         if last is not None:
             return self._resumable(recipe, asked, last)
         if asked is True:
@@ -316,7 +416,8 @@ class RunFolder:
         Args:
             files: None while the run lasts, and all by its names is its own.
             others: files that are not.
-            facts: of the run, `data` and `longer_from` (the checkpoint of this folder that was asked for by name).
+            facts: of the run, `data`, `longer_from` (the checkpoint of this folder that was asked for by name), `run` (see
+                `identity`) and `results`.
         """
         values = {
             **(self._read_mark() or {}),
@@ -326,6 +427,12 @@ class RunFolder:
         }
         values |= facts
         write_whole(self.mark, json.dumps(values, indent=1) + "\n")
+
+    def _note(self, **facts: Any) -> None:
+        """Add facts to the mark where there is one."""
+        mark = self._read_mark()
+        if mark is not None:
+            self._write_mark(mark["files"], set(mark["others"]), **facts)
 
     def _present(self) -> set[str]:
         """Every file by a name that a run uses, checkpoints aside, relative to the folder."""
@@ -371,7 +478,8 @@ def model_place(name: str) -> str:
     """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub.
 
     Raises:
-        UserError: the name is that of a file or of an unfinished run, or was meant as that of a folder and there is none.
+        UserError: the name is that of a file, of an unfinished run or of a damaged model, or was meant as that of a folder and
+            there is none.
     """
     from hf_accel.data.listing import is_local_name, neighbouring_folders  # here: --help needs no Pillow
 
@@ -380,9 +488,11 @@ def model_place(name: str) -> str:
     path = Path(name).expanduser()
     run = RunFolder(path)
     if run.model.is_dir():
+        manifest.refuse_damaged(run.model)
         return str(run.model)
     if path.is_dir():
         run.refuse_unfinished()
+        manifest.refuse_damaged(path)
         return str(path)
     if path.exists():
         raise UserError(f"{name}: is a file, expected the folder of a run or of a model, or an id on the Hub")

@@ -8,19 +8,93 @@ from typing import Any
 
 import torch
 from torch.distributed.checkpoint.stateful import Stateful
-from transformers import PreTrainedModel
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
+from hf_accel.errors import RunError, Stopped
 from hf_accel.methods import EvaluatedWeights, KeptLater
 from hf_accel.models.given import is_peft
 from hf_accel.models.lora import has_adapters, load_adapters, merged_state, save_adapters
 from hf_accel.models.plain import PlainClassifier
+from hf_accel.runs import manifest
+from hf_accel.runs.checkpoints import checkpoint_damage, refuse_damaged_checkpoint
+from hf_accel.runs.folder import RunFolder
+from hf_accel.training.preemption import StopSignals
 from hf_accel.training.scoring import ScoringTrainer
 
 
 class CheckpointingTrainer(ScoringTrainer):
-    """A Trainer whose checkpoints hold everything that a run remembers."""
+    """A Trainer whose checkpoints hold everything that a run remembers, and count only when they are whole."""
 
     own_state: Sequence[Stateful] = ()  # what remembers something, the methods aside
+    saved_step: int | None = None  # of the last checkpoint of this process
+    stop_signals: StopSignals | None = None  # of a command
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As upstream; a checkpoint that is not whole is refused, and True takes the newest one that is.
+
+        Raises:
+            UserError: the checkpoint is damaged, or all of them are.
+        """
+        self.saved_step = None
+        if resume_from_checkpoint is True:
+            newest = RunFolder(str(self.args.output_dir)).newest_whole_checkpoint()
+            resume_from_checkpoint = True if newest is None else str(newest)  # upstream says that there is none
+        elif resume_from_checkpoint:
+            refuse_damaged_checkpoint(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def save_own_files(self, checkpoint: Path) -> None:
+        """What each process adds to a checkpoint."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As upstream, and then the manifest; older checkpoints are deleted when this one is whole.
+
+        Upstream's rotation goes by the dates of the folders, and comes before the checkpoint is on the disk.
+        """
+        if trial is not None or self.hp_search_backend is not None:  # a trial is not resumed
+            super()._save_checkpoint(model, trial)
+            return
+        run = RunFolder(str(self.args.output_dir))
+        folder = run.path / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            manifest.begin(folder)
+        self.accelerator.wait_for_everyone()
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.save_own_files(folder)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self._commit(run, folder)
+        self.saved_step = self.state.global_step
+
+    def _save_and_stop(self, number: int, model: Any, trial: Any) -> None:
+        """Save this step, if it is not saved yet, and end the run; not where it ends by itself."""
+        if self.saved_step != self.state.global_step:
+            self._save_checkpoint(model, trial)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        if not self.control.should_training_stop:
+            raise Stopped(f"step {self.state.global_step} of {self.state.max_steps}", number)
+
+    def _commit(self, run: RunFolder, folder: Path) -> None:
+        facts = {"step": self.state.global_step, "run": run.identity, "processes": self.args.world_size}
+        manifest.commit(folder, **facts)
+        found = checkpoint_damage(folder, manifest.SIZES)
+        if found is not None:
+            raise RunError(f"{found}. The disk did not keep what was written to it, and the older checkpoints stay.")
+        limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
+        if limit is not None and limit > 0:
+            run.prune_checkpoints(limit, folder, None if best is None else Path(best))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """As upstream; of a model with adapters, the plain model that they give, and next to it what learns."""
@@ -101,6 +175,12 @@ class CheckpointingTrainer(ScoringTrainer):
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
         assert best is not None, "upstream asks only where there is a best checkpoint"
+        found = checkpoint_damage(Path(best))
+        if found is not None:
+            raise RunError(
+                f"the best checkpoint is damaged ({found}), so there is no best model. Restore the file and repeat the command, "
+                "or add --overwrite to start from scratch."
+            )
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or is_peft(self.model):
             super()._load_best_model()
         else:
@@ -108,6 +188,32 @@ class CheckpointingTrainer(ScoringTrainer):
         methods = self._stateful_methods()
         averages = [name for name, method in methods.items() if isinstance(method, EvaluatedWeights)]
         self._load_method_states(best, {name: methods[name] for name in averages})
+
+
+class LoggedSums(TrainerCallback):
+    """The loss since the last line of the log, which upstream forgets: a run may be saved between two lines.
+
+    Args:
+        trainer: has the sums.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self._loaded: dict[str, Any] | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._loaded is not None:
+            self.trainer._tr_loss.copy_(self._loaded["loss"])
+            self.trainer._globalstep_last_logged = self._loaded["logged_step"]
+            self._loaded = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"loss": self.trainer._tr_loss, "logged_step": self.trainer._globalstep_last_logged}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._loaded = state
 
 
 def load_weights(model: PreTrainedModel, folder: str | Path) -> None:

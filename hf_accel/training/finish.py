@@ -30,6 +30,7 @@ from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.history import history_from_log
 from hf_accel.report.page import draw_plots, write_page
 from hf_accel.report.run_report import DataSummary, DetailedScores, ModelSummary, RunReport, Scores, TrainSummary
+from hf_accel.runs import manifest
 from hf_accel.runs.folder import RunFolder
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.predictions import Predictions
@@ -51,14 +52,13 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
     """
     train_summary = summarise_training(trainer, trainer.train_accuracy())
     merge_adapters(trainer.model)
-    trainer.save_model(str(run.model))
-    if trainer.is_world_process_zero():
-        # a pickle with local paths and perhaps a token: nothing in this package reads it
-        (run.model / "training_args.bin").unlink(missing_ok=True)
+    save_model(run, trainer)
     output = trainer.score(trainer.test_dataset)
     latency = check_saved_model(trainer, run.model)
     finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output, run.model, latency))
     if trainer.is_world_process_zero():
+        run.seal_model()
+        run.record_results(finished.report.texts(run))
         finished.report.save(run.path)
         write_extras(
             finished,
@@ -69,6 +69,16 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
         )
     trainer.accelerator.wait_for_everyone()
     return finished
+
+
+def save_model(run: RunFolder, trainer: ImageTrainer) -> None:
+    """Save the trained model, which does not count as complete until `RunFolder.seal_model`."""
+    if trainer.is_world_process_zero():
+        manifest.begin(run.model, clear=False)  # a card and a notebook may be there
+    trainer.save_model(str(run.model))
+    if trainer.is_world_process_zero():
+        # a pickle with local paths and perhaps a token: nothing in this package reads it
+        (run.model / "training_args.bin").unlink(missing_ok=True)
 
 
 def report_on(trainer: ImageTrainer) -> RunReport:

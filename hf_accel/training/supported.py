@@ -93,7 +93,6 @@ EFFECT: dict[str, str] = {
             "eval_accumulation_steps",
             "save_only_model",
             "save_on_each_node",
-            "enable_jit_checkpoint",
             "ignore_data_skip",
             "restore_callback_states_from_checkpoint",
             "full_determinism",
@@ -131,7 +130,10 @@ EFFECT: dict[str, str] = {
         "passed to the Trainer; the default is one of this package",
     ),
     **dict.fromkeys(["bf16", "fp16"], "the precision of training and evaluation; one that the device lacks is refused"),
-    **dict.fromkeys(["remove_unused_columns", "label_names"], "set by this package whatever is asked, with a note"),
+    **dict.fromkeys(
+        ["remove_unused_columns", "label_names", "enable_jit_checkpoint"],
+        "set by this package whatever is asked, with a note",
+    ),
     **dict.fromkeys(
         ["push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_revision", "hub_strategy"],
         "the upload of the finished run",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -55,7 +56,7 @@ from hf_accel.models.given import base_of
 from hf_accel.models.layers import layer_numbers
 from hf_accel.models.load import LoadedModel
 from hf_accel.training.arguments import Arguments
-from hf_accel.training.checkpointing import CheckpointingTrainer
+from hf_accel.training.checkpointing import CheckpointingTrainer, LoggedSums
 from hf_accel.training.checks import refuse_sharding
 from hf_accel.training.evaluation import TrainAccuracyCallback
 from hf_accel.training.failure import failed_at
@@ -141,7 +142,8 @@ class ImageTrainer(CheckpointingTrainer):
         self.measurement = Measurement(Stopwatch(args.device))
         self.train_accuracy_counts = TrainAccuracyCallback(args.device)
         self.finite_steps = FiniteSteps(self.model, args.device, skips_bad_steps, self.accelerator.scaler is not None)
-        self.own_state = (self.train_accuracy_counts, self.finite_steps)
+        self.logged_sums = LoggedSums(self)
+        self.own_state = (self.train_accuracy_counts, self.finite_steps, self.logged_sums)
         self._rows = torch.zeros(0, dtype=torch.int64)  # of the training batch
         self.compile_failure: str | None = None  # why a run that was to be compiled is eager
         self._replace_callbacks(callbacks)
@@ -150,10 +152,13 @@ class ImageTrainer(CheckpointingTrainer):
         for stock in (ProgressCallback, PrinterCallback):  # our own bar is in progress.py
             self.remove_callback(stock)
         self.bar = BarCallback(self.epoch_loss)
-        own = [MeasureCallback(self.measurement, self.args.device, self._before_training), self.bar, *callbacks]
-        own += [self.train_accuracy_counts, self.finite_steps]
+        self.measuring = MeasureCallback(self.measurement, self.args.device, self._before_training)
+        own = [self.measuring, self.bar, *callbacks, self.train_accuracy_counts, self.finite_steps, self.logged_sums]
         for callback in [*own, *(method for method in self.methods if isinstance(method, TrainerCallback))]:
             self.add_callback(callback)
+
+    def save_own_files(self, checkpoint: Path) -> None:
+        self.measuring.save(checkpoint)
 
     @property
     def flops_per_image(self) -> int:
@@ -304,14 +309,26 @@ class ImageTrainer(CheckpointingTrainer):
         self._tr_loss.copy_(self._logged_loss_before)
         self._globalstep_last_logged += 1  # the loss that is logged is the mean over the steps that were made
 
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Tensor, grad_norm: Any, model: nn.Module, trial: Any, *args: Any, **kwargs: Any
+    ) -> None:
         control = self.control
         is_used = control.should_evaluate or control.should_save or control.should_training_stop
         if is_used or control.should_log or self.finite_steps.is_due:
             self._end_after_bad_step()
         if is_used:
             self._end_with_broken_weights()
-        super()._maybe_log_save_evaluate(*args, **kwargs)
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+        # at the end of an epoch upstream comes here twice, and what is due then is done the second time
+        if self.state.global_step != self._last_step_of_epoch and not self.control.should_training_stop:
+            self._stop_if_asked(model, trial)
+
+    def _stop_if_asked(self, model: nn.Module, trial: Any) -> None:
+        number = None if self.stop_signals is None else self.stop_signals.agreed(self.args.device)
+        if number is not None:
+            self._end_after_bad_step()
+            self._end_with_broken_weights()
+            self._save_and_stop(number, model, trial)
 
     def _end_with_broken_weights(self) -> None:
         """An update can overflow although its loss and its gradients are finite."""
@@ -343,8 +360,13 @@ class ImageTrainer(CheckpointingTrainer):
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # Where several processes resume within an epoch, Accelerate's set_epoch does not reach the sampler, which would begin
         # with the rows of the first epoch: https://github.com/huggingface/accelerate/issues/2016
+        if self.state.global_step >= self.state.max_steps:  # a run that had ended: upstream would do one more step
+            self.control.should_training_stop = True
+            return
         self._train_sampler.set_epoch(kwargs["epoch"])
+        self._last_step_of_epoch = (kwargs["epoch"] + 1) * kwargs["num_update_steps_per_epoch"]
         super()._run_epoch(*args, **kwargs)
+        self._stop_if_asked(kwargs["model"], kwargs["trial"])
 
     def num_examples(self, dataloader: DataLoader) -> int:
         """As upstream, which takes the rows of the data set for those of an epoch."""

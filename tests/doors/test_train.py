@@ -26,6 +26,7 @@ from hf_accel.training.arguments import choose_precision, training_arguments
 from hf_accel.training.build import build_trainer
 from hf_accel.training.progress import BarCallback
 from hf_accel.training.trainer import ImageTrainer
+from tests.support.checkpoints import write_checkpoint
 from tests.support.saved_models import save_encoder
 
 pytestmark = pytest.mark.slow
@@ -347,8 +348,7 @@ class _StopAfter:
 def test_an_unfinished_run_of_another_recipe_is_not_mixed_with_this_one(tiny_recipe):
     recipe = tiny_recipe()
     folder = recipe.output_dir
-    (folder / "checkpoint-3").mkdir(parents=True)
-    (folder / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    write_checkpoint(folder / "checkpoint-3", 3)
     tiny_recipe({"training": {"seed": 5}}).write(folder / "recipe.yaml")
     with pytest.raises(UserError, match=r"training\.seed"):
         RunFolder.claim(recipe)

@@ -347,7 +347,7 @@ def test_the_callback_carries_bytes_energy_and_peaks_over_a_resume(tmp_path, mon
     cut = MeasureCallback(Run().measurement, CPU)
     cut.on_train_begin(*event)
     counters.update(bytes=1300, joules=430.0)
-    cut.on_save(*event)
+    cut.save(tmp_path / "checkpoint-5")
     counters.update(bytes=9999, joules=9999.0)  # after the checkpoint: lost
     cut.resources.stop()
 
@@ -356,7 +356,7 @@ def test_the_callback_carries_bytes_energy_and_peaks_over_a_resume(tmp_path, mon
     resumed.measurement.load(tmp_path / "checkpoint-5")
     resumed.on_train_begin(*event)
     counters.update(bytes=80, joules=7.0)
-    resumed.on_save(args, TrainerState(global_step=9), TrainerControl())
+    resumed.save(tmp_path / "checkpoint-9")
     counters.update(bytes=90, joules=8.0)
     resumed.on_train_end(*event)
     figures = resumed.measurement.resources

@@ -13,17 +13,9 @@ from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.recorded_data import SplitFacts, changes, from_json, to_json
 from hf_accel.train import train_from
 from tests.runs.test_folder import content, do_run
+from tests.support.checkpoints import write_checkpoint
 
 DATA = {"train": SplitFacts(19, "a"), "validation": SplitFacts(5, "b"), "test": SplitFacts(8, "c")}
-
-
-def write_checkpoint(folder, step, epoch):
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt"):
-        (folder / name).write_bytes(b"state")
-    (folder / "trainer_state.json").write_text(json.dumps({"global_step": step, "epoch": epoch}))
-    return folder
 
 
 @pytest.fixture

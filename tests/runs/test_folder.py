@@ -15,6 +15,7 @@ from hf_accel.files import RUN_MARK
 from hf_accel.runs.folder import LEFT, RunFolder, model_place, writable_place
 from hf_accel.runs.lock import sole_use
 from hf_accel.runs.log import note_end_in_log, start_log
+from tests.support.checkpoints import write_checkpoint
 
 REPORT = {"schema": 1, "recipe": "digits", "train": {}, "environment": {}}  # what any report has
 
@@ -90,7 +91,8 @@ def test_a_folder_with_other_files_is_used_and_they_stay(recipe):
 
 def test_overwrite_deletes_the_files_of_the_run_and_none_that_were_added_since(recipe):
     folder = recipe.output_dir
-    do_run(recipe, "model/config.json", "model/examples/1.png", "plots/loss.svg", "checkpoint-3/trainer_state.json")
+    run = do_run(recipe, "model/config.json", "model/examples/1.png", "plots/loss.svg")
+    write_checkpoint(run.path / "checkpoint-3", 3)
     fill(folder, "model/mine.txt", "plots/mine.svg")
     for _ in range(2):  # the second time, the files that were not deleted are still not the run's
         do_run(recipe, "model/config.json", overwrite=True)
@@ -150,7 +152,9 @@ def test_a_finished_run_of_an_earlier_version_is_known_by_its_report(recipe):
 
 def test_an_unfinished_run_of_an_earlier_version_is_known_by_its_recipe_and_resumed(recipe):
     folder = recipe.output_dir
-    fill(folder, "log.txt", "checkpoint-3/trainer_state.json", "checkpoint-12/trainer_state.json", "checkpoint-20/a.pt")
+    fill(folder, "log.txt", "checkpoint-20/a.pt")
+    for step in (3, 12):
+        write_checkpoint(folder / f"checkpoint-{step}", step, sealed=False)
     recipe.write(folder / "recipe.yaml")
     assert RunFolder.claim(recipe).checkpoint == folder / "checkpoint-12"
     other = load_recipe("digits", overrides={"training": {"output_dir": str(folder), "seed": 5}})
@@ -230,7 +234,7 @@ def test_a_run_that_began_before_another_one_opened_the_folder_is_refused(recipe
 @pytest.mark.parametrize("finish", [False, True])
 def test_a_run_that_began_before_another_one_used_the_folder_is_refused(recipe, finish):
     late = RunFolder.claim(recipe)
-    do_run(recipe, "checkpoint-3/trainer_state.json", finish=finish)
+    write_checkpoint(do_run(recipe, finish=finish).path / "checkpoint-3", 3)
     before = content(recipe.output_dir)
     with pytest.raises(UserError, match="finished run" if finish else "another run has used"), late.open(recipe):
         pass
@@ -339,7 +343,8 @@ def test_a_name_that_neither_a_folder_nor_a_model_on_the_hub_can_have_is_refused
 
 
 def test_the_folder_of_an_unfinished_run_has_no_model_and_names_its_checkpoint(recipe):
-    run = do_run(recipe, "checkpoint-3/trainer_state.json", "checkpoint-3/config.json", finish=False)
+    run = do_run(recipe, finish=False)
+    write_checkpoint(run.path / "checkpoint-3", 3)
     with pytest.raises(
         UserError, match=r"has not finished, so it has no model yet\. .* last checkpoint, .*checkpoint-3"
     ):

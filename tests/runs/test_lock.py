@@ -12,7 +12,7 @@ from hf_accel import push
 from hf_accel.cli import run
 from hf_accel.errors import UserError
 from hf_accel.report.run_report import RunReport
-from hf_accel.runs.folder import IN_USE
+from hf_accel.runs.folder import IN_USE, RunFolder
 from hf_accel.runs.lock import sole_use
 from hf_accel.train import main
 from tests.support.hub_contents import write_run
@@ -62,7 +62,7 @@ def test_of_two_runs_on_one_folder_the_second_is_refused_and_resumes_the_first_a
     command = [sys.executable, "-m", "hf_accel.train", "--recipe", "finetune"]
     command += [str(word) for pair in flags.items() for word in pair]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as first:
-        while not list(folder.glob("checkpoint-*/trainer_state.json")):
+        while RunFolder(folder).last_checkpoint() is None:
             assert first.poll() is None
             time.sleep(0.02)
         first.send_signal(signal.SIGSTOP)  # it holds the folder, and does not finish while the second one starts
