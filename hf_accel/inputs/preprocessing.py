@@ -206,7 +206,9 @@ def resize_part(
 def _source_part(source: int, target: int, start: int, length: int) -> tuple[tuple[float, float], slice]:
     """For one axis: the ends, within a slice of the source, of what becomes a part of the resized image; and the slice."""
     scale = source / target
-    first, last = start * scale, (start + length) * scale
+    first, last = start * scale, min((start + length) * scale, source)
+    if 2 * length > target:
+        return (first, last), slice(None)  # not worth a copy
     margin = 4 * max(scale, 1)  # the widest filter reaches 3 pixels of the coarser side
     cut = max(0, math.floor(first - margin))
     return (first - cut, last - cut), slice(cut, min(source, math.ceil(last + margin)))
