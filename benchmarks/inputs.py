@@ -1,4 +1,4 @@
-"""`python -m benchmarks.inputs`: images/s of each way from a stored image to a normalised batch at 224 px.
+"""`python -m benchmarks.inputs`: images/s of each way from a stored image to a normalised batch at 224 px, and of decoding.
 
 The yardstick is the chain of the Hugging Face example: PIL and torchvision, one image at a time, on one core. It is
 timed from the encoded file and from decoded pixels, because this package decodes once and then only transforms.
@@ -18,6 +18,8 @@ import torch
 import torchvision.transforms.v2 as tv2
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks import decoding
+from benchmarks.decoding import decoding_rows
 from benchmarks.hf_script import train_chain
 from benchmarks.machine import now
 from benchmarks.session import Session, benchmark_parser, failure, figures, middle, open_session, ratio_cells, workplace
@@ -35,7 +37,8 @@ from hf_accel.transforms.pipeline import TrainTransform
 
 DESCRIPTION = """\
 Images/s of each input path, random-resized crop and flip to 224 px: from 32-pixel images and from photographs, on one
-core and on all, against the PIL chain on one core.
+core and on all, against the PIL chain on one core. And of decoding, resizing and cropping photographs of 12 megapixels and of
+500 pixels, against Pillow.
 
   python -m benchmarks.inputs"""
 
@@ -63,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with workplace() as place:
         for source in sources:
             rows += source_rows(session, source, cores, place)
+        decoded = decoding_rows(session, place)
     notes = [
         "every path reads, crops and flips at random, resizes to 224 px, normalises; bilinear; batches of 64 (128 on a GPU)",
         "from the file: decoding included (32 px: lossless WebP or PNG; photographs: JPEG, short side 256); `cache none` "
@@ -70,8 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "all cores: one loader worker per core for paths that decode, else the threads of one process",
         "one core: the process may run on one core only; on a GPU the transforms run there either way",
         "within a round the paths take turns in one process; rounds are processes of their own; medians",
+        "decoding: from the bytes of a JPEG to 224 x 224 uint8 pixels, bicubic to a short side of 256, centre crop; the ways "
+        "take turns photograph by photograph",
     ]
-    session.write([("Input paths", HEADINGS, rows)], notes)
+    session.write([("Input paths", HEADINGS, rows), ("Decoding", decoding.HEADINGS, decoded)], notes)
     return 0
 
 

@@ -29,6 +29,7 @@ from benchmarks import (  # noqa: E402
     overhead,
     peers,
     photographs,
+    prediction,
     processes,
     scaling,
     schedule,
@@ -78,7 +79,16 @@ def only_table(folder: Path) -> str:
         ),
         (ceiling, ["--bf16", "false"], ["| timm/test_resnet | fp32, channels_last, adamw_torch_fused, cache memory |"]),
         (overhead, [], ["| 8 | hf_accel's Trainer |", "| 8 | bare PyTorch |"]),
-        (inputs, [], ["PIL chain, from the file", "hf_accel, cache none", "hf_accel, cache disk"]),
+        (
+            inputs,
+            [],
+            ["PIL chain, from the file", "hf_accel, cache disk", "| 12 megapixels | hf_accel | ", "Pillow alone |"],
+        ),
+        (
+            prediction,
+            [],
+            ["| timm/test_resnet | 500 px | hf-accel predict | ", "num_workers 0 | ", "| 100.0% | 1 |"],
+        ),
         (scaling, ["--steps", "5"], ["| memory | 1 | 100 |", "| memory | 2 | 100 |"]),
         (
             schedule,

@@ -46,7 +46,7 @@ def recorded_preprocessing(loaded: LoadedModel) -> tuple[Preprocessing, list[str
     Raises:
         UserError: the processor does something that only itself can do.
     """
-    preprocessing = Preprocessing.of(loaded.processor)
+    preprocessing = Preprocessing.of(loaded.processor, closest=True)
     if preprocessing.processor is not None:
         raise UserError(
             f"{type(loaded.processor).__name__} prepares images in a way that cannot be recorded in an ONNX file. Expected a "
@@ -128,7 +128,7 @@ def compare(loaded: LoadedModel, exported: Exported, images: Iterable[np.ndarray
     answers: list[Tensor] = []
     differences, logits = [0.0], [0.0]
     for batch in _batches(images):
-        own = torch.cat([scorer.prepare(pixels)[INPUT] for pixels in batch])
+        own = scorer.inputs([scorer.prepare(pixels) for pixels in batch])[INPUT]
         with torch.inference_mode():
             expected = _Logits(loaded.model)(own).float()
         same_input = torch.from_numpy(exported.logits(own.numpy()))

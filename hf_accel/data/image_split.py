@@ -54,25 +54,27 @@ class ImageSplit:
         """Whether the rows are tensors that the model takes as they are, instead of images."""
         return isinstance(self.dataset, GivenRows) and self.dataset.is_prepared
 
-    def read(self, row: int) -> np.ndarray:
+    def read(self, row: int, target_side: int | None = None) -> np.ndarray:
         """Pixels of one row, (H, W, 3) uint8 RGB, upright.
 
+        Args:
+            target_side: as in `decode_image`.
         Raises:
             UserError: the image is unreadable; names its file or row.
         """
         try:
-            return self.decode(self.dataset[int(row)][self.image_column])
+            return self.decode(self.dataset[int(row)][self.image_column], target_side)
         except UnreadableImageError as error:
             if self.has_stand_ins:
-                return self._stand_in(int(row), error)
+                return self._stand_in(int(row), error, target_side)
             advice = "It could be read when the run began: is the file being changed, or the disk failing?"
             if not self.were_readable:
                 advice = "Fix or remove it, or set data.on_bad_image: skip to leave out such images."
             raise self._unreadable(row, error, advice) from error
 
-    def decode(self, encoded: dict | None) -> np.ndarray:
+    def decode(self, encoded: dict | None, target_side: int | None = None) -> np.ndarray:
         """Pixels of a cell of the image column. Raises UnreadableImageError."""
-        return decode_image(encoded, self.max_pixels)
+        return decode_image(encoded, self.max_pixels, target_side)
 
     def where(self, row: int) -> str:
         """The file of an image if it has one, else its row in the data set."""
@@ -112,7 +114,7 @@ class ImageSplit:
             content=None if self.content is None else self.content[rows],
         )
 
-    def _stand_in(self, row: int, error: UnreadableImageError) -> np.ndarray:
+    def _stand_in(self, row: int, error: UnreadableImageError, target_side: int | None) -> np.ndarray:
         """The next readable image of the same class: a batch has a fixed number of rows, and its label stays right."""
         same = np.flatnonzero(self.labels == self.labels[row])
         after = np.searchsorted(same, row, side="right")
@@ -120,7 +122,7 @@ class ImageSplit:
             if other == row:
                 continue
             try:
-                pixels = self.decode(self.dataset[other][self.image_column])
+                pixels = self.decode(self.dataset[other][self.image_column], target_side)
             except UnreadableImageError:
                 continue
             logger.warning(

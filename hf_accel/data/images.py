@@ -3,6 +3,9 @@
 Transparency is dropped, not blended, because `convert("RGB")` is what `pipeline("image-classification")` does with the
 same file later: the model must be trained on what it will be shown. Only grey levels beyond 8 bits are treated
 differently: PIL clips them, which turns most of a 16-bit picture white, so they are scaled, and a note says so.
+
+A JPEG that is going to be shrunk several times is decoded at 1/2, 1/4 or 1/8 of its size: libjpeg then makes the mean of
+each square of pixels in place of the pixels.
 """
 
 from __future__ import annotations
@@ -44,6 +47,9 @@ IMAGE_SUFFIXES = (
     *((".j2k", ".jp2", ".jpf", ".jpx") if PIL.features.check("jpg_2000") else ()),
     *(".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
+# How many times larger than what it is shrunk to an image stays when it is decoded at a reduced size. Measured on photographs
+# of 12 megapixels, bilinear and bicubic: at 5 the shrunk image differs by 1 or 2 levels of 255, at 4 by 3, at 3 by 4.
+REDUCED_TIMES = 5
 _ORIENTATION = 0x0112  # the EXIF tag; 1 or absent: upright
 _UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
@@ -72,7 +78,9 @@ class UnreadableImageError(UserError):
         return type(self), (self.where, self.reason)  # an exception is copied to another process by its arguments
 
 
-def decode_image(encoded: dict | bytes | Path | None, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
+def decode_image(
+    encoded: dict | bytes | Path | None, max_pixels: int | None = MAX_PIXELS, target_side: int | None = None
+) -> np.ndarray:
     """Decode one image of any PIL mode, upright.
 
     Args:
@@ -80,8 +88,10 @@ def decode_image(encoded: dict | bytes | Path | None, max_pixels: int | None = M
             ({"bytes", "path"}).
         max_pixels: width x height from which an image is refused, by its header: a few KB may hold gigabytes of pixels.
             None: any size. A limit above Pillow's own switches that off in this process.
+        target_side: pixels to which the caller will shrink the short side, or less. None: the image is wanted whole.
     Returns:
-        (H, W, 3) uint8, RGB; of an animation the first frame.
+        (H, W, 3) uint8, RGB; of an animation the first frame. With `target_side`, both sides may be divided by 2, 4 or 8;
+        their ratio stays as it is.
     Raises:
         UnreadableImageError: missing, truncated, not an image, too large, or of grey levels without a known range.
     """
@@ -96,6 +106,8 @@ def decode_image(encoded: dict | bytes | Path | None, max_pixels: int | None = M
         with _open(encoded) as image:
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise ValueError(_too_large(f"{image.width} x {image.height}", max_pixels))
+            if target_side is not None and image.format in ("JPEG", "MPO"):
+                _reduce(image, REDUCED_TIMES * target_side)
             image.load()
             turn = _UPRIGHT.get(_orientation(image))
             rgb = _to_rgb(image)
@@ -115,6 +127,18 @@ def _open(encoded: bytes | Path) -> PIL.Image.Image:
     return PIL.Image.open(encoded)
 
 
+def _reduce(image: PIL.Image.Image, least: int) -> None:
+    """Have a JPEG decoded at a reduced size whose short side is at least `least` pixels.
+
+    Both sides must be divisible: the last column of others stands for a part of a pixel, and they would change their ratio.
+    """
+    for times in (8, 4, 2):
+        width, height = image.width // times, image.height // times
+        if min(width, height) >= least and (width * times, height * times) == image.size:
+            image.draft(None, (width, height))
+            return
+
+
 def _orientation(image: PIL.Image.Image) -> int:
     try:
         return image.getexif().get(_ORIENTATION, 1)
@@ -128,6 +152,8 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         return _grey(_eight_bits(image))
     if image.mode == "La":  # grey with premultiplied alpha: PIL has no direct way to RGB
         image = image.convert("LA")
+    if image.mode == "RGB":
+        return image
     # A palette with several transparent entries makes `convert` warn for each file.
     image.info.pop("transparency", None)
     return image.convert("RGB")

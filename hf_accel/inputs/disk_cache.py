@@ -25,7 +25,7 @@ from hf_accel.inputs.stored import StoredImages
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2  # 1: photographs were decoded whole and shrunk by Pillow
 _SPARE_BYTES = 64 << 20  # left free on the disk: a full one breaks more than this run
 _SAMPLES, _SAMPLE_BYTES = 256, 64 << 10  # checksummed: all of a cache up to 16 MiB, evenly spaced parts of a larger one
 

@@ -45,20 +45,25 @@ class StoredImages:
             return self.preprocessing.key
         return "original" if self.short_side is None else f"short-side-{self.short_side}"
 
+    @property
+    def target_side(self) -> int | None:
+        """For `decode_image`."""
+        return self.short_side if self.preprocessing is None else self.preprocessing.target_side
+
     def __len__(self) -> int:
         return len(self.split)
 
     def read(self, row: int) -> np.ndarray:
         """(H, W, 3) uint8 of one row. Raises UserError naming an unreadable image."""
-        return self._as_stored(self.split.read(row))
+        return self._as_stored(self.split.read(row, self.target_side))
 
     def read_many(self, rows: range) -> Iterator[np.ndarray]:
         """The same for neighbouring rows, read from the table at once."""
         for row, encoded in zip(rows, self._encoded(rows), strict=True):
             try:
-                image = self.split.decode(encoded)
+                image = self.split.decode(encoded, self.target_side)
             except UserError:
-                image = self.split.read(row)  # raises again, naming the image
+                image = self.split.read(row, self.target_side)  # raises again, naming the image
             yield self._as_stored(image)
 
     def shapes(self) -> np.ndarray:
@@ -111,7 +116,7 @@ class StoredImages:
         height, width = _without_ends(*image.shape[:2])
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
         part = image[top : top + height, left : left + width]
-        return resize_image(part, *self._stored_shape(height, width), "bicubic")
+        return resize_image(part, *self._stored_shape(height, width), "bicubic", "torchvision")
 
     def _stored_shape(self, height: int, width: int) -> tuple[int, int]:
         if self.short_side is None:

@@ -69,7 +69,9 @@ def patch_moments(split: ImageSplit, rows: np.ndarray, preprocessing: Preprocess
     transform = EvalTransform(preprocessing)
     total, count = torch.zeros((), dtype=torch.float64), 0
     for start in range(0, len(rows), CHUNK):
-        images = [preprocessing.apply(split.read(row)) for row in rows[start : start + CHUNK]]
+        images = [
+            preprocessing.apply(split.read(row, preprocessing.target_side)) for row in rows[start : start + CHUNK]
+        ]
         pixels = transform({"pixels": torch.from_numpy(np.stack(images))})["pixel_values"]
         patches = F.unfold(pixels, stem.kernel_size, dilation=stem.dilation, stride=stem.stride)  # (B, 3 h w, patches)
         total = total + torch.einsum("bip,bjp->ij", patches, patches).double()

@@ -61,6 +61,10 @@ class Exported:
         self.label_names: list[str] = json.loads(about[LABELS])
         self.preprocessing = preprocessing_from(json.loads(about[PREPROCESSING]))
 
+    @property
+    def target_side(self) -> int | None:
+        return self.preprocessing.target_side
+
     def content(self) -> str:
         """A hash of the file, which holds the classes, the preprocessing and the weights."""
         with self.file.open("rb") as file:

@@ -43,6 +43,14 @@ def use_layout_for_prediction(model: nn.Module) -> None:
         use_channels_last(model)
 
 
+def is_channels_last(model: nn.Module) -> bool:
+    """Whether a model has convolutions in channels_last, and is fastest with images in it."""
+    kernels = (layer.weight for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    return any(
+        kernel.is_contiguous(memory_format=torch.channels_last) and not kernel.is_contiguous() for kernel in kernels
+    )
+
+
 def pad_single_pixels(model: nn.Module) -> None:
     """Give strided convolutions an input of 2 x 2 pixels where it has one, in place; output and gradients are the same."""
     for module in model.modules():

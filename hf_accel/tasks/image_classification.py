@@ -182,9 +182,10 @@ class ImageClassification:
         batch_size: int = 32,
         test_time_augmentation: str = "none",
         max_pixels: int | None = MAX_PIXELS,
+        bf16: bool = False,
     ) -> Iterator[ScoredImage]:
         """The probabilities of the classes, image by image; see `tasks.image_scoring.score_images`."""
-        return score_images(TorchScorer(loaded, test_time_augmentation), sources, batch_size, max_pixels)
+        return score_images(TorchScorer(loaded, test_time_augmentation, bf16), sources, batch_size, max_pixels)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from hf_accel.data.urls import fetch_image, is_url
 
 # A file, a URL, the bytes of a file, an image, or its pixels (H, W, 3) uint8 RGB.
 ImageSource = Path | str | bytes | PIL.Image.Image | np.ndarray
-MOST_THREADS = 4  # each may hold a photograph of hundreds of megabytes
+MOST_THREADS = 8  # each may hold a photograph of hundreds of megabytes
 _BATCHES_AHEAD = 2
 
 Inputs = dict[str, Any]  # arrays or tensors of one image: pixel_values (1, 3, H, W) and what else a processor makes
@@ -43,6 +43,10 @@ class ScoredImage:
 
 class Scorer(Protocol):
     """A classifier, as images are scored by it."""
+
+    @property
+    def target_side(self) -> int | None:
+        """What `prepare` shrinks the short side of an image to, for `decode_image`; None: it takes images whole."""
 
     def prepare(self, pixels: np.ndarray) -> Inputs:
         """(H, W, 3) uint8 RGB -> the inputs of the model; called by several threads."""
@@ -67,10 +71,11 @@ def score_images(
     def prepare(item: tuple[int, ImageSource]) -> _Prepared:
         position, source = item
         try:
-            return _Prepared(position, source, scorer.prepare(pixels_of(source, max_pixels)))
+            return _Prepared(position, source, scorer.prepare(pixels_of(source, max_pixels, target_side)))
         except UnreadableImageError as error:
             return _Prepared(position, source, None, error)
 
+    target_side = scorer.target_side
     threads = min(os.cpu_count() or 1, MOST_THREADS)
     with ThreadPoolExecutor(threads) as pool:
         prepared = _ahead(pool, prepare, enumerate(sources), _BATCHES_AHEAD * batch_size)
@@ -87,8 +92,8 @@ class _Prepared:
     error: UnreadableImageError | None = None
 
 
-def pixels_of(source: ImageSource, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
-    """The pixels of an image, (H, W, 3) uint8 RGB.
+def pixels_of(source: ImageSource, max_pixels: int | None = MAX_PIXELS, target_side: int | None = None) -> np.ndarray:
+    """The pixels of an image, (H, W, 3) uint8 RGB; the arguments are those of `decode_image`.
 
     Raises:
         UnreadableImageError: the file, URL or bytes give no image.
@@ -99,12 +104,12 @@ def pixels_of(source: ImageSource, max_pixels: int | None = MAX_PIXELS) -> np.nd
         return source
     if isinstance(source, str):
         if not is_url(source):
-            return decode_image(Path(source), max_pixels)
+            return decode_image(Path(source), max_pixels, target_side)
         try:
-            return decode_image(fetch_image(source), max_pixels)
+            return decode_image(fetch_image(source), max_pixels, target_side)
         except UnreadableImageError as error:
             raise UnreadableImageError(source, error.reason) from error
-    return decode_image(source, max_pixels)
+    return decode_image(source, max_pixels, target_side)
 
 
 def _ahead(

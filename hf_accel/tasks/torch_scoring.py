@@ -1,10 +1,10 @@
-"""Images are scored by a model of PyTorch, with its own image processor."""
+"""Images are scored by a model of PyTorch, with the preprocessing of its own image processor."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -13,50 +13,77 @@ import torch
 from torch import Tensor
 
 from hf_accel.errors import UserError
-from hf_accel.inputs.preprocessing import MOST_ENLARGED, Preprocessing
+from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.models.layout import is_channels_last
 from hf_accel.models.load import LoadedModel
 from hf_accel.tasks.image_scoring import Inputs
+from hf_accel.transforms.pipeline import EvalTransform
 from hf_accel.transforms.views import mean_logits
 
 
 class TorchScorer:
     """See `tasks.image_scoring.Scorer`.
 
+    Images are prepared as an evaluation prepares them: threads resize and crop, and the model's device normalises a batch.
+    A processor that cannot be read is called for each image.
+
     Args:
         loaded: the model, which computes on the device that it is on.
         test_time_augmentation: as `data.test_time_augmentation`.
+        bf16: compute in bf16 by autocast.
     """
 
-    def __init__(self, loaded: LoadedModel, test_time_augmentation: str = "none") -> None:
+    def __init__(self, loaded: LoadedModel, test_time_augmentation: str = "none", bf16: bool = False) -> None:
         self.loaded = loaded
         self.views = test_time_augmentation
-        self._reading: Preprocessing | None = None
-        self._is_read = False
+        self.bf16 = bf16
         self._lock = threading.Lock()
 
-    def prepare(self, pixels: np.ndarray) -> Inputs:
-        short, long = sorted(pixels.shape[:2])
-        reading = self._preprocessing() if long > MOST_ENLARGED * short else None
-        if reading is not None:
-            return {"pixel_values": torch.from_numpy(reading.pixel_values(pixels))[None]}
-        return dict(self.loaded.processor(images=[PIL.Image.fromarray(pixels)], return_tensors="pt"))
+    @property
+    def target_side(self) -> int | None:
+        reading = self._preprocessing()
+        return None if reading is None else reading.target_side
 
-    def probabilities(self, images: list[Inputs]) -> np.ndarray:
+    def prepare(self, pixels: np.ndarray) -> Inputs:
+        reading = self._preprocessing()
+        if reading is None:
+            return dict(self.loaded.processor(images=[PIL.Image.fromarray(pixels)], return_tensors="pt"))
+        return {"pixels": torch.from_numpy(np.ascontiguousarray(reading.apply(pixels)))[None]}
+
+    def inputs(self, images: list[Inputs]) -> dict[str, Tensor]:
+        """What `prepare` made of B images -> what the model takes, on its device: pixel_values (B, 3, H, W) and others."""
         device = next(self.loaded.model.parameters()).device
         inputs = {name: torch.cat([image[name] for image in images]).to(device) for name in images[0]}
-        forward = partial(self._logits, {name: inputs[name] for name in inputs if name != "pixel_values"})
-        with torch.inference_mode():
-            return mean_logits(forward, inputs["pixel_values"], self.views).float().softmax(-1).cpu().numpy()
+        return self._normalise(inputs) if "pixels" in inputs else inputs
+
+    def probabilities(self, images: list[Inputs]) -> np.ndarray:
+        others = self.inputs(images)
+        pixel_values = others.pop("pixel_values")
+        forward = partial(self._logits, others)
+        with torch.inference_mode(), torch.autocast(pixel_values.device.type, torch.bfloat16, enabled=self.bf16):
+            return mean_logits(forward, pixel_values, self.views).float().softmax(-1).cpu().numpy()
 
     def _logits(self, others: dict[str, Any], pixel_values: Tensor) -> Tensor:
         return self.loaded.model(pixel_values=pixel_values, **others).logits
 
     def _preprocessing(self) -> Preprocessing | None:
-        """How to make the crop of a strip alone, since the whole of it would take gigabytes; None: the processor must."""
-        with self._lock:
-            if not self._is_read:
-                self._is_read = True
-                with contextlib.suppress(UserError):  # it can classify, if not be fine-tuned
-                    reading = Preprocessing.of(self.loaded.processor)
-                    self._reading = reading if reading.processor is None else None
+        with self._lock:  # several threads ask
             return self._reading
+
+    @cached_property
+    def _reading(self) -> Preprocessing | None:
+        """What the processor does; None: it must be called."""
+        processor = self.loaded.processor
+        made = processor(images=[PIL.Image.new("RGB", (64, 64))], return_tensors="pt")
+        if set(made) != {"pixel_values"} or made["pixel_values"].ndim != 4:
+            return None
+        with contextlib.suppress(UserError):  # it can classify, if not be fine-tuned
+            reading = Preprocessing.of(processor)
+            return reading if reading.processor is None else None
+        return None
+
+    @cached_property
+    def _normalise(self) -> EvalTransform:
+        reading = self._preprocessing()
+        assert reading is not None, "there are no pixels without it"
+        return EvalTransform(reading, is_channels_last(self.loaded.model))

@@ -65,7 +65,7 @@ def test_the_file_prepares_an_image_as_the_models_own_processor_does(tiny_recipe
     size = {"height": 16, "width": 16}
     loaded.processor = ViTImageProcessor(size=size, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
     preprocessing, notes = recorded_preprocessing(loaded)
-    assert len(notes) == (Preprocessing.of(loaded.processor).resizer == "torchvision")
+    assert len(notes) == (Preprocessing.of(loaded.processor, closest=True).resizer == "torchvision")
     exported = Exported(write_onnx(loaded, preprocessing, tmp_path))
     for pixels in images(5):
         got = exported.prepare(pixels)["pixel_values"]
@@ -81,7 +81,7 @@ def test_a_preprocessing_is_the_same_after_json(loaded):
 
 def test_a_processor_that_only_itself_can_run_is_refused(loaded, monkeypatch):
     whole = Preprocessing(16, 16, None, "bilinear", (0.5,) * 3, (0.5,) * 3, processor=loaded.processor)
-    monkeypatch.setattr(export.Preprocessing, "of", lambda processor: whole)
+    monkeypatch.setattr(export.Preprocessing, "of", lambda processor, closest: whole)
     with pytest.raises(UserError, match="in a way that cannot be recorded in an ONNX file"):
         recorded_preprocessing(loaded)
 

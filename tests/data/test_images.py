@@ -124,6 +124,70 @@ def test_bytes_that_are_not_an_image_are_refused_with_the_reason(encoded, reason
         decode_image(encoded)
 
 
+def photograph(height: int = 480, width: int = 640) -> PIL.Image.Image:
+    """Noise on a coarse grid: smooth between its points, as photographs are, and not the same in any corner."""
+    return noise(height // 40, width // 40).resize((width, height), PIL.Image.Resampling.BICUBIC)
+
+
+def levels_apart(encoded: bytes, side: int) -> int:
+    """The largest difference, in levels of 255, that the reduced size makes to the image when it is shrunk."""
+    sizes = {}
+    for target in (None, side):
+        pixels = decode_image(encoded, target_side=target)
+        height, width = pixels.shape[:2]
+        size = (round(width * side / min(height, width)), round(height * side / min(height, width)))
+        shrunk = PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.BICUBIC)
+        sizes[target] = pixels.shape, np.asarray(shrunk).astype(int)
+    assert sizes[side][0] < sizes[None][0]
+    return int(np.abs(sizes[side][1] - sizes[None][1]).max())
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "decoded"),
+    [
+        ((3000, 4000), 256, (1500, 2000)),
+        ((3000, 4000), 300, (1500, 2000)),
+        ((3000, 4000), 301, (3000, 4000)),
+        ((3000, 4000), 75, (375, 500)),
+        ((2400, 1200), 50, (600, 300)),
+        ((3024, 4030), 75, (1512, 2015)),  # a quarter would have a part of a pixel
+        ((3001, 4000), 75, (3001, 4000)),
+        ((375, 500), 224, (375, 500)),
+    ],
+)
+def test_a_jpeg_is_decoded_at_five_times_what_it_is_shrunk_to_or_more(size, side, decoded):
+    encoded = encode(PIL.Image.new("L", size[::-1]), "JPEG")
+    assert decode_image(encoded, target_side=side).shape == (*decoded, 3)
+    assert decode_image(encoded).shape == (*size, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30, "subsampling": 1}])
+def test_a_reduced_size_makes_no_more_than_two_levels_of_difference(mode, options):
+    assert levels_apart(encode(photograph().convert(mode), "JPEG", **options), 48) <= 2
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_image_is_turned_as_a_whole_one(orientation, kind):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    assert levels_apart(encode(photograph(), kind, exif=exif), 48) <= 2
+
+
+def test_other_formats_are_decoded_whole():
+    for kind in ("PNG", "TIFF", "WEBP"):
+        assert decode_image(encode(noise(200, 200), kind), target_side=10).shape == (200, 200, 3)
+
+
+def test_a_reduced_size_hides_neither_too_many_pixels_nor_a_truncated_file():
+    encoded = encode(noise(200, 200), "JPEG")
+    with pytest.raises(UnreadableImageError, match=r"200 x 200 pixels, more than data\.max_pixels \(39,999\)"):
+        decode_image(encoded, max_pixels=39_999, target_side=10)
+    with pytest.raises(UnreadableImageError, match="truncated"):
+        decode_image(encoded[:-2000], target_side=10)
+
+
 def test_what_pillow_refuses_as_a_bomb_is_refused_in_the_words_of_the_setting(monkeypatch):
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UnreadableImageError, match=r"it has [\d,]+ pixels, more than data\.max_pixels") as refused:
@@ -153,8 +217,9 @@ def test_no_flipped_byte_escapes_as_another_exception():
                 broken[position] = random.randint(256)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                with contextlib.suppress(UnreadableImageError):
-                    assert decode_image(bytes(broken)).dtype == np.uint8
+                for target_side in (None, 1):
+                    with contextlib.suppress(UnreadableImageError):
+                        assert decode_image(bytes(broken), target_side=target_side).dtype == np.uint8
 
 
 def grey(values: list[int], kind: str, dtype=np.int32) -> np.ndarray:

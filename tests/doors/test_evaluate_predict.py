@@ -265,9 +265,25 @@ def test_predict_agrees_with_the_pipeline(run_folder, photos, capsys):
     rows = json.loads(capsys.readouterr().out)
     expected = pipeline("image-classification", model=str(run_folder / "model"))([str(file) for file in files])
     assert [row["file"] for row in rows] == [str(file) for file in files]
-    for row, scores in zip(rows, expected, strict=True):
+    for row, scores in zip(rows, expected, strict=True):  # pixels differ by up to two levels of 255
         assert [x["label"] for x in row["labels"]] == [x["label"] for x in scores]
-        assert [x["score"] for x in row["labels"]] == pytest.approx([x["score"] for x in scores], abs=1e-5)
+        assert [x["score"] for x in row["labels"]] == pytest.approx([x["score"] for x in scores], abs=1e-3)
+
+
+def test_predict_in_bf16_is_a_setting_of_the_rows(run_folder, photos, tmp_path, capsys, monkeypatch):
+    command = [str(run_folder), str(photos / "test"), "--format", "csv"]
+    shown = {}
+    for native in (True, False):
+        monkeypatch.setattr("hf_accel.machine.precision.native_bf16", lambda device, native=native: (native, ""))
+        for asked in ("true", "auto", "false"):
+            predict_main([*command, "--bf16", asked])
+            shown[native, asked] = capsys.readouterr().out
+    assert shown[True, "auto"] == shown[True, "true"] == shown[False, "true"] != shown[True, "false"]
+    assert shown[False, "auto"] == shown[False, "false"] == shown[True, "false"]
+    output = ["--output", str(tmp_path / "rows.csv")]
+    predict_main([*command, *output])
+    with pytest.raises(UserError, match=r"begun with other settings \(bf16 was null and is true\)"):
+        predict_main([*command, *output, "--bf16", "true"])
 
 
 def test_scoring_keeps_the_memory_that_a_batch_has_freed(run_folder, photos, monkeypatch):

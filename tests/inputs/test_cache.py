@@ -169,6 +169,14 @@ def test_other_rows_or_another_geometry_have_a_cache_of_their_own(vit48, tmp_pat
     assert len(set(builds)) == 4
 
 
+def test_pixels_that_were_decoded_in_another_way_have_a_cache_of_their_own(vit48, tmp_path, monkeypatch):
+    builds = count_builds(monkeypatch)
+    for number in (disk_cache._FORMAT - 1, disk_cache._FORMAT):
+        monkeypatch.setattr(disk_cache, "_FORMAT", number)
+        open_evaluation_pixels(make_split(noise(*VARIED)), settings("disk", tmp_path), vit48)
+    assert len(set(builds)) == 2
+
+
 def truncate(folder: Path) -> None:
     os.truncate(folder / "pixels.bin", 1000)
 

@@ -1,6 +1,7 @@
 """Reading image processors: the settings that are read must give the processor's own pixels."""
 
 import functools
+import io
 import logging
 
 import numpy as np
@@ -11,6 +12,7 @@ import transformers
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
 from hf_accel.config.sections import DataSettings
+from hf_accel.data.images import decode_image
 from hf_accel.data.splits import ImageSplit, load_splits
 from hf_accel.errors import UserError
 from hf_accel.inputs.batches import ImageBatches
@@ -77,6 +79,39 @@ def test_evaluation_equals_the_processor_on_photographs_and_on_small_images(name
 def test_evaluation_equals_the_processor_of_a_saved_timm_model(data_dir):
     processor = transformers.AutoImageProcessor.from_pretrained(data_dir / "mobilenetv2_100")
     assert levels_off(processor, str(data_dir / "hymenoptera")) <= TWO_LEVELS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vit", "bit", "timm", "timm bilinear"])
+def test_a_photograph_of_12_megapixels_is_prepared_as_the_processor_prepares_it(name, data_dir):
+    """Photographs of 12 megapixels are decoded at a reduced size; these are enlarged ones, with and without grain."""
+    processor = READ[name]()
+    preprocessing = Preprocessing.of(processor)
+    settings = (
+        {"quality": 95, "subsampling": 0},
+        {"quality": 85},
+        {"quality": 70, "progressive": True},
+        {"quality": 50},
+    )
+    folders = [data_dir / "hymenoptera" / "train", data_dir / "clothing" / "train"]
+    files = [sorted(folder.rglob("*.jpg"))[number] for number in (3, 50) for folder in folders]
+    for number, (file, options) in enumerate(zip(files, settings, strict=True)):
+        photograph = np.asarray(PIL.Image.open(file).convert("RGB").resize((4032, 3024), PIL.Image.Resampling.BICUBIC))
+        grain = np.random.default_rng(number).normal(0, 3 * (number % 2), (3024, 4032, 1))
+        encoded = io.BytesIO()
+        PIL.Image.fromarray(np.clip(photograph + grain, 0, 255).astype(np.uint8)).save(encoded, "JPEG", **options)
+        reduced = decode_image(encoded.getvalue(), target_side=preprocessing.target_side)
+        assert reduced.shape == (1512, 2016, 3)
+        theirs = processor([PIL.Image.open(encoded).convert("RGB")], return_tensors="pt")["pixel_values"][0]
+        off = np.abs(preprocessing.pixel_values(reduced) - theirs.numpy()).max((1, 2)) * preprocessing.std * 255
+        assert off.max() <= TWO_LEVELS
+
+
+@pytest.mark.parametrize("name", ["timm", "timm bilinear", "bit"])
+def test_torchvision_resizes_where_it_is_close_and_the_closest_can_be_asked_for(name):
+    processor = READ[name]()
+    assert Preprocessing.of(processor).resizer == "torchvision"
+    assert Preprocessing.of(processor, closest=True).resizer == ("torchvision" if name == "bit" else "pillow")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import transformers
+from PIL.JpegImagePlugin import JpegImageFile
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
 from hf_accel.inputs.preprocessing import Preprocessing, resize_image, resize_part
@@ -70,11 +71,36 @@ def test_an_ordinary_photograph_is_resized_whole_as_before(shape):
     np.testing.assert_array_equal(preprocessing.apply(image), whole[top : top + 56, left : left + 56])
 
 
+@pytest.fixture
+def reduced(monkeypatch) -> list[tuple[int, int]]:
+    """The sizes, width and height, at which JPEGs were decoded in place of their own."""
+    sizes, draft = [], JpegImageFile.draft
+
+    def recording(self, mode, size):
+        sizes.append(size)
+        return draft(self, mode, size)
+
+    monkeypatch.setattr(JpegImageFile, "draft", recording)
+    return sizes
+
+
+def test_photographs_are_decoded_at_a_reduced_size_for_a_cache_and_without_one(reduced):
+    split = make_split([np.zeros((480, 640, 3), np.uint8)], format="JPEG")
+    preprocessing = Preprocessing.of(TimmWrapperImageProcessor({"input_size": (3, 20, 20), "crop_pct": 0.5}))
+    assert stored_for_model(split, preprocessing).read(0).shape == (20, 20, 3)
+    assert reduced == [(320, 240)]  # 5 times 40, which the short side is shrunk to, and not 10 times
+    assert [image.shape for image in stored_for_model(split, preprocessing).read_many(range(1))] == [(20, 20, 3)]
+    assert stored_for_training(split, short_side=24).read(0).shape == (24, 32, 3)
+    assert reduced == [(320, 240), (320, 240), (160, 120)]
+    assert split.read(0).shape == (480, 640, 3)
+    assert len(reduced) == 3
+
+
 def test_a_strip_cached_for_random_crops_keeps_its_middle():
     images = [np.zeros((2, 1000, 3), np.uint8), *noise((300, 200), (50, 60))]
     images[0][:, 484:516] = 255
     kept = stored_for_training(make_split(images), short_side=100)
     assert kept.shapes().tolist() == [[2, 32], [150, 100], [50, 60]]
     assert (kept.read(0) == 255).all()
-    np.testing.assert_array_equal(kept.read(1), resize_image(images[1], 150, 100, "bicubic"))
+    np.testing.assert_array_equal(kept.read(1), resize_image(images[1], 150, 100, "bicubic", "torchvision"))
     np.testing.assert_array_equal(kept.read(2), images[2])

@@ -82,11 +82,76 @@ def test_the_crop_of_a_strip_is_made_alone_and_is_the_processors(loaded, shape, 
     strip = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     scorer = TorchScorer(loaded)
     expected = loaded.processor(images=[PIL.Image.fromarray(strip)], return_tensors="pt")["pixel_values"]
-    assert scorer._preprocessing() is not None
+    assert scorer.target_side == 18
     monkeypatch.setattr(loaded, "processor", lambda **_: pytest.fail("the whole strip was resized"))
-    got = scorer.prepare(strip)["pixel_values"]
+    got = scorer.inputs([scorer.prepare(strip)])["pixel_values"]
     assert got.shape == expected.shape
     assert float((got - expected).abs().max()) * 127.5 <= 2.01  # levels of 255; mean and std are 0.5
+
+
+def photograph(file: Path, width: int = 400, height: int = 300) -> Path:
+    """A JPEG file, smooth between the points of a coarse grid."""
+    grid = np.random.default_rng(0).integers(0, 256, (height // 50, width // 50, 3), dtype=np.uint8)
+    PIL.Image.fromarray(grid).resize((width, height), PIL.Image.Resampling.BICUBIC).save(file, quality=90)
+    return file
+
+
+def test_a_photograph_is_decoded_at_a_reduced_size_and_gets_the_answer_of_the_whole_one(loaded, tmp_path, monkeypatch):
+    scorer, decoded = TorchScorer(loaded), []
+    prepare = scorer.prepare
+    monkeypatch.setattr(scorer, "prepare", lambda pixels: decoded.append(pixels.shape) or prepare(pixels))
+    file = photograph(tmp_path / "a.jpg")
+    answers = list(score_images(scorer, [file, np.array(PIL.Image.open(file))]))
+    assert sorted(decoded) == [(150, 200, 3), (300, 400, 3)]
+    np.testing.assert_allclose(answers[0].probabilities, answers[1].probabilities, atol=5e-3)
+
+
+def test_a_processor_that_makes_more_than_pixel_values_is_called_for_each_image(loaded, tmp_path, monkeypatch):
+    made = loaded.processor
+
+    def masking(images, return_tensors):
+        values = made(images=images, return_tensors=return_tensors)["pixel_values"]
+        return {"pixel_values": values, "mask": torch.ones(len(values))}
+
+    loaded.processor = masking
+    scorer, seen, model = TorchScorer(loaded), [], loaded.model
+    monkeypatch.setattr(
+        loaded, "model", lambda pixel_values, mask: seen.append(mask) or model(pixel_values=pixel_values)
+    )
+    loaded.model.parameters = model.parameters
+    assert scorer.target_side is None
+    (answer,) = score_images(scorer, [photograph(tmp_path / "a.jpg")])
+    assert answer.probabilities.sum() == pytest.approx(1)
+    assert len(seen) == 1
+
+
+def test_images_are_prepared_while_the_model_computes(tmp_path):
+    file, next_batch = photograph(tmp_path / "a.jpg"), threading.Event()
+
+    class Waiting:
+        target_side, prepared = None, 0
+
+        def prepare(self, pixels):
+            self.prepared += 1
+            if self.prepared > 2:
+                next_batch.set()
+            return {"pixels": pixels}
+
+        def probabilities(self, images):
+            assert next_batch.wait(60), "nothing was prepared during the forward pass"
+            return np.ones((len(images), 1), np.float32)
+
+    assert len(list(score_images(Waiting(), [file] * 4, batch_size=2))) == 4
+
+
+def test_bf16_changes_the_probabilities_by_its_rounding(loaded):
+    images = [np.random.default_rng(n).integers(0, 256, (20, 20, 3), dtype=np.uint8) for n in range(3)]
+    exact, rounded = (
+        np.stack([answer.probabilities for answer in score_images(TorchScorer(loaded, bf16=bf16), images)])
+        for bf16 in (False, True)
+    )
+    assert 0 < np.abs(exact - rounded).max() < 0.02
+    np.testing.assert_allclose(rounded.sum(1), 1, atol=1e-6)
 
 
 def test_a_picture_that_cannot_be_fetched_is_an_unreadable_one(loaded, monkeypatch):
