@@ -368,10 +368,10 @@ class RunFolder:
 
 
 def model_place(name: str) -> str:
-    """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub.
+    """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub; an exported file stays as it is.
 
     Raises:
-        UserError: the name is that of a file or of an unfinished run, or was meant as that of a folder and there is none.
+        UserError: the name is that of another file or of an unfinished run, or was meant as that of a folder and there is none.
     """
     from hf_accel.data.listing import is_local_name, neighbouring_folders  # here: --help needs no Pillow
 
@@ -384,8 +384,12 @@ def model_place(name: str) -> str:
     if path.is_dir():
         run.refuse_unfinished()
         return str(path)
+    if path.suffix == ".onnx" and path.is_file():
+        return str(path)
     if path.exists():
-        raise UserError(f"{name}: is a file, expected the folder of a run or of a model, or an id on the Hub")
+        raise UserError(
+            f"{name}: is a file, expected the folder of a run or of a model, an exported .onnx file, or an id on the Hub"
+        )
     is_near = path.parent.is_dir() and get_close_matches(path.name, [inner.name for inner in path.parent.iterdir()])
     if is_local_name(name) and (
         is_near or not HUB_ID.fullmatch(name)
