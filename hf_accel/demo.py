@@ -15,6 +15,7 @@ from hf_accel.cli import command_parser, print_result, run_and_exit
 from hf_accel.errors import UserError
 from hf_accel.hub.space import write_space
 from hf_accel.models.exported import exported_file, exported_folder
+from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder, model_place
 
 if TYPE_CHECKING:
@@ -115,13 +116,12 @@ def _find_model(name: str) -> tuple[str, str]:
     place = model_place(name)
     exported = exported_file(place)
     if exported is not None:
-        folder = exported_folder(exported)
-        run = RunFolder.meant_by(folder)
-        return place, folder.name if run is None else f"{run.path.parent.name}, {exported.name}"
+        of_run = RunFolder.meant_by(exported_folder(exported))
+        if of_run is not None and of_run.is_finished:
+            return place, RunReport.load(of_run.path).recipe
+        return place, exported_folder(exported).name
     folder, run = Path(name), RunFolder(name)
     if run.model_config.is_file():
-        from hf_accel.report.run_report import RunReport
-
         return str(run.model), RunReport.load(folder).recipe
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"{name}: has no model/config.json, expected the folder of a finished run or of a model")
