@@ -45,7 +45,7 @@ def test_the_figures_are_those_of_the_rows_in_their_order(split):
 
 
 def test_logits_that_are_not_finite_are_not_scored(split):
-    with pytest.raises(RunError, match="x.onnx: 1 of 3 rows got logits that are not finite"):
+    with pytest.raises(RunError, match=r"x\.onnx: 1 of 3 rows got logits that are not finite"):
         score_exported(Fixed([[0, 1], [np.nan, 0], [0, 1]]), split)
 
 
