@@ -45,9 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--space", type=Path, metavar="FOLDER", help="write a Space there and serve nothing")
     args = parser.parse_args(argv)
     model, title = _find_model(args.model)
-    if importlib.util.find_spec("gradio") is None:
-        raise UserError('hf-accel demo: needs Gradio, which is not installed. pip install "hf_accel[demo]"')
     exported = exported_file(model)
+    if importlib.util.find_spec("gradio") is None:
+        fix = 'pip install "hf_accel[demo]"' if exported is None else "pip install gradio"
+        raise UserError(f"hf-accel demo: needs Gradio, which is not installed. {fix}")
     if args.space is not None:
         if exported is not None:
             raise UserError(

@@ -210,6 +210,8 @@ def evaluate_exported(
     Raises:
         UserError: as in `evaluate`, or a setting that has no effect on an exported model.
     """
+    if find_spec("sklearn") is None:
+        raise UserError("hf-accel evaluate: needs scikit-learn, which is not installed. pip install scikit-learn")
     with quick_imports():
         from hf_accel.models.exported import exported_folder
         from hf_accel.tasks.exported import ExportedImageClassification

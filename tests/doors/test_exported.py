@@ -18,7 +18,7 @@ from hf_accel.cli import run
 from hf_accel.models.exported import LABELS
 from hf_accel.predict import main as predict_main
 from hf_accel.train import train
-from tests.support.absent import command_without, run_without
+from tests.support.absent import NOT_FOR_EXPORTED, command_without, run_without
 from tests.support.data_sets import write_metadata
 
 pytestmark = pytest.mark.slow
@@ -92,6 +92,13 @@ def test_without_transformers_the_data_has_to_be_named(exported):
     done = run_without("evaluate", exported)
     assert done.returncode == 2
     assert "without transformers, the data of its run is unknown. Add --data.name" in done.stderr
+
+
+def test_what_else_is_missing_is_named(exported, photos):
+    done = run_without("evaluate", exported, "--data.name", photos, absent=(*NOT_FOR_EXPORTED, "sklearn", "gradio"))
+    assert "needs scikit-learn, which is not installed. pip install scikit-learn" in done.stderr
+    done = run_without("demo", exported, absent=(*NOT_FOR_EXPORTED, "gradio"))
+    assert "needs Gradio, which is not installed. pip install gradio" in done.stderr
 
 
 def test_a_file_of_the_folder_is_taken_by_its_own_path(exported, photos, tmp_path, capsys):

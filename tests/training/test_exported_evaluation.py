@@ -51,5 +51,5 @@ def test_logits_that_are_not_finite_are_not_scored(split):
 
 def test_an_unreadable_image_is_named(split):
     Path(split.dataset.files[1]).write_bytes(b"")
-    with pytest.raises(UserError, match=r"000\.png: cannot be read as an image: .* on_bad_image skip"):
+    with pytest.raises(UserError, match=r"000\.png: cannot be read as an image: .*on_bad_image skip"):
         score_exported(Fixed([[0, 1]] * 3), split)
