@@ -213,13 +213,14 @@ def evaluate_exported(
     if find_spec("sklearn") is None:
         raise UserError("hf-accel evaluate: needs scikit-learn, which is not installed. pip install scikit-learn")
     with quick_imports():
-        from hf_accel.models.exported import exported_folder
+        from hf_accel.models.exported import exported_file, exported_folder
         from hf_accel.tasks.exported import ExportedImageClassification
         from hf_accel.training.exported_evaluation import score_exported
 
-    task = ExportedImageClassification()
-    exported = task.load_trained(model_place(model))
-    run, asked = RunFolder.meant_by(exported_folder(exported.file)), overrides.get("data", {})
+    task, place, asked = ExportedImageClassification(), model_place(model), overrides.get("data", {})
+    file = exported_file(place)
+    assert file is not None
+    run = RunFolder.meant_by(exported_folder(file))
     require_known_data(model, run, asked)
     refuse_without_effect(overrides)
     if run is not None and find_spec("transformers") is None:  # which says what a recipe may hold
@@ -228,6 +229,7 @@ def evaluate_exported(
             raise UserError(
                 f"{model}: without transformers, the data of its run is unknown. Add --data.name FOLDER_OR_ID."
             )
+    exported = task.load_trained(place)
     if run is not None and not asked.get("name"):
         data = load_recipe(run.recipe, overrides={"data": asked}).data
         rows = rows_of_run(task, run, data, split_name)
@@ -240,7 +242,7 @@ def evaluate_exported(
     scores, predictions = score_exported(exported, split, output is not None and output.probabilities)
     if output is not None:
         output.write(predictions)
-    return described(scores, rows, split, model=str(exported.file), data=data.name, split_name=split_name)
+    return described(scores, rows, split, model=str(file), data=data.name, split_name=split_name)
 
 
 def refuse_without_effect(overrides: dict[str, Any]) -> None:

@@ -35,7 +35,8 @@ def exported_file(place: str | Path) -> Path | None:
 
 def exported_folder(file: Path) -> Path:
     """The folder that `hf-accel compress` wrote, of a file in its `onnx/`."""
-    return file.absolute().parent.parent if file.absolute().parent.name == EXPORTED_MODEL.parent.name else file.parent
+    folder = file.absolute().parent
+    return folder.parent if folder.name == EXPORTED_MODEL.parent.name else folder
 
 
 def refuse_exported(place: str | Path, setting: str) -> None:

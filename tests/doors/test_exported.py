@@ -88,17 +88,29 @@ def test_neither_torch_nor_transformers_nor_datasets_is_needed(exported, photos,
     ]
 
 
-def test_without_transformers_the_data_has_to_be_named(exported):
-    done = run_without("evaluate", exported)
-    assert done.returncode == 2
-    assert "without transformers, the data of its run is unknown. Add --data.name" in done.stderr
+def test_a_table_needs_datasets_and_not_torch(exported):
+    with_tables = tuple(name for name in NOT_FOR_EXPORTED if name not in ("datasets", "pyarrow"))
+    done = run_without("evaluate", exported, "--data.name", "digits", absent=with_tables)
+    assert "digits, train split: the model does not know the class '0'" in done.stderr
 
 
-def test_what_else_is_missing_is_named(exported, photos):
-    done = run_without("evaluate", exported, "--data.name", photos, absent=(*NOT_FOR_EXPORTED, "sklearn", "gradio"))
-    assert "needs scikit-learn, which is not installed. pip install scikit-learn" in done.stderr
-    done = run_without("demo", exported, absent=(*NOT_FOR_EXPORTED, "gradio"))
-    assert "needs Gradio, which is not installed. pip install gradio" in done.stderr
+@pytest.mark.parametrize(
+    ("absent", "told"),
+    [
+        ("transformers", "without transformers, the data of its run is unknown. Add --data.name"),
+        ("sklearn", "needs scikit-learn, which is not installed. pip install scikit-learn"),
+    ],
+)
+def test_what_is_missing_is_named(exported, absent, told, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "find_spec", lambda name: None if name == absent else name)
+    assert run(evaluate.main, [str(exported)]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_the_demo_names_gradio_alone(exported, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run(demo.main, [str(exported)]) == 2
+    assert "needs Gradio, which is not installed. pip install gradio" in capsys.readouterr().err
 
 
 def test_a_file_of_the_folder_is_taken_by_its_own_path(exported, photos, tmp_path, capsys):

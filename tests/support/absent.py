@@ -8,7 +8,7 @@ import importlib, importlib.machinery, sys
 absent, found = sys.argv[1].split(","), importlib.machinery.PathFinder.find_spec
 def find_spec(name, path=None, target=None):
     return None if name.partition(".")[0] in absent else found(name, path, target)
-importlib.machinery.PathFinder.find_spec = find_spec
+importlib.machinery.PathFinder.find_spec = staticmethod(find_spec)  # some libraries call it on an instance
 from hf_accel.cli import run
 sys.exit(run(importlib.import_module("hf_accel." + sys.argv[2]).main, sys.argv[3:]))
 """
