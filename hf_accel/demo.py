@@ -9,18 +9,25 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hf_accel.cli import command_parser, print_result, run_and_exit
 from hf_accel.errors import UserError
 from hf_accel.hub.space import write_space
-from hf_accel.models.exported import refuse_exported
+from hf_accel.models.exported import exported_file, exported_folder
+from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder, model_place
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+    from PIL.Image import Image
 
 DESCRIPTION = """\
 Serve a small web page to drop an image on.
 
   hf-accel demo outputs/digits/default
   hf-accel demo someone/digits --port 7860
+  hf-accel demo outputs/digits/default/exported             without PyTorch; or exported/onnx/FILE.onnx
   hf-accel demo outputs/digits/default --space my_space     writes a folder ready to be a Space
 
 Only this machine can reach the page. Needs Gradio: pip install "hf_accel[demo]"."""
@@ -38,9 +45,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--space", type=Path, metavar="FOLDER", help="write a Space there and serve nothing")
     args = parser.parse_args(argv)
     model, title = _find_model(args.model)
+    exported = exported_file(model)
     if importlib.util.find_spec("gradio") is None:
-        raise UserError('hf-accel demo: needs Gradio, which is not installed. pip install "hf_accel[demo]"')
+        fix = 'pip install "hf_accel[demo]"' if exported is None else "pip install gradio"
+        raise UserError(f"hf-accel demo: needs Gradio, which is not installed. {fix}")
     if args.space is not None:
+        if exported is not None:
+            raise UserError(
+                f"--space {args.space}: a Space has the weights for PyTorch, and {args.model} is an exported model. Name the "
+                "folder of the run or the model that it was exported from."
+            )
         write_space(model, title, args.space)
         command = f"python {shlex.quote(str(args.space / 'app.py'))}"
         document = {"space": str(args.space), "command": command}
@@ -50,11 +64,9 @@ def main(argv: list[str] | None = None) -> int:
         del os.environ[name]
     # Gradio reads it on import, and would otherwise ask its own server at each start.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    from hf_accel.hub.space_app import CSS, LARGEST_UPLOAD, build_page
-    from hf_accel.models.load_errors import load_errors
+    from hf_accel.hub.space_app import CSS, LARGEST_UPLOAD
 
-    with load_errors("model.name", model):
-        page = build_page(model, title)
+    page = page_of_model(model, title) if exported is None else page_of_exported(model, title)
     _, url, _ = page.launch(
         server_name="127.0.0.1",
         server_port=args.port,
@@ -73,14 +85,44 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def page_of_model(model: str, title: str) -> Blocks:
+    """Raises:
+    UserError: there is no such model, or it cannot be loaded.
+    """
+    from hf_accel.hub.space_app import build_page
+    from hf_accel.models.load_errors import load_errors
+
+    with load_errors("model.name", model):
+        return build_page(model, title)
+
+
+def page_of_exported(place: str, title: str) -> Blocks:
+    """The page for an exported folder or file, without PyTorch and transformers."""
+    import numpy as np
+
+    from hf_accel.hub.space_app import page_of
+    from hf_accel.tasks.exported import ExportedImageClassification
+
+    exported = ExportedImageClassification().load_trained(place)
+
+    def probabilities(image: Image) -> list[float]:
+        return exported.probabilities([exported.prepare(np.array(image))])[0].tolist()
+
+    return page_of(probabilities, exported.label_names, title, [])
+
+
 def _find_model(name: str) -> tuple[str, str]:
-    """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub, and the page's title."""
+    """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub, or an exported model as it is
+    named; and the page's title."""
     place = model_place(name)
-    refuse_exported(place, "hf-accel demo")
+    exported = exported_file(place)
+    if exported is not None:
+        of_run = RunFolder.meant_by(exported_folder(exported))
+        if of_run is not None and of_run.is_finished:
+            return place, RunReport.load(of_run.path).recipe
+        return place, exported_folder(exported).name
     folder, run = Path(name), RunFolder(name)
     if run.model_config.is_file():
-        from hf_accel.report.run_report import RunReport
-
         return str(run.model), RunReport.load(folder).recipe
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"{name}: has no model/config.json, expected the folder of a finished run or of a model")

@@ -8,17 +8,22 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import TypeAdapter
 
 from hf_accel import terminal
 from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, quick_imports, run_and_exit
 from hf_accel.config.flags import overrides_from_flags
+from hf_accel.config.problems import section_problems
 from hf_accel.config.recipe import Recipe, load_recipe
+from hf_accel.config.sections import DataSettings
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.files import write_whole
 from hf_accel.formatting import format_count, format_score
-from hf_accel.report.run_report import RunReport
+from hf_accel.report.run_report import DetailedScores, RunReport
 from hf_accel.runs.folder import RunFolder, model_place
 from hf_accel.runs.process import warn_of_missing_processes
 from hf_accel.runs.recorded_data import DataFacts, SplitFacts, changes, facts_of
@@ -36,6 +41,7 @@ Score a trained folder or a Hub model on a data set.
   hf-accel evaluate outputs/digits/default
   hf-accel evaluate outputs/vit_cifar10/default/model --data.name uoft-cs/cifar10 --split test
   hf-accel evaluate timm/resnet50.a1_in1k --data.name ./photos --format json
+  hf-accel evaluate outputs/digits/default/exported --data.name ./photos      without PyTorch; or exported/onnx/FILE.onnx
 
 A run's own folder remembers its data: the same rows are scored as in the run. Of other data everything is scored, a
 plain folder of class folders too. --data.* settings and TrainingArguments (--per_device_eval_batch_size 64,
@@ -43,6 +49,9 @@ plain folder of class folders too. --data.* settings and TrainingArguments (--pe
 SCORES = ("accuracy", "top5_accuracy", "f1_macro", "f1_micro", "f1_weighted", "loss")
 NAMES_SHOWN = 3
 DEFAULT_SEED = 42  # of TrainingArguments
+# The settings of data that say which rows are scored; the others say how a model of PyTorch is trained or scored on them.
+DATA_OF_EXPORTED = ("name", "config", "revision", "image_column", "label_column", "layout", "max_pixels", "on_bad_image",
+                    "max_train_rows", "max_test_rows")  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,10 +68,15 @@ def main(argv: list[str] | None = None) -> int:
     if output is None and args.probabilities:
         raise UserError("--probabilities: is about the rows of --output FILE. Name one, or leave it out.")
     overrides = overrides_from_flags(flags)
-    recipe = evaluation_recipe(args.model, overrides)
-    warn_of_missing_processes()
-    own_data = not overrides.get("data", {}).get("name")
-    scores = evaluate(recipe, args.split, RunFolder.meant_by(args.model), own_data, output)
+    from hf_accel.models.exported import exported_file  # here: --help needs no Pillow
+
+    if exported_file(model_place(args.model)) is not None:
+        scores = evaluate_exported(args.model, args.split, overrides, output)
+    else:
+        recipe = evaluation_recipe(args.model, overrides)
+        warn_of_missing_processes()
+        own_data = not overrides.get("data", {}).get("name")
+        scores = evaluate(recipe, args.split, RunFolder.meant_by(args.model), own_data, output)
     if is_main_process():
         for note in scores["notes"]:
             terminal.say(printable(note))
@@ -105,12 +119,7 @@ def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
     """
     place, run = model_place(model), RunFolder.meant_by(model)
     data = overrides.get("data", {})
-    if run is None and not data.get("name"):
-        raise UserError(f"{model}: is not a folder of a run, so its data is unknown. Add --data.name FOLDER_OR_ID.")
-    if "validation" in data:
-        raise UserError(
-            "--data.validation: divides the data of a run that trains, and nothing is trained. Leave it out."
-        )
+    require_known_data(model, run, data)
     overrides = {**overrides, "model": {**overrides.get("model", {}), "name": place, "lora": None}}
     if run is None:
         return load_recipe("finetune", overrides=overrides)
@@ -120,6 +129,18 @@ def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
     recipe = load_recipe(run.recipe, overrides=overrides)
     # not an override: the run's own settings may need validation rows, and evaluation leaves those settings out
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, validation=0))
+
+
+def require_known_data(model: str, run: RunFolder | None, data: dict[str, Any]) -> None:
+    """Raises:
+    UserError: no data is named and there is no run that knows it, or rows are to be held out.
+    """
+    if run is None and not data.get("name"):
+        raise UserError(f"{model}: is not a folder of a run, so its data is unknown. Add --data.name FOLDER_OR_ID.")
+    if "validation" in data:
+        raise UserError(
+            "--data.validation: divides the data of a run that trains, and nothing is trained. Leave it out."
+        )
 
 
 def evaluate(
@@ -149,7 +170,7 @@ def evaluate(
         from hf_accel.tasks import TASKS
         from hf_accel.training.arguments import for_scoring, training_arguments
         from hf_accel.training.build import build_evaluator
-        from hf_accel.training.finish import detailed_scores, predictions_of
+        from hf_accel.training.finish import predictions_of, scores_of
 
     quiet_libraries()
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its output folder, whatever it is asked to do
@@ -157,28 +178,112 @@ def evaluate(
         arguments = training_arguments(recipe, has_validation=False)
         task = TASKS[recipe.model.task]
         if own_data and run is not None:
-            rows = rows_of_run(run, recipe, split_name)
+            rows = rows_of_run(task, run, recipe.data, split_name)
         else:
-            rows = rows_of_other_data(run, recipe, split_name)
+            rows = rows_of_other_data(task, run, recipe.data, split_name)
         loaded = task.load_trained(recipe.model.name, recipe.model.revision)
         refuse_broken_weights(loaded.model, recipe.model.name)
         label_names = known_labels(loaded.model.config)
-        split = dataclasses.replace(rows.split, labels=model_labels(rows.split, label_names), label_names=label_names)
+        split = with_labels_of_model(rows.split, label_names)
         trainer = build_evaluator(recipe, loaded, split, arguments)
         predictions = trainer.score(trainer.test_dataset, probabilities=output is not None and output.probabilities)
     if output is not None and is_main_process():
         output.write(predictions_of(predictions, split))
-    scores = dataclasses.asdict(detailed_scores(predictions, label_names, "test"))
+    scores = scores_of(predictions, label_names, "test")
+    views = recipe.data.test_time_augmentation
+    return described(
+        scores, rows, split, model=recipe.model.name, data=recipe.data.name, split_name=split_name, views=views
+    )
+
+
+def evaluate_exported(
+    model: str, split_name: str, overrides: dict[str, Any], output: PredictionTarget | None = None
+) -> dict[str, Any]:
+    """Score one split with an exported model: without PyTorch and transformers and, on an image folder, without `datasets`.
+
+    Args:
+        model: the exported folder, or a file in it.
+        overrides: of the command line.
+        output: gets the prediction for each row.
+    Returns:
+        As `evaluate`.
+    Raises:
+        UserError: as in `evaluate`, or a setting that has no effect on an exported model.
+    """
+    if find_spec("sklearn") is None:
+        raise UserError("hf-accel evaluate: needs scikit-learn, which is not installed. pip install scikit-learn")
+    with quick_imports():
+        from hf_accel.models.exported import exported_file, exported_folder
+        from hf_accel.tasks.exported import ExportedImageClassification
+        from hf_accel.training.exported_evaluation import score_exported
+
+    task, place, asked = ExportedImageClassification(), model_place(model), overrides.get("data", {})
+    file = exported_file(place)
+    assert file is not None
+    run = RunFolder.meant_by(exported_folder(file))
+    require_known_data(model, run, asked)
+    refuse_without_effect(overrides)
+    if run is not None and find_spec("transformers") is None:  # which says what a recipe may hold
+        run = None
+        if not asked.get("name"):
+            raise UserError(
+                f"{model}: without transformers, the data of its run is unknown. Add --data.name FOLDER_OR_ID."
+            )
+    exported = task.load_trained(place)
+    if run is not None and not asked.get("name"):
+        data = load_recipe(run.recipe, overrides={"data": asked}).data
+        rows = rows_of_run(task, run, data, split_name)
+        if data.test_time_augmentation != "none":
+            rows.notes.append(f"warning: one view of each image is scored, and in {run.path} several")
+    else:
+        data = TypeAdapter(DataSettings).validate_python(asked)
+        rows = rows_of_other_data(task, run, data, split_name)
+    split = with_labels_of_model(rows.split, exported.label_names)
+    scores, predictions = score_exported(exported, split, output is not None and output.probabilities)
+    if output is not None:
+        output.write(predictions)
+    return described(scores, rows, split, model=str(file), data=data.name, split_name=split_name)
+
+
+def refuse_without_effect(overrides: dict[str, Any]) -> None:
+    """Raises:
+    UserError: a setting that is about a model of PyTorch, or a value that is not valid.
+    """
+    for section, values in overrides.items():
+        for name in values:
+            if section != "data" or name not in DATA_OF_EXPORTED:
+                flag = name if section == "training" else f"{section}.{name}"
+                raise UserError(
+                    f"--{flag}: has no effect on an exported model. Leave it out; what can be set is --data.NAME with one of "
+                    f"{', '.join(DATA_OF_EXPORTED)}."
+                )
+    problems = section_problems("hf-accel evaluate", "data", overrides.get("data", {}), is_patch=True)
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def described(
+    scores: DetailedScores,
+    rows: Rows,
+    split: ImageSplit,
+    *,
+    model: str,
+    data: str,
+    split_name: str,
+    views: str = "none",
+) -> dict[str, Any]:
+    """What `evaluate` returns."""
+    figures = dataclasses.asdict(scores)
     for name in ("confusion", "views", "test_time_augmentation"):  # of a run; the last is said below
-        scores.pop(name)
+        figures.pop(name)
     return {
-        "model": recipe.model.name,
-        "data": recipe.data.name,
+        "model": model,
+        "data": data,
         "split": split_name,
         "rows": len(split),
         "data_changed": rows.changed,
-        "test_time_augmentation": recipe.data.test_time_augmentation,
-        **scores,
+        "test_time_augmentation": views,
+        **figures,
         "notes": [*rows.notes, *absent_classes(split)],
     }
 
@@ -192,24 +297,22 @@ class Rows:
     notes: list[str]
 
 
-def rows_of_run(run: RunFolder, recipe: Recipe, split_name: str) -> Rows:
+def rows_of_run(task: Any, run: RunFolder, data: DataSettings, split_name: str) -> Rows:
     """The rows that a run had in one of its splits, compared with what it recorded of them.
 
     Raises:
         UserError: there is no such split, or its rows were drawn from data that has changed since.
     """
-    from hf_accel.tasks import TASKS
-
-    task, trained = TASKS[recipe.model.task], load_recipe(run.recipe)
+    trained = load_recipe(run.recipe)
     seed = int(trained.training.get("seed", DEFAULT_SEED))  # of the run, whatever is asked for now
-    splits = task.open_splits(recipe.data, seed)
+    splits = task.open_splits(data, seed)
     split = getattr(splits, split_name)
     if split is None:
         raise UserError(
-            f"--split validation: {recipe.data.name} has none, and data.validation is 0. Use --split test or train."
+            f"--split validation: {data.name} has none, and data.validation is 0. Use --split test or train."
         )
     # what is asked for may be fewer of them
-    as_trained = splits if recipe.data == trained.data else task.open_splits(trained.data, seed)
+    as_trained = splits if data == trained.data else task.open_splits(trained.data, seed)
     before = recorded_data(run)
     if not before:
         return Rows(split, None, [])
@@ -218,7 +321,7 @@ def rows_of_run(run: RunFolder, recipe: Recipe, split_name: str) -> Rows:
         return Rows(split, False, [])
     if split_name in as_trained.held_out:
         raise UserError(
-            f"{recipe.data.name}: has changed since {run.path} was trained on it ({split_name}: {change}). The {split_name} "
+            f"{data.name}: has changed since {run.path} was trained on it ({split_name}: {change}). The {split_name} "
             "rows are drawn from its train split, so the model may have been trained on some of those drawn now. Restore "
             "the data, or score images that the run has not seen with --data.name."
         )
@@ -226,15 +329,13 @@ def rows_of_run(run: RunFolder, recipe: Recipe, split_name: str) -> Rows:
     return Rows(split, True, [f"{what}, so its report is of other rows"])
 
 
-def rows_of_other_data(run: RunFolder | None, recipe: Recipe, split_name: str) -> Rows:
+def rows_of_other_data(task: Any, run: RunFolder | None, data: DataSettings, split_name: str) -> Rows:
     """All rows of a split of data that was named; says where the run was trained on them."""
-    from hf_accel.tasks import TASKS
-
-    rows = TASKS[recipe.model.task].open_split(recipe.data, split_name)
+    rows = task.open_split(data, split_name)
     notes = list(rows.notes)
     if rows.skipped:
         notes.append(f"{format_count(len(rows.skipped))} unreadable images are left out; the first: {rows.skipped[0]}")
-    if rows.taken == "train" and run is not None and same_place(load_recipe(run.recipe).data.name, recipe.data.name):
+    if rows.taken == "train" and run is not None and same_place(load_recipe(run.recipe).data.name, data.name):
         notes.append(f"warning: {run.path} was trained on rows of this data, so these scores are not of new images")
     return Rows(rows.split, None, notes)
 
@@ -261,6 +362,10 @@ def absent_classes(split: ImageSplit) -> list[str]:
         return []
     names = ", ".join(map(repr, absent[:NAMES_SHOWN])) + (", …" if len(absent) > NAMES_SHOWN else "")
     return [f"no image of {len(absent):,} of the model's {len(split.label_names):,} classes: {names}"]
+
+
+def with_labels_of_model(split: ImageSplit, label_names: list[str]) -> ImageSplit:
+    return dataclasses.replace(split, labels=model_labels(split, label_names), label_names=label_names)
 
 
 def model_labels(split: ImageSplit, label_names: list[str]) -> np.ndarray:

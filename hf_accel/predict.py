@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from hf_accel.data.images import UnreadableImageError
     from hf_accel.models.exported import Exported
     from hf_accel.models.load import LoadedModel
-    from hf_accel.tasks.exported import ExportedImageClassification
     from hf_accel.tasks.image_classification import ImageClassification
     from hf_accel.tasks.image_scoring import ImageSource, ScoredImage
     from hf_accel.tasks.prediction_file import PredictionFile
@@ -41,6 +40,7 @@ DESCRIPTION = """\
 Classify images.
 
   hf-accel predict outputs/digits/default photo.jpg
+  hf-accel predict outputs/digits/default/exported photo.jpg               without PyTorch; or exported/onnx/FILE.onnx
   hf-accel predict outputs/digits/default photos/ --output photos.csv      the same command continues it
   hf-accel predict google/vit-base-patch16-224 'more/*.png' https://example.org/a.jpg --top_k 3 --format csv
   find photos -newer last -name '*.jpg' | hf-accel predict outputs/digits/default -
@@ -110,7 +110,7 @@ def classify(args: argparse.Namespace) -> int:
         UserError: the model, an image or the output file is not there or cannot be used, or no image could be read.
     """
     with quick_imports():
-        from hf_accel.models.exported import is_exported
+        from hf_accel.models.exported import exported_file
         from hf_accel.tasks.predictions import PredictionShape, form_of
 
     place = model_place(args.model)
@@ -119,7 +119,8 @@ def classify(args: argparse.Namespace) -> int:
     form = (asked or "table") if args.output is None else form_of(args.output, asked)
     task = task_of(place)
     sources, count = named_images(task, args.images)
-    loaded, state = (load_exported if is_exported(place) else load_for_torch)(task, place, args)
+    is_exported = exported_file(place) is not None
+    loaded, state = (task.load_trained(place), None) if is_exported else load_for_torch(task, place, args)
     shape = PredictionShape(loaded.label_names, args.top_k or (1 if form == "csv" else TOP_K), args.probabilities)
     bf16 = {"bf16": True} if computes_in_bf16(args, state) else {}
     output = None if args.output is None else open_output(args, form, loaded, shape, **bf16)
@@ -139,9 +140,9 @@ def classify(args: argparse.Namespace) -> int:
 def task_of(place: str) -> Any:
     """What finds images and scores them: an exported model needs no PyTorch."""
     with quick_imports():
-        from hf_accel.models.exported import is_exported
+        from hf_accel.models.exported import exported_file
 
-        if is_exported(place):
+        if exported_file(place) is not None:
             from hf_accel.tasks.exported import ExportedImageClassification
 
             return ExportedImageClassification()
@@ -150,15 +151,6 @@ def task_of(place: str) -> Any:
 
     quiet_libraries()
     return TASKS["image-classification"]
-
-
-def load_exported(task: ExportedImageClassification, place: str, args: argparse.Namespace) -> tuple[Exported, None]:
-    """Raises:
-    UserError: there are several processes, or the model cannot be opened.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(f"{args.model}: an exported model is scored by one process, with all its threads. Start one.")
-    return task.load_trained(place), None
 
 
 def load_for_torch(task: ImageClassification, place: str, args: argparse.Namespace) -> tuple[LoadedModel, PartialState]:

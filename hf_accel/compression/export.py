@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_accel.compression.configuration import write_model_configuration
 from hf_accel.errors import RunError, UserError
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.models.exported import EXPORTED_MODEL, INPUT, LABELS, OUTPUT, PREPROCESSING, Exported, preprocessing_to
@@ -98,7 +99,7 @@ def write_onnx(loaded: LoadedModel, preprocessing: Preprocessing, folder: Path) 
 
 def write_configuration(loaded: LoadedModel, preprocessing: Preprocessing, folder: Path) -> None:
     """Write `config.json` and `preprocessor_config.json`, which transformers.js and optimum read."""
-    loaded.model.config.save_pretrained(folder)
+    write_model_configuration(loaded, folder)
     size = preprocessing.resize
     is_square = isinstance(size, tuple)
     settings = {

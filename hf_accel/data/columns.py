@@ -6,8 +6,6 @@ this data could ever give it. Labels of the other splits are matched by name, ne
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import datasets
@@ -16,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_accel.config.sections import DataSettings
+from hf_accel.data.labels import LABEL_COLUMNS, normal_name, unique_names
 from hf_accel.errors import UserError
 
 IMAGE_COLUMNS = ("image", "img")
-LABEL_COLUMNS = ("label", "labels", "fine_label")
 LABEL_TYPES = (
     "bool",
     "string",
@@ -107,12 +105,12 @@ class LabelMap:
     def of(cls, train: datasets.Dataset, column: str) -> LabelMap:
         feature = train.features[column]
         if isinstance(feature, datasets.ClassLabel):
-            return cls(_unique_names(feature.names))
+            return cls(unique_names(feature.names))
         values = pc.drop_null(pc.unique(read_column(train, column)))
         if pa.types.is_integer(values.type):  # -1 and the like mean "no label", wherever they occur
             values = values.filter(pc.greater_equal(values, pa.scalar(0, values.type)))
         values = values.take(pc.sort_indices(values))
-        return cls(_unique_names(map(str, _plain_values(values, column))))
+        return cls(unique_names(map(str, _plain_values(values, column))))
 
     def ids(self, table: datasets.Dataset, column: str) -> np.ndarray:
         """(N,) int64 class numbers; -1 where the label is missing or not one of the classes."""
@@ -126,19 +124,6 @@ class LabelMap:
         of_values = [numbers.get(normal_name(str(value)), -1) for value in _plain_values(values, column)]
         places = pc.index_in(cells, values).fill_null(-1).to_numpy().astype(np.int64)  # -1 picks the last entry below
         return np.array([*of_values, -1], dtype=np.int64)[places]
-
-
-def normal_name(name: str) -> str:
-    """The form in which names that look equal are equal; blank names have none.
-
-    >>> normal_name("cafe\u0301") == normal_name("caf\u00e9")
-    True
-    """
-    return unicodedata.normalize("NFC", name)
-
-
-def _unique_names(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(normal_name(name) for name in names if name.strip()))
 
 
 def _plain_values(values: pa.Array, column: str) -> list:

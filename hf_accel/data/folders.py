@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import datasets
 import numpy as np
 
 from hf_accel.config.sections import DataSettings
@@ -39,7 +38,9 @@ _FLAG = "add --data.layout classes"
 class ImageTable:
     """The rows of one split of an image folder."""
 
-    table: datasets.Dataset
+    paths: list[str]  # (N,)
+    labels: list  # (N,) as they are stated: text, whole numbers or truth values; None: there is none
+    column: str  # the name of the labels
     fingerprint: str
     content: np.ndarray | None  # (N,) uint64, equal for files of equal content; None: the files were not read
     name: str  # the folder's own name for the split
@@ -55,6 +56,11 @@ class _Reader:
     unread: list[str]  # pictures in formats that cannot be read here
     notes: list[str] = field(default_factory=list)
     used: int = 0
+
+
+def parquet_files(listing: Listing) -> list[str]:
+    """The tables of a folder; it is an image folder where there are none."""
+    return [name for name in listing.files if name.endswith(".parquet") and Path(name).name != "metadata.parquet"]
 
 
 def read_image_folder(
@@ -112,13 +118,7 @@ def _table(
     paths = [f"{root}/{name}" for name in names]
     fingerprint, content = files_fingerprint(names, paths, salt)
     reader.used += len(names)
-    types = (
-        {}
-        if labels
-        else {"features": datasets.Features({"image": datasets.Value("string"), column: datasets.Value("string")})}
-    )
-    table = datasets.Dataset.from_dict({"image": paths, column: labels}, **types)
-    return ImageTable(table.cast_column("image", datasets.Image(decode=False)), fingerprint, content, split)
+    return ImageTable(paths, labels, column, fingerprint, content, split)
 
 
 def _refuse_unread_classes(reader: _Reader, prefix: str, read: set[str]) -> None:

@@ -23,9 +23,10 @@ import torch
 from torch.utils.data import ConcatDataset, IterableDataset, Subset
 
 from hf_accel.config.sections import DataSettings
-from hf_accel.data.columns import find_columns, normal_name
+from hf_accel.data.columns import find_columns
 from hf_accel.data.given_rows import IMAGE_KEYS, LABEL_KEYS, GivenRows, image_of, label_of
 from hf_accel.data.image_split import ImageSplit
+from hf_accel.data.labels import normal_name
 from hf_accel.data.sources import source_of_tables
 from hf_accel.data.split_names import split_role
 from hf_accel.data.splits import Splits, splits_of_parts, splits_of_source

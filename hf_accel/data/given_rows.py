@@ -9,20 +9,21 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import torch
 
+from hf_accel.data.rows import Rows
 from hf_accel.errors import UserError
 
 IMAGE_KEYS = ("image", "img", "pixel_values", "images")
 LABEL_KEYS = ("label", "labels", "fine_label", "target")
 
 
-class GivenRows:
+class GivenRows(Rows):
     """Images of an indexable object.
 
     Args:
@@ -44,8 +45,8 @@ class GivenRows:
         image_key: str | None = None,
         rows: np.ndarray | None = None,
     ) -> None:
+        super().__init__(column)
         self.source = source
-        self.column = column
         self.is_fixed = is_fixed
         self.where = where
         self.image_key = image_key
@@ -55,17 +56,13 @@ class GivenRows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, key: int) -> dict[str, dict[str, Any]]: ...
-    @overload
-    def __getitem__(self, key: slice) -> dict[str, list[dict[str, Any]]]: ...
-    def __getitem__(self, key: int | slice) -> dict[str, Any]:
-        if isinstance(key, slice):
-            return {self.column: [self._cell(row) for row in range(*key.indices(len(self)))]}
-        return {self.column: self._cell(key)}
+    def cell(self, row: int) -> dict[str, Any]:
+        return encoded_image(self.image(row), f"row {int(self.rows[row])} of {self.where}")
+
+    def paths(self) -> list[str | None]:
+        return [None] * len(self)
 
     def select(self, rows: np.ndarray) -> GivenRows:
-        """Only these rows, in this order."""
         return GivenRows(
             self.source,
             self.column,
@@ -79,9 +76,6 @@ class GivenRows:
         """The image of a row as the caller's object gives it."""
         number = int(self.rows[row])
         return image_of(self.source[number], self.image_key, f"row {number} of {self.where}")
-
-    def _cell(self, row: int) -> dict[str, Any]:
-        return encoded_image(self.image(row), f"row {int(self.rows[row])} of {self.where}")
 
 
 def image_of(item: Any, key: str | None, where: str) -> Any:

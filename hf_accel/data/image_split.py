@@ -7,13 +7,16 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 
-from hf_accel.data.given_rows import GivenRows
 from hf_accel.data.images import MAX_PIXELS, UnreadableImageError, decode_image
+from hf_accel.data.rows import Rows
 from hf_accel.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +27,7 @@ _MOST_TRIED = 20  # images of the same class, to replace one that became unreada
 class ImageSplit:
     """The rows of one split, nothing decoded."""
 
-    dataset: datasets.Dataset | GivenRows  # its image column is Image(decode=False): {"bytes", "path"}
+    dataset: datasets.Dataset | Rows  # its image column is Image(decode=False): {"bytes", "path"}
     image_column: str
     labels: np.ndarray  # (N,) int64; all -1 where they are not known, in rows that are only predicted
     label_names: list[str]
@@ -47,12 +50,12 @@ class ImageSplit:
     @property
     def is_fixed(self) -> bool:
         """Whether a row has the same pixels whenever it is read, so that they can be kept."""
-        return not isinstance(self.dataset, GivenRows) or self.dataset.is_fixed
+        return not isinstance(self.dataset, Rows) or self.dataset.is_fixed
 
     @property
     def is_prepared(self) -> bool:
         """Whether the rows are tensors that the model takes as they are, instead of images."""
-        return isinstance(self.dataset, GivenRows) and self.dataset.is_prepared
+        return isinstance(self.dataset, Rows) and self.dataset.is_prepared
 
     def read(self, row: int, target_side: int | None = None) -> np.ndarray:
         """Pixels of one row, (H, W, 3) uint8 RGB, upright.
@@ -94,10 +97,11 @@ class ImageSplit:
 
         Reports hold them, so a file elsewhere is named without its folder, which belongs to this machine.
         """
-        if isinstance(self.dataset, GivenRows):
-            return [None] * len(self)
-        column = f"{self.image_column}.path"
-        paths = self.dataset.flatten().select_columns([column])[:][column]
+        if isinstance(self.dataset, Rows):
+            paths = self.dataset.paths()
+        else:
+            column = f"{self.image_column}.path"
+            paths = self.dataset.flatten().select_columns([column])[:][column]
         roots = [] if self.folder is None else [os.path.abspath(self.folder), os.path.realpath(self.folder)]
         return [_relative_name(path, roots) if path else None for path in paths]
 

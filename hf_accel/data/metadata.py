@@ -14,11 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from hf_accel.config.sections import DataSettings
-from hf_accel.data.columns import LABEL_COLUMNS
+from hf_accel.data.labels import LABEL_COLUMNS
+from hf_accel.data.rows import require_datasets
 from hf_accel.data.split_names import split_role
 from hf_accel.errors import UserError
 
@@ -118,11 +116,22 @@ def _read_table(where: str, path: Path) -> dict[str, list]:
     """Column name -> values, all of one length."""
     try:
         if path.suffix == ".parquet":
-            return pq.read_table(path).to_pydict()
+            return _read_parquet(where, path)
         if path.suffix == ".csv":
             return _read_csv(where, path)
         return _read_jsonl(where, path)
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{where}: cannot be read: {error}") from error
+
+
+def _read_parquet(where: str, path: Path) -> dict[str, list]:
+    require_datasets(where)
+    import pyarrow as pa  # here: an exported model is scored on a folder of pictures without it
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path).to_pydict()
+    except pa.ArrowException as error:
         raise UserError(f"{where}: cannot be read: {error}") from error
 
 

@@ -21,7 +21,7 @@ import PIL.Image
 import pyarrow as pa
 
 from hf_accel.config.sections import DataSettings
-from hf_accel.data.folders import read_image_folder
+from hf_accel.data.folders import ImageTable, parquet_files, read_image_folder
 from hf_accel.data.listing import (
     Listing,
     files_fingerprint,
@@ -104,14 +104,14 @@ def _png(pixels: np.ndarray) -> bytes:
 def _open_folder(settings: DataSettings, folder: Path) -> Source:
     where = f"data.name {settings.name}"
     listing = list_files(folder)
-    tables = [name for name in listing.files if name.endswith(".parquet") and Path(name).name != "metadata.parquet"]
+    tables = parquet_files(listing)
     pictures = [name for name in listing.files if is_image_file(name) or is_unread_picture(name)]
     if tables:
         return _open_parquet_folder(settings, folder, listing, tables, len(pictures))
     if pictures:
         parts, notes = read_image_folder(settings, where, folder, listing)
         return Source(
-            parts={role: part.table for role, part in parts.items()},
+            parts={role: _table_of(part) for role, part in parts.items()},
             fingerprints={role: part.fingerprint for role, part in parts.items()},
             names={role: part.name for role, part in parts.items()},
             notes=listing.notes() + notes,
@@ -120,6 +120,13 @@ def _open_folder(settings: DataSettings, folder: Path) -> Source:
     files = listing.files
     content = f"none of its {len(files)} files is parquet or an image" if files else "the folder is empty"
     raise UserError(f"{where}: {content}. Expected parquet files, or a folder of images for each class.")
+
+
+def _table_of(part: ImageTable) -> datasets.Dataset:
+    text = datasets.Value("string")
+    types = {} if part.labels else {"features": datasets.Features({"image": text, part.column: text})}
+    table = datasets.Dataset.from_dict({"image": part.paths, part.column: part.labels}, **types)
+    return table.cast_column("image", datasets.Image(decode=False))
 
 
 def _open_parquet_folder(

@@ -15,22 +15,26 @@ import textwrap
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 
 from hf_accel import terminal
 from hf_accel.config.sections import DataSettings
-from hf_accel.data.columns import LabelMap, find_columns, is_unlabelled, label_text, read_column
 from hf_accel.data.duplicates import duplicate_notes, were_compared
-from hf_accel.data.encoded import content_numbers, with_own_files
+from hf_accel.data.image_folder import ImageFolder, labelled_files, open_image_folder
 from hf_accel.data.image_split import ImageSplit
 from hf_accel.data.images import DEEP_GREY_SCALING, UnreadableImageError, decode_image, has_deep_grey
 from hf_accel.data.listing import load_images
-from hf_accel.data.sources import Source, open_source
+from hf_accel.data.rows import require_datasets
 from hf_accel.errors import UserError
 from hf_accel.tables import format_table, printable
+
+if TYPE_CHECKING:  # an exported model is scored on an image folder without `datasets`
+    from hf_accel.data.columns import LabelMap
+    from hf_accel.data.sources import Source
 
 __all__ = [
     "ImageSplit",
@@ -112,6 +116,8 @@ def load_splits(settings: DataSettings, seed: int, selection: bool = True) -> Sp
     Raises:
         UserError: the data cannot be found, understood or divided, or has one class only.
     """
+    from hf_accel.data.sources import open_source
+
     return splits_of_source(open_source(settings), settings, seed, selection)
 
 
@@ -127,6 +133,8 @@ def splits_of_source(
     Args:
         name_classes: the classes that the train split names -> the same in the order of their numbers.
     """
+    from hf_accel.data.columns import LabelMap, find_columns
+
     if "train" not in source.parts:
         raise UserError(
             f"data.name {settings.name}: has no train split, only {', '.join(sorted(source.names.values()))}. Expected a "
@@ -229,7 +237,12 @@ def load_split(settings: DataSettings, role: str = "test") -> ScoredRows:
     Raises:
         UserError: the data cannot be found or understood, or has no such split with labels.
     """
-    source = open_source(settings)
+    source: ImageFolder | Source | None = open_image_folder(settings)
+    if source is None:
+        require_datasets(f"data.name {settings.name}")
+        from hf_accel.data.sources import open_source
+
+        source = open_source(settings)
     taken = next((name for name in (role, *_STAND_FOR.get(role, ())) if name in source.parts), None)
     if taken is None and role == "train" and len(source.parts) == 1:
         taken = next(iter(source.parts))
@@ -238,14 +251,15 @@ def load_split(settings: DataSettings, role: str = "test") -> ScoredRows:
             f"data.name {settings.name}: has no {role} split, only {', '.join(source.names.values())}. Ask for another "
             "split, or name a folder of class folders."
         )
-    table = source.parts[taken]
-    labels = LabelMap.of(table, find_columns(table, settings)[1])
-    parts, notes = _label(replace(source, parts={taken: table}), settings, labels)
-    if taken not in parts or not len(parts[taken]):
+    if isinstance(source, ImageFolder):
+        whole, notes = _label_files(source, settings, taken)
+    else:
+        whole, notes = _label_table(source, settings, taken)
+    if whole is None or not len(whole):
         raise UserError(
             f"data.name {settings.name}: {'; '.join(notes) or 'it is empty'}. Expected labelled images to score."
         )
-    part = _subset(parts[taken], settings.max_train_rows if role == "train" else settings.max_test_rows, TEST_SEED)
+    part = _subset(whole, settings.max_train_rows if role == "train" else settings.max_test_rows, TEST_SEED)
     skipped: list[str] = []
     if settings.on_bad_image == "skip":
         part = _readable(part, skipped, refuse_gone=False)
@@ -265,15 +279,41 @@ def _fingerprint(part: ImageSplit) -> str:
     return hashlib.sha256(json.dumps([part.fingerprint, part.label_names]).encode()).hexdigest()
 
 
+def _label_files(folder: ImageFolder, settings: DataSettings, role: str) -> tuple[ImageSplit | None, list[str]]:
+    part, labels = labelled_files(folder.parts[role], settings, role), folder.parts[role].labels
+    if part is None:
+        return None, [*folder.notes, _unused(role, len(labels))]
+    _refuse_unknown_labels(part, folder.parts[role].column, lambda row: repr(labels[row]))
+    return part, list(folder.notes)
+
+
+def _label_table(source: Source, settings: DataSettings, role: str) -> tuple[ImageSplit | None, list[str]]:
+    from hf_accel.data.columns import LabelMap, find_columns
+
+    table = source.parts[role]
+    labels = LabelMap.of(table, find_columns(table, settings)[1])
+    parts, notes = _label(replace(source, parts={role: table}), settings, labels)
+    return parts.get(role), notes
+
+
+def _unused(role: str, rows: int) -> str:
+    return f"its {role} split {'has no labels' if rows else 'is empty'}: not used"
+
+
 def _label(source: Source, settings: DataSettings, label_map: LabelMap) -> tuple[dict[str, ImageSplit], list[str]]:
     """Every part with its class numbers; empty and unlabelled ones are left out, and a note says so."""
+    import datasets
+
+    from hf_accel.data.columns import find_columns, is_unlabelled, label_text, read_column
+    from hf_accel.data.encoded import content_numbers, with_own_files
+
     parts, notes = {}, list(source.notes)
     folder = Path(settings.name).expanduser()
     for role, table in source.parts.items():
         image_column, label_column = find_columns(table, settings)
         column = read_column(table, label_column)
         if role != "train" and is_unlabelled(column):
-            notes.append(f"its {role} split {'has no labels' if len(table) else 'is empty'}: not used")
+            notes.append(_unused(role, len(table)))
             continue
         where = f"{settings.name}, {role} split"
         images = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
@@ -293,17 +333,17 @@ def _label(source: Source, settings: DataSettings, label_map: LabelMap) -> tuple
             folder=folder if folder.is_dir() else None,
             content=numbers,
         )
-        _refuse_unknown_labels(part, table, label_column)
+        _refuse_unknown_labels(part, label_column, partial(label_text, table, label_column))
         parts[role] = part
     return parts, notes
 
 
-def _refuse_unknown_labels(part: ImageSplit, table: datasets.Dataset, label_column: str) -> None:
+def _refuse_unknown_labels(part: ImageSplit, label_column: str, text: Callable[[int], str]) -> None:
     outside = np.flatnonzero(part.labels < 0)
     if len(outside):
         names = ", ".join(part.label_names[:10]) + (", …" if len(part.label_names) > 10 else "")
         raise UserError(
-            f"{part.where(outside[0])}: {label_column} is {label_text(table, label_column, int(outside[0]))}, expected one of "
+            f"{part.where(outside[0])}: {label_column} is {text(int(outside[0]))}, expected one of "
             f"the {len(part.label_names)} classes of the train split ({names}). {len(outside)} of its {len(part)} rows have "
             "such a label: correct or remove them."
         )

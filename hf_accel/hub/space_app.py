@@ -1,18 +1,18 @@
 """The demo page: drop an image, see the likeliest classes and the time it took.
 
 `hf-accel demo --space` copies this file as the Space's `app.py`, so it needs only Gradio and transformers, and
-this package where the model is one of its own networks.
+this package where the model is one of its own networks. The page itself needs only Gradio: `hf-accel demo` gives it the
+answers of an exported model, too.
 """
 
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
-import torch
 from PIL import Image, ImageOps
-from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedConfig
-from transformers.image_processing_utils import BaseImageProcessor
 
 MODEL = "model"  # a folder next to this file, or an id on the Hub
 TITLE = "Image classifier"
@@ -27,8 +27,15 @@ CSS = ".image-frame img { width: 100%; height: 100%; object-fit: contain; }"
 
 def build_page(model_name: str, title: str) -> gr.Blocks:
     """The page for a model folder or an id on the Hub."""
-    Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow refuses twice this number, and warns of what `read_image` refuses
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    examples = sorted(str(path) for path in (Path(model_name) / "examples").glob("*.png"))
+    return page_of(*load_classifier(model_name), title, examples)
+
+
+def load_classifier(model_name: str) -> tuple[Callable[[Image.Image], list[float]], list[str]]:
+    """What gives the probabilities of the classes for an image, and the names of the classes."""
+    import torch
+    from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedConfig
+
     config, _ = PreTrainedConfig.get_config_dict(model_name)
     if config.get("architecture", "").startswith("cifar_") or config.get("model_type") == "hf_accel_encoder":
         import hf_accel.cifar_nets  # noqa: F401  registers the network
@@ -37,25 +44,41 @@ def build_page(model_name: str, title: str) -> gr.Blocks:
     )
     model.eval()
     processor = AutoImageProcessor.from_pretrained(model_name, trust_remote_code=False)
-    names = model.config.id2label
     is_cropped = sees_the_middle(processor)
+
+    def probabilities(image: Image.Image) -> list[float]:
+        with torch.inference_mode():
+            pixels = processor(middle(image) if is_cropped else image, return_tensors="pt")["pixel_values"]
+            return model(pixel_values=pixels).logits[0].softmax(-1).tolist()
+
+    names = model.config.id2label
+    return probabilities, [names[number] for number in range(len(names))]
+
+
+def page_of(
+    probabilities: Callable[[Image.Image], Sequence[float]], names: Sequence[str], title: str, examples: list[str]
+) -> gr.Blocks:
+    """The page for anything that classifies images.
+
+    Args:
+        probabilities: an upright RGB image -> those of the classes, in their order.
+        examples: files of images to choose from.
+    """
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow refuses twice this number, and warns of what `read_image` refuses
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
     def classify(path: str | None) -> tuple[dict[str, float] | None, str]:
         """Confidence of the likeliest classes, and how long they took."""
         if path is None:
             return None, ""
         start = time.perf_counter()
-        image = read_image(path)
-        with torch.inference_mode():
-            pixels = processor(middle(image) if is_cropped else image, return_tensors="pt")["pixel_values"]
-            scores = model(pixel_values=pixels).logits[0].softmax(-1)
+        scores = probabilities(read_image(path))
         seconds = time.perf_counter() - start
-        likely = scores.topk(min(TOP, len(scores)))
-        confidences = {names[int(i)]: float(s) for s, i in zip(likely.values, likely.indices, strict=True)}
+        likely = sorted(range(len(scores)), key=lambda number: -scores[number])[:TOP]
+        confidences = {names[number]: float(scores[number]) for number in likely}
         return confidences, f"{1000 * seconds:.0f} ms for this image on this machine"
 
-    named = ", ".join(list(names.values())[:CLASSES_NAMED]) + (" …" if len(names) > CLASSES_NAMED else "")
-    examples = sorted(str(path) for path in (Path(model_name) / "examples").glob("*.png"))
+    named = ", ".join(names[:CLASSES_NAMED]) + (" …" if len(names) > CLASSES_NAMED else "")
     with gr.Blocks(title=title, analytics_enabled=False) as page:
         gr.Markdown(f"# {title}\n\n{len(names)} classes: {named}")
         with gr.Row():
@@ -97,8 +120,10 @@ def middle(image: Image.Image) -> Image.Image:
     return image.crop((across, down, image.width - across, image.height - down)) if spare else image
 
 
-def sees_the_middle(processor: BaseImageProcessor) -> bool:
+def sees_the_middle(processor: Any) -> bool:
     """Whether a model is shown the middle of a strip alone, and not all of it in its own shape."""
+    import torch
+
     black = Image.new("RGB", (4 * LONGEST * 8, 8))
     with_white_ends = black.copy()
     end = black.width // 4

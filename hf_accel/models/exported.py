@@ -24,18 +24,28 @@ INPUT, OUTPUT = "pixel_values", "logits"  # (B, 3, H, W) float32; (B, C) float32
 INSTALL = 'pip install "hf_accel[onnx]"'
 
 
-def is_exported(place: str | Path) -> bool:
-    """Whether a folder holds an exported model, and no weights for PyTorch."""
-    folder = Path(place)
-    return (folder / EXPORTED_MODEL).is_file() and not (folder / "model.safetensors").exists()
+def exported_file(place: str | Path) -> Path | None:
+    """The ONNX file that is meant by its own path, or by a folder that holds one and no weights for PyTorch; else None."""
+    path = Path(place).expanduser()
+    if path.suffix == ".onnx" and path.is_file():
+        return path
+    is_exported = (path / EXPORTED_MODEL).is_file() and not (path / "model.safetensors").exists()
+    return path / EXPORTED_MODEL if is_exported else None
+
+
+def exported_folder(file: Path) -> Path:
+    """The folder that `hf-accel compress` wrote, of a file in its `onnx/`."""
+    folder = file.absolute().parent
+    return folder.parent if folder.name == EXPORTED_MODEL.parent.name else folder
 
 
 def refuse_exported(place: str | Path, setting: str) -> None:
-    """Raises UserError: the folder holds an exported model alone, and weights for PyTorch are needed."""
-    if is_exported(place):
+    """Raises UserError: an exported model alone is there, and weights for PyTorch are needed."""
+    file = exported_file(place)
+    if file is not None:
         raise UserError(
-            f"{setting}: {place} holds an exported model ({EXPORTED_MODEL}), which `hf-accel predict` scores. Expected weights "
-            "for PyTorch: the folder of the run or the model that it was exported from."
+            f"{setting}: {place} is an exported model ({file.name}), which `hf-accel predict`, `evaluate` and `demo` take. "
+            "Expected weights for PyTorch: the folder of the run or the model that it was exported from."
         )
 
 
@@ -78,9 +88,10 @@ class Exported:
         return self.session.run([OUTPUT], {INPUT: pixel_values})[0]
 
     def probabilities(self, images: list[dict[str, Any]]) -> np.ndarray:
+        """(B, C) float64, whose logarithms are exact where float32 would have ones and zeros."""
         logits = self.logits(np.concatenate([image[INPUT] for image in images])).astype(np.float64)
         powers = np.exp(logits - logits.max(-1, keepdims=True))
-        return (powers / powers.sum(-1, keepdims=True)).astype(np.float32)
+        return powers / powers.sum(-1, keepdims=True)
 
 
 def preprocessing_to(preprocessing: Preprocessing) -> dict[str, Any]:

@@ -475,11 +475,11 @@ class RunFolder:
 
 
 def model_place(name: str) -> str:
-    """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub.
+    """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub; an exported file stays as it is.
 
     Raises:
-        UserError: the name is that of a file, of an unfinished run or of a damaged model, or was meant as that of a folder and
-            there is none.
+        UserError: the name is that of another file, of an unfinished run or of a damaged model, or was meant as that of a folder
+            and there is none.
     """
     from hf_accel.data.listing import is_local_name, neighbouring_folders  # here: --help needs no Pillow
 
@@ -494,8 +494,12 @@ def model_place(name: str) -> str:
         run.refuse_unfinished()
         manifest.refuse_damaged(path)
         return str(path)
+    if path.suffix == ".onnx" and path.is_file():
+        return str(path)
     if path.exists():
-        raise UserError(f"{name}: is a file, expected the folder of a run or of a model, or an id on the Hub")
+        raise UserError(
+            f"{name}: is a file, expected the folder of a run or of a model, an exported .onnx file, or an id on the Hub"
+        )
     is_near = path.parent.is_dir() and get_close_matches(path.name, [inner.name for inner in path.parent.iterdir()])
     if is_local_name(name) and (
         is_near or not HUB_ID.fullmatch(name)

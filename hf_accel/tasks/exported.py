@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from hf_accel.config.sections import DataSettings
 from hf_accel.data.images import MAX_PIXELS
 from hf_accel.data.listing import listed_images, load_images
+from hf_accel.data.splits import ScoredRows, Splits, load_split, load_splits
 from hf_accel.errors import UserError
-from hf_accel.models.exported import EXPORTED_MODEL, Exported
+from hf_accel.models.exported import Exported, exported_file
 from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images
 
 
 class ExportedImageClassification:
-    """The part of `ImageClassification` that predicting needs."""
+    """The parts of `ImageClassification` that `predict` and `evaluate` need."""
+
+    def open_splits(self, settings: DataSettings, seed: int, selection: bool = True) -> Splits:
+        return load_splits(settings, seed, selection)
+
+    def open_split(self, settings: DataSettings, role: str) -> ScoredRows:
+        return load_split(settings, role)
 
     def find_images(self, names: list[str]) -> list[Path | str]:
         return load_images(names)
@@ -21,8 +30,15 @@ class ExportedImageClassification:
     def listed_images(self, lines: Iterable[str]) -> Iterator[Path | str]:
         return listed_images(lines)
 
-    def load_trained(self, folder: str | Path) -> Exported:
-        return Exported(Path(folder) / EXPORTED_MODEL)
+    def load_trained(self, place: str | Path) -> Exported:
+        """Raises:
+        UserError: there are several processes, or the model cannot be opened.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError(f"{place}: an exported model is scored by one process, with all its threads. Start one.")
+        file = exported_file(place)
+        assert file is not None, "asked for a model that is not exported"
+        return Exported(file)
 
     def score_images(
         self,

@@ -37,7 +37,7 @@ class ScoredImage:
 
     position: int  # among the images that were given, from 0
     source: ImageSource
-    probabilities: np.ndarray | None = None  # (C,) float32, in the order of the model's classes; None: unreadable
+    probabilities: np.ndarray | None = None  # (C,) float, in the order of the model's classes; None: unreadable
     error: UnreadableImageError | None = None  # why there are none
 
 
@@ -52,7 +52,7 @@ class Scorer(Protocol):
         """(H, W, 3) uint8 RGB -> the inputs of the model; called by several threads."""
 
     def probabilities(self, images: list[Inputs]) -> np.ndarray:
-        """Inputs of B images of equal shapes -> (B, C) float32, in the order of the model's classes."""
+        """Inputs of B images of equal shapes -> (B, C) float, in the order of the model's classes."""
 
 
 def score_images(

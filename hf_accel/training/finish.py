@@ -34,7 +34,7 @@ from hf_accel.runs import manifest
 from hf_accel.runs.folder import RunFolder
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.predictions import Predictions
-from hf_accel.training.metrics import classification_metrics, confusion, per_class
+from hf_accel.training.metrics import detailed_scores
 from hf_accel.training.pruning import pruning_figures
 from hf_accel.training.trainer import ImageTrainer
 from hf_accel.transforms.views import NUM_VIEWS
@@ -119,7 +119,7 @@ def build_report(
         settings = {name: value for name, value in settings.items() if not name.startswith("torch_compile")}
         notes = [*notes, trainer.compile_failure]
     notes = [*notes, *batch_size_note(trainer)]
-    test = detailed_scores(output, trainer.splits.label_names, "test")
+    test = scores_of(output, trainer.splits.label_names, "test")
     views = recipe.data.test_time_augmentation
     return RunReport(
         recipe=recipe.name,
@@ -289,20 +289,9 @@ def validation_scores(trainer: ImageTrainer) -> Scores | None:
     return Scores(**{name: entries[-1].get(f"eval_{name}") for name in names})
 
 
-def detailed_scores(predictions: PredictionOutput, label_names: list[str], prefix: str) -> DetailedScores:
-    top_ids = predictions.predictions[0]
-    labels = np.asarray(predictions.label_ids)
-    figures = classification_metrics(top_ids, labels, len(label_names))
-    return DetailedScores(
-        loss=(predictions.metrics or {}).get(f"{prefix}_loss"),
-        accuracy=figures["accuracy"],
-        top5_accuracy=figures["top5_accuracy"],
-        f1_macro=figures["f1_macro"],
-        f1_micro=figures["f1_micro"],
-        f1_weighted=figures["f1_weighted"],
-        per_class=per_class(top_ids[:, 0], labels, label_names),
-        confusion=confusion(top_ids[:, 0], labels, len(label_names)),
-    )
+def scores_of(output: PredictionOutput, label_names: list[str], prefix: str) -> DetailedScores:
+    loss = (output.metrics or {}).get(f"{prefix}_loss")
+    return detailed_scores(output.predictions[0], np.asarray(output.label_ids), label_names, loss)
 
 
 def predictions_of(output: PredictionOutput, split: ImageSplit) -> Predictions:

@@ -1,7 +1,7 @@
-"""Accuracy, top-5, F1, per-class figures and the confusion matrix, computed by scikit-learn behind `evaluate.Metric`.
+"""Accuracy, top-5, F1, per-class figures and the confusion matrix, computed by scikit-learn.
 
-The metrics are instantiated directly because `evaluate.load` needs the network even for "accuracy". They work from the
-ids of the best classes of each row, never from logits, so that an evaluation keeps a few integers per row.
+They work from the ids of the best classes of each row, never from logits, so that an evaluation keeps a few integers per
+row. An exported model is scored by the same functions, without PyTorch and `datasets`.
 
 Conventions, the same for every data set:
 - "F1" is macro F1 over all `num_labels` classes, equal to scikit-learn's
@@ -13,101 +13,14 @@ Conventions, the same for every data set:
 from collections.abc import Sequence
 from typing import Any
 
-import datasets
-import evaluate
 import numpy as np
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 from hf_accel.errors import UserError
+from hf_accel.report.run_report import DetailedScores
 
 # The matrix of ImageNet-21k would have 476 million entries; above this size it is no longer something to look at.
 MAX_CONFUSION_LABELS = 1000
-
-_CLASS_ID = datasets.Value("int64")
-
-
-class _OfflineMetric(evaluate.Metric):
-    """A metric of class ids that keeps its rows in memory: no network, no lock, no cache folder."""
-
-    description = ""
-    predictions = _CLASS_ID
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(keep_in_memory=True, **kwargs)
-
-    def _build_data_dir(self) -> str:
-        # evaluate creates its cache folder here even to keep everything in memory; that fails in a read-only home.
-        return self._data_dir_root
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=self.description,
-            citation="",
-            inputs_description="predictions: class ids by row; references: the true class id of each row.",
-            features=datasets.Features({"predictions": self.predictions, "references": _CLASS_ID}),
-        )
-
-
-class Accuracy(_OfflineMetric):
-    """Fraction of rows whose first prediction is right."""
-
-    description = "Fraction of rows whose first prediction is right."
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {"accuracy": float(accuracy_score(references, predictions))}
-
-
-class TopK(_OfflineMetric):
-    """Fraction of rows whose true class is among their predictions; predictions: (N, k) ids, best first."""
-
-    description = "Fraction of rows whose true class is among the k best predictions."
-    predictions = datasets.List(_CLASS_ID)
-
-    def _compute(self, predictions: Sequence[Sequence[int]], references: Sequence[int]) -> dict[str, float]:
-        found = np.asarray(predictions) == np.asarray(references)[:, None]  # (N, k) bool
-        return {"top_k_accuracy": float(found.any(axis=1).mean())}
-
-
-class F1(_OfflineMetric):
-    """Macro, micro and weighted F1 over all `num_labels` classes; the convention is in the module's docstring."""
-
-    description = "Macro, micro and weighted F1 over all classes."
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int], num_labels: int) -> dict[str, float]:
-        return {
-            f"f1_{average}": float(
-                f1_score(references, predictions, labels=range(num_labels), average=average, zero_division=0)
-            )
-            for average in ("macro", "micro", "weighted")
-        }
-
-
-class PerClass(_OfflineMetric):
-    """Precision, recall, F1 and support of each of `num_labels` classes; an undefined one is 0, as in F1."""
-
-    description = "Precision, recall, F1 and support of each class."
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int], num_labels: int) -> dict[str, list]:
-        precision, recall, f1, support = precision_recall_fscore_support(
-            references, predictions, labels=range(num_labels), zero_division=0
-        )
-        # scikit-learn counts in floats when no row is predicted correctly.
-        support = support.astype(np.int64)
-        return {
-            "precision": precision.tolist(),
-            "recall": recall.tolist(),
-            "f1": f1.tolist(),
-            "support": support.tolist(),
-        }
-
-
-class Confusion(_OfflineMetric):
-    """Rows of each true class (first axis) by predicted class (second axis), (num_labels, num_labels)."""
-
-    description = "Rows of each true class by predicted class."
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int], num_labels: int) -> dict[str, list]:
-        return {"confusion": confusion_matrix(references, predictions, labels=range(num_labels)).tolist()}
 
 
 def classification_metrics(top_ids: np.ndarray, labels: np.ndarray, num_labels: int) -> dict[str, float | None]:
@@ -133,12 +46,12 @@ def classification_metrics(top_ids: np.ndarray, labels: np.ndarray, num_labels: 
     _check(top_ids, labels, num_labels)
     top5 = None
     if num_labels > 5:
-        top5 = TopK().compute(predictions=top_ids[:, :5], references=labels)["top_k_accuracy"]
-    return {
-        **Accuracy().compute(predictions=best, references=labels),
-        "top5_accuracy": top5,
-        **F1().compute(predictions=best, references=labels, num_labels=num_labels),
+        top5 = float((top_ids[:, :5] == labels[:, None]).any(axis=1).mean())
+    f1 = {
+        f"f1_{average}": float(f1_score(labels, best, labels=range(num_labels), average=average, zero_division=0))
+        for average in ("macro", "micro", "weighted")
     }
+    return {"accuracy": float(accuracy_score(labels, best)), "top5_accuracy": top5, **f1}
 
 
 def per_class(predicted: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -154,10 +67,13 @@ def per_class(predicted: np.ndarray, labels: np.ndarray, label_names: Sequence[s
         UserError: as in `classification_metrics`.
     """
     _check(predicted, labels, len(label_names))
-    columns = PerClass().compute(predictions=predicted, references=labels, num_labels=len(label_names))
+    columns = precision_recall_fscore_support(labels, predicted, labels=range(len(label_names)), zero_division=0)
     return [
-        {"label": label, **dict(zip(columns, figures, strict=True))}
-        for label, *figures in zip(label_names, *columns.values(), strict=True)
+        # scikit-learn counts in floats when no row is predicted correctly
+        {"label": label, "precision": precision, "recall": recall, "f1": f1, "support": int(support)}
+        for label, precision, recall, f1, support in zip(
+            label_names, *(column.tolist() for column in columns), strict=True
+        )
     ]
 
 
@@ -176,7 +92,28 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, num_labels: int) -> lis
     _check(predicted, labels, num_labels)
     if num_labels > MAX_CONFUSION_LABELS:
         return None
-    return Confusion().compute(predictions=predicted, references=labels, num_labels=num_labels)["confusion"]
+    return confusion_matrix(labels, predicted, labels=range(num_labels)).tolist()
+
+
+def detailed_scores(
+    top_ids: np.ndarray, labels: np.ndarray, label_names: Sequence[str], loss: float | None
+) -> DetailedScores:
+    """All figures of a split.
+
+    Args:
+        top_ids, labels: as in `classification_metrics`.
+        label_names: one name per class id.
+        loss: the mean cross-entropy.
+    Raises:
+        UserError: as in `classification_metrics`.
+    """
+    figures: dict[str, Any] = classification_metrics(top_ids, labels, len(label_names))
+    return DetailedScores(
+        loss=loss,
+        **figures,
+        per_class=per_class(top_ids[:, 0], labels, label_names),
+        confusion=confusion(top_ids[:, 0], labels, len(label_names)),
+    )
 
 
 def _check(predicted: np.ndarray, labels: np.ndarray, num_labels: int) -> None:

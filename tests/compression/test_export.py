@@ -16,7 +16,7 @@ from hf_accel.compression import export
 from hf_accel.compression.export import Agreement, compare, recorded_preprocessing, require_agreement, write_onnx
 from hf_accel.errors import RunError, UserError
 from hf_accel.inputs.preprocessing import Preprocessing
-from hf_accel.models.exported import EXPORTED_MODEL, Exported, is_exported, preprocessing_from, preprocessing_to
+from hf_accel.models.exported import EXPORTED_MODEL, Exported, exported_file, preprocessing_from, preprocessing_to
 from hf_accel.models.load import LoadedModel
 from hf_accel.tasks import TASKS
 
@@ -106,7 +106,7 @@ def test_a_file_of_other_origin_or_damaged_is_refused(tmp_path):
     file = tmp_path / EXPORTED_MODEL
     file.parent.mkdir()
     file.write_bytes(b"no")
-    assert is_exported(tmp_path)
+    assert exported_file(tmp_path) == file
     with pytest.raises(UserError, match="cannot be opened by ONNX Runtime"):
         Exported(file)
     value = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1])
@@ -117,4 +117,5 @@ def test_a_file_of_other_origin_or_damaged_is_refused(tmp_path):
     with pytest.raises(UserError, match="does not say which classes it knows"):
         Exported(file)
     (tmp_path / "model.safetensors").touch()
-    assert not is_exported(tmp_path)
+    assert exported_file(tmp_path) is None
+    assert exported_file(file) == file, "by its own path, whatever stands next to it"

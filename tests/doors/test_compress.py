@@ -1,10 +1,7 @@
 """`hf-accel compress`: from a run to a folder that predicts without PyTorch."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,21 +10,11 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from hf_accel import compress, demo, evaluate
+from hf_accel import compress
 from hf_accel.cli import run
 from hf_accel.predict import main as predict_main
 from hf_accel.train import train
-
-WITHOUT_TORCH = """
-import importlib.abc, sys
-class Absent(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision", "transformers", "timm", "accelerate", "onnx"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Absent())
-from hf_accel.predict import main
-sys.exit(main(sys.argv[1:]))
-"""
+from tests.support.absent import run_without
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +56,12 @@ def test_an_exported_run_predicts_what_the_run_does(run_folder, exported, photos
 
 
 @pytest.mark.slow
-def test_it_needs_neither_torch_nor_transformers(exported, photos, tmp_path, capsys):
+def test_a_file_of_predictions_is_begun_without_torch_and_continued_with_it(exported, photos, tmp_path):
     file = tmp_path / "rows.csv"
-    command = [sys.executable, "-c", WITHOUT_TORCH, str(exported), str(photos / "test"), "--output", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "WORLD_SIZE": "1"})
+    done = run_without("predict", exported, photos / "test", "--output", file)
     assert done.returncode == 0, done.stderr
     assert len(file.read_text().splitlines()) == 9
-    assert (
-        predict_main([str(exported), str(photos / "test"), "--output", str(file)]) == 0
-    )  # with it, the file is continued
+    assert predict_main([str(exported), str(photos / "test"), "--output", str(file)]) == 0
 
 
 @pytest.mark.slow
@@ -92,13 +76,6 @@ def test_a_second_export_is_kept_back_and_a_new_run_takes_the_old_one_along(run_
     assert not list(run_folder.glob(".exported*"))
     mark = json.loads((run_folder / ".hf_accel.json").read_text())
     assert "exported/onnx/model.onnx" in mark["files"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", [evaluate.main, demo.main])
-def test_other_commands_say_what_the_folder_is(exported, command, capsys):
-    assert run(command, [str(exported)]) == 2
-    assert "holds an exported model" in capsys.readouterr().err
 
 
 @pytest.mark.slow

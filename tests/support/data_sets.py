@@ -1,6 +1,7 @@
 """Small data sets written by the tests, and what the tests ask of a split."""
 
 import io
+import json
 import zlib
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def write_folder(root: Path, counts: dict[str, int]) -> Path:
         for number in range(count):
             (root / folder / f"{number:03}.png").write_bytes(png(number, blue=blue))
     return root
+
+
+def write_metadata(folder: Path, labels: list) -> Path:
+    """Images in one folder, whose labels a metadata.jsonl states."""
+    write_folder(folder, {"x": len(labels)})
+    for number in range(len(labels)):
+        (folder / "x" / f"{number:03}.png").rename(folder / f"{number:03}.png")
+    (folder / "x").rmdir()
+    rows = [json.dumps({"file_name": f"{number:03}.png", "label": label}) for number, label in enumerate(labels)]
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+    return folder
 
 
 def write_parquet(
