@@ -15,6 +15,7 @@ pytest.importorskip("onnxscript")
 
 from hf_accel import compress, demo, evaluate
 from hf_accel.cli import run
+from hf_accel.compression import packages
 from hf_accel.predict import main as predict_main
 from hf_accel.train import train
 
@@ -119,7 +120,7 @@ def test_a_folder_with_other_files_and_a_model_without_a_run_are_refused(tmp_pat
         ),
         (["--data.name", "digits"], "Add --output_dir FOLDER"),
         (["--output_dir", str(tmp_path / "new")], "so its data is unknown. Add --data.name"),
-        (["--images", "0"], "--images is 0, expected at least 1"),
+        (["--images", "0"], "--images is 0, expected a whole number from 1"),
     ):
         assert run(compress.main, [str(tmp_path / "model"), *argv]) == 2
         assert told in capsys.readouterr().err
@@ -128,7 +129,7 @@ def test_a_folder_with_other_files_and_a_model_without_a_run_are_refused(tmp_pat
 
 
 def test_without_onnx_the_extra_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compress, "find_spec", lambda name: None if name == "onnxscript" else name)
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "onnxscript" else name)
     assert run(compress.main, [str(tmp_path)]) == 2
     assert 'onnxscript is not installed. pip install "hf_accel[onnx]"' in capsys.readouterr().err
 
