@@ -20,6 +20,7 @@ sys.path.insert(0, str(REPOSITORY))  # benchmarks/ is not installed
 from benchmarks import (  # noqa: E402
     accuracy,
     ceiling,
+    compact,
     compare,
     finetuning,
     hf_script,
@@ -106,6 +107,21 @@ def only_table(folder: Path) -> str:
             ["| 5 | hf_accel, cross-entropy | 0.", "| 5 | published: baseline of fastai/imagenette | 0.6660 |"],
         ),
         (zoo, ["--complete", "--network", "cct_2_3x2"], ["| cct_2_3x2 | as shipped | 0."]),
+        (
+            compact,
+            ["--network", "resnet50"],
+            [
+                "| resnet50 | PyTorch fp32 |",
+                "| resnet50 | ONNX int8 |",
+                "| resnet50 | at most 0.30 of the float32 file | 0.",
+                "| resnet50 | at least 1.8x in batches of 64 |",
+            ],
+        ),
+        (
+            compact,
+            ["--complete"],
+            ["| resnet20_cifar10 | dense | 0.", "| resnet20_cifar10 | constant_sparsity_60 | 0."],
+        ),
     ],
 )
 def test_a_benchmark_leaves_a_table_with_its_provenance(here, benchmark_module, flags, expected):
@@ -395,11 +411,15 @@ def test_a_mistake_is_one_message(here, capsys):
     assert "expected plain, too" in capsys.readouterr().err
     assert run(zoo.main, ["--quick", "--network", "resnet99"]) == 2
     assert "expected some of resnet20," in capsys.readouterr().err
+    assert run(compact.main, ["--quick", "--network", "resnet99"]) == 2
+    assert "expected some of resnet50," in capsys.readouterr().err
+    assert run(compact.main, ["--quick", "--run", str(here)]) == 2
+    assert "Add --network with its name" in capsys.readouterr().err
     assert run(label_noise.main, ["--quick", "--imagenette", str(REPOSITORY)]) == 2
     assert "has no noisy_imagenette.csv" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("stage", ["compact", "tune"])
+@pytest.mark.parametrize("stage", ["tune"])
 def test_a_stage_without_recipes_says_so(stage):
     done = subprocess.run(["bash", str(REPOSITORY / "benchmarks" / "gpu.sh"), stage], capture_output=True, text=True)
     assert done.returncode == 0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 EXPORTED_MODEL = Path("onnx") / "model.onnx"  # in an exported folder: where transformers.js and optimum look for it
+RESULT = "compress.json"  # in an exported folder: how it was made
 LABELS, PREPROCESSING = "hf_accel.labels", "hf_accel.preprocessing"  # metadata of the file, as JSON
 INPUT, OUTPUT = "pixel_values", "logits"  # (B, 3, H, W) float32; (B, C) float32
 INSTALL = 'pip install "hf_accel[onnx]"'
