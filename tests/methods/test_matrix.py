@@ -77,6 +77,11 @@ METHODS = {
     "2:4 sparsity of the average": Method(
         {"training": {"sparsity": {"pattern": "2:4", "schedule": "one_cycle"}, "ema_decay": 0.9}}
     ),
+    "int8 in training": Method({"training": {"quantization": {"begin": 0.3}}}),
+    "int8 of a transformer": Method({"model": VIT, "training": {"quantization": {"begin": 0.0}}}),
+    "int8 with sparsity and an average": Method(
+        {"training": {"quantization": {}, "sparsity": {"final": 0.6, "updates": 4}, "ema_decay": 0.9}}
+    ),
     "learning rates by layer": Method({"training": {"layer_decay": 0.5, "head_learning_rate": 0.1}}),
     "frozen layers": Method({"model": {"freeze": 1}}),
     "frozen backbone": Method({"model": {"freeze": "backbone"}}),
