@@ -141,6 +141,15 @@ class QuantizationAware(TrainerCallback, AbstractContextManager):
         """Only a checkpoint with the final ranges may be the model that a run leaves."""
         return self.phase == FROZEN
 
+    @contextmanager
+    def scored(self) -> Iterator[None]:
+        """Evaluations after training round within, as those during training do."""
+        self.phase = FROZEN
+        try:
+            yield
+        finally:
+            self.phase = OFF
+
     def learned_ranges(self) -> dict[str, Range]:
         """Layer -> the range of its input; empty for a run that ended before one was seen."""
         values = self.ranges.tolist()

@@ -16,10 +16,10 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.optimizers import MUON, PREFIX, TimmOptimizer
+from hf_accel.config.quantization_settings import QuantizationSettings
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.schedules import Schedule, own_schedule
 from hf_accel.config.selection import Reasons, plateau_kwargs, selection_defaults
-from hf_accel.config.quantization_settings import QuantizationSettings
 from hf_accel.config.sparsity_settings import SparsitySettings
 from hf_accel.config.training import (
     DEFAULTS,
@@ -69,8 +69,8 @@ def training_arguments(
 
     Args:
         recipe: its `training` may hold any TrainingArguments name, `bf16: auto`, `optim: muon` or `timm/NAME`,
-            `lr_scheduler_type: one_cycle` or `trapezoid`, `keep_freed_memory`, `on_nan`, `sparsity`, `quantization` and other methods, and the
-            two arguments of EarlyStoppingCallback.
+            `lr_scheduler_type: one_cycle` or `trapezoid`, `keep_freed_memory`, `on_nan`, `sparsity`, `quantization` and other
+            methods, and the two arguments of EarlyStoppingCallback.
         has_validation: whether there are rows to select the best checkpoint by.
         has_own_metrics: whether the caller computes metrics, which may have any name.
         has_standard_metrics: whether ours are computed; False: the loss alone.

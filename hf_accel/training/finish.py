@@ -35,6 +35,7 @@ from hf_accel.tasks import TASKS
 from hf_accel.tasks.predictions import Predictions
 from hf_accel.training.metrics import classification_metrics, confusion, per_class
 from hf_accel.training.pruning import pruning_figures
+from hf_accel.training.quantization import quantization_summary, save_learned_ranges
 from hf_accel.training.trainer import ImageTrainer
 from hf_accel.transforms.views import NUM_VIEWS
 
@@ -55,6 +56,7 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
     if trainer.is_world_process_zero():
         # a pickle with local paths and perhaps a token: nothing in this package reads it
         (run.model / "training_args.bin").unlink(missing_ok=True)
+    save_learned_ranges(trainer, run.model)
     output = trainer.score(trainer.test_dataset)
     latency = check_saved_model(trainer, run.model)
     finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output, run.model, latency))
@@ -129,6 +131,7 @@ def build_report(
         train=replace(train, compiled=was_compiled(trainer), compile_failure=trainer.compile_failure),
         history=history_from_log(trainer.state.log_history),
         **pruning_figures(trainer, model),
+        quantization=quantization_summary(trainer),
         validation=validation_scores(trainer),
         test=replace(test, views=NUM_VIEWS.get(views, 1), test_time_augmentation=views),
     )

@@ -290,6 +290,7 @@ IN_TWO = {
     "many": TOGETHER,
     "balanced sampling, teacher and average": (EVEN, {"data": {"sampling": "balanced"}, "training": {"ema_decay": 0.9}}),
     "rows by loss": (EVEN, {"data": {"hard_examples": {"fraction": 0.9}}}),
+    "int8 with sparsity": (EVEN, {"training": {"quantization": {"begin": 0.3}, "sparsity": {"final": 0.6, "updates": 4}}}),
     "hardest rows": (EVEN, {"data": {"hard_examples": {"strategy": "hardest", "fraction": 0.5}},
                             "training": {"num_train_epochs": 4}}),
 }  # fmt: skip
