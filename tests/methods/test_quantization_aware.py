@@ -43,16 +43,12 @@ def the_method(trainer):
     return next(method for method in trainer.methods if isinstance(method, QuantizationAware))
 
 
-def values_of(weight, dim=0):
-    return [len(torch.unique(channel)) for channel in weight.unbind(dim)]
-
-
 def test_a_weight_has_at_most_255_values_per_channel_and_keeps_its_zeros_and_its_largest_magnitude():
     weight = torch.randn(4, 8, 9, 9, generator=torch.Generator().manual_seed(0))
     weight[:, ::2] = 0
     weight[3] = 0
     rounded = rounded_weight(weight)
-    assert max(values_of(rounded)) <= 255
+    assert max(len(torch.unique(channel)) for channel in rounded) <= 255
     assert (rounded[weight == 0] == 0).all()
     largest = weight.abs().flatten(1).amax(1)
     torch.testing.assert_close(rounded.abs().flatten(1).amax(1), largest)
@@ -215,7 +211,6 @@ def test_the_saved_model_has_plain_weights_and_the_ranges_next_to_them(rounded_r
     assert list(ranges) == list(layers)
     assert report.quantization.layers == len(layers)
     assert 0 <= report.quantization.test_accuracy <= 1
-    assert max(values_of(layers["timm_model.layer3.0.conv2"].weight)) > 255
     assert not torch.equal(rounded_weight(layers["timm_model.conv1"].weight), layers["timm_model.conv1"].weight)
 
 
