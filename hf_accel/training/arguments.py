@@ -89,8 +89,7 @@ def training_arguments(
     skips = asked.pop(ON_NAN, "stop") == "skip"
     methods = {name: asked.pop(name) for name in OWN_METHODS if name in asked}
     methods = {name: value for name, value in methods.items() if value is not None}
-    mappings = {name: asked.pop(name, None) for name in MAPPINGS}
-    chosen = {name: kind(**mappings[name]) for name, kind in MAPPINGS.items() if mappings[name] is not None}
+    mappings = _mappings(asked)
     notes: list[str] = []
     values, reasons = _own_values(asked, selection)
     values["output_dir"] = str(recipe.output_dir)
@@ -120,9 +119,15 @@ def training_arguments(
         skips,
         methods,
         schedule,
-        chosen.get(SPARSITY),
-        chosen.get(QUANTIZATION),
+        mappings[SPARSITY],
+        mappings[QUANTIZATION],
     )
+
+
+def _mappings(asked: dict[str, Any]) -> dict[str, Any]:
+    """Methods whose setting is a mapping -> their settings, which are taken out of what was asked for; None: off."""
+    given = {name: asked.pop(name, None) for name in MAPPINGS}
+    return {name: None if values is None else MAPPINGS[name](**values) for name, values in given.items()}
 
 
 def _own_values(asked: dict[str, Any], selection: Reasons) -> tuple[dict[str, Any], Reasons]:

@@ -109,7 +109,9 @@ METHODS = {
     # 17 of 19 rows: as many steps as with all
     "hardest rows": Method({"data": {"hard_examples": {"strategy": "hardest", "fraction": 0.9}}}),
     "distillation": Method({"training": {"distillation_temperature": 3.0}}, has_teacher=True),
-    "distillation of a sparse model": Method({"training": {"sparsity": {"final": 0.6, "updates": 4}}}, has_teacher=True),
+    "distillation of a sparse model": Method(
+        {"training": {"sparsity": {"final": 0.6, "updates": 4}}}, has_teacher=True
+    ),
     "distillation with mixup": Method({"data": {"augment": {"mixup": 0.5}}}, has_teacher=True),
 }
 STEPS = 6  # of two epochs: 19 rows in batches of 8
