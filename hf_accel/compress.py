@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from hf_accel.cli import command_parser, parse_with_overrides, print_result, quick_imports, run_and_exit
 from hf_accel.compression.packages import refuse_missing_packages
-from hf_accel.config.compression_settings import CompressionSettings
+from hf_accel.config.compression_settings import FORMATS, CompressionSettings
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.config.schema import expected, known_settings, schema_of
@@ -28,6 +29,8 @@ Export a trained model to ONNX, and check that it gives the same answers.
 
 The folder has the layout of transformers.js and optimum: onnx/model.onnx, config.json, preprocessor_config.json. The file
 itself says which classes it knows and how images are prepared. Needs onnxruntime and onnx: pip install "hf_accel[onnx]"."""
+
+LEAST_ZEROS = 0.01  # share of the weights from which zeros are mentioned
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,8 +60,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The flags of `CompressionSettings`."""
-    parser.add_argument("--images", type=int, default=1000, metavar="N", help="images that are compared; default 1000")
+    """The flags of `CompressionSettings`; those that are not given keep its defaults."""
+    add = partial(parser.add_argument, default=argparse.SUPPRESS)
+    add("--formats", nargs="+", choices=FORMATS, help="files next to the float32 one; default: none")
+    add("--max_drop", type=float, metavar="SHARE", help="accuracy that a file may lose; default 0.01")
+    add("--images", type=int, metavar="N", help="images that are compared, test images first; default 1000")
+    add("--calibration_images", type=int, metavar="N", help="training images for the ranges of int8; default 512")
+    add("--keep", action="store_true", help="write files that are slower or lose more, too")
 
 
 def settings_of(args: argparse.Namespace) -> CompressionSettings:
@@ -108,16 +116,24 @@ def data_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
 
 
 def summary(result: dict[str, Any]) -> str:
-    agreement = result["agreement"]
+    from hf_accel.compression.rows import Row, remarks, render
+
+    agreement, measured = result["agreement"], result["measured"]
+    rows = [Row(**row) for row in result["rows"]]
     same = f"{agreement['same_answers']:.2%} of {format_count(agreement['images'])} images get the same class"
     logits = (
         f"largest difference of a logit {agreement['largest_difference']:.2g}, of logits up to "
         f"{agreement['largest_logit']:.3g}"
     )
+    how = (
+        f"accuracy and F1 of {format_count(result['test_images'])} test images; p50 and p99 of one image, images/s in batches "
+        f"of {measured['batch_size']}, {measured['rounds']} rounds in turns, threads: {measured['threads']}"
+    )
+    zeros = [f"{result['zero_weights']:.1%} of the weights are zero"] if result["zero_weights"] > LEAST_ZEROS else []
+    same_model = f"ONNX fp32 and PyTorch: {same}; {logits}"
     notes = [f"note: {note}" for note in result["notes"]]
-    size = f"{result['file']}: {result['bytes'] / 2**20:.1f} MiB, float32"
-    steps = ["", "next:", f"  hf-accel predict {result['output']} photo.jpg"]
-    return "\n".join([size, f"{same}; {logits}", *notes, *steps])
+    steps = ["next:", f"  hf-accel predict {result['output']} photo.jpg"]
+    return "\n".join([render(rows), "", how, same_model, *zeros, *remarks(rows), *notes, "", *steps])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
-"""Files that are written whole: a reader, or a crash, finds the old content or the new one, never a part of it."""
+"""Files that are written whole: a reader, or a crash, finds the old content or the new one, never a part of it.
+
+And what a file would take after compression.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import zlib
 from pathlib import Path
 
 LONGEST_NAME_BYTES = 255
+_CHUNK = 1 << 20
 RUN_MARK = ".hf_accel.json"  # in the folder of each run; pictures below it are not the user's
 
 
@@ -41,3 +46,12 @@ def _settle_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def compressed_bytes(file: Path) -> int:
+    """Size of a file after zlib (level 6), which is read in parts."""
+    compressor, size = zlib.compressobj(6), 0
+    with file.open("rb") as opened:
+        while part := opened.read(_CHUNK):
+            size += len(compressor.compress(part))
+    return size + len(compressor.flush())

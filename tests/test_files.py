@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
-from hf_accel.files import write_whole
+from hf_accel.files import compressed_bytes, write_whole
 
 
 def test_the_text_is_written_as_it_stands_and_nothing_else_is_left(tmp_path):
@@ -35,7 +36,7 @@ def test_a_name_of_the_greatest_length_can_be_written(tmp_path):
 def test_a_kill_at_any_moment_leaves_the_old_content_or_the_new_one(tmp_path):
     """The process dies as the n-th call that touches the file returns."""
     program = (
-        "import os, sys; from pathlib import Path; from hf_accel.files import write_whole\n"
+        "import os, sys; from pathlib import Path; from hf_accel.files import compressed_bytes, write_whole\n"
         "left = int(sys.argv[2])\n"
         "def dying(call):\n"
         "    def wrapped(*args, **kwargs):\n"
@@ -69,3 +70,9 @@ def test_no_module_writes_a_temporary_file_of_its_own():
         if any(sign in path.read_text("utf-8") for sign in ('.part"', ".part'", "os.fsync", "temporary.replace"))
     ]
     assert own == [os.path.basename("files.py")]
+
+
+def test_a_file_is_compressed_as_a_whole(tmp_path):
+    content = os.urandom(1000) * 3000
+    (tmp_path / "file").write_bytes(content)
+    assert compressed_bytes(tmp_path / "file") == len(zlib.compress(content, 6))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from hf_accel.measure.turns import timed
 
 WARM_UP_SECONDS, TIMED_SECONDS = 0.3, 1.2  # a run is not made noticeably longer
 MOST_WARM_UP, MOST_TIMED = 5, 50
@@ -31,16 +32,6 @@ def cpu_latency(model: nn.Module, pixel_values: Tensor) -> Latency:
     model = model.to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
     image = pixel_values.to("cpu", torch.float32)
     with torch.inference_mode():
-        _timed(model, image, MOST_WARM_UP, WARM_UP_SECONDS)
-        seconds = _timed(model, image, MOST_TIMED, TIMED_SECONDS)
+        timed(lambda: model(pixel_values=image), WARM_UP_SECONDS, MOST_WARM_UP)
+        seconds = timed(lambda: model(pixel_values=image), TIMED_SECONDS, MOST_TIMED)
     return Latency(statistics.median(seconds), len(seconds))
-
-
-def _timed(model: nn.Module, image: Tensor, most: int, budget: float) -> list[float]:
-    """Seconds of each forward pass, until there are `most` or the budget of seconds is spent; at least one."""
-    found: list[float] = []
-    while not found or (len(found) < most and sum(found) < budget):
-        start = time.perf_counter()
-        model(pixel_values=image)
-        found.append(time.perf_counter() - start)
-    return found

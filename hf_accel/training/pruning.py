@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Any
 
+from hf_accel.files import compressed_bytes
 from hf_accel.methods.sparsity import MagnitudePruning, layer_figures
 from hf_accel.models.trial import flops_by_layer
 from hf_accel.report.run_report import PruningSummary
 from hf_accel.training.trainer import ImageTrainer
-
-_CHUNK = 1 << 20
 
 
 def pruning_figures(trainer: ImageTrainer, folder: Path | None) -> dict[str, Any]:
@@ -39,12 +37,3 @@ def pruning_figures(trainer: ImageTrainer, folder: Path | None) -> dict[str, Any
         history=[[entry["step"], entry["sparsity"]] for entry in trainer.state.log_history if "sparsity" in entry],
     )
     return {"sparsity": rows, "pruning": summary}
-
-
-def compressed_bytes(file: Path) -> int:
-    """Size of a file after zlib, which is read in parts."""
-    compressor, size = zlib.compressobj(6), 0
-    with file.open("rb") as opened:
-        while part := opened.read(_CHUNK):
-            size += len(compressor.compress(part))
-    return size + len(compressor.flush())

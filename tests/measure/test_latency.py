@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_accel.measure import latency
+from hf_accel.measure import latency, turns
 from hf_accel.measure.latency import cpu_latency
 
 
@@ -29,7 +29,7 @@ def clock(monkeypatch):
 
     def set_seconds(seconds):
         ticks = itertools.accumulate(itertools.chain.from_iterable((0.0, one) for one in seconds))
-        monkeypatch.setattr(latency.time, "perf_counter", lambda: next(ticks))
+        monkeypatch.setattr(turns.time, "perf_counter", lambda: next(ticks))
 
     return set_seconds
 

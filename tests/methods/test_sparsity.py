@@ -2,7 +2,6 @@ import math
 import os
 import subprocess
 import sys
-import zlib
 from itertools import pairwise
 
 import pytest
@@ -17,7 +16,7 @@ from hf_accel.models.load import load_trained
 from hf_accel.report.run_report import RunReport
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
-from hf_accel.training.pruning import compressed_bytes, pruning_figures
+from hf_accel.training.pruning import pruning_figures
 from tests.support.sharding import pretend_fsdp
 
 
@@ -285,12 +284,6 @@ def test_the_operations_of_a_pruned_layer_are_in_proportion_to_its_weights(tiny_
             layer.weight.zero_()
     assert pruning_figures(trainer, None)["pruning"].flops_per_image == 0
     assert pruning_figures(trainer, None)["pruning"].file_bytes is None
-
-
-def test_a_file_is_compressed_as_a_whole(tmp_path):
-    content = os.urandom(1000) * 3000
-    (tmp_path / "file").write_bytes(content)
-    assert compressed_bytes(tmp_path / "file") == len(zlib.compress(content, 6))
 
 
 def test_a_peft_model_is_refused_by_name(tiny_recipe, monkeypatch):

@@ -1,0 +1,109 @@
+"""An ONNX file of float32 -> one of int8, by ONNX Runtime's own quantizer.
+
+int8: static, in the QDQ format. Weights are int8, symmetric and per output channel; activations are uint8 with a range that
+was seen on calibration images (smallest to largest). uint8 because ONNX Runtime's kernels for x86 multiply uint8 by int8 with
+the VNNI instructions; int8 activations run no faster than float32 there. Every operation that has an int8 kernel takes part;
+of matrix products only those with a weight, so attention scores, softmax and LayerNorm stay float32.
+
+int8_dynamic: only matrix products with a weight; the range of an activation is taken from each batch. Convolutions stay
+float32, because ONNX Runtime's dynamic convolution is slower than float32.
+
+Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_accel.models.exported import INPUT
+
+LINEAR = ("MatMul", "Gemm")
+
+
+def quantize_static(file: Path, target: Path, pixel_values: Iterable[np.ndarray]) -> None:
+    """Write the int8 form of a file.
+
+    Args:
+        file: a float32 ONNX file, batch norm folded into the convolutions.
+        pixel_values: (B, 3, H, W) float32 each, of training images.
+    """
+    from onnxruntime import quantization
+
+    with _optimised(file) as optimised:
+        quantization.quantize_static(
+            optimised,
+            target,
+            _Reader(pixel_values),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+            activation_type=quantization.QuantType.QUInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+            extra_options={"MatMulConstBOnly": True},
+        )
+    _finish(file, target)
+
+
+def quantize_dynamic(file: Path, target: Path) -> None:
+    """Write the form of a file whose linear layers are int8 and take the range of an activation from each batch."""
+    from onnxruntime import quantization
+
+    with _optimised(file) as optimised:
+        quantization.quantize_dynamic(
+            optimised,
+            target,
+            op_types_to_quantize=list(LINEAR),
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+    _finish(file, target)
+
+
+class _Reader:
+    """See onnxruntime.quantization.CalibrationDataReader."""
+
+    def __init__(self, pixel_values: Iterable[np.ndarray]) -> None:
+        self.batches = iter(pixel_values)
+
+    def get_next(self) -> dict[str, Any] | None:
+        batch = next(self.batches, None)
+        return None if batch is None else {INPUT: batch}
+
+
+@contextmanager
+def _optimised(file: Path) -> Iterator[Path]:
+    """The file as the quantizer wants it: operations fused, constants folded, shapes inferred."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as scratch:
+        optimised = Path(scratch) / file.name
+        quant_pre_process(file, optimised, skip_symbolic_shape=True)  # the exporter knows the symbolic shapes
+        yield optimised
+
+
+def _finish(file: Path, target: Path) -> None:
+    """Give the quantized file what the float32 one says of itself, and each constant once."""
+    import onnx
+
+    source, model = onnx.load(file), onnx.load(target)
+    del model.metadata_props[:]
+    model.metadata_props.extend(source.metadata_props)
+    first: dict[bytes, str] = {}
+    names: dict[str, str] = {}
+    for tensor in list(model.graph.initializer):
+        nameless = onnx.TensorProto()
+        nameless.CopyFrom(tensor)
+        nameless.ClearField("name")
+        names[tensor.name] = first.setdefault(nameless.SerializeToString(deterministic=True), tensor.name)
+        if names[tensor.name] != tensor.name:
+            model.graph.initializer.remove(tensor)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    onnx.save(model, target)
