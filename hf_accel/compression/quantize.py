@@ -8,6 +8,9 @@ of matrix products only those with a weight, so attention scores, softmax and La
 int8_dynamic: only matrix products with a weight; the range of an activation is taken from each batch. Convolutions stay
 float32, because ONNX Runtime's dynamic convolution is slower than float32.
 
+A model that was trained for int8 brings the ranges of its layers' inputs. Then only these layers take part (and the
+activations that the quantizer merges with them), and linear layers end in float32, as in training.
+
 Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
 
@@ -21,17 +24,22 @@ from typing import Any
 
 import numpy as np
 
+from hf_accel.methods.quantization_aware import Range
 from hf_accel.models.exported import INPUT
 
 LINEAR = ("MatMul", "Gemm")
+MERGED = ("Relu", "Clip")  # with the convolution before them
 
 
-def quantize_static(file: Path, target: Path, pixel_values: Iterable[np.ndarray]) -> None:
+def quantize_static(
+    file: Path, target: Path, pixel_values: Iterable[np.ndarray], ranges: dict[str, Range] | None = None
+) -> None:
     """Write the int8 form of a file.
 
     Args:
         file: a float32 ONNX file, batch norm folded into the convolutions.
         pixel_values: (B, 3, H, W) float32 each, of training images.
+        ranges: tensor -> range that was learned in training, in place of that of the images.
     """
     from onnxruntime import quantization
 
@@ -45,7 +53,8 @@ def quantize_static(file: Path, target: Path, pixel_values: Iterable[np.ndarray]
             weight_type=quantization.QuantType.QInt8,
             activation_type=quantization.QuantType.QUInt8,
             calibrate_method=quantization.CalibrationMethod.MinMax,
-            extra_options={"MatMulConstBOnly": True},
+            op_types_to_quantize=None if ranges is None else ["Conv", *LINEAR, *MERGED],
+            extra_options={"MatMulConstBOnly": True} | _with_ranges(ranges),
         )
     _finish(file, target)
 
@@ -64,6 +73,14 @@ def quantize_dynamic(file: Path, target: Path) -> None:
             extra_options={"MatMulConstBOnly": True},
         )
     _finish(file, target)
+
+
+def _with_ranges(ranges: dict[str, Range] | None) -> dict[str, Any]:
+    """Options of the quantizer for a model that was trained for int8; None: it was not."""
+    if ranges is None:
+        return {}
+    overrides = {name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in ranges.items()}
+    return {"TensorQuantOverrides": overrides, "OpTypesToExcludeOutputQuantization": list(LINEAR)}
 
 
 class _Reader:
