@@ -170,14 +170,18 @@ def compress_if_asked(run: RunFolder, recipe: Recipe) -> None:
     if recipe.compress is None:
         return
     from hf_accel.compression.compress import compress
+    from hf_accel.compression.rows import Row, remarks, render
 
     trained = replace(recipe, model=replace(recipe.model, name=str(run.model), revision=None))
     try:
-        compress(trained, recipe.compress, run.exported)
+        result = compress(trained, recipe.compress, run.exported)
     except Exception as error:  # of the model's operations, the exporter, the disk: none of it may cost the run
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         again = f"hf-accel compress {shlex.quote(str(run.path))}"
         logger.warning("exported: not written (%s). Model and scores are saved; `%s` exports it later.", reason, again)
+        return
+    rows = [Row(**row) for row in result["rows"]]
+    logger.info("\n".join(["", render(rows), "", *remarks(rows), *result["notes"], ""]))
 
 
 def how_to_continue(run: RunFolder, overwrite: bool) -> str:

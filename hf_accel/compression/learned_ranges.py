@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from hf_accel.compression.answers import in_batches, torch_logits
+from hf_accel.compression.export import SCOPES
 from hf_accel.methods.quantization_aware import Range, as_int8
 from hf_accel.models.exported import INPUT, Exported
 from hf_accel.models.load import LoadedModel
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
 NETWORK = "model"  # of export.Logits, whose layers the file names
-SCOPES = "pkg.torch.onnx.name_scopes"  # of a node: the modules that it comes from, outermost first
 ROUNDED = ("Conv", "MatMul", "Gemm")
 
 

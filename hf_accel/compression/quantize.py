@@ -122,5 +122,6 @@ def _finish(file: Path, target: Path) -> None:
         if names[tensor.name] != tensor.name:
             model.graph.initializer.remove(tensor)
     for node in model.graph.node:
+        node.ClearField("metadata_props")  # they would be a twentieth of a small network
         node.input[:] = [names.get(name, name) for name in node.input]
     onnx.save(model, target)
