@@ -19,8 +19,7 @@ class QuantizationSettings:
     )
     freeze: Annotated[Number, Field(gt=0, le=1)] = Field(
         default=0.75,
-        description="Share of the training steps after which the ranges of activations and the statistics of batch norm stay as "
-        "they are.",
+        description="Share of the training steps after which the ranges of activations stay as they are.",
     )
 
 

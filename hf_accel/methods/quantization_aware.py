@@ -11,17 +11,18 @@ has a figure of its own.
 - Activations: 8 bits, asymmetric, one range per layer: the mean of the smallest and largest value of a batch, of the
   first 100 steps, and then a moving average with the constant 0.01. A batch is that of all micro-batches and all processes, and
   its range counts from the next step on; so accumulation, processes and repeated forward passes change nothing.
-- After `freeze` the ranges stay, and batch norm uses its running statistics in training as it does in evaluation. Only
-  checkpoints after it may be the model that a run leaves.
+- After `freeze` the ranges stay. Only checkpoints after it may be the model that a run leaves.
 - Batch norm is not folded into the weights during training, and need not be: folding multiplies an output channel by a
-  number, which multiplies its scale and leaves the rounded weights as they are (up to the sign).
+  number, which multiplies its scale and leaves the rounded weights as they are (up to the sign). So its statistics do not
+  disturb the rounding either, and keep learning; the papers freeze them for the sake of folded weights. Frozen after three
+  quarters of the steps, they made a run from scratch at a rate of 0.1 diverge. `model.freeze_batch_norm` freezes them.
 
 The layers of the model stay what they are, with the names of their tensors: their forward passes are replaced within a step.
 torch.ao.quantization and torchao put other modules or a captured graph in the place of the model, which changes the names in
 every checkpoint.
 
 Source: https://arxiv.org/abs/1712.05877 (rounding in training, delayed start); https://arxiv.org/abs/1806.08342 (one scale per
-channel, batch norm frozen towards the end). The rounding is `torch.fake_quantize_per_channel_affine` and
+channel). The rounding is `torch.fake_quantize_per_channel_affine` and
 `torch.fake_quantize_per_tensor_affine`.
 Recipe: `training: {quantization: {begin: 0.5}}`, see `QuantizationSettings`. It is refused with torch_compile, a frozen
 backbone, adapters, FSDP and DeepSpeed.
@@ -74,10 +75,9 @@ class QuantizationAware(TrainerCallback, AbstractContextManager):
             )
         self.model, self.settings = model, settings
         self.layers = rounded_layers(model)
-        self.batch_norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         self.note = (
             f"quantization: {len(self.layers)} layers compute with int8 weights and activations after {settings.begin:g} of "
-            f"the steps; ranges and batch norm are frozen after {settings.freeze:g}, and a checkpoint before that is not selected"
+            f"the steps; the ranges are final after {settings.freeze:g}, and a checkpoint before that is not selected"
         )
         self.held = ExitStack()
         self._begin_again()
@@ -123,9 +123,6 @@ class QuantizationAware(TrainerCallback, AbstractContextManager):
                 rounding = (scales[0][number], scales[1][number]) if number in self.known else None
                 observe = partial(self._observe, number) if self.phase == LEARNS else None
                 self.held.enter_context(_replaced(layer, partial(_rounded, layer, layer.forward, rounding, observe)))
-        if self.phase == FROZEN:
-            for norm in self.batch_norms:
-                self.held.enter_context(_replaced(norm, partial(_as_in_evaluation, norm, norm.forward)))
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -296,12 +293,3 @@ def _rounded(
         return forward(x, *args, **kwargs)
     finally:
         del vars(layer)["weight"]
-
-
-def _as_in_evaluation(norm: nn.Module, forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-    was_training = norm.training
-    norm.training = False
-    try:
-        return forward(*args, **kwargs)
-    finally:
-        norm.training = was_training

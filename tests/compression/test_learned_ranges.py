@@ -53,7 +53,7 @@ def test_the_int8_file_answers_as_the_model_did_in_training(trained_for_int8, ca
     """With the scales of training, on at least 99 % of the images."""
     import onnx
 
-    assert compress.main([str(trained_for_int8), "--formats", "int8", "--keep", "--images", "359", "--quiet"]) == 0
+    assert compress.main([str(trained_for_int8), "--formats", "int8", "--keep", "--images", "359"]) == 0
     assert "int8: with the ranges of training" in capsys.readouterr().out
     exported, ranges = trained_for_int8 / "exported", load_ranges(trained_for_int8 / "model")
     file = Exported(exported / "onnx" / "model_quantized.onnx")
