@@ -2,8 +2,9 @@
 
 int8: static, in the QDQ format. Weights are int8, symmetric and per output channel; activations are uint8 with a range that
 was seen on calibration images (smallest to largest). uint8 because ONNX Runtime's kernels for x86 multiply uint8 by int8 with
-the VNNI instructions; int8 activations run no faster than float32 there. Every operation that has an int8 kernel takes part;
-of matrix products only those with a weight, so attention scores, softmax and LayerNorm stay float32.
+the VNNI instructions; int8 activations run no faster than float32 there. In a network of convolutions every operation that
+has an int8 kernel takes part; in one with LayerNorm or softmax only convolutions and matrix products with a weight, because
+the additions of its residual stream, normalised values and attention scores lose too much in 8 bits.
 
 int8_dynamic: only matrix products with a weight; the range of an activation is taken from each batch. Convolutions stay
 float32, because ONNX Runtime's dynamic convolution is slower than float32.
@@ -29,6 +30,7 @@ from hf_accel.models.exported import INPUT
 
 LINEAR = ("MatMul", "Gemm")
 MERGED = ("Relu", "Clip")  # with the convolution before them
+DELICATE = {"LayerNormalization", "Softmax"}  # operations of a transformer
 
 
 def quantize_static(
@@ -44,17 +46,19 @@ def quantize_static(
     from onnxruntime import quantization
 
     with _optimised(file) as optimised:
+        operations, excluded, options = _quantized_operations(optimised, ranges)
         quantization.quantize_static(
             optimised,
             target,
             _Reader(pixel_values),
             quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=operations,
+            nodes_to_exclude=excluded,
             per_channel=True,
             weight_type=quantization.QuantType.QInt8,
             activation_type=quantization.QuantType.QUInt8,
             calibrate_method=quantization.CalibrationMethod.MinMax,
-            op_types_to_quantize=None if ranges is None else ["Conv", *LINEAR, *MERGED],
-            extra_options={"MatMulConstBOnly": True} | _with_ranges(ranges),
+            extra_options=options,
         )
     _finish(file, target)
 
@@ -75,12 +79,24 @@ def quantize_dynamic(file: Path, target: Path) -> None:
     _finish(file, target)
 
 
-def _with_ranges(ranges: dict[str, Range] | None) -> dict[str, Any]:
-    """Options of the quantizer for a model that was trained for int8; None: it was not."""
+def _quantized_operations(
+    file: Path, ranges: dict[str, Range] | None
+) -> tuple[list[str] | None, list[str], dict[str, Any]]:
+    """The kinds of operations that become int8 (None: all that the quantizer knows), nodes that do not, and options."""
+    import onnx
+
+    graph = onnx.load(file).graph
+    if ranges is None and not any(node.op_type in DELICATE for node in graph.node):
+        return None, [], {}
+    weights = {tensor.name for tensor in graph.initializer}
+    of_activations = [node.name for node in graph.node if node.op_type == "MatMul" and not weights & set(node.input)]
+    options: dict[str, Any] = {"OpTypesToExcludeOutputQuantization": list(LINEAR)}
     if ranges is None:
-        return {}
-    overrides = {name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in ranges.items()}
-    return {"TensorQuantOverrides": overrides, "OpTypesToExcludeOutputQuantization": list(LINEAR)}
+        return ["Conv", *LINEAR], of_activations, options
+    options["TensorQuantOverrides"] = {
+        name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in ranges.items()
+    }
+    return ["Conv", *LINEAR, *MERGED], of_activations, options
 
 
 class _Reader:
