@@ -177,7 +177,8 @@ def compress_if_asked(run: RunFolder, recipe: Recipe) -> None:
         result = compress(trained, recipe.compress, run.exported)
     except Exception as error:  # of the model's operations, the exporter, the disk: none of it may cost the run
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        again = f"hf-accel compress {shlex.quote(str(run.path))}"
+        formats = f" --formats {' '.join(recipe.compress.formats)}" if recipe.compress.formats else ""
+        again = f"hf-accel compress {shlex.quote(str(run.path))}{formats}"
         logger.warning("exported: not written (%s). Model and scores are saved; `%s` exports it later.", reason, again)
         return
     rows = [Row(**row) for row in result["rows"]]
