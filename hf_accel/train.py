@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from hf_accel.cli import (
     quick_imports,
     run_and_exit,
 )
+from hf_accel.compression.packages import refuse_missing_packages
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe, shipped_recipes
 from hf_accel.errors import UserError
@@ -128,9 +130,12 @@ def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None =
     Raises:
         UserError: something in the recipe cannot run here; nothing was written.
     """
+    if recipe.compress is not None:
+        refuse_missing_packages(f"{recipe.name}: compress")
     run = RunFolder.claim(recipe, overwrite)
 
     with quick_imports():
+        from hf_accel.compression.export import recorded_preprocessing
         from hf_accel.hub import push as hub
         from hf_accel.runs.log import quiet_libraries
         from hf_accel.tasks import TASKS
@@ -147,6 +152,8 @@ def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None =
     data = facts_of(splits)
     run.refuse_changed_data(data)
     trainer = build_trainer(recipe, splits, arguments=arguments)
+    if recipe.compress is not None:
+        recorded_preprocessing(trainer.loaded)  # what it refuses now it would refuse after training
     if run.checkpoint is not None and run.begins_elsewhere:
         require_same_model(run.checkpoint, trainer.model)
         trainer.notes += continued_data_notes(run.checkpoint, splits)
@@ -158,8 +165,29 @@ def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None =
         train_from(run.checkpoint, trainer, signals)
         finished = finish(run, recipe, trainer)
         if trainer.is_world_process_zero():
+            compress_if_asked(run, recipe)
             hub.push_if_asked(finished)
     return run.path
+
+
+def compress_if_asked(run: RunFolder, recipe: Recipe) -> None:
+    """Export the model that the run has left; a failure costs a warning, because the model and its scores are saved."""
+    if recipe.compress is None:
+        return
+    from hf_accel.compression.compress import compress
+    from hf_accel.compression.rows import Row, remarks, render
+
+    trained = replace(recipe, model=replace(recipe.model, name=str(run.model), revision=None))
+    try:
+        result = compress(trained, recipe.compress, run.exported)
+    except Exception as error:  # of the model's operations, the exporter, the disk: none of it may cost the run
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        formats = f" --formats {' '.join(recipe.compress.formats)}" if recipe.compress.formats else ""
+        again = f"hf-accel compress {shlex.quote(str(run.path))}{formats}"
+        logger.warning("exported: not written (%s). Model and scores are saved; `%s` exports it later.", reason, again)
+        return
+    rows = [Row(**row) for row in result["rows"]]
+    logger.info("\n".join(["", render(rows), "", *remarks(rows), *result["notes"], ""]))
 
 
 def how_to_continue(run: RunFolder, overwrite: bool) -> str:

@@ -63,6 +63,7 @@ OFF: dict[str, dict[str, Any]] = {
         "training.distillation_temperature": None,
     },
     "sparsity": {"training.sparsity": None},
+    "quantization": {"training.quantization": None},
     "sampling": {"data.sampling": "uniform"},
     "hard_examples": {"data.hard_examples": None},
     "freeze_batch_norm": {"model.freeze_batch_norm": False},

@@ -106,7 +106,7 @@ def answers(
     found: dict[Form, list[np.ndarray]] = {name: [] for name in (*torch_forms, *exported_forms)}
     model, file = next(iter(torch_forms)), next(iter(exported_forms))
     difference = largest = 0.0
-    for batch in _batches(images):
+    for batch in in_batches(images):
         own = scorer.inputs([scorer.prepare(pixels) for pixels in batch])[INPUT]
         recorded = np.concatenate([exported_forms[file].prepare(pixels)[INPUT] for pixels in batch])
         for name, network in torch_forms.items():
@@ -155,7 +155,8 @@ def require_agreement(where: str, agreement: Agreement) -> None:
         )
 
 
-def _batches(images: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+def in_batches(images: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """The images of one forward pass each."""
     batch: list[np.ndarray] = []
     for image in images:
         batch.append(image)

@@ -16,7 +16,8 @@ from torch import nn
 from hf_accel import terminal
 from hf_accel.compression import export
 from hf_accel.compression.answers import ComparedImages
-from hf_accel.compression.formats import write_format
+from hf_accel.compression.formats import FILES, write_format
+from hf_accel.compression.learned_ranges import share_as_trained
 from hf_accel.compression.measured import measure
 from hf_accel.compression.speed import BATCH
 from hf_accel.config.compression_settings import CompressionSettings
@@ -27,7 +28,8 @@ from hf_accel.machine.allocator import apply_keep_freed_memory
 from hf_accel.machine.description import describe_environment
 from hf_accel.measure import turns
 from hf_accel.methods.finite import refuse_broken_weights
-from hf_accel.models.exported import EXPORTED_MODEL, RESULT
+from hf_accel.methods.quantization_aware import Range, load_ranges
+from hf_accel.models.exported import EXPORTED_MODEL, RESULT, Exported
 from hf_accel.models.load import LoadedModel
 from hf_accel.tasks import TASKS
 
@@ -50,6 +52,7 @@ def compress(recipe: Recipe, settings: CompressionSettings, output: Path) -> dic
     splits = task.open_splits(recipe.data, seed)
     loaded: LoadedModel = task.load_trained(recipe.model.name, recipe.model.revision)
     refuse_broken_weights(loaded.model, recipe.model.name)
+    ranges = load_ranges(recipe.model.name)
     preprocessing, notes = export.recorded_preprocessing(loaded)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
@@ -57,8 +60,10 @@ def compress(recipe: Recipe, settings: CompressionSettings, output: Path) -> dic
         export.write_onnx(loaded, preprocessing, folder)
         export.write_configuration(loaded, preprocessing, folder)
         for form in settings.formats:
-            write_format(form, folder, lambda: calibration(splits.train, preprocessing, settings, seed))
+            write_format(form, folder, lambda: calibration(splits.train, preprocessing, settings, seed), ranges)
         images = ComparedImages.of(splits, loaded.label_names, settings.images)
+        if ranges is not None and "int8" in settings.formats:
+            notes.append(note_on_training(loaded, ranges, folder, images))
         rows, agreement = measure(recipe.model.name, loaded, folder, images, settings)
         for row in rows:
             if row.file is not None and not row.written:
@@ -95,6 +100,12 @@ def calibration(
             batch = rows[start : start + _CALIBRATION_BATCH]
             yield np.stack([preprocessing.pixel_values(train.read(int(row))) for row in batch])
             bar.update(len(batch))
+
+
+def note_on_training(loaded: LoadedModel, ranges: dict[str, Range], folder: Path, images: ComparedImages) -> str:
+    """Whether the int8 file of a model that was trained for int8 answers as the model did in training."""
+    share = share_as_trained(loaded, ranges, Exported(folder / FILES["int8"], torch.get_num_threads()), images)
+    return f"int8: with the ranges of training; {share:.2%} of the images get the class that rounding in PyTorch gives"
 
 
 def share_of_zeros(model: nn.Module) -> float:

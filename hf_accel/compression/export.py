@@ -21,6 +21,7 @@ from hf_accel.models.exported import EXPORTED_MODEL, INPUT, LABELS, OUTPUT, PREP
 from hf_accel.models.load import LoadedModel
 
 OPSET = 18  # of ONNX; ONNX Runtime has it since version 1.14
+SCOPES = "pkg.torch.onnx.name_scopes"  # of an operation: the modules that it comes from, outermost first
 
 
 def recorded_preprocessing(loaded: LoadedModel) -> tuple[Preprocessing, list[str]]:
@@ -115,10 +116,16 @@ class Logits(nn.Module):
 
 
 def _remove_traces(graph: Any) -> None:
-    """Remove the exporter's notes on each operation: the lines of code, and paths of this machine, that it came from."""
+    """Remove the exporter's notes on each operation: the lines of code, and paths of this machine, that it came from.
+
+    The modules that it came from stay.
+    """
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        scopes = [(entry.key, entry.value) for entry in part.metadata_props if entry.key == SCOPES]
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
+        for key, value in scopes:
+            part.metadata_props.add(key=key, value=value)
 
 
 @contextlib.contextmanager

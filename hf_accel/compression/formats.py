@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hf_accel.compression.learned_ranges import ranges_of_tensors
 from hf_accel.compression.narrow import narrow_weights
 from hf_accel.compression.quantize import quantize_dynamic, quantize_static
 from hf_accel.config.compression_settings import Format
 from hf_accel.errors import UserError
+from hf_accel.methods.quantization_aware import Range
 from hf_accel.models.exported import EXPORTED_MODEL
 
 FILES: dict[Format, Path] = {
@@ -25,11 +27,17 @@ FILES: dict[Format, Path] = {
 }
 
 
-def write_format(form: Format, folder: Path, calibration: Callable[[], Iterable[np.ndarray]]) -> Path:
+def write_format(
+    form: Format,
+    folder: Path,
+    calibration: Callable[[], Iterable[np.ndarray]],
+    ranges: dict[str, Range] | None = None,
+) -> Path:
     """Write the file of one format next to the float32 one; returns it.
 
     Args:
         calibration: gives batches of training images, (B, 3, H, W) float32 each.
+        ranges: of the layers' inputs, of a model that was trained for int8.
     Raises:
         UserError: the network has an operation that ONNX Runtime cannot quantize.
     """
@@ -39,7 +47,8 @@ def write_format(form: Format, folder: Path, calibration: Callable[[], Iterable[
         return target
     try:
         if form == "int8":
-            quantize_static(source, target, calibration())
+            learned = None if ranges is None else ranges_of_tensors(source, ranges)
+            quantize_static(source, target, calibration(), learned)
         else:
             quantize_dynamic(source, target)
     except UserError:  # an image that cannot be read

@@ -9,6 +9,9 @@ the additions of its residual stream, normalised values and attention scores los
 int8_dynamic: only matrix products with a weight; the range of an activation is taken from each batch. Convolutions stay
 float32, because ONNX Runtime's dynamic convolution is slower than float32.
 
+A model that was trained for int8 brings the ranges of its layers' inputs. Then only these layers take part (and the
+activations that the quantizer merges with them), and linear layers end in float32, as in training.
+
 Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
 
@@ -22,23 +25,28 @@ from typing import Any
 
 import numpy as np
 
+from hf_accel.methods.quantization_aware import Range
 from hf_accel.models.exported import INPUT
 
 LINEAR = ("MatMul", "Gemm")
+MERGED = ("Relu", "Clip")  # with the convolution before them
 DELICATE = {"LayerNormalization", "Softmax"}  # operations of a transformer
 
 
-def quantize_static(file: Path, target: Path, pixel_values: Iterable[np.ndarray]) -> None:
+def quantize_static(
+    file: Path, target: Path, pixel_values: Iterable[np.ndarray], ranges: dict[str, Range] | None = None
+) -> None:
     """Write the int8 form of a file.
 
     Args:
         file: a float32 ONNX file, batch norm folded into the convolutions.
         pixel_values: (B, 3, H, W) float32 each, of training images.
+        ranges: tensor -> range that was learned in training, in place of that of the images.
     """
     from onnxruntime import quantization
 
     with _optimised(file) as optimised:
-        operations, excluded, options = _quantized_operations(optimised)
+        operations, excluded, options = _quantized_operations(optimised, ranges)
         quantization.quantize_static(
             optimised,
             target,
@@ -71,16 +79,24 @@ def quantize_dynamic(file: Path, target: Path) -> None:
     _finish(file, target)
 
 
-def _quantized_operations(file: Path) -> tuple[list[str] | None, list[str], dict[str, Any]]:
+def _quantized_operations(
+    file: Path, ranges: dict[str, Range] | None
+) -> tuple[list[str] | None, list[str], dict[str, Any]]:
     """The kinds of operations that become int8 (None: all that the quantizer knows), nodes that do not, and options."""
     import onnx
 
     graph = onnx.load(file).graph
-    if not any(node.op_type in DELICATE for node in graph.node):
+    if ranges is None and not any(node.op_type in DELICATE for node in graph.node):
         return None, [], {}
     weights = {tensor.name for tensor in graph.initializer}
     of_activations = [node.name for node in graph.node if node.op_type == "MatMul" and not weights & set(node.input)]
-    return ["Conv", *LINEAR], of_activations, {"OpTypesToExcludeOutputQuantization": list(LINEAR)}
+    options: dict[str, Any] = {"OpTypesToExcludeOutputQuantization": list(LINEAR)}
+    if ranges is None:
+        return ["Conv", *LINEAR], of_activations, options
+    options["TensorQuantOverrides"] = {
+        name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in ranges.items()
+    }
+    return ["Conv", *LINEAR, *MERGED], of_activations, options
 
 
 class _Reader:
@@ -122,5 +138,6 @@ def _finish(file: Path, target: Path) -> None:
         if names[tensor.name] != tensor.name:
             model.graph.initializer.remove(tensor)
     for node in model.graph.node:
+        node.ClearField("metadata_props")  # they would be a twentieth of a small network
         node.input[:] = [names.get(name, name) for name in node.input]
     onnx.save(model, target)

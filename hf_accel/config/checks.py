@@ -14,6 +14,7 @@ from typing import Any
 
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.optimizers import optimizer_problem
+from hf_accel.config.quantization_settings import quantization_problems
 from hf_accel.config.selection import selection_defaults
 from hf_accel.config.sparsity_settings import sparsity_problems
 from hf_accel.config.training import (
@@ -59,6 +60,7 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         _no_room_for_adapters(model, training),
         *_nothing_to_select_by(data, training),
         *sparsity_problems(model, training),
+        *quantization_problems(model, training),
     ]
     of_optimizer = optimizer_problem(where, training)
     return [

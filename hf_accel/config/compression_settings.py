@@ -1,4 +1,4 @@
-"""What `hf-accel compress` writes and measures, checked without torch."""
+"""What `hf-accel compress`, and a recipe with `compress:`, write and measure; checked without torch."""
 
 from __future__ import annotations
 

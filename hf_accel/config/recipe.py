@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from hf_accel.config.augmentation import plain_settings
+from hf_accel.config.compression_settings import CompressionSettings
 from hf_accel.config.problems import NAMES_OF_ONE_RUN, patch_form_problem, recipe_problems, shown, variants_of
 from hf_accel.config.sections import SECTIONS, DataSettings, ModelSettings, PushSettings
 from hf_accel.config.training import training_settings
@@ -47,6 +48,7 @@ class Recipe:
     # the name joined by the model or data set that an override names: runs of two data sets need two folders
     output_name: str | None = field(default=None, compare=False)
     push: PushSettings = field(default_factory=PushSettings, compare=False)  # nothing that is trained depends on it
+    compress: CompressionSettings | None = field(default=None, compare=False)  # nor on this; None: nothing is exported
 
     @property
     def output_dir(self) -> Path:
@@ -61,6 +63,8 @@ class Recipe:
             del values["output_name"]
         if self.push == PushSettings():
             del values["push"]
+        if self.compress is None:
+            del values["compress"]
         return values
 
     def write(self, path: Path) -> None:
@@ -113,6 +117,7 @@ class RecipeFile:
             training=_training(raw.get("training") or {}),
             output_name=_output_name(str(raw["name"]), before, overrides or {}),
             push=TypeAdapter(PushSettings).validate_python(raw.get("push", {})),
+            compress=TypeAdapter(CompressionSettings).validate_python(raw["compress"]) if "compress" in raw else None,
         )
 
 

@@ -15,8 +15,7 @@ from hf_accel.config.schedules import SCHEDULES
 from hf_accel.config.schema import Schema, expected, known_settings, options, schema_of, section_schema
 from hf_accel.config.sections import SECTIONS
 from hf_accel.config.selection import selection_defaults
-from hf_accel.config.sparsity_settings import SparsitySettings
-from hf_accel.config.training import DEFAULTS, FIXED, SPARSITY
+from hf_accel.config.training import DEFAULTS, FIXED, MAPPINGS
 from hf_accel.config.yaml_text import flow_yaml
 
 INTRODUCTION = """\
@@ -75,6 +74,8 @@ TrainingArguments of the installed transformers, name for name; its documentatio
 - `ema_decay` (default 0: off): evaluated and saved is a moving average of the weights, for example with 0.999.
 - `sparsity` (default null: off): weights of small magnitude become zero while the model trains, see below; on the command line,
   `--training.sparsity.final 0.6`.
+- `quantization` (default null: off): weights and activations are rounded to int8 while the model trains, see below; `{}` takes
+  the defaults.
 - `layer_decay` (default 1: off): factor of each layer's learning rate over that of the layer after it, for example 0.75.
 - `distillation_weight` (default 0.5 with `model.teacher`; 0: off): share of the loss that is the distance from the teacher's
   answers; the rest is the loss of the labels.
@@ -114,7 +115,10 @@ def recipe_reference() -> str:
             f"### `lr_scheduler_kwargs` of `{name}`\n\n{_settings_table(schema_of(kind), kind)}"
             for name, kind in SCHEDULES.items()
         ),
-        _section("### `training.sparsity`", section_schema("training")["properties"][SPARSITY], SparsitySettings),
+        *(
+            _section(f"### `training.{name}`", section_schema("training")["properties"][name], kind)
+            for name, kind in MAPPINGS.items()
+        ),
         "### Set, whatever the recipe says\n\n" + _arguments_table(FIXED),
         "### Set unless the recipe says otherwise\n\n" + _arguments_table(DEFAULTS),
         "With validation rows (`data.validation` above 0):\n\n"

@@ -1,4 +1,4 @@
-"""The settings of `model:`, `data:` and `push:`. Type, choices, range, default and meaning of a setting stand at its field.
+"""The settings of each section but `training:`. Type, choices, range, default and meaning of a setting stand at its field.
 
 The checks at load, the JSON Schema of `hf-accel recipe schema` and docs/recipe.md are made from these fields.
 `training:` is TrainingArguments, name for name: see config/training.py.
@@ -12,6 +12,7 @@ from pydantic import Field, StrictBool, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
 from hf_accel.config.augmentation import AugmentSettings
+from hf_accel.config.compression_settings import CompressionSettings
 from hf_accel.config.fields import KNOWN_ONLY, Number, Whole, expected_words
 
 
@@ -256,7 +257,12 @@ class PushSettings:
     )
 
 
-SECTIONS: dict[str, type] = {"model": ModelSettings, "data": DataSettings, "push": PushSettings}
+SECTIONS: dict[str, type] = {
+    "model": ModelSettings,
+    "data": DataSettings,
+    "push": PushSettings,
+    "compress": CompressionSettings,
+}
 
 
 def choices(setting: str) -> tuple[str, ...]:

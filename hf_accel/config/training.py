@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, create_model
 
 from hf_accel.config.fields import Whole
+from hf_accel.config.quantization_settings import QuantizationSettings
 from hf_accel.config.sparsity_settings import SparsitySettings
 
 # Arguments of transformers.EarlyStoppingCallback, under their own names, next to those of TrainingArguments.
@@ -28,7 +29,9 @@ FOCAL_GAMMA, GENERALIZED_CROSS_ENTROPY = "focal_gamma", "generalized_cross_entro
 EMA_DECAY, LAYER_DECAY, HEAD_LEARNING_RATE = "ema_decay", "layer_decay", "head_learning_rate"
 DISTILLATION_WEIGHT, DISTILLATION_TEMPERATURE = "distillation_weight", "distillation_temperature"
 GRADUAL_UNFREEZING = "gradual_unfreezing"
-SPARSITY = "sparsity"  # a mapping, see SparsitySettings
+# Methods whose setting is a mapping.
+SPARSITY, QUANTIZATION = "sparsity", "quantization"
+MAPPINGS: dict[str, type] = {SPARSITY: SparsitySettings, QUANTIZATION: QuantizationSettings}
 OWN_METHODS = {
     FOCAL_GAMMA: "float",
     GENERALIZED_CROSS_ENTROPY: "float",
@@ -111,7 +114,7 @@ def training_types() -> dict[str, str]:
         **OWN_METHODS,
         KEEP_FREED_MEMORY: "bool",
         ON_NAN: "Literal['stop', 'skip']",
-        SPARSITY: "dict",
+        **dict.fromkeys(MAPPINGS, "dict"),
     }
 
 
@@ -145,8 +148,8 @@ def training_settings() -> type[BaseModel]:
 def _field_type(name: str, annotation: str) -> Any:
     if name == "bf16":
         return StrictBool | Literal["auto"]
-    if name == SPARSITY:
-        return SparsitySettings | None
+    if name in MAPPINGS:
+        return MAPPINGS[name] | None
     if name == "resume_from_checkpoint":  # true and false are what its help says, and what is said on the command line
         return StrictBool | StrictStr | None
     found = eval(annotation, {"__builtins__": {}}, _Names(_PLAIN_TYPES))

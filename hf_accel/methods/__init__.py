@@ -21,8 +21,8 @@ Where a method acts, in the order of a run: on the model before training (`white
 and `BalancedRows` of `inputs/sampling.py`), of which `linear_probe` stores the classifier's input; on the classifier before
 the first step (`fitted_head`); on the batch (`transforms/`: augmentation, mixup, progressive resizing); around the step
 (`cpu_kernels`, `batch_norm`); in the loss (`losses`, `distillation`); in the optimizer (`muon`, `timm_optimizers`,
-`learning_rates`, `schedules`, `unfreezing`); after the step (`sparsity`); after the step and in evaluation (`ema`); in
-evaluation (`transforms/views.py`).
+`learning_rates`, `schedules`, `unfreezing`); after the step (`sparsity`); around the step and after it
+(`quantization_aware`); after the step and in evaluation (`ema`); in evaluation (`transforms/views.py`).
 
 The docstring of a module says what the method does, its source, its line in a recipe and its measured effect.
 `tests/methods/test_matrix.py` takes every method through the same tests; a method refuses by name the

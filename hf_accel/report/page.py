@@ -144,6 +144,8 @@ def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
         tiles.append(("F1 (macro)", format_accuracy(report.test.f1_macro), "mean over the classes"))
         if report.test.top5_accuracy is not None:
             tiles.append(("Top-5 accuracy", format_accuracy(report.test.top5_accuracy), "the class is among five"))
+    if report.quantization is not None and report.quantization.test_accuracy is not None:
+        tiles.append(("Accuracy as int8", format_accuracy(report.quantization.test_accuracy), "simulated, on the test"))
     train = report.train
     epochs = f"{format_epochs(train.epochs)}, " if train.epochs is not None else ""
     steps = f"{epochs}{format_count(train.steps)} steps"

@@ -144,6 +144,22 @@ class PruningSummary:
 
 
 @dataclass(kw_only=True)
+class QuantizationSummary:
+    """Training with weights and activations that are rounded to int8; the saved model and `RunReport.test` are without it.
+
+    Attributes:
+        layers: whose inputs and weights were rounded.
+        begin, freeze: shares of the steps after which rounding began and the ranges were final.
+        test_accuracy: of the saved weights with rounding, as an int8 file with the saved ranges has it.
+    """
+
+    layers: int | None = None
+    begin: float | None = None
+    freeze: float | None = None
+    test_accuracy: float | None = None
+
+
+@dataclass(kw_only=True)
 class Scores:
     """The figures of one split; those of `metrics.classification_metrics`, and the loss."""
 
@@ -188,6 +204,7 @@ class RunReport:
         phases: rows of methods that train in phases; None unless used.
         sparsity: per pruned layer its name, shape, weights and zeros; None unless used.
         pruning: the same over all layers; None unless used.
+        quantization: training for int8; None unless used.
         validation: None when no rows were held out.
         test: None when the test split was not scored.
     """
@@ -205,6 +222,7 @@ class RunReport:
     phases: list[dict[str, Any]] | None = None
     sparsity: list[dict[str, Any]] | None = None
     pruning: PruningSummary | None = None
+    quantization: QuantizationSummary | None = None
     validation: Scores | None = None
     test: DetailedScores | None = None
 
@@ -273,6 +291,7 @@ class RunReport:
             "model": ModelSummary,
             "train": TrainSummary,
             "pruning": PruningSummary,
+            "quantization": QuantizationSummary,
             "validation": Scores,
             "test": DetailedScores,
         }

@@ -54,6 +54,7 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
         ("data wait", format_percent(train.data_wait_fraction), "of the train time"),
         *_memory_lines(train.memory_figures),
         *_sparsity_line(report),
+        *_quantization_line(report),
     ]
     title = (
         f"{report.recipe}, {report.variant}: {report.model.name or MISSING} on {report.data.name or MISSING}, "
@@ -86,6 +87,13 @@ def _sparsity_line(report: "RunReport") -> list[tuple[str, str, str]]:
     if pruning is None:
         return []
     return [("sparsity", format_percent(pruning.share), f"zeros of {format_count(pruning.weights)} prunable weights")]
+
+
+def _quantization_line(report: "RunReport") -> list[tuple[str, str, str]]:
+    quantization = report.quantization
+    if quantization is None:
+        return []
+    return [("as int8", format_score(quantization.test_accuracy), "test accuracy with int8 weights and activations")]
 
 
 def _measured_on(environment: dict[str, Any]) -> str:

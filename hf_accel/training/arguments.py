@@ -16,11 +16,22 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.optimizers import MUON, PREFIX, TimmOptimizer
+from hf_accel.config.quantization_settings import QuantizationSettings
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.schedules import Schedule, own_schedule
 from hf_accel.config.selection import Reasons, plateau_kwargs, selection_defaults
 from hf_accel.config.sparsity_settings import SparsitySettings
-from hf_accel.config.training import DEFAULTS, EARLY_STOPPING, FIXED, KEEP_FREED_MEMORY, ON_NAN, OWN_METHODS, SPARSITY
+from hf_accel.config.training import (
+    DEFAULTS,
+    EARLY_STOPPING,
+    FIXED,
+    KEEP_FREED_MEMORY,
+    MAPPINGS,
+    ON_NAN,
+    OWN_METHODS,
+    QUANTIZATION,
+    SPARSITY,
+)
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.machine.precision import native_bf16
 from hf_accel.models.lora import require_peft
@@ -48,6 +59,7 @@ class Arguments:
     methods: dict[str, float] = field(default_factory=dict)  # settings of this package's methods, those that are set
     schedule: Schedule | None = None  # takes the place of the schedule that TrainingArguments names
     sparsity: SparsitySettings | None = None  # see methods/sparsity.py
+    quantization: QuantizationSettings | None = None  # see methods/quantization_aware.py
 
 
 def training_arguments(
@@ -57,8 +69,8 @@ def training_arguments(
 
     Args:
         recipe: its `training` may hold any TrainingArguments name, `bf16: auto`, `optim: muon` or `timm/NAME`,
-            `lr_scheduler_type: one_cycle` or `trapezoid`, `keep_freed_memory`, `on_nan`, `sparsity` and other methods, and the
-            two arguments of EarlyStoppingCallback.
+            `lr_scheduler_type: one_cycle` or `trapezoid`, `keep_freed_memory`, `on_nan`, `sparsity`, `quantization` and other
+            methods, and the two arguments of EarlyStoppingCallback.
         has_validation: whether there are rows to select the best checkpoint by.
         has_own_metrics: whether the caller computes metrics, which may have any name.
         has_standard_metrics: whether ours are computed; False: the loss alone.
@@ -78,8 +90,7 @@ def training_arguments(
     skips = asked.pop(ON_NAN, "stop") == "skip"
     methods = {name: asked.pop(name) for name in OWN_METHODS if name in asked}
     methods = {name: value for name, value in methods.items() if value is not None}
-    sparsity = asked.pop(SPARSITY, None)
-    sparsity = None if sparsity is None else SparsitySettings(**sparsity)
+    mappings = _mappings(asked)
     notes: list[str] = []
     values, reasons = _own_values(asked, selection)
     values["output_dir"] = str(recipe.output_dir)
@@ -109,7 +120,8 @@ def training_arguments(
         skips,
         methods,
         schedule,
-        sparsity,
+        mappings[SPARSITY],
+        mappings[QUANTIZATION],
     )
 
 
@@ -123,6 +135,12 @@ def _score_at_start(recipe: Recipe, asked: dict[str, Any], selection: Reasons) -
     ):
         return {}
     return {"eval_on_start": (True, "shows what the fitted classifier gives")}
+
+
+def _mappings(asked: dict[str, Any]) -> dict[str, Any]:
+    """Methods whose setting is a mapping -> their settings, which are taken out of what was asked for; None: off."""
+    given = {name: asked.pop(name, None) for name in MAPPINGS}
+    return {name: None if values is None else MAPPINGS[name](**values) for name, values in given.items()}
 
 
 def _own_values(asked: dict[str, Any], selection: Reasons) -> tuple[dict[str, Any], Reasons]:

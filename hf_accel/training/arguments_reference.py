@@ -9,14 +9,14 @@ from hf_accel.config.training import (
     EARLY_STOPPING,
     FIXED,
     KEEP_FREED_MEMORY,
+    MAPPINGS,
     ON_NAN,
     OWN_METHODS,
-    SPARSITY,
     training_types,
 )
 from hf_accel.training.supported import EFFECT, NEEDS, REFUSED
 
-OWN = (*EARLY_STOPPING, *OWN_METHODS, SPARSITY, KEEP_FREED_MEMORY, ON_NAN)
+OWN = (*EARLY_STOPPING, *OWN_METHODS, *MAPPINGS, KEEP_FREED_MEMORY, ON_NAN)
 INTRODUCTION = """\
 # Arguments of TrainingArguments
 

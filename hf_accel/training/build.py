@@ -27,6 +27,7 @@ from hf_accel.methods.ema import WeightAverage
 from hf_accel.methods.fitted_head import fitted_head
 from hf_accel.methods.linear_probe import RunBatches, linear_probe
 from hf_accel.methods.losses import class_weights
+from hf_accel.methods.quantization_aware import QuantizationAware
 from hf_accel.methods.row_losses import chosen_rows
 from hf_accel.methods.sparsity import MagnitudePruning
 from hf_accel.methods.unfreezing import GradualUnfreezing
@@ -48,7 +49,9 @@ if TYPE_CHECKING:
     from hf_accel.tasks.image_classification import OwnTransforms
 
 # Methods that say in the report what they do.
-NOTED = CpuKernels | ChoosesRows | Distillation | GradualUnfreezing | MagnitudePruning | WeightAverage
+NOTED = (
+    CpuKernels | ChoosesRows | Distillation | GradualUnfreezing | MagnitudePruning | QuantizationAware | WeightAverage
+)
 
 
 def build_trainer(
@@ -262,6 +265,7 @@ def training_methods(
         GradualUnfreezing(model, share) if share else None,
         average,
         None if arguments.sparsity is None else MagnitudePruning(model, arguments.sparsity, average),
+        None if arguments.quantization is None else QuantizationAware(model, arguments.quantization),
     ]
     return [method for method in methods if method is not None]
 

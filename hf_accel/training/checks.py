@@ -19,6 +19,7 @@ from hf_accel.formatting import format_bytes
 from hf_accel.methods import EvaluatedWeights
 from hf_accel.methods.distillation import Distillation
 from hf_accel.methods.finite import broken_tensor
+from hf_accel.methods.quantization_aware import QuantizationAware
 from hf_accel.methods.sparsity import MagnitudePruning
 from hf_accel.methods.unfreezing import GradualUnfreezing
 from hf_accel.models.given import is_peft
@@ -87,6 +88,10 @@ def refuse_sharding(
         (
             any(isinstance(method, MagnitudePruning) for method in methods),
             f"training.sparsity compares whole weights, {sharding} leave sparsity out.",
+        ),
+        (
+            any(isinstance(method, QuantizationAware) for method in methods),
+            f"training.quantization rounds whole weights, {sharding} leave quantization out.",
         ),
         (
             any(isinstance(method, Distillation) for method in methods),

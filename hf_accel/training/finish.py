@@ -36,6 +36,7 @@ from hf_accel.tasks import TASKS
 from hf_accel.tasks.predictions import Predictions
 from hf_accel.training.metrics import detailed_scores
 from hf_accel.training.pruning import pruning_figures
+from hf_accel.training.quantization import quantization_summary, save_learned_ranges
 from hf_accel.training.trainer import ImageTrainer
 from hf_accel.transforms.views import NUM_VIEWS
 
@@ -53,6 +54,7 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
     train_summary = summarise_training(trainer, trainer.train_accuracy())
     merge_adapters(trainer.model)
     save_model(run, trainer)
+    save_learned_ranges(trainer, run.model)
     output = trainer.score(trainer.test_dataset)
     latency = check_saved_model(trainer, run.model)
     finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output, run.model, latency))
@@ -139,6 +141,7 @@ def build_report(
         train=replace(train, compiled=was_compiled(trainer), compile_failure=trainer.compile_failure),
         history=history_from_log(trainer.state.log_history),
         **pruning_figures(trainer, model),
+        quantization=quantization_summary(trainer),
         validation=validation_scores(trainer),
         test=replace(test, views=NUM_VIEWS.get(views, 1), test_time_augmentation=views),
     )

@@ -147,6 +147,7 @@ EFFECT: dict[str, str] = {
     "generalized_cross_entropy": "a loss for noisy labels in training; validation and test are scored with the cross-entropy",
     "ema_decay": "a moving average of the weights, which is what is evaluated and saved",
     "sparsity": "weights of small magnitude become zero in training; the saved model has the asked share of zeros",
+    "quantization": "layers compute with int8 weights and activations in training; saved are fp32 weights that suit an int8 file",
     "layer_decay": "factor of each layer's learning rate over that of the layer after it",
     "head_learning_rate": "learning rate of the classifier",
     "distillation_weight": "share of the loss that is the distance from the answers of `model.teacher`; default 0.5",

@@ -144,6 +144,17 @@ def refusal(overrides, recipe="digits", variant=None) -> str:
             "training.sparsity.begins is not a setting. Did you mean begin",
         ),
         ({"training": {"sparsity": 0.5}}, "training.sparsity is 0.5, expected a mapping"),
+        (
+            {"training": {"quantization": {"begin": 0.8}}},
+            "training.quantization.begin is 0.8, expected a number below training.quantization.freeze, which is 0.75",
+        ),
+        (
+            {"training": {"quantization": {}, "torch_compile": True}},
+            "training.quantization cannot be combined with torch_compile: true",
+        ),
+        ({"training": {"quantization": {}}, "model": {"lora": {}}}, "cannot be combined with model.lora"),
+        ({"training": {"quantization": {}}, "model": {"freeze": "backbone"}}, "cannot be combined with model.freeze"),
+        ({"training": {"quantization": "int8"}}, "training.quantization is 'int8', expected a mapping"),
         ({"training": {"report_to": [1]}}, "training.report_to is [1], expected text, a list of values or null"),
     ],
 )

@@ -10,7 +10,7 @@ from hf_accel.config.reference import recipe_reference
 from hf_accel.config.schema import expected, recipe_schema, section_schema
 from hf_accel.config.sections import choices
 from hf_accel.config.selection import selection_defaults
-from hf_accel.config.training import DEFAULTS, FIXED, training_types
+from hf_accel.config.training import DEFAULTS, FIXED, MAPPINGS, training_types
 from hf_accel.config.yaml_text import dump_yaml, parse_yaml
 from hf_accel.errors import UserError
 from hf_accel.recipe import main
@@ -81,7 +81,7 @@ def test_every_setting_says_what_it_means():
     for described in (
         section_schema("model"),
         section_schema("data"),
-        section_schema("training")["properties"]["sparsity"],
+        *(section_schema("training")["properties"][name] for name in MAPPINGS),
     ):
         waiting = [described, *described.get("anyOf", [])]
         while waiting:

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 CONTRACT = {
     "schema", "recipe", "variant", "settings", "notes", "environment", "data", "model", "train", "history", "phases",
-    "pruning", "sparsity", "validation", "test",
+    "pruning", "quantization", "sparsity", "validation", "test",
 }  # fmt: skip
 
 

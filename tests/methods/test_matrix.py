@@ -78,6 +78,11 @@ METHODS = {
     "2:4 sparsity of the average": Method(
         {"training": {"sparsity": {"pattern": "2:4", "schedule": "one_cycle"}, "ema_decay": 0.9}}
     ),
+    "int8 in training": Method({"training": {"quantization": {"begin": 0.3}}}),
+    "int8 of a transformer": Method({"model": VIT, "training": {"quantization": {"begin": 0.0}}}),
+    "int8 with sparsity and an average": Method(
+        {"training": {"quantization": {}, "sparsity": {"final": 0.6, "updates": 4}, "ema_decay": 0.9}}
+    ),
     "learning rates by layer": Method({"training": {"layer_decay": 0.5, "head_learning_rate": 0.1}}),
     "fitted classifier": Method({"model": {"fit_head": True}}, has_weights=True),
     "frozen layers": Method({"model": {"freeze": 1}}),
@@ -106,6 +111,9 @@ METHODS = {
     # 17 of 19 rows: as many steps as with all
     "hardest rows": Method({"data": {"hard_examples": {"strategy": "hardest", "fraction": 0.9}}}),
     "distillation": Method({"training": {"distillation_temperature": 3.0}}, has_teacher=True),
+    "distillation of a sparse model": Method(
+        {"training": {"sparsity": {"final": 0.6, "updates": 4}}}, has_teacher=True
+    ),
     "distillation with mixup": Method({"data": {"augment": {"mixup": 0.5}}}, has_teacher=True),
 }
 STEPS = 6  # of two epochs: 19 rows in batches of 8
@@ -289,6 +297,7 @@ IN_TWO = {
     "many": TOGETHER,
     "balanced sampling, teacher and average": (EVEN, {"data": {"sampling": "balanced"}, "training": {"ema_decay": 0.9}}),
     "rows by loss": (EVEN, {"data": {"hard_examples": {"fraction": 0.9}}}),
+    "int8 with sparsity": (EVEN, {"training": {"quantization": {"begin": 0.3}, "sparsity": {"final": 0.6, "updates": 4}}}),
     "hardest rows": (EVEN, {"data": {"hard_examples": {"strategy": "hardest", "fraction": 0.5}},
                             "training": {"num_train_epochs": 4}}),
 }  # fmt: skip

@@ -15,6 +15,7 @@ from hf_accel.comparison.schema import RunOutcome
 from hf_accel.comparison.table import build_comparison
 from hf_accel.report.page import data_uri, run_tiles, write_page
 from hf_accel.report.plots import GREEN, VERMILION, run_plots
+from hf_accel.report.run_report import QuantizationSummary
 from tests.support.reports import entries, outcome, pictures, pruned_report, run_report
 
 pytestmark = pytest.mark.slow
@@ -297,6 +298,13 @@ def test_the_same_report_gives_the_same_page(tmp_path):
 
 def test_tiles_leave_out_missing_figures():
     assert "Energy" not in [name for name, _, _ in run_tiles(run_report(energy_joules=None))]
+
+
+def test_the_accuracy_as_int8_is_a_tile_where_it_was_measured():
+    report = run_report()
+    assert "Accuracy as int8" not in [name for name, *_ in run_tiles(report)]
+    report.quantization = QuantizationSummary(test_accuracy=0.9123)
+    assert ("Accuracy as int8", "91.23 %", "simulated, on the test") in run_tiles(report)
 
 
 @pytest.mark.parametrize(("peak", "shown"), [(None, "1.50 GiB"), (3.0, "3.00 GiB")])

@@ -28,6 +28,7 @@ from hf_accel.report.run_report import (
     DetailedScores,
     ModelSummary,
     PruningSummary,
+    QuantizationSummary,
     RunReport,
     Scores,
     TrainSummary,
@@ -118,12 +119,14 @@ def test_the_keys_are_those_promised():
         "compile_seconds peak_memory_gib peak_rss_gib peak_anonymous_gib "
         "read_bytes energy_joules final_loss accuracy",
         "pruning": "asked weights zeros file_bytes compressed_bytes flops_per_image images_per_second history",
+        "quantization": "layers begin freeze test_accuracy",
         "validation": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted",
         "test": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted views test_time_augmentation per_class confusion",
     }
-    written = replace(full_report(), pruning=PruningSummary()).to_dict()
+    written = replace(full_report(), pruning=PruningSummary(), quantization=QuantizationSummary()).to_dict()
     assert " ".join(written) == (
-        "schema recipe variant settings notes environment data model train history phases sparsity pruning validation test"
+        "schema recipe variant settings notes environment data model train history phases sparsity pruning quantization "
+        "validation test"
     )
     assert {name: " ".join(written[name]) for name in promised} == promised
     assert " ".join(HISTORY_COLUMNS) == (
@@ -140,6 +143,14 @@ def test_the_zeros_of_a_pruned_model_are_read_back_and_shown(tmp_path):
     assert read == report
     assert read.pruning.images_per_second is None
     assert "  sparsity           75.0 %  zeros of 108 prunable weights\n" in read.table()
+
+
+def test_the_accuracy_as_int8_is_read_back_and_shown(tmp_path):
+    report = full_report()
+    report.quantization = QuantizationSummary(layers=9, begin=0.5, freeze=0.75, test_accuracy=0.9123)
+    read = RunReport.load(report.save(tmp_path))
+    assert read == report
+    assert "  as int8            0.9123  test accuracy with int8 weights and activations\n" in read.table()
 
 
 def test_a_report_is_read_back_equal_from_its_file_and_its_folder(tmp_path):

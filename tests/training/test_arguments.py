@@ -9,7 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from hf_accel.cli import run
-from hf_accel.config.training import OWN_METHODS, training_types
+from hf_accel.config.training import MAPPINGS, OWN_METHODS, training_types
 from hf_accel.errors import UserError
 from hf_accel.evaluate import evaluate
 from hf_accel.recipe import main as recipe_main
@@ -186,7 +186,7 @@ ELSEWHERE = {
     "tf32": "needs CUDA",
     "torch_compile": "training/test_compilation.py",
 }
-OWN = ("early_stopping_patience", "early_stopping_threshold", "keep_freed_memory", "on_nan", "sparsity", *OWN_METHODS)
+OWN = ("early_stopping_patience", "early_stopping_threshold", "keep_freed_memory", "on_nan", *MAPPINGS, *OWN_METHODS)
 
 
 def test_every_argument_with_an_effect_is_followed_to_it():
