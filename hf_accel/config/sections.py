@@ -169,6 +169,16 @@ class DataSettings:
         default="memory",
         description="Where decoded images are kept; none: every epoch decodes them again, and a frozen backbone computes again.",
     )
+    streaming: StrictBool = Field(
+        default=False,
+        description="Images are read from parquet files or webdataset archives when they are needed: for data that fits nowhere.",
+        examples=[True],
+    )
+    shuffle_buffer: Annotated[StrictInt, Field(ge=1), Whole] = Field(
+        default=2048,
+        description="Of a stream: shards are read in a new order in each epoch, and within this many rows the rows are shuffled; "
+        "each reader keeps as many encoded images. 1: rows keep their order within a shard.",
+    )
     transforms: Literal["device", "loader"] = Field(
         default="device",
         description="Where images are changed: in batches on the training device, or on the CPU while loading.",

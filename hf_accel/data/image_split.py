@@ -13,6 +13,7 @@ import numpy as np
 
 from hf_accel.data.given_rows import GivenRows
 from hf_accel.data.images import MAX_PIXELS, UnreadableImageError, decode_image
+from hf_accel.data.streaming import StreamedRows
 from hf_accel.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ _MOST_TRIED = 20  # images of the same class, to replace one that became unreada
 class ImageSplit:
     """The rows of one split, nothing decoded."""
 
-    dataset: datasets.Dataset | GivenRows  # its image column is Image(decode=False): {"bytes", "path"}
+    dataset: datasets.Dataset | GivenRows | StreamedRows  # its image column is Image(decode=False): {"bytes", "path"}
     image_column: str
     labels: np.ndarray  # (N,) int64; all -1 where they are not known, in rows that are only predicted
     label_names: list[str]
@@ -48,6 +49,11 @@ class ImageSplit:
     def is_fixed(self) -> bool:
         """Whether a row has the same pixels whenever it is read, so that they can be kept."""
         return not isinstance(self.dataset, GivenRows) or self.dataset.is_fixed
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether rows are read from shards, so that only neighbouring ones are read quickly and no pixels are kept."""
+        return isinstance(self.dataset, StreamedRows)
 
     @property
     def is_prepared(self) -> bool:
@@ -92,7 +98,7 @@ class ImageSplit:
 
         Reports hold them, so a file elsewhere is named without its folder, which belongs to this machine.
         """
-        if isinstance(self.dataset, GivenRows):
+        if isinstance(self.dataset, GivenRows | StreamedRows):
             return [None] * len(self)
         column = f"{self.image_column}.path"
         paths = self.dataset.flatten().select_columns([column])[:][column]

@@ -172,6 +172,8 @@ def _reason_of_settings(recipe: Recipe, splits: Splits, args: TrainingArguments,
     data = recipe.data
     if data.cache == "none":
         return "data.cache is none"
+    if data.streaming:
+        return "data.streaming keeps nothing of an image"
     if recipe.model.teacher is not None:
         return "model.teacher looks at the images of every step"
     if inputs.own.train is not None:

@@ -25,6 +25,7 @@ from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
 from hf_accel.inputs.prepared import OwnTransform, OwnTransforms, PreparedBatches, ScoredBatches, prepared_shape
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.sampling import BalancedRows, draw_partners, mixes
+from hf_accel.inputs.stream import StreamedBatches, count_readers, in_turn
 from hf_accel.models.given import adopt_model
 from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel, load_model, load_model_processor, load_trained
@@ -213,6 +214,9 @@ class ImageInputs:
         data = self.recipe.data
         pixels = open_training_pixels(split, data, self.preprocessing, self.args.device)
         batches = ImageBatches(split, pixels, self._partners(split) if mixes(data.augment) else None, self.sides)
+        if split.is_streamed:
+            seed = self.args.seed if mixes(data.augment) else None
+            batches = StreamedBatches(split, pixels, mixing_seed=seed, sides=self.sides)
         return batches if data.transforms == "device" else TransformedBatches(batches, self._augmentation())
 
     def _partners(self, split: ImageSplit) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -224,9 +228,11 @@ class ImageInputs:
         """The dataset that an evaluation reads; raises as `train_batches` does."""
         if self.own.eval is not None or split.is_prepared:
             return self._prepared(split, self.own.eval)
-        return ImageBatches(
-            split, open_evaluation_pixels(split, self.recipe.data, self.preprocessing, self.args.device)
-        )
+        pixels = open_evaluation_pixels(split, self.recipe.data, self.preprocessing, self.args.device)
+        if not split.is_streamed:
+            return ImageBatches(split, pixels)
+        readers = count_readers(self.args.world_size, self.args.dataloader_num_workers)
+        return StreamedBatches(split, pixels, in_turn(np.arange(len(split)), self.args.eval_batch_size, readers))
 
     def read_rows(self, given: Any) -> ScoredBatches:
         """The dataset that an evaluation reads of rows that a caller brings, with labels or without.
