@@ -170,10 +170,10 @@ def _split(
 
 def _reason_of_settings(recipe: Recipe, splits: Splits, args: TrainingArguments, inputs: ImageInputs) -> str | None:
     data = recipe.data
-    if data.cache == "none":
-        return "data.cache is none"
     if data.streaming:
         return "data.streaming keeps nothing of an image"
+    if data.cache == "none":
+        return "data.cache is none"
     if recipe.model.teacher is not None:
         return "model.teacher looks at the images of every step"
     if inputs.own.train is not None:

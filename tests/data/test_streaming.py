@@ -1,6 +1,8 @@
 """Rows of shards have the numbers, labels and pixels that they have when the same files are loaded."""
 
 import pickle
+import subprocess
+import sys
 import tarfile
 
 import datasets
@@ -20,6 +22,7 @@ from tests.support.data_sets import (
     write_folder,
     write_parquet,
 )
+from tests.support.hub_server import HubServer
 from tests.support.shards import add_file, pack_parquet, pack_tar
 
 
@@ -165,3 +168,37 @@ def test_an_image_that_cannot_be_read_is_replaced_where_it_trains(tmp_path):
     train = load(tmp_path, streaming=True, on_bad_image="skip").train
     assert len(train) == 8
     np.testing.assert_array_equal(train.read(2), train.read(4))
+
+
+HUB_CODE = """
+from hf_accel.data.splits import load_splits
+from hf_accel.config.sections import DataSettings
+splits = load_splits(DataSettings(name='someone/insects', streaming=True), 0)
+print(splits.label_names, splits.train.labels.tolist())
+print(splits.train.read(13).tobytes().hex())
+"""
+
+
+@pytest.mark.slow
+def test_a_data_set_of_the_hub_is_streamed_and_not_downloaded(shards, tmp_path):
+    with HubServer() as hub:
+        hub.add_dataset("someone/insects", shards)
+        home = tmp_path / "home"
+        done = subprocess.run(
+            [sys.executable, "-c", HUB_CODE], env=hub.environment(home), capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    names, pixels = done.stdout.splitlines()
+    loaded = load(shards).train
+    assert names == f"['blue', 'red'] {loaded.labels.tolist()}"
+    assert pixels == loaded.read(13).tobytes().hex()
+    assert not list(home.rglob("*.parquet"))
+
+
+@pytest.mark.slow
+def test_archives_of_the_hub_are_refused_with_what_can_be_done(images, tmp_path):
+    with HubServer() as hub:
+        hub.add_dataset("someone/insects", pack_tar(images, tmp_path / "archives", 7))
+        environment = hub.environment(tmp_path / "home")
+        done = subprocess.run([sys.executable, "-c", HUB_CODE], env=environment, capture_output=True, text=True)
+    assert "hf download --repo-type dataset someone/insects --local-dir FOLDER" in done.stderr
