@@ -171,13 +171,13 @@ class DataSettings:
     )
     streaming: StrictBool = Field(
         default=False,
-        description="Images are read from parquet files or webdataset archives when they are needed: for data that fits nowhere.",
-        examples=[True],
+        description="Images are read from parquet files or webdataset archives when they are needed, and kept nowhere: for data "
+        "that no disk can hold. data.cache is then none.",
     )
-    shuffle_buffer: Annotated[StrictInt, Field(ge=1), Whole] = Field(
-        default=2048,
-        description="Of a stream: shards are read in a new order in each epoch, and within this many rows the rows are shuffled; "
-        "each reader keeps as many encoded images. 1: rows keep their order within a shard.",
+    shuffle_buffer: Annotated[StrictInt, Field(ge=1), Whole] | None = Field(
+        default=None,
+        description="Of a stream: the encoded images that each reader keeps, to shuffle rows among them (shards are read in a "
+        "new order in each epoch); 1: rows keep their order within a shard; null: 2048.",
     )
     transforms: Literal["device", "loader"] = Field(
         default="device",

@@ -29,7 +29,7 @@ from hf_accel.data.image_split import ImageSplit
 from hf_accel.data.images import DEEP_GREY_SCALING, UnreadableImageError, decode_image, has_deep_grey
 from hf_accel.data.listing import load_images
 from hf_accel.data.sources import Source, open_source
-from hf_accel.data.streaming import StreamedRows, StreamedTable
+from hf_accel.data.streaming import SHUFFLE_BUFFER, StreamedRows, StreamedTable
 from hf_accel.errors import UserError
 from hf_accel.tables import format_table, printable
 
@@ -303,7 +303,8 @@ def _images_of(
     """The images of a split, their content numbers (None: not known), and a fingerprint of the files that they are in."""
     table = source.parts[role]
     if isinstance(table, StreamedTable):
-        return table.images(column, settings.shuffle_buffer if role == "train" else 1), None, ""
+        window = settings.shuffle_buffer or SHUFFLE_BUFFER
+        return table.images(column, window if role == "train" else 1), None, ""
     images, of_files = table.select_columns([column]).cast_column(column, datasets.Image(decode=False)), ""
     if source.folders is not None:
         images, of_files = with_own_files(images, column, source.folders, where)

@@ -131,9 +131,16 @@ class ImageClassification:
         )
 
     def scoring_inputs(self, recipe: Recipe, loaded: LoadedModel, args: TrainingArguments) -> ImageInputs:
-        """What the batches of an evaluation are made of."""
-        preprocessing = Preprocessing.of(loaded.processor)
-        return ImageInputs(recipe, preprocessing, args, known_labels(loaded.model.config), loaded.image_size)
+        """What the batches of an evaluation are made of, at `data.image_size` where it is not the model's own.
+
+        Raises:
+            UserError: the model or its processor cannot take images of this size.
+        """
+        side = recipe.data.image_size or loaded.image_size
+        if side != loaded.image_size:
+            flops_per_image(loaded.model, side)
+        preprocessing = Preprocessing.of(loaded.processor, recipe.data.image_size)
+        return ImageInputs(recipe, preprocessing, args, known_labels(loaded.model.config), side)
 
     def augmented_images(
         self, recipe: Recipe, splits: Splits, seed: int, num_rows: int, num_epochs: int
