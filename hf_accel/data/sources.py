@@ -245,7 +245,8 @@ def _source_of_shards(
         split: hashlib.sha256(f"{content} {settings.config} {split} {len(table)}".encode()).hexdigest()
         for split, table in tables.items()
     }
-    return source_of_tables(where, tables, fingerprints, notes)
+    counts = ", ".join(f"{len(its):,} ({split})" for split, its in shards.items())
+    return source_of_tables(where, tables, fingerprints, [*notes, f"images are streamed; number of shards: {counts}"])
 
 
 def _open_shard(name: str) -> Shard:

@@ -170,7 +170,7 @@ def _split(
 
 def _reason_of_settings(recipe: Recipe, splits: Splits, args: TrainingArguments, inputs: ImageInputs) -> str | None:
     data = recipe.data
-    if data.streaming:
+    if splits.train.is_streamed:
         return "data.streaming keeps nothing of an image"
     if data.cache == "none":
         return "data.cache is none"

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from hf_accel.config.sections import DataSettings
+from hf_accel.data.splits import load_split
 from hf_accel.data.streaming import StreamedRows
 from hf_accel.errors import UserError
 from tests.conftest import write_photos
@@ -46,7 +48,15 @@ def test_a_streamed_split_has_the_rows_labels_pixels_and_fingerprint_of_the_load
         assert one.labels.tolist() == other.labels.tolist()
         for row in range(len(one)):
             np.testing.assert_array_equal(one.read(row), other.read(row))
+    assert "images are streamed; number of shards: 4 (train), 2 (test)" in streamed.notes
     assert any("not looked for: the images are streamed" in note for note in streamed.notes)
+
+
+def test_one_split_is_scored_from_its_shards(shards):
+    streamed, loaded = (load_split(DataSettings(name=str(shards), streaming=s), "test") for s in (True, False))
+    assert streamed.split.is_streamed
+    assert streamed.fingerprint == loaded.fingerprint
+    assert streamed.split.labels.tolist() == loaded.split.labels.tolist()
 
 
 def test_an_archive_has_the_same_rows(images, shards, tmp_path):

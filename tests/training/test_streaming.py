@@ -9,8 +9,6 @@ from hf_accel.training.build import build_trainer
 from tests.support.shards import pack_parquet
 from tests.support.two_processes import train_in_two_processes
 
-NOTHING_SELECTED = {"validation": 0, "cache": "none"}
-
 
 @pytest.fixture
 def shards(photos, tmp_path):
@@ -27,7 +25,7 @@ def stream_recipe(tiny_recipe, shards, tmp_path):
             "save_strategy": "no",
             "output_dir": str(tmp_path / folder),
         }
-        settings = {"name": str(shards), "streaming": True, **NOTHING_SELECTED, **data}
+        settings = {"name": str(shards), "streaming": True, "validation": 0, **data}
         return tiny_recipe({"data": settings, "training": training}, *patches)
 
     return make
@@ -106,6 +104,15 @@ def test_every_row_trains_once_per_epoch_whoever_reads_it(workers, stream_recipe
     assert seen[:3] != seen[3:]
 
 
+def test_micro_batches_have_the_rows_of_one_batch(stream_recipe):
+    micro = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    big, small = (
+        rows_trained(build_trainer(stream_recipe(f"run{number}", {"training": training}, shuffle_buffer=5)))
+        for number, training in enumerate(({}, micro))
+    )
+    assert [row for batch in big for row in batch] == [row for batch in small for row in batch]
+
+
 @pytest.mark.parametrize("patch", [{}, {"augment": {"mixup": 0.5}}, {"progressive_resizing": {"start": 8}}])
 def test_a_run_that_resumes_within_an_epoch_ends_bit_for_bit_as_an_uninterrupted_one(patch, stream_recipe, tmp_path):
     saved = {"training": {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 9}}
@@ -127,9 +134,7 @@ def test_a_run_that_resumes_with_other_workers_says_that_the_order_has_changed(s
 
 
 def test_a_frozen_backbone_is_computed_in_every_step(stream_recipe):
-    trainer = build_trainer(
-        stream_recipe("run", {"model": {"freeze": "backbone"}}, augment={"flip": False}, cache=None)
-    )
+    trainer = build_trainer(stream_recipe("run", {"model": {"freeze": "backbone"}}, augment={"flip": False}))
     assert any("data.streaming keeps nothing of an image" in note for note in trainer.notes)
 
 
