@@ -157,7 +157,7 @@ def _out_of_a_stream(model: dict[str, Any], data: dict[str, Any]) -> Iterator[st
         ("data", data, "max_train_rows", "Set training.max_steps instead, or leave data.streaming out."),
         ("model", model, "whiten_stem", "Leave one of the two out."),
     ):
-        if settings.get(name):
+        if settings.get(name) not in (None, False):
             yield (
                 f"data.streaming reads rows in the order of their shards, and {section}.{name} takes training rows from all over "
                 f"the data. {fix}"

@@ -33,13 +33,13 @@ def read_parquet_tables(
     """
     heads = _heads(folder, names)
     classes = {path: _class_names(head.schema_arrow) for path, head in heads.items()}
-    if not are_mixed_up(classes, names_of_card(folder, settings)):
+    if not are_mixed_up(classes, _names_of_card(folder, settings)):
         tables = dict(datasets.load_dataset(str(folder), settings.config))
         if sum(map(len, tables.values())) == sum(head.metadata.num_rows for head in heads.values()):
             return tables, []
-        files = files_of_splits(folder, settings)
+        files = _files_of_splits(folder, settings)
     else:
-        files = files_of_splits(folder, settings)
+        files = _files_of_splits(folder, settings)
         tables = {split: _read_alone(split, paths, classes) for split, paths in files.items()}
     read = {path for paths in files.values() for path in paths}
     left = [name for name in names if str(folder / name) not in read]
@@ -50,14 +50,14 @@ def read_parquet_tables(
 def has_mixed_up_names(folder: Path, names: list[str], settings: DataSettings) -> bool:
     """Whether `datasets` would give some numbers in these files the names of other classes; raises as above."""
     classes = {path: _class_names(head.schema_arrow) for path, head in _heads(folder, names).items()}
-    return are_mixed_up(classes, names_of_card(folder, settings))
+    return are_mixed_up(classes, _names_of_card(folder, settings))
 
 
 def _heads(folder: Path, names: list[str]) -> dict[str, pq.ParquetFile]:
     return {str(folder / name): pq.ParquetFile(folder / name) for name in names}
 
 
-def names_of_card(folder: Path, settings: DataSettings) -> ClassNames:
+def _names_of_card(folder: Path, settings: DataSettings) -> ClassNames:
     """The class names that the README.md of a data set states; none for most."""
     if not (folder / "README.md").is_file():
         return {}
@@ -65,8 +65,7 @@ def names_of_card(folder: Path, settings: DataSettings) -> ClassNames:
     return class_columns(features)
 
 
-def files_of_splits(folder: Path, settings: DataSettings) -> dict[str, list[str]]:
-    """Split -> the files of it, as `datasets` divides those of a folder; raises as `read_parquet_tables`."""
+def _files_of_splits(folder: Path, settings: DataSettings) -> dict[str, list[str]]:
     files = datasets.load_dataset_builder(str(folder), settings.config).config.data_files
     return {str(split): list(paths) for split, paths in files.items()}
 

@@ -33,13 +33,7 @@ from hf_accel.data.listing import (
     neighbouring_folders,
     require_utf8,
 )
-from hf_accel.data.parquet import (
-    are_mixed_up,
-    class_columns,
-    files_of_splits,
-    has_mixed_up_names,
-    read_parquet_tables,
-)
+from hf_accel.data.parquet import are_mixed_up, class_columns, has_mixed_up_names, read_parquet_tables
 from hf_accel.data.split_names import SPLIT_WORDS, split_role
 from hf_accel.data.streaming import ParquetShard, Shard, StreamedTable, TarShard, open_shards
 from hf_accel.errors import UserError
@@ -197,18 +191,18 @@ def _stream_folder(settings: DataSettings, folder: Path) -> Source:
         )
     require_utf8(where, names)
     with _said_clearly(where):
-        files = files_of_splits(folder.resolve(), settings)
-        card = datasets.load_dataset_builder(str(folder.resolve()), settings.config).info.features
+        builder = datasets.load_dataset_builder(str(folder.resolve()), settings.config)
+    files = _files_of_splits(builder)
     content, _ = files_fingerprint(names, [str(folder / name) for name in names])
     left = len(names) - sum(map(len, files.values()))
     notes = [*listing.notes(), *([f"{left} shards do not belong to the splits found: not read"] if left > 0 else [])]
-    return _source_of_shards(settings, files, card, content, notes)
+    return _source_of_shards(settings, files, builder.info.features, content, notes)
 
 
 def _stream_hub(settings: DataSettings) -> Source:
     with _hub_said_clearly(settings):
         builder = datasets.load_dataset_builder(settings.name, settings.config, revision=settings.revision)
-        files = {str(split): list(paths) for split, paths in (builder.config.data_files or {}).items()}
+    files = _files_of_splits(builder)
     if any(not path.endswith(".parquet") for paths in files.values() for path in paths) or not files:
         raise UserError(
             f"data.name {settings.name}: data.streaming reads parquet files from the Hub, and this data set has others. Set "
@@ -218,6 +212,10 @@ def _stream_hub(settings: DataSettings) -> Source:
     # the addresses hold the commit
     content = hashlib.sha256("\n".join(path for paths in files.values() for path in paths).encode()).hexdigest()
     return _source_of_shards(settings, files, builder.info.features, content, [])
+
+
+def _files_of_splits(builder: datasets.DatasetBuilder) -> dict[str, list[str]]:
+    return {str(split): list(paths) for split, paths in (builder.config.data_files or {}).items()}
 
 
 def _source_of_shards(

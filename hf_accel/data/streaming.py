@@ -14,11 +14,11 @@ import json
 import os
 import tarfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypeVar, overload
 
 import datasets
 import fsspec
@@ -26,11 +26,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hf_accel import terminal
 from hf_accel.data.images import IMAGE_SUFFIXES
 from hf_accel.errors import UserError
 
 SHUFFLE_BUFFER = 2048  # rows; photographs of 110 KB take 225 MB
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Cell = dict[str, Any]  # of an image column: {"bytes", "path"}
 
 _TAR_PART = 64  # images; an archive is read image by image, so that parts may be small
@@ -66,20 +69,27 @@ class ParquetShard:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        with fsspec.open(name, "rb") as file:
+        with _exact_file(name) as file:
             self.metadata = pq.read_metadata(file)
         self.parts = [self.metadata.row_group(part).num_rows for part in range(self.metadata.num_row_groups)]
         self.features = datasets.Features.from_arrow_schema(self.metadata.schema.to_arrow_schema())
 
     def column(self, name: str) -> pa.ChunkedArray:
-        with fsspec.open(self.name, "rb") as file:
+        with _exact_file(self.name) as file:
             return pq.ParquetFile(file, metadata=self.metadata).read([name]).column(0)
 
     def read(self, part: int, column: str) -> list[Cell]:
-        with fsspec.open(self.name, "rb") as file:
-            table = pq.ParquetFile(file, metadata=self.metadata, pre_buffer=True).read_row_group(part, [column])
+        stored = column if isinstance(self.features[column], datasets.Value) else f"{column}.bytes"
+        with _exact_file(self.name) as file:
+            table = pq.ParquetFile(file, metadata=self.metadata).read_row_group(part, [stored], use_threads=False)
         values = [cell["bytes"] if isinstance(cell, dict) else cell for cell in table.column(0).to_pylist()]
         return [{"bytes": value, "path": None} for value in values]  # a row may not name a file of the reader
+
+
+def _exact_file(name: str) -> Any:
+    """A file that reads what it is asked for; that of the Hub would read 5 MB more each time."""
+    system, path = fsspec.url_to_fs(name)
+    return system.open(path, "rb", cache_type="none")
 
 
 class TarShard:
@@ -148,10 +158,18 @@ def _label_of(archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo], whe
     raise UserError(f"{where}: has no label ({', '.join(sorted(members))}), expected a .cls or .json file.")
 
 
-def open_shards(names: Iterable[str], open_shard: Callable[[str], Shard]) -> tuple[Shard, ...]:
+def open_shards(names: Sequence[str], open_shard: Callable[[str], Shard]) -> tuple[Shard, ...]:
     """Open shards side by side, in the order of their names."""
-    with ThreadPoolExecutor(_OPENERS) as pool:
-        return tuple(pool.map(open_shard, names))
+    return tuple(_side_by_side(open_shard, names, "opening shards"))
+
+
+def _side_by_side(work: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:
+    results = []
+    with terminal.bar(len(items), title, "shard") as bar, ThreadPoolExecutor(_OPENERS) as pool:
+        for result in pool.map(work, items):
+            results.append(result)
+            bar.update()
+    return results
 
 
 @dataclass(frozen=True)
@@ -169,12 +187,11 @@ class StreamedTable:
         """A table of one column that is not of images, read from all shards."""
         (name,) = names
         if name not in self._columns:
-            with ThreadPoolExecutor(_OPENERS) as pool:
-                pieces = list(pool.map(lambda shard: shard.column(name), self.shards))
-            features = datasets.Features({name: self.features[name]})
-            chunks = [chunk for piece in pieces for chunk in piece.cast(features.arrow_schema.field(0).type).chunks]
-            column = pa.chunked_array(chunks, features.arrow_schema.field(0).type)
-            self._columns[name] = datasets.Dataset(pa.table([column], schema=features.arrow_schema))
+            pieces = _side_by_side(lambda shard: shard.column(name), self.shards, f"reading {name}")
+            schema = datasets.Features({name: self.features[name]}).arrow_schema
+            kind = schema.field(0).type
+            column = pa.chunked_array([chunk for piece in pieces for chunk in piece.cast(kind).chunks], kind)
+            self._columns[name] = datasets.Dataset(pa.table([column], schema=schema))
         return self._columns[name]
 
     def images(self, column: str, window: int) -> StreamedRows:

@@ -220,10 +220,12 @@ class ImageInputs:
             return self._prepared(split, self.own.train)
         data = self.recipe.data
         pixels = open_training_pixels(split, data, self.preprocessing, self.args.device)
-        batches = ImageBatches(split, pixels, self._partners(split) if mixes(data.augment) else None, self.sides)
+        batches: ImageBatches
         if split.is_streamed:
             seed = self.args.seed if mixes(data.augment) else None
             batches = StreamedBatches(split, pixels, mixing_seed=seed, sides=self.sides)
+        else:
+            batches = ImageBatches(split, pixels, self._partners(split) if mixes(data.augment) else None, self.sides)
         return batches if data.transforms == "device" else TransformedBatches(batches, self._augmentation())
 
     def _partners(self, split: ImageSplit) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:

@@ -6,7 +6,7 @@ import torch
 from hf_accel.report.run_report import RunReport
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
-from tests.support.shards import pack_parquet
+from tests.support.shards import pack_parquet, pack_tar
 from tests.support.two_processes import train_in_two_processes
 
 
@@ -67,14 +67,26 @@ def rows_trained(trainer):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_stream_whose_buffer_holds_all_rows_gives_the_weights_of_loaded_data_bit_for_bit(workers, stream_recipe):
-    streamed = trained(stream_recipe("streamed", {"training": {"dataloader_num_workers": workers}}))
+@pytest.mark.parametrize("transforms", ["device", "loader"])
+def test_a_stream_whose_buffer_holds_all_rows_gives_the_weights_of_loaded_data_bit_for_bit(
+    workers, transforms, stream_recipe
+):
+    streamed = trained(
+        stream_recipe("streamed", {"training": {"dataloader_num_workers": workers}}, transforms=transforms)
+    )
     loaded = trained(stream_recipe("loaded", streaming=False))
     assert len(losses(streamed)) == 6
     assert_same(streamed, loaded)
     first, second = (trainer.predict(trainer.test_dataset) for trainer in (streamed, loaded))
     assert (first.predictions == second.predictions).all()
     assert (first.label_ids == second.label_ids).all()
+
+
+def test_archives_train_as_tables_do(stream_recipe, photos, tmp_path):
+    archives = pack_tar(photos, tmp_path / "archives", 7)
+    small = {"shuffle_buffer": 5}
+    tables = trained(stream_recipe("tables", **small))
+    assert_same(trained(stream_recipe("archives", name=str(archives), **small)), tables)
 
 
 @pytest.mark.slow
