@@ -1,4 +1,7 @@
-"""Files that are written whole: a reader, or a crash, finds the old content or the new one, never a part of it."""
+"""Files that are written whole: a reader, or a crash, finds the old content or the new one, never a part of it.
+
+And the folder of the files that later runs may use again.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,14 @@ def write_whole(path: Path, content: str | bytes) -> Path:
         temporary.unlink(missing_ok=True)
     _settle_folder(path.parent)
     return path
+
+
+def cache_folder(cache_dir: str | None) -> Path:
+    """The folder of all caches: the setting, else `hf_accel` in $HF_HOME, in $XDG_CACHE_HOME, or in ~/.cache."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser()
+    home = os.environ.get("HF_HOME") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "hf_accel"
 
 
 def _settle_folder(folder: Path) -> None:

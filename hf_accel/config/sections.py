@@ -189,7 +189,8 @@ class DataSettings:
     )
     cache_dir: StrictStr | None = Field(
         default=None,
-        description="Folder of cache: disk; null: hf_accel in $HF_HOME, or else in the user's folder of caches.",
+        description="Folder of cache: disk, and of the index of a stream from the Hub; null: hf_accel in $HF_HOME, or else in "
+        "the user's folder of caches.",
     )
     layout: Literal["auto", "classes"] = Field(
         default="auto",

@@ -12,6 +12,7 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -37,6 +38,7 @@ from hf_accel.data.parquet import are_mixed_up, class_columns, has_mixed_up_name
 from hf_accel.data.split_names import SPLIT_WORDS, split_role
 from hf_accel.data.streaming import ParquetShard, Shard, StreamedTable, TarShard, open_shards
 from hf_accel.errors import UserError
+from hf_accel.files import cache_folder
 
 DIGITS = "digits"
 SHARD_SUFFIXES = (".parquet", ".tar")
@@ -234,7 +236,7 @@ def _source_of_shards(
     """
     where = f"data.name {settings.name}"
     with _said_clearly(where):
-        shards = {split: open_shards(paths, _open_shard) for split, paths in files.items()}
+        shards = {split: open_shards(paths, partial(_open_shard, settings)) for split, paths in files.items()}
     every = [shard for its in shards.values() for shard in its]
     _refuse_unequal_shards(where, every, card or {})
     features = datasets.Features(every[0].features | {k: v for k, v in (card or {}).items() if k in every[0].features})
@@ -247,8 +249,15 @@ def _source_of_shards(
     return source_of_tables(where, tables, fingerprints, [*notes, f"images are streamed; number of shards: {counts}"])
 
 
-def _open_shard(name: str) -> Shard:
-    return TarShard(name) if name.endswith(".tar") else ParquetShard(name)
+def _open_shard(settings: DataSettings, name: str) -> Shard:
+    if name.endswith(".tar"):
+        return TarShard(name)
+    if not name.startswith("hf://"):
+        return ParquetShard(name)
+    # the address holds the commit, so what is kept is never out of date
+    return ParquetShard(
+        name, cache_folder(settings.cache_dir) / "shards" / hashlib.sha256(name.encode()).hexdigest()[:24]
+    )
 
 
 def _refuse_unequal_shards(where: str, shards: list[Shard], card: dict[str, object]) -> None:

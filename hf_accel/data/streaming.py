@@ -10,6 +10,8 @@ between processes. Here a row has a number, so that the order of an epoch is a f
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import tarfile
@@ -17,7 +19,8 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeVar, overload
 
 import datasets
@@ -25,10 +28,12 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from hf_accel import terminal
 from hf_accel.data.images import IMAGE_SUFFIXES
 from hf_accel.errors import UserError
+from hf_accel.files import write_whole
 
 SHUFFLE_BUFFER = 2048  # rows; photographs of 110 KB take 225 MB
 
@@ -63,20 +68,21 @@ class ParquetShard:
 
     Args:
         name: path or address, as fsspec takes it.
+        kept: folder in which its index is kept, for an address that many processes and runs read; None: nowhere.
     Raises:
         OSError, pa.ArrowException: it cannot be read.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, kept: Path | None = None) -> None:
         self.name = name
-        with _exact_file(name) as file:
-            self.metadata = pq.read_metadata(file)
+        self.kept = kept
+        self.metadata = pq.read_metadata(io.BytesIO(self._fetched_once("footer", self._footer)))
         self.parts = [self.metadata.row_group(part).num_rows for part in range(self.metadata.num_row_groups)]
         self.features = datasets.Features.from_arrow_schema(self.metadata.schema.to_arrow_schema())
 
     def column(self, name: str) -> pa.ChunkedArray:
-        with _exact_file(self.name) as file:
-            return pq.ParquetFile(file, metadata=self.metadata).read([name]).column(0)
+        file = f"column-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        return pq.read_table(io.BytesIO(self._fetched_once(file, partial(self._column, name)))).column(0)
 
     def read(self, part: int, column: str) -> list[Cell]:
         stored = column if isinstance(self.features[column], datasets.Value) else f"{column}.bytes"
@@ -84,6 +90,32 @@ class ParquetShard:
             table = pq.ParquetFile(file, metadata=self.metadata).read_row_group(part, [stored], use_threads=False)
         values = [cell["bytes"] if isinstance(cell, dict) else cell for cell in table.column(0).to_pylist()]
         return [{"bytes": value, "path": None} for value in values]  # a row may not name a file of the reader
+
+    def _footer(self) -> bytes:
+        with _exact_file(self.name) as file:
+            return _written(pq.read_metadata(file).write_metadata_file)
+
+    def _column(self, name: str) -> bytes:
+        with _exact_file(self.name) as file:
+            table = pq.ParquetFile(file, metadata=self.metadata).read([name])
+        return _written(partial(pq.write_table, table))
+
+    def _fetched_once(self, what: str, fetch: Callable[[], bytes]) -> bytes:
+        """A part of the index, from the folder where it is kept; the first process that needs it puts it there."""
+        if self.kept is None:
+            return fetch()
+        self.kept.mkdir(parents=True, exist_ok=True)
+        file = self.kept / what
+        with FileLock(self.kept / "lock"):
+            if not file.is_file():
+                write_whole(file, fetch())
+        return file.read_bytes()
+
+
+def _written(write: Callable[[io.BytesIO], None]) -> bytes:
+    buffer = io.BytesIO()
+    write(buffer)
+    return buffer.getvalue()
 
 
 def _exact_file(name: str) -> Any:
@@ -187,10 +219,13 @@ class StreamedTable:
         """A table of one column that is not of images, read from all shards."""
         (name,) = names
         if name not in self._columns:
-            pieces = _side_by_side(lambda shard: shard.column(name), self.shards, f"reading {name}")
             schema = datasets.Features({name: self.features[name]}).arrow_schema
             kind = schema.field(0).type
-            column = pa.chunked_array([chunk for piece in pieces for chunk in piece.cast(kind).chunks], kind)
+            try:
+                pieces = _side_by_side(lambda shard: shard.column(name), self.shards, f"reading {name}")
+                column = pa.chunked_array([chunk for piece in pieces for chunk in piece.cast(kind).chunks], kind)
+            except (OSError, pa.ArrowException) as error:
+                raise UserError(f"{self.shards[0].name}: column {name} of its split cannot be read: {error}") from error
             self._columns[name] = datasets.Dataset(pa.table([column], schema=schema))
         return self._columns[name]
 

@@ -167,6 +167,14 @@ def test_shards_that_disagree_are_refused(images, tmp_path):
     assert "has the columns image, and" in refusal(tmp_path, streaming=True)
 
 
+def test_labels_that_are_not_all_of_one_type_are_refused(tmp_path):
+    write_parquet(tmp_path, {"train": [0, 1] * 3, "test": [0, 1]})
+    write_parquet(tmp_path / "texts", {"train": ["a", "b"]})
+    (file,) = (tmp_path / "texts" / "data").iterdir()
+    file.rename(tmp_path / "data" / "train-00001-of-00002.parquet")
+    assert "column label of its split cannot be read: " in refusal(tmp_path, streaming=True)
+
+
 def test_an_image_that_cannot_be_read_is_replaced_where_it_trains(tmp_path):
     write_parquet(tmp_path, {"train": ["a", "b"] * 4, "test": ["a", "b"]})
     (file,) = (tmp_path / "data").glob("train*")
