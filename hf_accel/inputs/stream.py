@@ -1,7 +1,7 @@
 """The order in which rows of shards are read, and their batches.
 
-Each process, and each of its workers, reads a run of neighbouring rows of an epoch's order of shards: none reads what another
-one trains on, except for the shard in which their runs meet. Within its run, a row moves by less than
+Each process, and each of its workers, reads one slice of the rows in the order of an epoch's shards: none reads what another
+one trains on, except for the row group in which their slices meet. Within its slice, a row moves by less than
 `data.shuffle_buffer` places. Both orders are functions of the seed and the epoch, so there is nothing to save: a run that
 resumes within an epoch leaves out the batches it has had, and reads none of their images.
 
