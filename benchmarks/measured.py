@@ -33,7 +33,7 @@ Enter finished runs into recipes/measured.json: the mean of the runs of each rec
 # Settings that do not change what a run measures; data and weights may be local copies of those that the recipe names.
 FREE = {"output_name", "data.cache_dir", "training.report_to", "training.run_name", "training.logging_steps"}
 COPIES = ("data.name", "model.name")
-CLASSES = {"uoft-cs/cifar10": 10, "uoft-cs/cifar100": 100, "digits": 10}
+CLASSES = {"uoft-cs/cifar10": 10, "uoft-cs/cifar100": 100, "digits": 10, "ILSVRC/imagenet-1k": 1000}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Files that are written whole: a reader, or a crash, finds the old content or the new one, never a part of it.
 
-And what a file would take after compression.
+And the folder of the files that later runs may use again, and what a file would take after compression.
 """
 
 from __future__ import annotations
@@ -74,3 +74,11 @@ def compressed_bytes(file: Path) -> int:
         while part := opened.read(_CHUNK):
             size += len(compressor.compress(part))
     return size + len(compressor.flush())
+
+
+def cache_folder(cache_dir: str | None) -> Path:
+    """The folder of all caches: the setting, else `hf_accel` in $HF_HOME, in $XDG_CACHE_HOME, or in ~/.cache."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser()
+    home = os.environ.get("HF_HOME") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "hf_accel"

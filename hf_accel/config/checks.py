@@ -55,6 +55,7 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         _two_losses(training),
         _student_without_teacher(model, training),
         *_two_choices_of_rows(data),
+        *_out_of_a_stream(model, data),
         _rates_of_muon(training),
         _layers_that_join(model, training),
         _no_room_for_adapters(model, training),
@@ -138,6 +139,31 @@ def _two_choices_of_rows(data: dict[str, Any]) -> Iterator[str]:
             f"data.hard_examples needs the loss of each image, and data.augment.{mixed[0]} blends two images. Leave one of the "
             "two out."
         )
+
+
+def _out_of_a_stream(model: dict[str, Any], data: dict[str, Any]) -> Iterator[str]:
+    """Settings that need rows in any order, which shards do not give."""
+    if data.get("streaming") is not True:
+        if data.get("shuffle_buffer") is not None:
+            yield "data.shuffle_buffer has no effect without data.streaming. Set data.streaming: true, or leave it out."
+        return
+    if data.get("cache") not in (None, "none"):
+        yield f"data.streaming keeps no decoded image, and data.cache is {data['cache']}. Set data.cache: none, or leave it out."
+    if data.get("sampling") == "balanced":
+        yield (
+            "data.streaming reads rows in the order of their shards, and data.sampling: balanced repeats rows of small classes. "
+            "Set data.class_weights: balanced instead, or leave data.streaming out."
+        )
+    for section, settings, name, fix in (
+        ("data", data, "hard_examples", "Leave one of the two out."),
+        ("data", data, "max_train_rows", "Set training.max_steps instead, or leave data.streaming out."),
+        ("model", model, "whiten_stem", "Leave one of the two out."),
+    ):
+        if settings.get(name) not in (None, False):
+            yield (
+                f"data.streaming reads rows in the order of their shards, and {section}.{name} takes training rows from all over "
+                f"the data. {fix}"
+            )
 
 
 def _rates_of_muon(training: dict[str, Any]) -> str | None:

@@ -106,6 +106,7 @@ class RecipeFile:
         raw = apply_patch(raw, overrides or {})
         name = self.path.stem if raw.get("name") is None else raw["name"]
         raw = {**raw, "name": name, "variant": "default" if raw.get("variant") is None else raw["variant"]}
+        raw = _with_cache_of_stream(raw)
         problems = recipe_problems(self.given, raw)
         if problems:
             raise UserError("\n".join(problems))
@@ -119,6 +120,14 @@ class RecipeFile:
             push=TypeAdapter(PushSettings).validate_python(raw.get("push", {})),
             compress=TypeAdapter(CompressionSettings).validate_python(raw["compress"]) if "compress" in raw else None,
         )
+
+
+def _with_cache_of_stream(raw: dict[str, Any]) -> dict[str, Any]:
+    """A stream keeps no decoded image; a cache that was asked for stays, and is refused with the recipe."""
+    data = raw.get("data")
+    if not isinstance(data, dict) or data.get("streaming") is not True:
+        return raw
+    return {**raw, "data": {**data, "cache": data.get("cache", "none")}}
 
 
 def load_recipe(name: str | Path, variant: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:

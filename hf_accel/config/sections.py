@@ -175,6 +175,16 @@ class DataSettings:
         default="memory",
         description="Where decoded images are kept; none: every epoch decodes them again, and a frozen backbone computes again.",
     )
+    streaming: StrictBool = Field(
+        default=False,
+        description="Images are read from parquet files or webdataset archives when they are needed, and kept nowhere: for data "
+        "that no disk can hold. data.cache is then none.",
+    )
+    shuffle_buffer: Annotated[StrictInt, Field(ge=1), Whole] | None = Field(
+        default=None,
+        description="Of a stream: the encoded images that each reader keeps, to shuffle rows among them (shards are read in a "
+        "new order in each epoch); 1: rows keep their order within a shard; null: 2048.",
+    )
     transforms: Literal["device", "loader"] = Field(
         default="device",
         description="Where images are changed: in batches on the training device, or on the CPU while loading.",
@@ -185,7 +195,8 @@ class DataSettings:
     )
     cache_dir: StrictStr | None = Field(
         default=None,
-        description="Folder of cache: disk; null: hf_accel in $HF_HOME, or else in the user's folder of caches.",
+        description="Folder of cache: disk, and of the index of a stream from the Hub; null: hf_accel in $HF_HOME, or else in "
+        "the user's folder of caches.",
     )
     layout: Literal["auto", "classes"] = Field(
         default="auto",

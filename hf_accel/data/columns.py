@@ -7,6 +7,7 @@ this data could ever give it. Labels of the other splits are matched by name, ne
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import datasets
 import numpy as np
@@ -15,9 +16,11 @@ import pyarrow.compute as pc
 
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.labels import LABEL_COLUMNS, normal_name, unique_names
+from hf_accel.data.streaming import StreamedTable
 from hf_accel.errors import UserError
 
 IMAGE_COLUMNS = ("image", "img")
+Table: TypeAlias = "datasets.Dataset | StreamedTable"
 LABEL_TYPES = (
     "bool",
     "string",
@@ -26,7 +29,7 @@ LABEL_TYPES = (
 )
 
 
-def find_columns(table: datasets.Dataset, settings: DataSettings) -> tuple[str, str]:
+def find_columns(table: Table, settings: DataSettings) -> tuple[str, str]:
     """Names of the image and the label column: as the settings say, else by name, else the only one of its type.
 
     Raises:
@@ -59,7 +62,7 @@ def _choose(
     named: str | None,
     by_name: list[str],
     by_type: list[str],
-    table: datasets.Dataset,
+    table: Table,
     settings: DataSettings,
 ) -> str:
     if named is not None:
@@ -77,7 +80,7 @@ def _choose(
     )
 
 
-def _columns(table: datasets.Dataset) -> str:
+def _columns(table: Table) -> str:
     return "Columns: " + ", ".join(f"{name} ({_describe(kind)})" for name, kind in table.features.items()) + "."
 
 
@@ -102,7 +105,7 @@ class LabelMap:
     names: list[str]
 
     @classmethod
-    def of(cls, train: datasets.Dataset, column: str) -> LabelMap:
+    def of(cls, train: Table, column: str) -> LabelMap:
         feature = train.features[column]
         if isinstance(feature, datasets.ClassLabel):
             return cls(unique_names(feature.names))
@@ -112,7 +115,7 @@ class LabelMap:
         values = values.take(pc.sort_indices(values))
         return cls(unique_names(map(str, _plain_values(values, column))))
 
-    def ids(self, table: datasets.Dataset, column: str) -> np.ndarray:
+    def ids(self, table: Table, column: str) -> np.ndarray:
         """(N,) int64 class numbers; -1 where the label is missing or not one of the classes."""
         numbers = {name: number for number, name in enumerate(self.names)}
         feature, cells = table.features[column], read_column(table, column)
@@ -135,15 +138,15 @@ def _plain_values(values: pa.Array, column: str) -> list:
         ) from error
 
 
-def label_text(table: datasets.Dataset, column: str, row: int) -> str:
+def label_text(table: Table, column: str, row: int) -> str:
     """What a row says about its class, for a message: the name where it has one."""
-    value, feature = read_column(table.select([row]), column)[0].as_py(), table.features[column]
+    value, feature = read_column(table, column)[row].as_py(), table.features[column]
     if isinstance(feature, datasets.ClassLabel) and value is not None and 0 <= value < len(feature.names):
         return repr(feature.names[value])
     return repr(value)
 
 
-def read_column(table: datasets.Dataset, column: str) -> pa.ChunkedArray:
+def read_column(table: Table, column: str) -> pa.ChunkedArray:
     return table.select_columns([column]).with_format("arrow")[:][column]
 
 

@@ -15,7 +15,7 @@ _EXAMPLES = 2
 
 
 def were_compared(parts: Iterable[ImageSplit]) -> bool:
-    """Whether the images of all splits were read to find those that occur twice; beyond 4 GiB they are not."""
+    """Whether the images of all splits were read to find those that occur twice; beyond 4 GiB, and of streams, they are not."""
     return all(part.content is not None for part in parts)
 
 
@@ -30,10 +30,9 @@ def duplicate_notes(parts: dict[str, ImageSplit], folder: str) -> list[str]:
     hashed = {role: (part, part.content) for role, part in parts.items() if part.content is not None}
     notes = []
     if not were_compared(parts.values()):
-        notes.append(
-            f"warning: images that occur twice (in train and in test, for example) were not looked for: {folder} holds more "
-            f"than {HASHED_BYTES >> 30} GiB"
-        )
+        is_streamed = any(part.is_streamed for part in parts.values())
+        why = "the images are streamed" if is_streamed else f"{folder} holds more than {HASHED_BYTES >> 30} GiB"
+        notes.append(f"warning: images that occur twice (in train and in test, for example) were not looked for: {why}")
     for (first, (one, ones)), (second, (other, others)) in combinations(hashed.items(), 2):
         shared = np.intersect1d(ones, others)
         rows = np.flatnonzero(np.isin(others, shared[shared != 0]))

@@ -53,6 +53,11 @@ class ImageSplit:
         return not isinstance(self.dataset, Rows) or self.dataset.is_fixed
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether rows are read from shards, so that only neighbouring ones are read quickly and no pixels are kept."""
+        return isinstance(self.dataset, Rows) and self.dataset.is_streamed
+
+    @property
     def is_prepared(self) -> bool:
         """Whether the rows are tensors that the model takes as they are, instead of images."""
         return isinstance(self.dataset, Rows) and self.dataset.is_prepared

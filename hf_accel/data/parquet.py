@@ -33,7 +33,7 @@ def read_parquet_tables(
     """
     heads = _heads(folder, names)
     classes = {path: _class_names(head.schema_arrow) for path, head in heads.items()}
-    if not _are_mixed_up(classes, _names_of_card(folder, settings)):
+    if not are_mixed_up(classes, _names_of_card(folder, settings)):
         tables = dict(datasets.load_dataset(str(folder), settings.config))
         if sum(map(len, tables.values())) == sum(head.metadata.num_rows for head in heads.values()):
             return tables, []
@@ -50,7 +50,7 @@ def read_parquet_tables(
 def has_mixed_up_names(folder: Path, names: list[str], settings: DataSettings) -> bool:
     """Whether `datasets` would give some numbers in these files the names of other classes; raises as above."""
     classes = {path: _class_names(head.schema_arrow) for path, head in _heads(folder, names).items()}
-    return _are_mixed_up(classes, _names_of_card(folder, settings))
+    return are_mixed_up(classes, _names_of_card(folder, settings))
 
 
 def _heads(folder: Path, names: list[str]) -> dict[str, pq.ParquetFile]:
@@ -62,7 +62,7 @@ def _names_of_card(folder: Path, settings: DataSettings) -> ClassNames:
     if not (folder / "README.md").is_file():
         return {}
     features = datasets.load_dataset_builder(str(folder), settings.config).info.features or {}
-    return _class_columns(features)
+    return class_columns(features)
 
 
 def _files_of_splits(folder: Path, settings: DataSettings) -> dict[str, list[str]]:
@@ -71,14 +71,15 @@ def _files_of_splits(folder: Path, settings: DataSettings) -> dict[str, list[str
 
 
 def _class_names(schema: pa.Schema) -> ClassNames:
-    return _class_columns(datasets.Features.from_arrow_schema(schema))
+    return class_columns(datasets.Features.from_arrow_schema(schema))
 
 
-def _class_columns(features: Mapping[str, Any]) -> ClassNames:
+def class_columns(features: Mapping[str, Any]) -> ClassNames:
+    """The names of the classes of each class column."""
     return {name: tuple(kind.names) for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
 
 
-def _are_mixed_up(classes: dict[str, ClassNames], card: ClassNames) -> bool:
+def are_mixed_up(classes: dict[str, ClassNames], card: ClassNames) -> bool:
     """Whether two files disagree, or a file and the card: a card may rename classes, but not list them in another order."""
     known: ClassNames = {}
     for file in classes.values():

@@ -20,6 +20,7 @@ class Rows(ABC):
     """
 
     is_fixed = True  # a row is the same whenever it is read
+    is_streamed = False  # only neighbouring rows are read quickly
     is_prepared = False  # the rows are tensors that the model takes as they are, instead of images
 
     def __init__(self, column: str) -> None:

@@ -1,4 +1,4 @@
-"""`data.name` -> the tables it stands for: the built-in digits, a local folder, or a data set of the Hub.
+"""`data.name` -> the tables it stands for: the built-in digits, a local folder, or a data set of the Hub, read or streamed.
 
 An image folder is listed here instead of by `datasets`' own `imagefolder`: hidden folders never become classes,
 messages can name the file, and nothing but paths is kept. Nothing is decoded.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -21,6 +22,7 @@ import PIL.Image
 import pyarrow as pa
 
 from hf_accel.config.sections import DataSettings
+from hf_accel.data.columns import Table
 from hf_accel.data.folders import ImageTable, parquet_files, read_image_folder
 from hf_accel.data.listing import (
     Listing,
@@ -32,18 +34,21 @@ from hf_accel.data.listing import (
     neighbouring_folders,
     require_utf8,
 )
-from hf_accel.data.parquet import has_mixed_up_names, read_parquet_tables
+from hf_accel.data.parquet import are_mixed_up, class_columns, has_mixed_up_names, read_parquet_tables
 from hf_accel.data.split_names import SPLIT_WORDS, split_role
+from hf_accel.data.streaming import ParquetShard, Shard, StreamedTable, TarShard, open_shards
 from hf_accel.errors import UserError
+from hf_accel.files import cache_folder
 
 DIGITS = "digits"
+SHARD_SUFFIXES = (".parquet", ".tar")
 
 
 @dataclass(frozen=True)
 class Source:
     """The splits a data set brings, by role: "train", "validation", "test"."""
 
-    parts: dict[str, datasets.Dataset]
+    parts: dict[str, Table]
     fingerprints: dict[str, str]  # by role; the same in every process that opens the same data
     names: dict[str, str]  # by role: what the data set calls the split
     notes: list[str] = field(default_factory=list)  # what a person should know about how it was read
@@ -60,14 +65,16 @@ def open_source(settings: DataSettings) -> Source:
     path = Path(settings.name).expanduser()
     if settings.name == DIGITS:
         _refuse_clash(path)
+        if settings.streaming:
+            raise UserError(f"data.name {DIGITS}: is in memory already. Set data.streaming to false.")
         return _open_digits()
     if path.is_dir():
-        return _open_folder(settings, path)
+        return _stream_folder(settings, path) if settings.streaming else _open_folder(settings, path)
     if path.exists():
         raise UserError(f"data.name {settings.name}: is a file, expected a folder of parquet files or of class folders")
     if is_local_name(settings.name):
         raise UserError(f"data.name {settings.name}: no such folder. {neighbouring_folders(path)}")
-    return _open_hub(settings)
+    return _stream_hub(settings) if settings.streaming else _open_hub(settings)
 
 
 def _refuse_clash(folder: Path) -> None:
@@ -149,6 +156,21 @@ def _open_parquet_folder(
 
 
 def _open_hub(settings: DataSettings) -> Source:
+    name = settings.name
+    with _hub_said_clearly(settings):
+        tables = datasets.load_dataset(name, settings.config, revision=settings.revision)
+    downloads = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}"
+    folders = (downloads, Path(datasets.config.DOWNLOADED_DATASETS_PATH))
+    mixed_up = _mixed_up_snapshot(settings, tables, downloads)
+    if mixed_up is None:
+        return source_of_tables(f"data.name {name}", tables, folders=folders)
+    folder, listing, names = mixed_up
+    return replace(_open_parquet_folder(settings, folder, listing, names, 0), folders=folders)
+
+
+@contextmanager
+def _hub_said_clearly(settings: DataSettings) -> Iterator[None]:
+    """Errors of asking the Hub for a data set, as one message with what to do."""
     name, where = settings.name, f"data.name {settings.name}"
     try:
         huggingface_hub.utils.validate_repo_id(name)
@@ -157,7 +179,7 @@ def _open_hub(settings: DataSettings) -> Source:
     local = "For a data set on this machine give its folder: --data.name ./FOLDER (parquet files or class folders)."
     try:
         with _said_clearly(where):
-            tables = datasets.load_dataset(name, settings.config, revision=settings.revision)
+            yield
     except ConnectionError as error:
         url = f"{huggingface_hub.constants.ENDPOINT}/datasets/{name}"
         raise UserError(
@@ -166,13 +188,98 @@ def _open_hub(settings: DataSettings) -> Source:
         ) from error
     except datasets.exceptions.DatasetNotFoundError as error:
         raise UserError(f"{where}: there is no such local folder, and the Hub says: {error} {local}") from error
-    downloads = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}"
-    folders = (downloads, Path(datasets.config.DOWNLOADED_DATASETS_PATH))
-    mixed_up = _mixed_up_snapshot(settings, tables, downloads)
-    if mixed_up is None:
-        return source_of_tables(where, tables, folders=folders)
-    folder, listing, names = mixed_up
-    return replace(_open_parquet_folder(settings, folder, listing, names, 0), folders=folders)
+
+
+def _stream_folder(settings: DataSettings, folder: Path) -> Source:
+    where, listing = f"data.name {settings.name}", list_files(folder)
+    names = [name for name in listing.files if Path(name).suffix in SHARD_SUFFIXES]
+    if not names:
+        raise UserError(
+            f"{where}: data.streaming reads parquet files and webdataset archives ({', '.join(SHARD_SUFFIXES)}), and none of its "
+            f"{len(listing.files)} files is one. Leave data.streaming out; data.cache: none or disk keep no image in memory."
+        )
+    require_utf8(where, names)
+    with _said_clearly(where):
+        builder = datasets.load_dataset_builder(str(folder.resolve()), settings.config)
+    files = _files_of_splits(builder)
+    content, _ = files_fingerprint(names, [str(folder / name) for name in names])
+    left = len(names) - sum(map(len, files.values()))
+    notes = [*listing.notes(), *([f"{left} shards do not belong to the splits found: not read"] if left > 0 else [])]
+    return _source_of_shards(settings, files, builder.info.features, content, notes)
+
+
+def _stream_hub(settings: DataSettings) -> Source:
+    with _hub_said_clearly(settings):
+        builder = datasets.load_dataset_builder(settings.name, settings.config, revision=settings.revision)
+    files = _files_of_splits(builder)
+    if any(not path.endswith(".parquet") for paths in files.values() for path in paths) or not files:
+        raise UserError(
+            f"data.name {settings.name}: data.streaming reads parquet files from the Hub, and this data set has others. Set "
+            "data.revision: refs/convert/parquet, if the Hub has converted all of it; or download it (hf download --repo-type "
+            f"dataset {settings.name} --local-dir FOLDER) and name the folder, from which webdataset archives are read, too."
+        )
+    # the addresses hold the commit
+    content = hashlib.sha256("\n".join(path for paths in files.values() for path in paths).encode()).hexdigest()
+    return _source_of_shards(settings, files, builder.info.features, content, [])
+
+
+def _files_of_splits(builder: datasets.DatasetBuilder) -> dict[str, list[str]]:
+    return {str(split): list(paths) for split, paths in (builder.config.data_files or {}).items()}
+
+
+def _source_of_shards(
+    settings: DataSettings,
+    files: dict[str, list[str]],
+    card: datasets.Features | None,
+    content: str,
+    notes: list[str],
+) -> Source:
+    """Open the shards of each split.
+
+    Args:
+        files: split -> paths or addresses.
+        card: the features that the data set's card states.
+        content: a fingerprint of the files.
+    """
+    where = f"data.name {settings.name}"
+    with _said_clearly(where):
+        shards = {split: open_shards(paths, partial(_open_shard, settings)) for split, paths in files.items()}
+    every = [shard for its in shards.values() for shard in its]
+    _refuse_unequal_shards(where, every, card or {})
+    features = datasets.Features(every[0].features | {k: v for k, v in (card or {}).items() if k in every[0].features})
+    tables = {split: StreamedTable(its, features) for split, its in shards.items()}
+    fingerprints = {
+        split: hashlib.sha256(f"{content} {settings.config} {split} {len(table)}".encode()).hexdigest()
+        for split, table in tables.items()
+    }
+    counts = ", ".join(f"{len(its):,} ({split})" for split, its in shards.items())
+    return source_of_tables(where, tables, fingerprints, [*notes, f"images are streamed; number of shards: {counts}"])
+
+
+def _open_shard(settings: DataSettings, name: str) -> Shard:
+    if name.endswith(".tar"):
+        return TarShard(name)
+    if not name.startswith("hf://"):
+        return ParquetShard(name)
+    # the address holds the commit, so what is kept is never out of date
+    return ParquetShard(
+        name, cache_folder(settings.cache_dir) / "shards" / hashlib.sha256(name.encode()).hexdigest()[:24]
+    )
+
+
+def _refuse_unequal_shards(where: str, shards: list[Shard], card: dict[str, object]) -> None:
+    first = shards[0]
+    for shard in shards:
+        if set(shard.features) != set(first.features):
+            raise UserError(
+                f"{where}: {shard.name} has the columns {', '.join(shard.features)}, and {first.name} has "
+                f"{', '.join(first.features)}. Expected the same in all shards."
+            )
+    if are_mixed_up({shard.name: class_columns(shard.features) for shard in shards}, class_columns(card)):
+        raise UserError(
+            f"{where}: its shards list the classes in different orders, and data.streaming reads numbers, expected one order. "
+            "Leave data.streaming out: the classes are then matched by name."
+        )
 
 
 def _mixed_up_snapshot(
@@ -198,7 +305,7 @@ def _said_clearly(where: str) -> Iterator[None]:
     """Errors of opening tables, as one message with the cause."""
     try:
         yield
-    except (ConnectionError, datasets.exceptions.DatasetNotFoundError):
+    except (UserError, ConnectionError, datasets.exceptions.DatasetNotFoundError):
         raise
     except (OSError, ValueError, RuntimeError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
         cause: BaseException = error
@@ -214,13 +321,16 @@ def _said_clearly(where: str) -> Iterator[None]:
 
 def source_of_tables(
     where: str,
-    tables: dict[str, datasets.Dataset],
+    tables: Mapping[str, Table],
     fingerprints: dict[str, str] | None = None,
     notes: list[str] | None = None,
     folders: tuple[Path, ...] | None = None,
 ) -> Source:
     """Tables by name, as a source: give each split its role; a split that has none is not read, and a note says so."""
     source = Source({}, {}, {}, notes or [], folders=folders)
+    stated = fingerprints or {
+        name: table._fingerprint for name, table in tables.items() if isinstance(table, datasets.Dataset)
+    }
     rank = {word: place for words in SPLIT_WORDS.values() for place, word in enumerate(words)}
     for name in sorted(tables, key=lambda name: rank.get(name.casefold(), len(rank))):  # stable
         role = "train" if len(tables) == 1 and split_role(name) is None else split_role(name)
@@ -230,7 +340,7 @@ def source_of_tables(
             continue
         source.parts[role] = tables[name]
         source.names[role] = name
-        source.fingerprints[role] = fingerprints[name] if fingerprints else tables[name]._fingerprint
+        source.fingerprints[role] = stated[name]
     if not source.parts:
         raise UserError(
             f"{where}: its splits are {', '.join(tables)}. Expected splits named train, validation or test."

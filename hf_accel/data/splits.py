@@ -28,11 +28,13 @@ from hf_accel.data.image_folder import ImageFolder, labelled_files, open_image_f
 from hf_accel.data.image_split import ImageSplit
 from hf_accel.data.images import DEEP_GREY_SCALING, UnreadableImageError, decode_image, has_deep_grey
 from hf_accel.data.listing import load_images
-from hf_accel.data.rows import require_datasets
+from hf_accel.data.rows import Rows, require_datasets
 from hf_accel.errors import UserError
 from hf_accel.tables import format_table, printable
 
 if TYPE_CHECKING:  # an exported model is scored on an image folder without `datasets`
+    import datasets
+
     from hf_accel.data.columns import LabelMap
     from hf_accel.data.sources import Source
 
@@ -161,7 +163,9 @@ def splits_of_parts(
     chosen = _choose_rows(parts, settings, seed, selection, notes)
     skipped: list[str] = []
     if settings.on_bad_image == "skip":
-        chosen = {role: _readable(part, skipped, role == "train") for role, part in chosen.items()}
+        # of a stream, training images are read when they train: those that cannot be are replaced then
+        read = [role for role, part in chosen.items() if role != "train" or not part.is_streamed]
+        chosen |= {role: _readable(chosen[role], skipped, role == "train") for role in read}
         chosen["train"] = replace(chosen["train"], has_stand_ins=True)
     _refuse_single_class(chosen["train"], settings)
     notes += _coverage_notes(chosen) + _deep_grey_notes(chosen) + duplicate_notes(chosen, settings.name)
@@ -302,10 +306,7 @@ def _unused(role: str, rows: int) -> str:
 
 def _label(source: Source, settings: DataSettings, label_map: LabelMap) -> tuple[dict[str, ImageSplit], list[str]]:
     """Every part with its class numbers; empty and unlabelled ones are left out, and a note says so."""
-    import datasets
-
     from hf_accel.data.columns import find_columns, is_unlabelled, label_text, read_column
-    from hf_accel.data.encoded import content_numbers, with_own_files
 
     parts, notes = {}, list(source.notes)
     folder = Path(settings.name).expanduser()
@@ -316,12 +317,8 @@ def _label(source: Source, settings: DataSettings, label_map: LabelMap) -> tuple
             notes.append(_unused(role, len(table)))
             continue
         where = f"{settings.name}, {role} split"
-        images = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
-        of_files = ""
-        if source.folders is not None:
-            images, of_files = with_own_files(images, image_column, source.folders, where)
+        images, numbers, of_files = _images_of(source, role, image_column, settings, where)
         content = f"{source.fingerprints[role]} {image_column} {label_column}{of_files}"
-        numbers = source.content[role] if role in source.content else content_numbers(images, image_column)
         part = ImageSplit(
             dataset=images,
             image_column=image_column,
@@ -336,6 +333,26 @@ def _label(source: Source, settings: DataSettings, label_map: LabelMap) -> tuple
         _refuse_unknown_labels(part, label_column, partial(label_text, table, label_column))
         parts[role] = part
     return parts, notes
+
+
+def _images_of(
+    source: Source, role: str, column: str, settings: DataSettings, where: str
+) -> tuple[datasets.Dataset | Rows, np.ndarray | None, str]:
+    """The images of a split, their content numbers (None: not known), and a fingerprint of the files that they are in."""
+    import datasets
+
+    from hf_accel.data.encoded import content_numbers, with_own_files
+    from hf_accel.data.streaming import SHUFFLE_BUFFER, StreamedTable
+
+    table = source.parts[role]
+    if isinstance(table, StreamedTable):
+        window = settings.shuffle_buffer or SHUFFLE_BUFFER
+        return table.images(column, window if role == "train" else 1), None, ""
+    images, of_files = table.select_columns([column]).cast_column(column, datasets.Image(decode=False)), ""
+    if source.folders is not None:
+        images, of_files = with_own_files(images, column, source.folders, where)
+    numbers = source.content[role] if role in source.content else content_numbers(images, column)
+    return images, numbers, of_files
 
 
 def _refuse_unknown_labels(part: ImageSplit, label_column: str, text: Callable[[int], str]) -> None:
@@ -385,7 +402,8 @@ def _short(name: str) -> str:
 def _deep_grey_notes(parts: dict[str, ImageSplit]) -> list[str]:
     """Whether images have more than 8 bits, by the headers of a few: all of them would take minutes to open."""
     for part in parts.values():
-        for row in np.unique(np.linspace(0, len(part) - 1, min(len(part), _HEADERS_READ)).astype(int)).tolist():
+        last = min(len(part), _HEADERS_READ) - 1 if part.is_streamed else len(part) - 1
+        for row in np.unique(np.linspace(0, last, min(len(part), _HEADERS_READ)).astype(int)).tolist():
             if has_deep_grey(part.dataset[row][part.image_column]):
                 return [
                     f"grey images have more than 8 bits ({part.where(row)}): {DEEP_GREY_SCALING}; `pipeline` clips such levels "
@@ -419,6 +437,12 @@ def stratified_rows(labels: np.ndarray, number: int, seed: int, leave: int = 0) 
 
 
 def _hold_out(train: ImageSplit, fraction: float, seed: int, role: str) -> tuple[ImageSplit, ImageSplit]:
+    if train.is_streamed:
+        fix = "set data.validation: 0, which selects nothing" if role == "validation" else "or leave data.streaming out"
+        raise UserError(
+            f"{train.source}: there is no {role} split, and with data.streaming none is held out of train: its rows would be "
+            f"spread over all shards. Bring a {role} split, {'or ' * (role == 'validation')}{fix}."
+        )
     rows = stratified_rows(train.labels, max(1, round(len(train) * fraction)), seed, leave=1)
     if not len(rows):
         raise UserError(

@@ -189,7 +189,7 @@ def open_pixels(
     else:
         assert short_side is not None
         stored = stored_for_training(split, short_side)
-    if settings.cache == "none" or not split.is_fixed:
+    if settings.cache == "none" or not split.is_fixed or split.is_streamed:
         return DecodedPixels(stored)
     if settings.cache == "disk":
         return CachedPixels.mapped(open_disk_cache(stored, settings.cache_dir))

@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock
 
 from hf_accel.errors import UserError
-from hf_accel.files import write_whole
+from hf_accel.files import cache_folder, write_whole
 from hf_accel.formatting import format_bytes
 from hf_accel.inputs.stored import StoredImages
 
@@ -28,14 +28,6 @@ logger = logging.getLogger(__name__)
 _FORMAT = 2  # 1: photographs were decoded whole and shrunk by Pillow
 _SPARE_BYTES = 64 << 20  # left free on the disk: a full one breaks more than this run
 _SAMPLES, _SAMPLE_BYTES = 256, 64 << 10  # checksummed: all of a cache up to 16 MiB, evenly spaced parts of a larger one
-
-
-def cache_folder(cache_dir: str | None) -> Path:
-    """The folder of all caches: the setting, else `hf_accel` in $HF_HOME, in $XDG_CACHE_HOME, or in ~/.cache."""
-    if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    home = os.environ.get("HF_HOME") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "hf_accel"
 
 
 def open_disk_cache(stored: StoredImages, cache_dir: str | None) -> Path:

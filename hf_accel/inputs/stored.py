@@ -162,7 +162,7 @@ def stored_for_model(split: ImageSplit, preprocessing: Preprocessing) -> StoredI
 
     Originals of the model's size are never kept as they are: pixels of that size always mean "finished".
     """
-    if not split.is_fixed:  # the sizes may change, and all rows would be read to see them
+    if not split.is_fixed or split.is_streamed:  # all rows would be read to see their sizes, which may change
         return StoredImages(split, preprocessing=preprocessing)
     sizes = StoredImages(split).original_shapes()
     height, width = next(sizes)

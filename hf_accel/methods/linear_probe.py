@@ -183,6 +183,8 @@ def _split(
 
 def _reason_of_settings(recipe: Recipe, splits: Splits, args: TrainingArguments, inputs: ImageInputs) -> str | None:
     data = recipe.data
+    if splits.train.is_streamed:
+        return "data.streaming keeps nothing of an image"
     if data.cache == "none":
         return "data.cache is none"
     if recipe.model.teacher is not None:

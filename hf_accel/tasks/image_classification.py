@@ -25,6 +25,7 @@ from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
 from hf_accel.inputs.prepared import OwnTransform, OwnTransforms, PreparedBatches, ScoredBatches, prepared_shape
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.sampling import BalancedRows, draw_partners, mixes
+from hf_accel.inputs.stream import StreamedBatches, count_readers, in_turn
 from hf_accel.models.given import adopt_model
 from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel, load_model, load_model_processor, load_trained
@@ -130,9 +131,16 @@ class ImageClassification:
         )
 
     def scoring_inputs(self, recipe: Recipe, loaded: LoadedModel, args: TrainingArguments) -> ImageInputs:
-        """What the batches of an evaluation are made of."""
-        preprocessing = Preprocessing.of(loaded.processor)
-        return ImageInputs(recipe, preprocessing, args, known_labels(loaded.model.config), loaded.image_size)
+        """What the batches of an evaluation are made of, at `data.image_size` where it is not the model's own.
+
+        Raises:
+            UserError: the model or its processor cannot take images of this size.
+        """
+        side = recipe.data.image_size or loaded.image_size
+        if side != loaded.image_size:
+            flops_per_image(loaded.model, side)
+        preprocessing = Preprocessing.of(loaded.processor, recipe.data.image_size)
+        return ImageInputs(recipe, preprocessing, args, known_labels(loaded.model.config), side)
 
     def augmented_images(
         self, recipe: Recipe, splits: Splits, seed: int, num_rows: int, num_epochs: int
@@ -213,7 +221,12 @@ class ImageInputs:
             return self._prepared(split, self.own.train)
         data = self.recipe.data
         pixels = open_training_pixels(split, data, self.preprocessing, self.args.device)
-        batches = ImageBatches(split, pixels, self._partners(split) if mixes(data.augment) else None, self.sides)
+        batches: ImageBatches
+        if split.is_streamed:
+            seed = self.args.seed if mixes(data.augment) else None
+            batches = StreamedBatches(split, pixels, mixing_seed=seed, sides=self.sides)
+        else:
+            batches = ImageBatches(split, pixels, self._partners(split) if mixes(data.augment) else None, self.sides)
         return batches if data.transforms == "device" else TransformedBatches(batches, self._augmentation())
 
     def _partners(self, split: ImageSplit) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -225,9 +238,11 @@ class ImageInputs:
         """The dataset that an evaluation reads; raises as `train_batches` does."""
         if self.own.eval is not None or split.is_prepared:
             return self._prepared(split, self.own.eval)
-        return ImageBatches(
-            split, open_evaluation_pixels(split, self.recipe.data, self.preprocessing, self.args.device)
-        )
+        pixels = open_evaluation_pixels(split, self.recipe.data, self.preprocessing, self.args.device)
+        if not split.is_streamed:
+            return ImageBatches(split, pixels)
+        readers = count_readers(self.args.world_size, self.args.dataloader_num_workers)
+        return StreamedBatches(split, pixels, in_turn(np.arange(len(split)), self.args.eval_batch_size, readers))
 
     def read_rows(self, given: Any) -> ScoredBatches:
         """The dataset that an evaluation reads of rows that a caller brings, with labels or without.

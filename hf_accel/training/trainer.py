@@ -33,11 +33,13 @@ from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.schedules import Schedule
 from hf_accel.data.splits import Splits
+from hf_accel.data.streaming import StreamedRows
 from hf_accel.errors import RunError, UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.features import FeatureBatches
 from hf_accel.inputs.prepared import PreparedBatches
 from hf_accel.inputs.sampling import EpochSampler
+from hf_accel.inputs.stream import StreamSampler, count_readers
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
 from hf_accel.methods import (
     AfterForward,
@@ -352,6 +354,13 @@ class ImageTrainer(CheckpointingTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        rows = self.splits.train.dataset
+        if isinstance(rows, StreamedRows):
+            readers = count_readers(self.args.world_size, self.args.dataloader_num_workers)
+            sampler = StreamSampler(rows, seed, self._train_batch_size, readers)
+            self.own_state = (self.train_accuracy_counts, self.finite_steps, sampler)
+            self._train_sampler: EpochSampler = sampler
+            return sampler
         chosen = next((method for method in self.methods if isinstance(method, ChoosesRows)), None)
         choice = () if chosen is None else (len(chosen), chosen.rows)
         self._train_sampler = EpochSampler(len(dataset), seed, *choice)

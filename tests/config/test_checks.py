@@ -21,6 +21,15 @@ def refusal(overrides, recipe="digits", variant=None) -> str:
     ("overrides", "message"),
     [
         ({"data": {"cache": "device", "transforms": "loader"}}, "data.transforms is loader and data.cache is device"),
+        ({"data": {"streaming": True, "cache": "disk"}}, "keeps no decoded image, and data.cache is disk"),
+        ({"data": {"streaming": True, "sampling": "balanced"}}, "Set data.class_weights: balanced instead"),
+        (
+            {"data": {"streaming": True, "hard_examples": {"fraction": 0.3}}},
+            "data.hard_examples takes training rows from",
+        ),
+        ({"data": {"streaming": True, "max_train_rows": 10}}, "Set training.max_steps instead"),
+        ({"data": {"streaming": True}, "model": {"whiten_stem": True}}, "model.whiten_stem takes training rows from"),
+        ({"data": {"shuffle_buffer": 9}}, "data.shuffle_buffer has no effect without data.streaming"),
         ({"training": {"fp16": True, "bf16": True}}, "training.fp16 and training.bf16 are both true"),
         (NO_SELECTION | {"training": {"early_stopping_patience": 2}}, "early_stopping_patience needs validation rows"),
         (NO_SELECTION | {"training": {"eval_strategy": "steps"}}, "training.eval_strategy is 'steps' but there are no"),

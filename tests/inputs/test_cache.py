@@ -21,10 +21,10 @@ from hf_accel.config.augmentation import AugmentSettings
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.splits import load_splits
 from hf_accel.errors import UserError
+from hf_accel.files import cache_folder
 from hf_accel.inputs import cache, disk_cache
 from hf_accel.inputs.batches import ImageBatches
 from hf_accel.inputs.cache import open_evaluation_pixels, open_pixels, open_training_pixels
-from hf_accel.inputs.disk_cache import cache_folder
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.stored import StoredImages
 from tests.support.image_splits import SMALL, VARIED, make_split, noise, one_thread, open_in_process  # noqa: F401
