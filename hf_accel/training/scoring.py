@@ -17,12 +17,12 @@ from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 from hf_accel.errors import UserError
 from hf_accel.inputs.features import FeatureBatches
 from hf_accel.inputs.prepared import PreparedBatches, ScoredBatches
-from hf_accel.methods import BatchLoss, ChoosesRows, EvaluatedWeights
+from hf_accel.methods import BatchLoss, BeforeTraining, ChoosesRows, EvaluatedWeights
 from hf_accel.models.head import known_labels
 from hf_accel.training.evaluation import EvaluationMetrics, kept_of_rows
 
 Batch = dict[str, Any]
-Method = TrainerCallback | AbstractContextManager | BatchLoss | ChoosesRows
+Method = TrainerCallback | AbstractContextManager | BatchLoss | BeforeTraining | ChoosesRows
 Methods = list[Method]
 
 
