@@ -39,7 +39,7 @@ COMMANDS = {
     "compare": "run variants or recipes side by side: which technique pays here",
     "recipe": "list, show, validate and copy recipes",
     "page": "write the page, plots and card of a finished run again",
-    "compress": "export a trained model to ONNX, checked against it",
+    "compress": "export a trained model to ONNX, also as int8, and measure each file",
     "push": "upload a finished run to the Hub",
     "demo": "a page to drop an image on",
 }

@@ -1,4 +1,4 @@
-"""`hf-accel compress`: a trained model as an ONNX file, checked against it on the images of its run."""
+"""`hf-accel compress`: a trained model as ONNX files, checked against it on the images of its run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from hf_accel.runs.folder import IN_USE, RunFolder, model_place, writable_place
 from hf_accel.runs.lock import sole_use
 
 DESCRIPTION = """\
-Export a trained model to ONNX, and check that it gives the same answers.
+Export a trained model to ONNX, check that it gives the same answers, and measure each file.
 
   hf-accel compress outputs/digits/default
+  hf-accel compress outputs/digits/default --formats int8 fp16
   hf-accel compress someone/a-model --data.name ./photos --output_dir exported
   hf-accel predict outputs/digits/default/exported photo.jpg       without PyTorch
 

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +21,7 @@ sys.path.insert(0, str(REPOSITORY))  # benchmarks/ is not installed
 from benchmarks import (  # noqa: E402
     accuracy,
     ceiling,
+    compact,
     compare,
     finetuning,
     hf_script,
@@ -41,6 +43,7 @@ from benchmarks.session import middle, ratio_cells  # noqa: E402
 from benchmarks.workloads import Size, as_flags  # noqa: E402
 from hf_accel.cli import run  # noqa: E402
 from hf_accel.comparison import plan as comparison_plan  # noqa: E402
+from hf_accel.compression.rows import Row  # noqa: E402
 from hf_accel.config.recipe import apply_patch, load_recipe  # noqa: E402
 from hf_accel.errors import UserError  # noqa: E402
 from hf_accel.runs import process  # noqa: E402
@@ -96,6 +99,21 @@ def only_table(folder: Path) -> str:
             ["| 5 | hf_accel, cross-entropy | 0.", "| 5 | published: baseline of fastai/imagenette | 0.6660 |"],
         ),
         (zoo, ["--complete", "--network", "cct_2_3x2"], ["| cct_2_3x2 | as shipped | 0."]),
+        (
+            compact,
+            ["--network", "resnet50"],
+            [
+                "| resnet50 | PyTorch fp32 |",
+                "| resnet50 | ONNX int8 |",
+                "| resnet50 | at most 0.30 of the float32 file | 0.",
+                "| resnet50 | at least 1.8x in batches of 64 |",
+            ],
+        ),
+        (
+            compact,
+            ["--complete"],
+            ["| resnet20_cifar10 | dense | 0.", "| resnet20_cifar10 | constant_sparsity_60 | 0."],
+        ),
     ],
 )
 def test_a_benchmark_leaves_a_table_with_its_provenance(here, benchmark_module, flags, expected):
@@ -385,13 +403,47 @@ def test_a_mistake_is_one_message(here, capsys):
     assert "expected plain, too" in capsys.readouterr().err
     assert run(zoo.main, ["--quick", "--network", "resnet99"]) == 2
     assert "expected some of resnet20," in capsys.readouterr().err
+    assert run(compact.main, ["--quick", "--network", "resnet99"]) == 2
+    assert "expected some of resnet50," in capsys.readouterr().err
+    assert run(compact.main, ["--quick", "--run", str(here)]) == 2
+    assert "Add --network with its name" in capsys.readouterr().err
     assert run(label_noise.main, ["--quick", "--imagenette", str(REPOSITORY)]) == 2
     assert "has no noisy_imagenette.csv" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("stage", ["compact", "tune"])
-def test_a_stage_without_recipes_says_so(stage):
-    done = subprocess.run(["bash", str(REPOSITORY / "benchmarks" / "gpu.sh"), stage], capture_output=True, text=True)
+def test_compact_prints_targets_beside_what_is_found_and_names_what_failed():
+    fp32 = Row("onnxruntime", "fp32", None, 1000, 900, 0.9, 0.9, 1.0, 0.01, 0.01, 10.0)
+    int8 = replace(fp32, format="int8", bytes=250, accuracy=0.88, speedup={"ratio": 2.0, "low": 1.9, "high": 2.1})
+    lines = compact.target_lines(compact.Network(least_speedup=1.8, holds_accuracy=True), [fp32, int8])
+    assert [found for _, found in lines] == ["0.250", "2.00x", "+2.00 points"]
+    assert len(compact.target_lines(compact.Network(), [fp32, int8])) == 1
+    assert compact.trained_row("a", "b", [{"error": "full"}, None])[:3] == ("a", "b", "full")
+    (row,) = compact.semi_structured_rows({"qkv": {"dense": [0.002, 0.002], "sparse": [0.001, 0.001]}})
+    assert row == ("qkv", "768 x 2304", "2.00", "1.00", "2 (2 to 2)", "2")
+    assert compact.semi_structured_rows(None)[0][0] == "not measured: no time left"
+
+
+def test_compact_trains_each_variant_of_a_recipe_on_the_complete_data(monkeypatch, tmp_path):
+    monkeypatch.setattr(compact, "data_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(compact, "run_or_resume", lambda folder, flags: flags)
+    network = compact.Network("resnet20_cifar10", data="cifar10", variant="polynomial_sparsity_60")
+    assert compact.train(network, tmp_path, {"training": {"num_train_epochs": 2}}, quick=False, seed=3) == {
+        "recipe": "resnet20_cifar10", "seed": 3, "variant": "polynomial_sparsity_60", "data.name": tmp_path / "cifar10",
+        "num_train_epochs": 2,
+    }  # fmt: skip
+    for recipe, variants in compact.COMPLETE.items():
+        for variant in variants[1:]:
+            assert load_recipe(recipe, variant).training["sparsity"]
+
+
+@pytest.mark.gpu
+def test_the_linear_layers_of_a_transformer_are_timed_with_sparsity():
+    found = compact.semi_structured(quick=True)
+    assert found.keys() == compact.LINEAR_LAYERS.keys()
+
+
+def test_a_stage_without_recipes_says_so():
+    done = subprocess.run(["bash", str(REPOSITORY / "benchmarks" / "gpu.sh"), "tune"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "do not exist yet" in done.stdout
 

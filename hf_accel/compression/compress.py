@@ -26,7 +26,7 @@ from hf_accel.data.splits import ImageSplit
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.machine.allocator import apply_keep_freed_memory
 from hf_accel.machine.description import describe_environment
-from hf_accel.measure.turns import ROUNDS
+from hf_accel.measure import turns
 from hf_accel.methods.finite import refuse_broken_weights
 from hf_accel.methods.quantization_aware import Range, load_ranges
 from hf_accel.models.exported import EXPORTED_MODEL, RESULT, Exported
@@ -78,7 +78,7 @@ def compress(recipe: Recipe, settings: CompressionSettings, output: Path) -> dic
             "rows": [row.to_dict() for row in rows],
             "test_images": int((images.labels >= 0).sum()),
             "zero_weights": share_of_zeros(loaded.model),
-            "measured": {"batch_size": BATCH, "rounds": ROUNDS, "threads": torch.get_num_threads()},
+            "measured": {"batch_size": BATCH, "rounds": turns.ROUNDS, "threads": torch.get_num_threads()},
             "notes": [*loaded.notes, *notes],
             "environment": describe_environment(),
         }

@@ -96,23 +96,23 @@ def mebibytes(count: int | None) -> str:
     return MISSING if count is None else format_quantity(count / 2**20)
 
 
-def render(rows: Sequence[Row], style: Any = "plain") -> str:
-    """The table, for the terminal or as Markdown."""
-    lines = [
-        (
-            row.name,
-            mebibytes(row.bytes),
-            mebibytes(row.compressed_bytes),
-            format_accuracy(row.accuracy),
-            format_score(row.f1_macro),
-            format_quantity(1000 * row.latency_p50_seconds),
-            format_quantity(1000 * row.latency_p99_seconds),
-            format_quantity(row.images_per_second),
-            ratio_text(row.speedup),
-        )
-        for row in rows
-    ]
-    return format_table(HEADINGS, lines, style)
+def render(rows: Sequence[Row]) -> str:
+    return format_table(HEADINGS, map(cells, rows))
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """The line of a form, below `HEADINGS`."""
+    return (
+        row.name,
+        mebibytes(row.bytes),
+        mebibytes(row.compressed_bytes),
+        format_accuracy(row.accuracy),
+        format_score(row.f1_macro),
+        format_quantity(1000 * row.latency_p50_seconds),
+        format_quantity(1000 * row.latency_p99_seconds),
+        format_quantity(row.images_per_second),
+        ratio_text(row.speedup),
+    )
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, StrictInt
+from pydantic import Field, StrictBool, StrictInt
 from pydantic.dataclasses import dataclass
 
 from hf_accel.config.fields import KNOWN_ONLY, Probability, Whole
@@ -31,6 +31,6 @@ class CompressionSettings:
     calibration_images: Images = Field(
         default=512, description="Training images that the ranges of int8 activations are taken from."
     )
-    keep: bool = Field(
+    keep: StrictBool = Field(
         default=False, description="Write a file even if it is slower than the float32 one or loses more than max_drop."
     )

@@ -15,7 +15,9 @@ pytest.importorskip("onnxscript")
 
 from hf_accel import compress, demo, evaluate
 from hf_accel.cli import run
-from hf_accel.compression import packages
+from hf_accel.compression import measured, packages, speed
+from hf_accel.compression.rows import Row
+from hf_accel.measure import turns
 from hf_accel.predict import main as predict_main
 from hf_accel.train import train
 
@@ -39,6 +41,16 @@ def run_folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("trained")
     patch = {"data": {"name": str(write_photos(place))}, "training": {"output_dir": str(place / "run")}}
     return train(load_recipe("finetune", overrides=apply_patch(TINY, patch)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_turns():
+    """No test is about how fast something is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turns, "ROUNDS", 2)
+        patch.setattr(speed, "LATENCY_SECONDS", 0.01)
+        patch.setattr(speed, "SECONDS", 0.01)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +79,43 @@ def test_an_exported_run_predicts_what_the_run_does(run_folder, exported, photos
         np.testing.assert_allclose(
             list(one["probabilities"].values()), list(other["probabilities"].values()), atol=1e-5
         )
+
+
+@pytest.mark.slow
+def test_each_format_is_a_file_with_a_row_and_answers_alike(run_folder, tmp_path, capsys):
+    formats = ["int8", "int8_dynamic", "fp16", "bf16"]
+    argv = [str(run_folder), "--formats", *formats, "--keep", "--output_dir", str(tmp_path / "out")]
+    assert compress.main(argv) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((tmp_path / "out" / "compress.json").read_text())
+    rows = {(row["runtime"], row["format"]): Row(**row) for row in result["rows"]}
+    assert {form for runtime, form in rows if runtime == "onnxruntime"} == {"fp32", *formats}
+    assert ("torch", "fp32") in rows
+    assert result["test_images"] == 8
+    for (runtime, form), row in rows.items():
+        assert row.latency_p50_seconds <= row.latency_p99_seconds
+        assert row.accuracy is not None
+        assert f"{'ONNX' if runtime == 'onnxruntime' else 'PyTorch'} {form}" in printed
+        if row.file is not None:
+            assert (tmp_path / "out" / row.file).stat().st_size == row.bytes
+            assert row.compressed_bytes > 0
+        assert (row.speedup is None) == ((runtime, form) == ("onnxruntime", "fp32"))
+    assert rows["torch", "fp32"].bytes == (run_folder / "model" / "model.safetensors").stat().st_size
+    assert rows["torch", "fp32"].accuracy == rows["onnxruntime", "fp32"].accuracy
+    assert rows["onnxruntime", "int8"].same_answers > 0.8
+
+
+@pytest.mark.slow
+def test_a_file_that_is_not_worth_it_is_reported_and_not_written(run_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(measured, "speed_verdicts", lambda ratios: [("slower", "slower")] * len(ratios))
+    argv = [str(run_folder), "--formats", "int8", "fp16", "--output_dir", str(tmp_path / "out")]
+    assert compress.main(argv) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "onnx/model_quantized.onnx: slower than the float32 file on this machine" in printed
+    assert "It is not written; --keep writes it." in printed
+    assert {path.name for path in (tmp_path / "out" / "onnx").iterdir()} == {"model.onnx", "model_fp16.onnx"}
+    result = json.loads((tmp_path / "out" / "compress.json").read_text())
+    assert [row["written"] for row in result["rows"] if row["format"] == "int8"] == [False]
 
 
 @pytest.mark.slow
@@ -121,6 +170,9 @@ def test_a_folder_with_other_files_and_a_model_without_a_run_are_refused(tmp_pat
         (["--data.name", "digits"], "Add --output_dir FOLDER"),
         (["--output_dir", str(tmp_path / "new")], "so its data is unknown. Add --data.name"),
         (["--images", "0"], "--images is 0, expected a whole number from 1"),
+        (["--calibration_images", "0"], "--calibration_images is 0, expected a whole number from 1"),
+        (["--max_drop", "2"], "--max_drop is 2.0, expected a number from 0 to 1"),
+        (["--formats", "int4"], "invalid choice: 'int4'"),
     ):
         assert run(compress.main, [str(tmp_path / "model"), *argv]) == 2
         assert told in capsys.readouterr().err
