@@ -63,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """The flags of `CompressionSettings`; those that are not given keep its defaults."""
     add = partial(parser.add_argument, default=argparse.SUPPRESS)
-    add("--formats", nargs="+", choices=FORMATS, help="files next to the float32 one; default: none")
+    formats = f"files next to the float32 one: {', '.join(FORMATS)}"
+    add("--formats", nargs="+", choices=FORMATS, metavar="FORMAT", help=formats)
     add("--max_drop", type=float, metavar="SHARE", help="accuracy that a file may lose; default 0.01")
     add("--images", type=int, metavar="N", help="images that are compared, test images first; default 1000")
     add("--calibration_images", type=int, metavar="N", help="training images for the ranges of int8; default 512")
