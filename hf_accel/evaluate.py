@@ -23,11 +23,12 @@ from hf_accel.runs.folder import RunFolder, model_place
 from hf_accel.runs.process import warn_of_missing_processes
 from hf_accel.runs.recorded_data import DataFacts, SplitFacts, changes, facts_of
 from hf_accel.tables import format_table, printable, write_csv
+from hf_accel.tasks.texts import TEXTS
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from hf_accel.data.splits import ImageSplit
+    from hf_accel.data.labelled_rows import LabelledRows
     from hf_accel.tasks.predictions import Predictions
 
 DESCRIPTION = """\
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     if is_main_process():
         for note in scores["notes"]:
             terminal.say(printable(note))
-        render(scores, args.format)
+        render(scores, args.format, TEXTS[recipe.model.task].unit)
         if output is not None:
             terminal.say(f"{output.path}: the predictions for {format_count(scores['rows'])} rows")
     return 0
@@ -163,7 +164,7 @@ def evaluate(
         loaded = task.load_trained(recipe.model.name, recipe.model.revision)
         refuse_broken_weights(loaded.model, recipe.model.name)
         label_names = known_labels(loaded.model.config)
-        split = dataclasses.replace(rows.split, labels=model_labels(rows.split, label_names), label_names=label_names)
+        split = rows.split.relabelled(model_labels(rows.split, label_names), label_names)
         trainer = build_evaluator(recipe, loaded, split, arguments)
         predictions = trainer.score(trainer.test_dataset, probabilities=output is not None and output.probabilities)
     if output is not None and is_main_process():
@@ -187,7 +188,7 @@ def evaluate(
 class Rows:
     """What is scored, and what a reader of the scores must know of it."""
 
-    split: ImageSplit
+    split: LabelledRows
     changed: bool | None  # other rows than the run had in this split; None: not known, or of no run
     notes: list[str]
 
@@ -220,7 +221,7 @@ def rows_of_run(run: RunFolder, recipe: Recipe, split_name: str) -> Rows:
         raise UserError(
             f"{recipe.data.name}: has changed since {run.path} was trained on it ({split_name}: {change}). The {split_name} "
             "rows are drawn from its train split, so the model may have been trained on some of those drawn now. Restore "
-            "the data, or score images that the run has not seen with --data.name."
+            f"the data, or score {split.unit}s that the run has not seen with --data.name."
         )
     what = f"warning: the {split_name} rows are not those that {run.path} had ({change})"
     return Rows(split, True, [f"{what}, so its report is of other rows"])
@@ -233,9 +234,13 @@ def rows_of_other_data(run: RunFolder | None, recipe: Recipe, split_name: str) -
     rows = TASKS[recipe.model.task].open_split(recipe.data, split_name)
     notes = list(rows.notes)
     if rows.skipped:
-        notes.append(f"{format_count(len(rows.skipped))} unreadable images are left out; the first: {rows.skipped[0]}")
+        notes.append(
+            f"{format_count(len(rows.skipped))} unreadable {rows.split.unit}s are left out; the first: {rows.skipped[0]}"
+        )
     if rows.taken == "train" and run is not None and same_place(load_recipe(run.recipe).data.name, recipe.data.name):
-        notes.append(f"warning: {run.path} was trained on rows of this data, so these scores are not of new images")
+        notes.append(
+            f"warning: {run.path} was trained on rows of this data, so these scores are not of new {rows.split.unit}s"
+        )
     return Rows(rows.split, None, notes)
 
 
@@ -253,17 +258,17 @@ def same_place(one: str, other: str) -> bool:
     return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
 
 
-def absent_classes(split: ImageSplit) -> list[str]:
-    """A sentence on the classes of the model that the data has no image of; their F1 counts as 0 in the macro mean."""
+def absent_classes(split: LabelledRows) -> list[str]:
+    """A sentence on the classes of the model that the data has no row of; their F1 counts as 0 in the macro mean."""
     present = set(split.labels.tolist())
     absent = [name for number, name in enumerate(split.label_names) if number not in present]
     if not absent:
         return []
     names = ", ".join(map(repr, absent[:NAMES_SHOWN])) + (", …" if len(absent) > NAMES_SHOWN else "")
-    return [f"no image of {len(absent):,} of the model's {len(split.label_names):,} classes: {names}"]
+    return [f"no {split.unit} of {len(absent):,} of the model's {len(split.label_names):,} classes: {names}"]
 
 
-def model_labels(split: ImageSplit, label_names: list[str]) -> np.ndarray:
+def model_labels(split: LabelledRows, label_names: list[str]) -> np.ndarray:
     """(N,) label numbers of the data -> (N,) of the model, matched by name."""
     import numpy as np
 
@@ -277,8 +282,12 @@ def model_labels(split: ImageSplit, label_names: list[str]) -> np.ndarray:
     return np.array([numbers[name] for name in split.label_names], dtype=np.int64)[split.labels]
 
 
-def render(scores: dict[str, Any], form: str) -> None:
-    """Print the scores: a table for people, JSON with everything, or CSV with one line."""
+def render(scores: dict[str, Any], form: str, unit: str) -> None:
+    """Print the scores: a table for people, JSON with everything, or CSV with one line.
+
+    Args:
+        unit: what a row is.
+    """
     if form == "json":
         print(json.dumps(scores, indent=2))
         return
@@ -289,13 +298,13 @@ def render(scores: dict[str, Any], form: str) -> None:
     how = scores["test_time_augmentation"]
     how = "" if how == "none" else f", test-time augmentation: {how}"
     what = f"{scores['model']} on {scores['data']}, {scores['split']} split"
-    print(printable(f"{what}, {format_count(scores['rows'])} images{how}"))
+    print(printable(f"{what}, {format_count(scores['rows'])} {unit}s{how}"))
     print(format_table((), [(name, format_score(scores[name])) for name in SCORES], min_widths=(15, 7), indent=2))
     classes = [
         (row["label"], *(format_score(row[key]) for key in ("precision", "recall", "f1")), format_count(row["support"]))
         for row in scores["per_class"]
     ]
-    print("\n" + format_table(("class", "precision", "recall", "F1", "images"), classes, indent=2))
+    print("\n" + format_table(("class", "precision", "recall", "F1", f"{unit}s"), classes, indent=2))
 
 
 if __name__ == "__main__":

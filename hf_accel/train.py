@@ -170,14 +170,17 @@ def how_to_continue(run: RunFolder, overwrite: bool) -> str:
 
 def tell_what_was_chosen(trainer: ImageTrainer, recipe: Recipe, run: RunFolder) -> None:
     """Say on the screen what is trained, and write the data and every setting that was chosen to the log."""
+    from hf_accel.tasks import TASKS
+
     args, loaded = trainer.args, trainer.loaded
     start = "pretrained" if recipe.model.pretrained else "from random weights"
-    size = f"{loaded.image_size} x {loaded.image_size} pixels"
+    size = TASKS[recipe.model.task].size_of_row(loaded)
     logger.info("model: %s, %s, %s parameters, %s", recipe.model.name, start, format_count(loaded.parameters), size)
     length = f"{args.max_steps:,} steps" if args.max_steps > 0 else format_epochs(args.num_train_epochs)
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
     batch = trainer.get_total_train_batch_size(args)
-    settings = f"{length}, batches of {batch:,} images, learning rate {args.learning_rate:g}, {precision} on {args.device.type}"
+    unit = trainer.splits.unit
+    settings = f"{length}, batches of {batch:,} {unit}s, learning rate {args.learning_rate:g}, {precision} on {args.device.type}"
     logger.info("training: %s; all settings: %s", settings, run.log)
     for note in (trainer.splits.describe(), *trainer.notes):
         note_in_log(note, logging.INFO)

@@ -67,7 +67,7 @@ def open_source(settings: DataSettings) -> Source:
         raise UserError(f"data.name {settings.name}: is a file, expected a folder of parquet files or of class folders")
     if is_local_name(settings.name):
         raise UserError(f"data.name {settings.name}: no such folder. {neighbouring_folders(path)}")
-    return _open_hub(settings)
+    return open_hub(settings)
 
 
 def _refuse_clash(folder: Path) -> None:
@@ -107,7 +107,7 @@ def _open_folder(settings: DataSettings, folder: Path) -> Source:
     tables = [name for name in listing.files if name.endswith(".parquet") and Path(name).name != "metadata.parquet"]
     pictures = [name for name in listing.files if is_image_file(name) or is_unread_picture(name)]
     if tables:
-        return _open_parquet_folder(settings, folder, listing, tables, len(pictures))
+        return open_parquet_folder(settings, folder, listing, tables, len(pictures))
     if pictures:
         parts, notes = read_image_folder(settings, where, folder, listing)
         return Source(
@@ -122,26 +122,34 @@ def _open_folder(settings: DataSettings, folder: Path) -> Source:
     raise UserError(f"{where}: {content}. Expected parquet files, or a folder of images for each class.")
 
 
-def _open_parquet_folder(
-    settings: DataSettings, folder: Path, listing: Listing, names: list[str], num_pictures: int
+def open_parquet_folder(
+    settings: DataSettings, folder: Path, listing: Listing, names: list[str], num_pictures: int = 0
 ) -> Source:
+    """A folder with these parquet files; raises UserError where they cannot be read."""
     where = f"data.name {settings.name}"
     require_utf8(where, names)
-    with _said_clearly(where):
+    with said_clearly(where):
         tables, notes = read_parquet_tables(folder.resolve(), names, settings)
-    # The library's own fingerprint follows the path and the date of the files.
-    content, _ = files_fingerprint(names, [str(folder / name) for name in names])
-    fingerprints = {
-        split: hashlib.sha256(f"{content} {settings.config} {split} {len(table)}".encode()).hexdigest()
-        for split, table in tables.items()
-    }
+    fingerprints = table_fingerprints(settings, folder, names, tables)
     notes = listing.notes() + notes
     if num_pictures:
         notes.append(f"the folder holds parquet files: its {num_pictures:,} picture files are not read as rows")
     return source_of_tables(where, tables, fingerprints, notes, (folder,))
 
 
-def _open_hub(settings: DataSettings) -> Source:
+def table_fingerprints(
+    settings: DataSettings, folder: Path, names: list[str], tables: dict[str, datasets.Dataset]
+) -> dict[str, str]:
+    """By split, of the content of files; the library's own fingerprint follows their path and date."""
+    content, _ = files_fingerprint(names, [str(folder / name) for name in names])
+    return {
+        split: hashlib.sha256(f"{content} {settings.config} {split} {len(table)}".encode()).hexdigest()
+        for split, table in tables.items()
+    }
+
+
+def open_hub(settings: DataSettings) -> Source:
+    """A data set of the Hub; raises UserError where it cannot be fetched or read."""
     name, where = settings.name, f"data.name {settings.name}"
     try:
         huggingface_hub.utils.validate_repo_id(name)
@@ -149,7 +157,7 @@ def _open_hub(settings: DataSettings) -> Source:
         raise UserError(f"{where}: is neither a local folder nor a name the Hub can have. {error}") from error
     local = "For a data set on this machine give its folder: --data.name ./FOLDER (parquet files or class folders)."
     try:
-        with _said_clearly(where):
+        with said_clearly(where):
             tables = datasets.load_dataset(name, settings.config, revision=settings.revision)
     except ConnectionError as error:
         url = f"{huggingface_hub.constants.ENDPOINT}/datasets/{name}"
@@ -165,7 +173,7 @@ def _open_hub(settings: DataSettings) -> Source:
     if mixed_up is None:
         return source_of_tables(where, tables, folders=folders)
     folder, listing, names = mixed_up
-    return replace(_open_parquet_folder(settings, folder, listing, names, 0), folders=folders)
+    return replace(open_parquet_folder(settings, folder, listing, names), folders=folders)
 
 
 def _mixed_up_snapshot(
@@ -182,12 +190,12 @@ def _mixed_up_snapshot(
         return None
     listing = list_files(folder)
     names = [name for name in listing.files if name.endswith(".parquet")]
-    with _said_clearly(f"data.name {settings.name}"):
+    with said_clearly(f"data.name {settings.name}"):
         return (folder, listing, names) if names and has_mixed_up_names(folder, names, settings) else None
 
 
 @contextmanager
-def _said_clearly(where: str) -> Iterator[None]:
+def said_clearly(where: str) -> Iterator[None]:
     """Errors of opening tables, as one message with the cause."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""How long a trained model takes for one image on a CPU: the latency that a caller of a small service waits for."""
+"""How long a trained model takes for one row (image or text) on a CPU: the latency that a caller of a small service waits for."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ MOST_WARM_UP, MOST_TIMED = 5, 50
 
 @dataclass(frozen=True)
 class Latency:
-    """The median over some forward passes of one image."""
+    """The median over some forward passes of one row."""
 
     seconds: float
     runs: int
 
 
-def cpu_latency(model: nn.Module, pixel_values: Tensor) -> Latency:
-    """Time forward passes of one image, in float32, eager, in this process and with its threads.
+def cpu_latency(model: nn.Module, inputs: dict[str, Tensor]) -> Latency:
+    """Time forward passes of one row, in float32, eager, in this process and with its threads.
 
     Args:
         model: in evaluation mode; it is moved to the CPU, in the plain memory format, as `predict` has it there.
-        pixel_values: (1, 3, H, W) as the model takes them.
+        inputs: the arguments of a forward pass of one row.
     """
     model = model.to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
-    image = pixel_values.to("cpu", torch.float32)
+    row = {name: (value.float() if value.is_floating_point() else value).cpu() for name, value in inputs.items()}
     with torch.inference_mode():
-        _timed(model, image, MOST_WARM_UP, WARM_UP_SECONDS)
-        seconds = _timed(model, image, MOST_TIMED, TIMED_SECONDS)
+        _timed(model, row, MOST_WARM_UP, WARM_UP_SECONDS)
+        seconds = _timed(model, row, MOST_TIMED, TIMED_SECONDS)
     return Latency(statistics.median(seconds), len(seconds))
 
 
-def _timed(model: nn.Module, image: Tensor, most: int, budget: float) -> list[float]:
+def _timed(model: nn.Module, row: dict[str, Tensor], most: int, budget: float) -> list[float]:
     """Seconds of each forward pass, until there are `most` or the budget of seconds is spent; at least one."""
     found: list[float] = []
     while not found or (len(found) < most and sum(found) < budget):
         start = time.perf_counter()
-        model(pixel_values=image)
+        model(**row)
         found.append(time.perf_counter() - start)
     return found

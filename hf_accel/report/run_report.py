@@ -52,11 +52,14 @@ class ModelSummary:
     """The network.
 
     Attributes:
+        task: what it was trained for, as `model.task` of a recipe.
+        flops_per_image: floating-point operations of a forward pass of one row; of a text of the greatest length.
         cpu_latency_seconds: the time of one image in the saved model on the CPU of the machine that trained, in float32 and
             eager, whatever device trained: the median of `cpu_latency_runs` forward passes after a warm-up. None where it was
             not saved whole by this run.
     """
 
+    task: str = "image-classification"
     name: str | None = None
     parameters: int | None = None
     flops_per_image: int | None = None
@@ -173,6 +176,22 @@ class DetailedScores(Scores):
 
 
 @dataclass(kw_only=True)
+class ReferenceScores:
+    """A plain method that was trained on the training rows and scored on the test rows, for comparison.
+
+    Attributes:
+        seconds: to learn and to score.
+        train_rows: the rows that it learned from.
+    """
+
+    name: str | None = None
+    accuracy: float | None = None
+    f1_macro: float | None = None
+    seconds: float | None = None
+    train_rows: int | None = None
+
+
+@dataclass(kw_only=True)
 class RunReport:
     """One run.
 
@@ -190,6 +209,7 @@ class RunReport:
         pruning: the same over all layers; None unless used.
         validation: None when no rows were held out.
         test: None when the test split was not scored.
+        reference: None for images.
     """
 
     schema: int = SCHEMA
@@ -207,6 +227,7 @@ class RunReport:
     pruning: PruningSummary | None = None
     validation: Scores | None = None
     test: DetailedScores | None = None
+    reference: ReferenceScores | None = None
 
     @property
     def has_several_views(self) -> bool:
@@ -270,6 +291,7 @@ class RunReport:
             "pruning": PruningSummary,
             "validation": Scores,
             "test": DetailedScores,
+            "reference": ReferenceScores,
         }
         for name, section in sections.items():
             if values.get(name) is not None:
