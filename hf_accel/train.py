@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = train(recipe, overwrite=args.overwrite)
     if is_main_process():
         report = RunReport.load(folder)
-        text = f"{report.table(folder, terminal.columns(sys.stdout))}\n\n{what_next(folder, recipe.data.name)}"
+        text = f"{report.table(folder, terminal.columns(sys.stdout))}\n\n{what_next(folder, recipe)}"
         print_result(args, {"folder": str(folder), **report.to_dict()}, text, last_line=str(folder))
     return 0
 
@@ -108,12 +108,12 @@ def swallowed_data(flags: dict[str, str]) -> str:
     return "".join(f"\n{value} was read as the value of --{flag}: name the images first." for flag, value in found)
 
 
-def what_next(folder: Path, data: str) -> str:
+def what_next(folder: Path, recipe: Recipe) -> str:
     """The commands for a finished run that most people want first, ready to be copied."""
     from hf_accel.data.listing import first_image
 
-    image = first_image(Path(data).expanduser()) or Path("photo.jpg")
-    found = next_commands(place_below(folder) or folder, place_below(image) or image)
+    image = first_image(Path(recipe.data.name).expanduser()) or Path("photo.jpg")
+    found = next_commands(place_below(folder) or folder, place_below(image) or image, recipe.model.task)
     return "\n".join(["next:", *(f"  {following.command}" for following in found[:3])])
 
 

@@ -109,8 +109,8 @@ def load_trained_text(name: str | Path, revision: str | None = None, setting: st
 
 def longest_text(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> int:
     """Tokens that the tokenizer and the model allow, at most 512: XLNet's allow any number."""
-    positions = getattr(config, "max_position_embeddings", None) or MOST_TOKENS
-    return min(tokenizer.model_max_length, positions, MOST_TOKENS)
+    positions = getattr(config, "max_position_embeddings", None) or -1  # XLNet's is -1
+    return min(tokenizer.model_max_length, positions if positions > 0 else MOST_TOKENS, MOST_TOKENS)
 
 
 def text_flops(
@@ -177,6 +177,13 @@ def _load_tokenizer(name: str, revision: str | None, config: Any) -> tuple[Any, 
     """The tokenizer, with a padding token that the config knows, too; and what had to be chosen, in words."""
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     notes = []
+    if not set(tokenizer.get_vocab()) - set(
+        tokenizer.all_special_tokens
+    ):  # upstream makes an empty one where there is none
+        raise UserError(
+            f"model.name: {name} has no tokenizer: expected files such as tokenizer.json or vocab.txt next to its config.json. "
+            "Add those of the model that it was made from."
+        )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise UserError(

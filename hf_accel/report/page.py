@@ -93,7 +93,7 @@ def write_page(
         "run.html",
         run.page,
         report=report,
-        words=TEXTS[report.model.task],
+        words=TEXTS[report.task],
         title=run_title(report.model.name, report.data.name, len(report.data.labels)),
         plots=draw_plots(report, run.plots) if plots is None else plots,
         tiles=run_tiles(report),
@@ -102,7 +102,7 @@ def write_page(
         confusions=largest_confusions(report.test.confusion, report.data.labels, MOST_CONFUSIONS)
         if report.test
         else [],
-        next_commands=next_commands(below or "."),
+        next_commands=next_commands(below or ".", task=report.task),
         is_below=below is not None,
         files=_files_of(run),
         recipe_text=recipe_text,
@@ -133,7 +133,7 @@ def draw_plots(report: RunReport, folder: Path) -> dict[str, Plot]:
 
 def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
     """(name, figure, remark) of the headline figures; figures that were not measured are left out."""
-    tiles, words = [], TEXTS[report.model.task]
+    tiles, words = [], TEXTS[report.task]
     if report.test is not None:
         how = "; with test-time augmentation" if report.has_several_views else ""
         tiles.append(

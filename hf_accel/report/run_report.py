@@ -52,14 +52,12 @@ class ModelSummary:
     """The network.
 
     Attributes:
-        task: what it was trained for, as `model.task` of a recipe.
         flops_per_image: floating-point operations of a forward pass of one row; of a text of the greatest length.
         cpu_latency_seconds: the time of one image in the saved model on the CPU of the machine that trained, in float32 and
             eager, whatever device trained: the median of `cpu_latency_runs` forward passes after a warm-up. None where it was
             not saved whole by this run.
     """
 
-    task: str = "image-classification"
     name: str | None = None
     parameters: int | None = None
     flops_per_image: int | None = None
@@ -200,6 +198,7 @@ class RunReport:
     True
 
     Attributes:
+        task: `model.task` of the recipe.
         settings: the TrainingArguments that differ from upstream's defaults.
         notes: what was decided for the user, a sentence each.
         environment: `environment.describe_environment()`.
@@ -215,6 +214,7 @@ class RunReport:
     schema: int = SCHEMA
     recipe: str
     variant: str
+    task: str = "image-classification"
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)

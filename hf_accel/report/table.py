@@ -37,7 +37,7 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
         folder: the folder of the run; when given, those of its files that exist are listed below the table.
         width: columns of the text around the figures.
     """
-    train, words = report.train, TEXTS[report.model.task]
+    train, words = report.train, TEXTS[report.task]
     scores = [
         (label, *(format_score(getattr(split, name, None)) for split in (report.validation, report.test)))
         for label, name in (("accuracy", "accuracy"), ("F1 (macro)", "f1_macro"), ("top-5", "top5_accuracy"))
@@ -107,7 +107,7 @@ def _counts(report: "RunReport") -> str:
     data, train = report.data, report.train
     rows = " / ".join(format_count(n) for n in (data.train_rows, data.validation_rows, data.test_rows))
     resumes = f", resumes: {format_count(train.resumes)}" if train.resumes else ""
-    unit = TEXTS[report.model.task].unit
+    unit = TEXTS[report.task].unit
     skipped = f", skipped {unit}s: {format_count(len(data.skipped))}" if data.skipped else ""
     return (
         f"n = 1 run, processes: {format_count(train.world_size)}{resumes}; "

@@ -90,6 +90,10 @@ class TextClassification:
         length = recipe.data.max_length or loaded.max_length
         return TextInputs(recipe, Tokenising(loaded.processor, length), args, loaded.label_names)
 
+    def augmented_images(self, *args: Any) -> NoReturn:
+        """Raises UserError: texts are not augmented."""
+        raise UserError("--augmented: shows augmented images, and model.task is text-classification. Leave it out.")
+
     def collate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """`data_collator`: `TextBatches.__getitems__` returns whole batches, so there is nothing to collate."""
         return batch

@@ -10,6 +10,8 @@ class TaskTexts:
     """
     Attributes:
         unit: what a row is.
+        other_data: a name for data of the reader's own.
+        local_data: the type of a folder of data, in the metadata of a card.
         rate: the unit of the speed of training, in tables.
         rate_name: the same in words.
         example: the argument of a call of the pipeline, as it stands in Python.
@@ -18,6 +20,8 @@ class TaskTexts:
     """
 
     unit: str
+    other_data: str
+    local_data: str
     rate: str
     rate_name: str
     example: str
@@ -28,6 +32,8 @@ class TaskTexts:
 TEXTS = {
     "image-classification": TaskTexts(
         unit="image",
+        other_data="./other_photos",
+        local_data="imagefolder",
         rate="images/s",
         rate_name="Images per second",
         example='"photo.jpg"',
@@ -37,6 +43,8 @@ TEXTS = {
     ),
     "text-classification": TaskTexts(
         unit="text",
+        other_data="./other_texts",
+        local_data="text",
         rate="samples/s",
         rate_name="Samples per second",
         example='"It works, and it was cheap."',

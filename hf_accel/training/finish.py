@@ -124,12 +124,12 @@ def build_report(
     return RunReport(
         recipe=recipe.name,
         variant=recipe.variant,
+        task=recipe.model.task,
         settings=settings,
         notes=notes,
         environment=describe_environment(trainer.args.device),
         data=summarise_data(trainer, recipe),
         model=ModelSummary(
-            task=recipe.model.task,
             name=recipe.model.name,
             parameters=trainer.loaded.parameters,
             flops_per_image=trainer.flops_per_image,

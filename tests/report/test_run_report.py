@@ -28,6 +28,7 @@ from hf_accel.report.run_report import (
     DetailedScores,
     ModelSummary,
     PruningSummary,
+    ReferenceScores,
     RunReport,
     Scores,
     TrainSummary,
@@ -119,11 +120,13 @@ def test_the_keys_are_those_promised():
         "read_bytes energy_joules final_loss accuracy",
         "pruning": "asked weights zeros file_bytes compressed_bytes flops_per_image images_per_second history",
         "validation": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted",
+        "reference": "name accuracy f1_macro seconds train_rows",
         "test": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted views test_time_augmentation per_class confusion",
     }
-    written = replace(full_report(), pruning=PruningSummary()).to_dict()
+    written = replace(full_report(), pruning=PruningSummary(), reference=ReferenceScores()).to_dict()
     assert " ".join(written) == (
-        "schema recipe variant settings notes environment data model train history phases sparsity pruning validation test"
+        "schema recipe variant task settings notes environment data model train history phases sparsity pruning validation test "
+        "reference"
     )
     assert {name: " ".join(written[name]) for name in promised} == promised
     assert " ".join(HISTORY_COLUMNS) == (
@@ -394,7 +397,7 @@ def test_figures_are_formatted_with_about_three_digits_and_missing_ones_as_a_das
 
 
 def test_every_section_of_the_report_can_be_built_without_figures():
-    for section in (DataSummary, ModelSummary, TrainSummary, Scores, DetailedScores):
+    for section in (DataSummary, ModelSummary, TrainSummary, Scores, DetailedScores, ReferenceScores):
         assert all(getattr(section(), f.name) in (None, [], {}) for f in fields(section))
 
 
