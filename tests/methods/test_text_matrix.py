@@ -107,10 +107,15 @@ def test_micro_batches_are_one_batch_although_they_are_padded_to_other_lengths(s
 
 
 @pytest.mark.parametrize(
-    "patch", [{}, {"training": {"gradient_checkpointing": True}}, {"model": {"freeze": "backbone"}}]
+    ("kind", "patch"),
+    [
+        ("xlnet", {}),
+        ("xlnet", {"model": {"freeze": "backbone"}}),
+        ("bert", {"model": {"lora": {"rank": 2}}}),
+        ("bert", {"training": {"gradient_checkpointing": True}}),  # XLNet cannot compute its activations again
+    ],
 )
-def test_it_composes_with_bf16(patch, make):
-    kind = "bert" if patch.get("training") else "xlnet"  # XLNet cannot compute its activations again
+def test_it_composes_with_bf16(kind, patch, make):
     trainer = make("run", {"training": {"bf16": True}}, patch, kind=kind)
     before = weights(trainer)
     trainer.train()
