@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hf_accel import terminal
 from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, quick_imports, run_and_exit
+from hf_accel.config.domains import default_recipe
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError, did_you_mean
@@ -99,7 +100,7 @@ class PredictionTarget:
 
 
 def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
-    """The recipe of the model's run where there is one, else `finetune`; the overrides are applied last.
+    """The recipe of the model's run where there is one, else `finetune` or `finetune_text`; the overrides are applied last.
 
     Raises:
         UserError: no data is named and there is no run that knows it, or a setting that only training can follow.
@@ -114,7 +115,7 @@ def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
         )
     overrides = {**overrides, "model": {**overrides.get("model", {}), "name": place, "lora": None}}
     if run is None:
-        return load_recipe("finetune", overrides=overrides)
+        return load_recipe(default_recipe(overrides), overrides=overrides)
     if not data.get("name"):
         return load_recipe(run.recipe, overrides=overrides)
     overrides["data"] = {"max_train_rows": None, "max_test_rows": None, **data}  # all rows of other data

@@ -19,6 +19,7 @@ from hf_accel.cli import (
     quick_imports,
     run_and_exit,
 )
+from hf_accel.config.domains import default_recipe
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe, shipped_recipes
 from hf_accel.errors import UserError
@@ -75,9 +76,11 @@ def main(argv: list[str] | None = None) -> int:
         flags["data.name"] = named_data(args.data, flags)
     if args.recipe is None and "data.name" not in flags:
         raise UserError(NOTHING_TO_TRAIN_ON + swallowed_data(flags))
-    recipe = load_recipe(args.recipe or "finetune", args.variant, overrides_from_flags(flags))
+    overrides = overrides_from_flags(flags)
+    named = args.recipe or default_recipe(overrides)
+    recipe = load_recipe(named, args.variant, overrides)
     if args.recipe is None and is_main_process():
-        terminal.say("no --recipe given: using finetune")
+        terminal.say(f"no --recipe given: using {named}")
     warn_of_missing_processes()
     with interrupt_says("nothing was written yet. The same command starts from scratch."):
         folder = train(recipe, overwrite=args.overwrite)

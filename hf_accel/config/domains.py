@@ -17,8 +17,19 @@ OF_IMAGES: dict[str, tuple[str, ...]] = {
              "progressive_resizing", "test_time_augmentation", "augment"),
 }  # fmt: skip
 OF_TEXTS: dict[str, tuple[str, ...]] = {"data": ("text_column", "max_length", "on_bad_text")}
+# The recipe that is meant where none is named, by task.
+FINETUNE = {"image-classification": "finetune", TEXT: "finetune_text"}
 SAMPLING = "train_sampling_strategy"
 BY_LENGTH = "group_by_length"
+
+
+def default_recipe(overrides: dict[str, Any]) -> str:
+    """The recipe that is meant where none is named.
+
+    >>> default_recipe({"model": {"task": "text-classification"}})
+    'finetune_text'
+    """
+    return FINETUNE.get(overrides.get("model", {}).get("task"), "finetune")
 
 
 def domain_problems(model: dict[str, Any], data: dict[str, Any], training: dict[str, Any]) -> list[str]:

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 from transformers import pipeline
 
 from hf_accel import evaluate
+from hf_accel.config.domains import default_recipe
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.text import load_text_splits
 from hf_accel.errors import UserError
@@ -137,3 +139,12 @@ def test_with_a_frozen_backbone_the_whole_network_computes_every_step(tmp_path):
 
 def test_tasks_and_their_words_have_the_same_names():
     assert TASKS.keys() == TEXTS.keys()
+
+
+def test_without_a_recipe_the_task_says_which_one_is_meant(run_folder, tmp_path, capsys):
+    other = write_csv(tmp_path / "more.csv", rows(12, seed=4))
+    flags = ["--data.name", str(other), "--model.task", "text-classification", "--format", "json"]
+    copy = shutil.copytree(run_folder / "model", tmp_path / "alone")
+    assert evaluate.main([str(copy), *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 12
+    assert default_recipe({}) == default_recipe({"model": {"task": "other"}}) == "finetune"
