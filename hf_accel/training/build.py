@@ -16,7 +16,8 @@ from hf_accel.config.recipe import Recipe
 from hf_accel.config.selection import refuse_missing_metric
 from hf_accel.config.training import EMA_DECAY, GRADUAL_UNFREEZING
 from hf_accel.data.given import Classes
-from hf_accel.data.splits import ImageSplit, Splits
+from hf_accel.data.labelled_rows import LabelledRows
+from hf_accel.data.splits import Splits
 from hf_accel.errors import UserError
 from hf_accel.machine.allocator import apply_keep_freed_memory
 from hf_accel.methods import ChoosesRows
@@ -32,11 +33,12 @@ from hf_accel.methods.row_losses import chosen_rows
 from hf_accel.methods.sparsity import MagnitudePruning
 from hf_accel.methods.unfreezing import GradualUnfreezing
 from hf_accel.methods.whitening import whiten_stem
-from hf_accel.models.load import LoadedModel
+from hf_accel.models.loaded import Loaded
 from hf_accel.models.lora import add_adapters
 from hf_accel.models.probe import unused_parameters
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.image_classification import ImageInputs
+from hf_accel.tasks.text_classification import TextInputs
 from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.checks import require_batches_that_train, require_steps, require_usable_model
 from hf_accel.training.evaluation import EvaluationMetrics
@@ -48,6 +50,7 @@ from hf_accel.training.trainer import ImageTrainer
 if TYPE_CHECKING:
     from hf_accel.tasks.image_classification import OwnTransforms
 
+Inputs = ImageInputs | TextInputs
 # Methods that say in the report what they do.
 NOTED = (
     CpuKernels | ChoosesRows | Distillation | GradualUnfreezing | MagnitudePruning | QuantizationAware | WeightAverage
@@ -57,7 +60,7 @@ NOTED = (
 def build_trainer(
     recipe: Recipe,
     splits: Any = None,
-    loaded: LoadedModel | None = None,
+    loaded: Loaded | None = None,
     arguments: Arguments | None = None,
     *,
     model: Any = None,
@@ -130,7 +133,7 @@ def open_rows(recipe: Recipe, splits: Any, classes: Classes) -> tuple[Recipe, Sp
 def wire_trainer(
     recipe: Recipe,
     splits: Splits,
-    loaded: LoadedModel | None,
+    loaded: Loaded | None,
     arguments: Arguments,
     given: GivenModel,
     own: OwnTransforms,
@@ -175,6 +178,7 @@ def wire_trainer(
         method_settings=arguments.methods,
         skips_bad_steps=arguments.skips_bad_steps,
         flops_of_row=inputs.flops_of_row,
+        example=inputs.example,
         processing_class=loaded.processor,
         compute_metrics=metrics,
         callbacks=early_stopping(arguments),
@@ -190,7 +194,7 @@ def wire_trainer(
 
 
 def methods_of_features(
-    recipe: Recipe, splits: Splits, args: TrainingArguments, loaded: LoadedModel, inputs: ImageInputs
+    recipe: Recipe, splits: Splits, args: TrainingArguments, loaded: Loaded, inputs: Inputs
 ) -> tuple[RunBatches, Methods, list[str]]:
     """The batches of a run, the methods that compute the classifier's input before the first step, and their notes."""
     batches, probe, notes = linear_probe(recipe, splits, args, loaded.model, inputs)
@@ -203,10 +207,10 @@ def new_model(
     splits: Splits,
     given: GivenModel,
     own: OwnTransforms,
-    inputs: ImageInputs,
+    inputs: Inputs,
     arguments: Arguments,
     model: Any = None,
-) -> tuple[LoadedModel, Methods]:
+) -> tuple[Loaded, Methods]:
     """A model with new weights, and its methods: the given one, just made, or None for the recipe's."""
     fresh = given.again(model).load(recipe, splits, own)
     apply_model_methods(recipe, fresh, splits, inputs)
@@ -215,7 +219,7 @@ def new_model(
     return fresh, [*training_methods(recipe, arguments, fresh.model, splits, inputs), *head]
 
 
-def build_evaluator(recipe: Recipe, loaded: LoadedModel, split: ImageSplit, arguments: Arguments) -> ImageTrainer:
+def build_evaluator(recipe: Recipe, loaded: Loaded, split: LabelledRows, arguments: Arguments) -> ImageTrainer:
     """A Trainer that only scores: its `test_dataset` has the batches of `split`."""
     task = TASKS[recipe.model.task]
     apply_keep_freed_memory(arguments.keep_freed_memory)
@@ -232,10 +236,10 @@ def build_evaluator(recipe: Recipe, loaded: LoadedModel, split: ImageSplit, argu
     )
 
 
-def apply_model_methods(recipe: Recipe, loaded: LoadedModel, splits: Splits, inputs: ImageInputs) -> list[str]:
+def apply_model_methods(recipe: Recipe, loaded: Loaded, splits: Splits, inputs: Inputs) -> list[str]:
     """The methods that change the model before training, in the order in which they act; returns what they did."""
     notes = []
-    if recipe.model.whiten_stem:
+    if recipe.model.whiten_stem and isinstance(inputs, ImageInputs):
         notes.append(whiten_stem(loaded.model, splits.train, inputs.preprocessing))
     if recipe.model.lora is not None:
         notes.append(add_adapters(loaded.model, recipe.model, inputs.example(loaded.model)))
@@ -252,7 +256,7 @@ def step_methods(recipe: Recipe, args: TrainingArguments, model: PreTrainedModel
 
 
 def training_methods(
-    recipe: Recipe, arguments: Arguments, model: PreTrainedModel, splits: Splits, inputs: ImageInputs
+    recipe: Recipe, arguments: Arguments, model: PreTrainedModel, splits: Splits, inputs: Inputs
 ) -> Methods:
     """The methods of each step, and those that act between the steps of a training run."""
     args = arguments.training
@@ -261,7 +265,7 @@ def training_methods(
     methods: list[Method | None] = [
         *step_methods(recipe, args, model),
         chosen_rows(recipe.data, np.asarray(splits.train.labels), args.device),
-        distillation(recipe, arguments, inputs),
+        distillation(recipe, arguments, inputs) if isinstance(inputs, ImageInputs) else None,
         GradualUnfreezing(model, share) if share else None,
         average,
         None if arguments.sparsity is None else MagnitudePruning(model, arguments.sparsity, average),
