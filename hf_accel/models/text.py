@@ -11,7 +11,6 @@ a next part of the text in evaluation (`use_mems_eval`), which nobody reads here
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +29,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError
@@ -41,8 +41,6 @@ from hf_accel.models.load_errors import load_errors
 from hf_accel.models.loaded import Loaded
 from hf_accel.models.trial import forward_once
 from hf_accel.models.weights import quiet_loading_report, with_fitting_head
-
-logger = logging.getLogger(__name__)
 
 MOST_TOKENS = 512  # of a text, unless the recipe says more
 _errors = partial(load_errors, kind="text classifier", processor="tokenizer")
@@ -105,7 +103,9 @@ def load_trained_text(name: str | Path, revision: str | None = None, setting: st
         model = AutoModelForSequenceClassification.from_pretrained(
             name, revision=revision, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
-    return LoadedText(model.eval(), tokenizer, longest_text(tokenizer, config), notes)
+    own_length = tokenizer.model_max_length  # that of training, where this package trained it
+    length = own_length if own_length < VERY_LARGE_INTEGER else longest_text(tokenizer, config)
+    return LoadedText(model.eval(), tokenizer, length, notes)
 
 
 def longest_text(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> int:
@@ -178,7 +178,7 @@ def _load_tokenizer(name: str, revision: str | None, config: Any) -> tuple[Any, 
     """The tokenizer, with a padding token that the config knows, too; and what had to be chosen, in words."""
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     notes = []
-    if not set(tokenizer.get_vocab()) - set(
+    if set(tokenizer.get_vocab()) <= set(
         tokenizer.all_special_tokens
     ):  # upstream makes an empty one where there is none
         raise UserError(

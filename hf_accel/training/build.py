@@ -155,8 +155,7 @@ def wire_trainer(
     model_notes = apply_model_methods(recipe, loaded, splits, inputs)
     batches, features, feature_notes = methods_of_features(recipe, splits, args, loaded, inputs)
     methods = [*training_methods(recipe, arguments, loaded.model, splits, inputs), *features]
-    model_notes += feature_notes
-    model_notes += skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
+    model_notes += [*feature_notes, *skip_unused_parameter_search(loaded.model, inputs, arguments)]
     notes = [*splits.notes, *loaded.notes, *arguments.notes, *memory_notes, *model_notes, *inputs.notes]
 
     begin_again = None if given.is_single else partial(new_model, recipe, splits, given, own, inputs, arguments)
@@ -288,13 +287,9 @@ def early_stopping(arguments: Arguments) -> list[EarlyStoppingCallback]:
     return [EarlyStoppingCallback(**arguments.early_stopping)] if arguments.early_stopping else []
 
 
-def skip_unused_parameter_search(
-    model: PreTrainedModel, inputs: dict[str, torch.Tensor], arguments: Arguments
-) -> list[str]:
+def skip_unused_parameter_search(model: PreTrainedModel, inputs: Inputs, arguments: Arguments) -> list[str]:
     """Keep DDP from searching every step for parameters that took no part in it, if there are none.
 
-    Args:
-        inputs: the arguments of a forward pass.
     Returns:
         A note for the report, if the search is left out or must be made.
     """
@@ -302,7 +297,11 @@ def skip_unused_parameter_search(
     if args.world_size > 1 and GRADUAL_UNFREEZING in arguments.methods:
         args.ddp_find_unused_parameters = arguments.changed["ddp_find_unused_parameters"] = True
         return ["ddp_find_unused_parameters: True (layers that have not joined yet take no part in a step)"]
-    if args.world_size == 1 or args.ddp_find_unused_parameters is not None or unused_parameters(model, inputs):
+    if (
+        args.world_size == 1
+        or args.ddp_find_unused_parameters is not None
+        or unused_parameters(model, inputs.example(model))
+    ):
         return []
     args.ddp_find_unused_parameters = arguments.changed["ddp_find_unused_parameters"] = False
     return ["ddp_find_unused_parameters: False (every parameter takes part in a step, so no step has to look)"]

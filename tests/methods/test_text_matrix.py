@@ -11,6 +11,8 @@ from hf_accel.training.build import build_trainer
 from tests.support.texts import text_recipe
 from tests.support.two_processes import train_in_two_processes
 
+pytestmark = pytest.mark.slow
+
 GROUPED = {"training": {"train_sampling_strategy": "group_by_length"}}
 SETTINGS = {
     "plain": {},
@@ -125,7 +127,6 @@ def test_it_composes_with_bf16(kind, patch, make):
     assert np.isfinite(trainer.evaluate(trainer.test_dataset)["eval_loss"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "balanced rows, grouped by length"])
 def test_two_processes_give_what_one_gives_and_score_each_row_once(name, tmp_path):
     def recipe(folder, batch):

@@ -62,6 +62,14 @@ def test_texts_are_as_long_as_the_model_takes_or_as_is_asked(kind, asked, expect
     assert loaded.max_length == loaded.processor.model_max_length == expected
 
 
+def test_a_trained_model_keeps_the_length_of_its_training(tmp_path):
+    loaded = load_text_model(settings(save_text_model(tmp_path / "xlnet")), LABELS, 700)
+    loaded.model.save_pretrained(tmp_path / "trained")
+    loaded.processor.save_pretrained(tmp_path / "trained")
+    assert load_trained_text(tmp_path / "trained").max_length == 700
+    assert load_trained_text(tmp_path / "xlnet").max_length == 512
+
+
 def test_a_tokenizer_without_padding_gets_some_that_the_model_knows(tmp_path):
     loaded = load_text_model(settings(save_text_model(tmp_path / "gpt2", "gpt2")), LABELS)
     assert loaded.processor.pad_token == "</s>"
