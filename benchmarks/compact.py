@@ -77,7 +77,7 @@ TRAINED = ("recipe", "variant", "test accuracy, mean (least to most)", "int8 fil
            "file after zlib, MiB", "int8 after zlib, MiB", "training, s", "seeds")  # fmt: skip
 LINEAR_LAYERS = {"qkv": (768, 2304), "projection": (768, 768), "first of the MLP": (768, 3072), "second": (3072, 768)}
 TOKENS = 64 * 197  # a batch of 64 images of ViT-B/16
-SEMI_STRUCTURED = ("linear layer of ViT-B/16", "inputs x outputs", "dense, ms", "2:4, ms", "speed-up", "95 % interval")
+SEMI_STRUCTURED = ("linear layer of ViT-B/16", "inputs x outputs", "dense, ms", "2:4, ms", "speed-up (95 %)", "rounds")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

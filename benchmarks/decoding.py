@@ -21,6 +21,7 @@ import torch
 
 from benchmarks.session import Session, failure, figures, middle, ratio_cells
 from benchmarks.workloads import data_folder
+from hf_accel.errors import UserError
 
 SIZES = {"12 megapixels": (4032, 3024), "500 px": (500, 375)}  # width, height
 QUICK_SIZES = {"12 megapixels": (600, 400), "500 px": (50, 40)}
@@ -81,12 +82,16 @@ def decoding_rows(session: Session, place: str) -> list[tuple[str, ...]]:
 
 
 def written(session: Session, folder: str, size: str, count: int) -> dict[str, Any]:
-    """The place of the photographs, which are written on the first call."""
+    """The place of the photographs, which are written on the first call.
+
+    Raises:
+        UserError: they could not be written.
+    """
     if not Path(folder).is_dir():
-        session.call(
-            "benchmarks.decoding:write_photographs",
-            {"folder": folder, "size": size, "count": count, "quick": session.quick},
-        )
+        arguments = {"folder": folder, "size": size, "count": count, "quick": session.quick}
+        result = session.call("benchmarks.decoding:write_photographs", arguments)
+        if "error" in result:
+            raise UserError(f"the photographs could not be written: {result['error']}")
     return {"folder": folder}
 
 

@@ -25,6 +25,7 @@ from benchmarks.session import (
 )
 from benchmarks.workloads import data_folder
 from hf_accel.cli import run
+from hf_accel.errors import UserError
 
 DESCRIPTION = """\
 Images/s of `hf-accel predict`, in float32 and with --bf16 auto, and of pipeline("image-classification") with its best batch
@@ -124,7 +125,10 @@ class Contest:
     def _places(self) -> dict[str, Any]:
         network = self.place / self.model.replace("/", "-")
         if not network.is_dir():
-            self.session.call("benchmarks.prediction:write_network", {"folder": str(network), "model": self.model})
+            arguments = {"folder": str(network), "model": self.model}
+            result = self.session.call("benchmarks.prediction:write_network", arguments)
+            if "error" in result:
+                raise UserError(f"{self.model}: the model could not be written: {result['error']}")
         return {"network": str(network), **written(self.session, str(self.photographs), self.size, self.count)}
 
 

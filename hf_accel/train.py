@@ -22,6 +22,7 @@ from hf_accel.cli import (
     run_and_exit,
 )
 from hf_accel.compression.packages import refuse_missing_packages
+from hf_accel.config.compression_settings import CompressionSettings
 from hf_accel.config.domains import default_recipe
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe, shipped_recipes
@@ -161,7 +162,7 @@ def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None =
         require_same_model(run.checkpoint, trainer.model)
         trainer.notes += continued_data_notes(run.checkpoint, splits)
     # from here on nothing in the recipe can be refused
-    with run.open(recipe, data), interrupt_says(lambda: how_to_continue(run, overwrite)):
+    with run.open(recipe, data), interrupt_says(lambda: how_to_continue(run, recipe, overwrite)):
         trainer.accelerator.wait_for_everyone()
         tell_what_was_chosen(trainer, recipe, run)
         hub.warn_early(recipe)
@@ -185,17 +186,24 @@ def compress_if_asked(run: RunFolder, recipe: Recipe) -> None:
         result = compress(trained, recipe.compress, run.exported)
     except Exception as error:  # of the model's operations, the exporter, the disk: none of it may cost the run
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        formats = f" --formats {' '.join(recipe.compress.formats)}" if recipe.compress.formats else ""
-        again = f"hf-accel compress {shlex.quote(str(run.path))}{formats}"
+        again = export_command(run, recipe.compress)
         logger.warning("exported: not written (%s). Model and scores are saved; `%s` exports it later.", reason, again)
         return
     rows = [Row(**row) for row in result["rows"]]
     logger.info("\n".join(["", render(rows), "", *remarks(rows), *result["notes"], ""]))
 
 
-def how_to_continue(run: RunFolder, overwrite: bool) -> str:
+def export_command(run: RunFolder, settings: CompressionSettings) -> str:
+    """The command that exports the model of a run in the same formats."""
+    formats = ["--formats", *settings.formats] if settings.formats else []
+    return shlex.join(["hf-accel", "compress", str(run.path), *formats])
+
+
+def how_to_continue(run: RunFolder, recipe: Recipe, overwrite: bool) -> str:
     """What an interrupted run says."""
     again = "The same command without --overwrite" if overwrite else "The same command"
+    if run.is_finished and recipe.compress is not None and run.page.is_file():
+        return f"the model and its scores are saved. `{export_command(run, recipe.compress)}` exports it."
     if run.is_finished:
         return f"the model and its scores are saved. `hf-accel page {shlex.quote(str(run.path))}` writes the rest."
     last = run.last_checkpoint()

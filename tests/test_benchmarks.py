@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,6 +44,7 @@ from benchmarks.session import middle, ratio_cells  # noqa: E402
 from benchmarks.workloads import Size, as_flags  # noqa: E402
 from hf_accel.cli import run  # noqa: E402
 from hf_accel.comparison import plan as comparison_plan  # noqa: E402
+from hf_accel.compression.rows import Row  # noqa: E402
 from hf_accel.config.recipe import apply_patch, load_recipe  # noqa: E402
 from hf_accel.errors import UserError  # noqa: E402
 from hf_accel.runs import process  # noqa: E402
@@ -419,9 +421,39 @@ def test_a_mistake_is_one_message(here, capsys):
     assert "has no noisy_imagenette.csv" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("stage", ["tune"])
-def test_a_stage_without_recipes_says_so(stage):
-    done = subprocess.run(["bash", str(REPOSITORY / "benchmarks" / "gpu.sh"), stage], capture_output=True, text=True)
+def test_compact_prints_targets_beside_what_is_found_and_names_what_failed():
+    fp32 = Row("onnxruntime", "fp32", None, 1000, 900, 0.9, 0.9, 1.0, 0.01, 0.01, 10.0)
+    int8 = replace(fp32, format="int8", bytes=250, accuracy=0.88, speedup={"ratio": 2.0, "low": 1.9, "high": 2.1})
+    lines = compact.target_lines(compact.Network(least_speedup=1.8, holds_accuracy=True), [fp32, int8])
+    assert [found for _, found in lines] == ["0.250", "2.00x", "+2.00 points"]
+    assert len(compact.target_lines(compact.Network(), [fp32, int8])) == 1
+    assert compact.trained_row("a", "b", [{"error": "full"}, None])[:3] == ("a", "b", "full")
+    (row,) = compact.semi_structured_rows({"qkv": {"dense": [0.002, 0.002], "sparse": [0.001, 0.001]}})
+    assert row == ("qkv", "768 x 2304", "2.00", "1.00", "2 (2 to 2)", "2")
+    assert compact.semi_structured_rows(None)[0][0] == "not measured: no time left"
+
+
+def test_compact_trains_each_variant_of_a_recipe_on_the_complete_data(monkeypatch, tmp_path):
+    monkeypatch.setattr(compact, "data_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(compact, "run_or_resume", lambda folder, flags: flags)
+    network = compact.Network("resnet20_cifar10", data="cifar10", variant="polynomial_sparsity_60")
+    assert compact.train(network, tmp_path, {"training": {"num_train_epochs": 2}}, quick=False, seed=3) == {
+        "recipe": "resnet20_cifar10", "seed": 3, "variant": "polynomial_sparsity_60", "data.name": tmp_path / "cifar10",
+        "num_train_epochs": 2,
+    }  # fmt: skip
+    for recipe, variants in compact.COMPLETE.items():
+        for variant in variants[1:]:
+            assert load_recipe(recipe, variant).training["sparsity"]
+
+
+@pytest.mark.gpu
+def test_the_linear_layers_of_a_transformer_are_timed_with_sparsity():
+    found = compact.semi_structured(quick=True)
+    assert found.keys() == compact.LINEAR_LAYERS.keys()
+
+
+def test_a_stage_without_recipes_says_so():
+    done = subprocess.run(["bash", str(REPOSITORY / "benchmarks" / "gpu.sh"), "tune"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "do not exist yet" in done.stdout
 

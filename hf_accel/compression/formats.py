@@ -55,5 +55,5 @@ def write_format(
         raise
     except Exception as error:  # the quantizer has no exceptions of its own
         text = " ".join(str(error).split())
-        raise UserError(f"--formats {form}: ONNX Runtime cannot quantize this network: {text[:300]}") from error
+        raise UserError(f"{form}: ONNX Runtime cannot quantize this network: {text[:300]}") from error
     return target

@@ -7,7 +7,7 @@ has an int8 kernel takes part; in one with LayerNorm or softmax only convolution
 the additions of its residual stream, normalised values and attention scores lose too much in 8 bits.
 
 int8_dynamic: only matrix products with a weight; the range of an activation is taken from each batch. Convolutions stay
-float32, because ONNX Runtime's dynamic convolution is slower than float32.
+float32, as ONNX Runtime's guide advises.
 
 A model that was trained for int8 brings the ranges of its layers' inputs. Then only these layers take part (and the
 activations that the quantizer merges with them), and linear layers end in float32, as in training.

@@ -41,6 +41,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_accel.config.quantization_settings import QuantizationSettings
@@ -170,7 +171,10 @@ def phase_at(settings: QuantizationSettings, step: int, steps: int) -> int:
 
 
 def rounded_layers(model: nn.Module) -> Layers:
-    """The layers that are rounded, by name: linear layers and convolutions, transposed ones aside.
+    """The layers that are rounded, by name: linear layers and convolutions.
+
+    Transposed convolutions stay as they are, and so do layers whose weight is computed from other tensors
+    (`torch.nn.utils.parametrize`).
 
     Raises:
         UserError: there is none.
@@ -178,7 +182,9 @@ def rounded_layers(model: nn.Module) -> Layers:
     layers = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, Layer) and not isinstance(module, nn.modules.conv._ConvTransposeNd)
+        if isinstance(module, Layer)
+        and not isinstance(module, nn.modules.conv._ConvTransposeNd)
+        and not is_parametrized(module, "weight")
     }
     if not layers:
         raise UserError(

@@ -88,9 +88,12 @@ class RunFolder:
         Raises:
             UserError: the folder cannot be written, is in use or belongs to the images, or it holds a finished run, an
                 unfinished one of another recipe, or files of other origin under the names that a run uses; or there is no
-                such checkpoint as `training.resume_from_checkpoint` asks for, or its optimizer has other settings.
+                such checkpoint as `training.resume_from_checkpoint` asks for, or its optimizer has other settings; or the
+                checkpoints, or the model that the recipe names, are damaged.
         """
         run = cls(recipe.output_dir)
+        if os.path.isdir(recipe.model.name):
+            manifest.refuse_damaged(Path(recipe.model.name))
         writable_place(run.path)
         run._refuse_images(recipe)
         if is_main_process():

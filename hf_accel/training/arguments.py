@@ -108,12 +108,11 @@ def training_arguments(
     notes += [f"{name}: {value!r} ({why})" for name, (value, why) in reasons.items()]
     if skips:
         notes.append("on_nan: 'skip' (steps whose loss or gradient norm is not finite are left out)")
-    keeps = keep_freed_memory and device == "cpu"
     return Arguments(
         arguments,
         early_stopping,
         changed_arguments(values),
-        keeps,
+        keep_freed_memory and device == "cpu",
         own_optimizer,
         notes,
         skips,

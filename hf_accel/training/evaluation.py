@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_accel.errors import RunError
-from hf_accel.training.metrics import classification_metrics
+from hf_accel.training.evaluate_metric import ClassificationMetric
 
 TOP_K = 5
 
@@ -78,7 +78,11 @@ class EvaluationMetrics:
                 f"{broken} of {len(rows)} rows got logits that are not finite, so they cannot be scored. Train with a lower "
                 "training.learning_rate; if half precision overflows, use training.bf16 instead of fp16, or neither."
             )
-        metrics = classification_metrics(top_ids, labels, self.num_labels) if self.standard else {}
+        metrics: dict[str, Any] = {}
+        if self.standard:
+            metrics |= ClassificationMetric().compute(
+                predictions=top_ids, references=labels, num_labels=self.num_labels
+            )
         # the Trainer's own eval_loss is a mean of batch means, which depends on the batches and the processes
         metrics["loss"] = float(losses.mean(dtype=np.float64))
         found = {name: value for name, value in metrics.items() if value is not None}

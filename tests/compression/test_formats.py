@@ -14,8 +14,11 @@ import onnx
 
 from hf_accel.compression import formats
 from hf_accel.compression.formats import FILES, write_format
+from hf_accel.compression.quantize import quantize_static
+from hf_accel.data.images import decode_image
 from hf_accel.errors import UserError
 from hf_accel.models.exported import EXPORTED_MODEL, Exported
+from hf_accel.tasks import TASKS
 from tests.support.onnx_files import VIT, loaded_model, noise_images, write_exported
 
 # depthwise convolutions, ReLU6
@@ -139,5 +142,19 @@ def test_a_network_that_cannot_be_quantized_is_refused_in_words(folder, monkeypa
         raise ValueError("no\nkernel")
 
     monkeypatch.setattr(formats, "quantize_static", broken)
-    with pytest.raises(UserError, match="--formats int8: ONNX Runtime cannot quantize this network: no kernel"):
+    with pytest.raises(UserError, match="int8: ONNX Runtime cannot quantize this network: no kernel"):
         written(folder, "int8")
+
+
+def test_a_trained_depthwise_network_keeps_its_answers_in_int8(data_dir, tmp_path):
+    loaded = TASKS["image-classification"].load_trained(data_dir / "mobilenetv2_100")
+    write_exported(loaded, tmp_path)
+    reference = Exported(tmp_path / EXPORTED_MODEL, threads=1)
+    photographs = sorted((data_dir / "hymenoptera" / "val").glob("*/*.jpg"))
+    inputs = np.stack([reference.preprocessing.pixel_values(decode_image(path)) for path in photographs[::3]])
+    quantize_static(tmp_path / EXPORTED_MODEL, tmp_path / FILES["int8"], [inputs[::2]])
+    small = Exported(tmp_path / FILES["int8"], threads=1)
+    same = reference.logits(inputs[1::2]).argmax(-1) == small.logits(inputs[1::2]).argmax(-1)
+    assert len(same) >= 20
+    assert same.mean() >= 0.85, same.mean()
+    assert small.file.stat().st_size <= 0.30 * reference.file.stat().st_size

@@ -18,7 +18,7 @@ from hf_accel.models.exported import Exported
 from hf_accel.report.run_report import RunReport
 from hf_accel.tasks import TASKS
 from hf_accel.train import train
-from tests.support.onnx_files import VIT, exported_file, loaded_model
+from tests.support.onnx_files import VIT, loaded_model, write_exported
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 def test_every_layer_is_found_in_the_file(tiny_recipe, tmp_path, model, shared):
     """Of a residual block that changes the size, the first convolution and that of the shortcut read the same tensor."""
     loaded = loaded_model(tiny_recipe({"model": model}))
-    file = exported_file(loaded, tmp_path)
+    file = write_exported(loaded, tmp_path)
     layers = list(rounded_layers(loaded.model))
     ranges = {name: (float(number), number + 1.0) for number, name in enumerate(layers)}
     found = ranges_of_tensors(file, ranges)

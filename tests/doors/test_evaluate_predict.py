@@ -17,6 +17,7 @@ from hf_accel.errors import UserError
 from hf_accel.predict import main as predict_main
 from hf_accel.predict import render as render_predictions
 from hf_accel.report.run_report import RunReport
+from hf_accel.runs import manifest
 from hf_accel.tasks.image_classification import ImageClassification
 from hf_accel.tasks.predictions import PredictionShape
 from hf_accel.train import train
@@ -394,6 +395,7 @@ def test_a_file_of_other_origin_or_of_another_model_is_left_as_it_is(run_folder,
     shutil.copytree(run_folder / "model", other)
     weights = load_file(other / "model.safetensors")
     save_file({name: tensor + 0.5 for name, tensor in weights.items()}, other / "model.safetensors", {"format": "pt"})
+    manifest.commit(other)
     with pytest.raises(UserError, match="rows of another model"):
         predict_main([str(other), *command[1:]])
     assert output.read_text() == whole

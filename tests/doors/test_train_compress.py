@@ -54,6 +54,18 @@ def test_a_failed_export_costs_a_warning_and_not_the_run(tiny_recipe, tmp_path, 
     assert f"`hf-accel compress {folder} --formats int8 fp16` exports it later" in warned
 
 
+@pytest.mark.slow
+def test_an_interrupted_export_names_the_command_that_makes_it(tiny_recipe, tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room, "compress", interrupt)
+    tiny_recipe({"compress": {"formats": ["int8"]}, "training": {"max_steps": 1}}).write(tmp_path / "mine.yaml")
+    assert run(main, ["--recipe", str(tmp_path / "mine.yaml")]) != 0
+    exporting = f"`hf-accel compress {tmp_path / 'run'} --formats int8` exports it"
+    assert f"the model and its scores are saved. {exporting}" in capsys.readouterr().err
+
+
 def test_a_file_that_is_exported_is_a_section_that_no_training_depends_on():
     plain, compressed = (load_recipe("digits", overrides=patch) for patch in ({}, {"compress": {"formats": ["int8"]}}))
     assert (plain.compress, compressed.compress) == (None, CompressionSettings(formats=["int8"]))

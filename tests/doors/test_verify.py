@@ -10,6 +10,7 @@ from hf_accel.cli import run
 from hf_accel.predict import main as predict_main
 from hf_accel.runs import manifest
 from hf_accel.runs.folder import RunFolder, model_place
+from hf_accel.train import main as train_main
 from hf_accel.train import train
 from tests.runs.test_folder import REPORT, do_run, recipe  # noqa: F401  a fixture
 from tests.support.checkpoints import write_checkpoint
@@ -134,7 +135,16 @@ def test_commands_refuse_a_damaged_model(tiny_recipe, photos, capsys):
     assert run(verify.main, [str(folder)]) == 0
     photo = str(photos / "test" / "red" / "00.png")
     flip_a_bit(folder / "model" / "model.safetensors")
+    fine_tune = [
+        "--model.name",
+        str(folder / "model"),
+        "--data.name",
+        str(photos),
+        "--output_dir",
+        str(folder / "more"),
+    ]
     for main, words in (
+        (train_main, fine_tune),
         (evaluate.main, [str(folder)]),
         (evaluate.main, [str(folder / "model"), "--data.name", str(photos)]),
         (predict_main, [str(folder), photo]),

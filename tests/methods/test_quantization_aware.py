@@ -96,8 +96,9 @@ def test_the_phases_begin_at_their_shares_of_the_steps():
     assert [phase_at(settings, step, 10) for step in (0, 1, 2, 9, 10)] == [OFF, OFF, LEARNS, LEARNS, FROZEN]
 
 
-def test_transposed_convolutions_stay_as_they_are_and_a_network_without_layers_is_refused():
-    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ConvTranspose2d(1, 1, 1), nn.Linear(1, 1))
+def test_layers_of_other_kinds_stay_as_they_are_and_a_network_without_layers_is_refused():
+    computed = nn.utils.parametrizations.weight_norm(nn.Linear(1, 1))
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ConvTranspose2d(1, 1, 1), nn.Linear(1, 1), computed)
     assert list(rounded_layers(model)) == ["0", "2"]
     with pytest.raises(UserError, match="no linear layer and no convolution"):
         rounded_layers(nn.Sequential(nn.ReLU()))

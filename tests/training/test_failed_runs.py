@@ -309,6 +309,7 @@ def broken(tiny_recipe, tmp_path):
     name = next(name for name in tensors if name.endswith("weight"))
     tensors[name].view(-1)[0] = math.nan
     save_file(tensors, file, metadata={"format": "pt"})
+    RunFolder(folder).seal_model()
     return folder, name
 
 

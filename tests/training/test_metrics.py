@@ -1,10 +1,15 @@
 """The metrics equal scikit-learn's on random and on degenerate input, offline and without touching a disk."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
 from hf_accel.errors import UserError
+from hf_accel.training.evaluate_metric import ClassificationMetric
 from hf_accel.training.metrics import MAX_CONFUSION_LABELS, classification_metrics, confusion, per_class
 
 
@@ -130,3 +135,32 @@ def test_scoring_leaves_numpys_random_state_alone():
     np.random.seed(3)
     classification_metrics(*random_case(20, 8, seed=4)[1:], 8)
     assert np.random.rand() == expected
+
+
+def test_the_metric_of_evaluate_gives_the_same_figures_whole_and_by_batches():
+    top_ids, labels = random_case(20, 8, seed=4)[1:]
+    expected = classification_metrics(top_ids, labels, 8)
+    assert ClassificationMetric().compute(predictions=top_ids, references=labels, num_labels=8) == expected
+    metric = ClassificationMetric()
+    for rows in (slice(0, 7), slice(7, 20)):
+        metric.add_batch(predictions=top_ids[rows], references=labels[rows])
+    assert metric.compute(num_labels=8) == expected
+
+
+@pytest.mark.slow
+def test_scoring_needs_neither_the_network_nor_a_writable_home(tmp_path):
+    not_a_folder = tmp_path / "home"
+    not_a_folder.write_text("a file: nothing can be created below it")
+    script = """
+import socket
+def refuse(*args, **kwargs): raise AssertionError("the network was used")
+socket.socket.connect = socket.getaddrinfo = refuse
+import numpy as np
+from hf_accel.training.evaluate_metric import ClassificationMetric
+given = {"predictions": np.array([[0, 1], [1, 0]]), "references": np.array([0, 1])}
+assert ClassificationMetric().compute(**given, num_labels=2)["accuracy"] == 1.0
+"""
+    # Only HF_METRICS_CACHE is made unusable: importing datasets creates folders of its own below HF_HOME.
+    env = {**os.environ, "HF_METRICS_CACHE": str(not_a_folder), "HF_EVALUATE_CACHE": str(not_a_folder)}
+    done = subprocess.run([sys.executable, "-c", script], env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -154,8 +154,8 @@ def outcome(folder):
 
 
 @pytest.fixture(scope="module")
-def wholes(tmp_path_factory):
-    """How the run saves -> the folder of one that was not stopped, by a recipe of this test's."""
+def wholes():
+    """How a run saves -> the outcome of one that was not stopped; filled by the first test that needs it."""
     return {}
 
 
