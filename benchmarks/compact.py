@@ -148,7 +148,7 @@ def exported_network(
             recipe = random_model(network, place, quick)
             return exported(recipe, Path(scratch))
         folder = RUNS / ("quick" if quick else "short") / name
-        trained = {} if (folder / "report.json").is_file() else train(network, folder, overrides, quick)
+        trained = train(network, folder, overrides, quick)
         return trained if "error" in trained else exported(data_recipe(str(folder), {}), Path(scratch))
 
 

@@ -63,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """The flags of `CompressionSettings`; those that are not given keep its defaults."""
     add = partial(parser.add_argument, default=argparse.SUPPRESS)
-    add("--formats", nargs="+", choices=FORMATS, help="files next to the float32 one; default: none")
+    formats = f"files next to the float32 one: {', '.join(FORMATS)}"
+    add("--formats", nargs="+", choices=FORMATS, metavar="FORMAT", help=formats)
     add("--max_drop", type=float, metavar="SHARE", help="accuracy that a file may lose; default 0.01")
     add("--images", type=int, metavar="N", help="images that are compared, test images first; default 1000")
     add("--calibration_images", type=int, metavar="N", help="training images for the ranges of int8; default 512")
@@ -129,9 +130,11 @@ def summary(result: dict[str, Any]) -> str:
         f"largest difference of a logit {agreement['largest_difference']:.2g}, of logits up to "
         f"{agreement['largest_logit']:.3g}"
     )
+    passes = min(row.latency_passes for row in rows)
     how = (
-        f"accuracy and F1 of {format_count(result['test_images'])} test images; p50 and p99 of one image, images/s in batches "
-        f"of {measured['batch_size']}, {measured['rounds']} rounds in turns, threads: {measured['threads']}"
+        f"accuracy and F1 of {format_count(result['test_images'])} test images; p50 and p99 of one image ({passes} passes or "
+        f"more), images/s in batches of {measured['batch_size']}; {measured['rounds']} rounds in turns, threads: "
+        f"{measured['threads']}"
     )
     zeros = [f"{result['zero_weights']:.1%} of the weights are zero"] if result["zero_weights"] > LEAST_ZEROS else []
     same_model = f"ONNX fp32 and PyTorch: {same}; {logits}"

@@ -89,6 +89,7 @@ def _row(
         latency_p50_seconds=speed.images.percentile(50),
         latency_p99_seconds=speed.images.percentile(99),
         images_per_second=speed.images_per_second,
+        latency_passes=speed.images.passes,
     )
 
 

@@ -41,6 +41,7 @@ class Row:
     latency_verdict: str | None = None
     refused: str | None = None  # why the file is not worth writing
     written: bool = True
+    latency_passes: int = 0  # that the two percentiles are of
 
     @property
     def name(self) -> str:

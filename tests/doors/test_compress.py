@@ -82,6 +82,7 @@ def test_each_format_is_a_file_with_a_row_and_answers_alike(run_folder, tmp_path
     for (runtime, form), row in rows.items():
         assert row.latency_p50_seconds <= row.latency_p99_seconds
         assert row.accuracy is not None
+        assert row.latency_passes >= 2
         assert f"{'ONNX' if runtime == 'onnxruntime' else 'PyTorch'} {form}" in printed
         if row.file is not None:
             assert (tmp_path / "out" / row.file).stat().st_size == row.bytes
