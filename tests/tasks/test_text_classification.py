@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from transformers import pipeline
 
-from hf_accel import evaluate
+from hf_accel import evaluate, verify
+from hf_accel.cli import run as run_command
 from hf_accel.config.domains import default_recipe
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.text import load_text_splits
@@ -20,6 +21,7 @@ from hf_accel.tasks.texts import TEXTS
 from hf_accel.train import train
 from hf_accel.training import finish
 from hf_accel.training.build import build_trainer
+from tests.support.damage import flip_a_bit
 from tests.support.texts import LABELS, rows, text_recipe, write_csv, write_reviews
 
 
@@ -59,6 +61,16 @@ def test_every_row_has_its_prediction_which_evaluate_repeats(run_folder, capsys)
     assert scores["per_class"] == report.test.per_class
     evaluate.main([str(run_folder), "--split", "validation"])
     assert "validation split, 5 texts" in capsys.readouterr().out
+
+
+def test_a_damaged_tokenizer_is_refused_as_damaged_weights_are(run_folder, tmp_path, capsys):
+    copy = shutil.copytree(run_folder, tmp_path / "run")
+    assert run_command(verify.main, [str(copy)]) == 0
+    flip_a_bit(copy / "model" / "tokenizer.json")
+    assert run_command(verify.main, [str(copy)]) == 1
+    capsys.readouterr()
+    assert run_command(evaluate.main, [str(copy)]) == 2
+    assert "tokenizer.json: its SHA-256 is" in " ".join(capsys.readouterr().err.split())
 
 
 def test_other_texts_are_scored_by_the_model_of_a_run(run_folder, tmp_path, capsys):
