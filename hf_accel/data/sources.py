@@ -144,18 +144,24 @@ def open_parquet_folder(
     require_utf8(where, names)
     with said_clearly(where):
         tables, notes = read_parquet_tables(folder.resolve(), names, settings)
-    fingerprints = table_fingerprints(settings, folder, names, tables)
+    fingerprints = table_fingerprints(settings, content_of(folder, names), tables)
     notes = listing.notes() + notes
     if num_pictures:
         notes.append(f"the folder holds parquet files: its {num_pictures:,} picture files are not read as rows")
     return source_of_tables(where, tables, fingerprints, notes, (folder,))
 
 
-def table_fingerprints(
-    settings: DataSettings, folder: Path, names: list[str], tables: dict[str, datasets.Dataset]
-) -> dict[str, str]:
-    """By split, of the content of files; the library's own fingerprint follows their path and date."""
-    content, _ = files_fingerprint(names, [str(folder / name) for name in names])
+def content_of(folder: Path, names: list[str]) -> str:
+    """A fingerprint of the content of files; the library's own follows their path and date."""
+    return files_fingerprint(names, [str(folder / name) for name in names])[0]
+
+
+def table_fingerprints(settings: DataSettings, content: str, tables: Mapping[str, Table]) -> dict[str, str]:
+    """By split.
+
+    Args:
+        content: a fingerprint of the files.
+    """
     return {
         split: hashlib.sha256(f"{content} {settings.config} {split} {len(table)}".encode()).hexdigest()
         for split, table in tables.items()
@@ -210,7 +216,7 @@ def _stream_folder(settings: DataSettings, folder: Path) -> Source:
     with said_clearly(where):
         builder = datasets.load_dataset_builder(str(folder.resolve()), settings.config)
     files = _files_of_splits(builder)
-    content, _ = files_fingerprint(names, [str(folder / name) for name in names])
+    content = content_of(folder, names)
     left = len(names) - sum(map(len, files.values()))
     notes = [*listing.notes(), *([f"{left} shards do not belong to the splits found: not read"] if left > 0 else [])]
     return _source_of_shards(settings, files, builder.info.features, content, notes)
@@ -256,10 +262,7 @@ def _source_of_shards(
     _refuse_unequal_shards(where, every, card or {})
     features = datasets.Features(every[0].features | {k: v for k, v in (card or {}).items() if k in every[0].features})
     tables = {split: StreamedTable(its, features) for split, its in shards.items()}
-    fingerprints = {
-        split: hashlib.sha256(f"{content} {settings.config} {split} {len(table)}".encode()).hexdigest()
-        for split, table in tables.items()
-    }
+    fingerprints = table_fingerprints(settings, content, tables)
     counts = ", ".join(f"{len(its):,} ({split})" for split, its in shards.items())
     return source_of_tables(where, tables, fingerprints, [*notes, f"images are streamed; number of shards: {counts}"])
 

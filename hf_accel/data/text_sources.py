@@ -11,6 +11,7 @@ from hf_accel.config.sections import DataSettings
 from hf_accel.data.listing import Listing, is_local_name, list_files, neighbouring_folders, require_utf8
 from hf_accel.data.sources import (
     Source,
+    content_of,
     open_hub,
     open_parquet_folder,
     said_clearly,
@@ -78,7 +79,7 @@ def _open_files(
     with said_clearly(where):
         reading = KINDS[_ending(names[0])][1]
         tables = dict(datasets.load_dataset(str(folder.resolve()), settings.config, **which, **reading))
-    fingerprints = table_fingerprints(settings, folder, names, tables)
+    fingerprints = table_fingerprints(settings, content_of(folder, names), tables)
     return source_of_tables(where, tables, fingerprints, [] if listing is None else listing.notes())
 
 
