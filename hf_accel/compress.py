@@ -108,13 +108,16 @@ def data_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
     """A recipe whose data are the images that are compared: of the run, or those that are named.
 
     Raises:
-        UserError: no data is named and there is no run that knows it.
+        UserError: no data is named and there is no run that knows it, or the run is of texts.
     """
     run = RunFolder.meant_by(model)
     if run is None and not overrides.get("data", {}).get("name"):
         raise UserError(f"{model}: is not a folder of a run, so its data is unknown. Add --data.name FOLDER_OR_ID.")
     model_settings = {**overrides.get("model", {}), "name": model_place(model)}
-    return load_recipe("finetune" if run is None else run.recipe, overrides={**overrides, "model": model_settings})
+    recipe = load_recipe("finetune" if run is None else run.recipe, overrides={**overrides, "model": model_settings})
+    if recipe.model.task != "image-classification":
+        raise UserError(f"{model}: was trained for {recipe.model.task}, and only classifiers of images are exported.")
+    return recipe
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from hf_accel import terminal
 from hf_accel.cli import command_parser, is_main_process, parse_with_overrides, quick_imports, run_and_exit
+from hf_accel.config.domains import default_recipe
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.problems import section_problems
 from hf_accel.config.recipe import Recipe, load_recipe
@@ -28,11 +29,12 @@ from hf_accel.runs.folder import RunFolder, model_place
 from hf_accel.runs.process import warn_of_missing_processes
 from hf_accel.runs.recorded_data import DataFacts, SplitFacts, changes, facts_of
 from hf_accel.tables import format_table, printable, write_csv
+from hf_accel.tasks.texts import TEXTS
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from hf_accel.data.splits import ImageSplit
+    from hf_accel.data.labelled_rows import LabelledRows
     from hf_accel.tasks.predictions import Predictions
 
 DESCRIPTION = """\
@@ -71,16 +73,18 @@ def main(argv: list[str] | None = None) -> int:
     from hf_accel.models.exported import exported_file  # here: --help needs no Pillow
 
     if exported_file(model_place(args.model)) is not None:
+        task = "image-classification"
         scores = evaluate_exported(args.model, args.split, overrides, output)
     else:
         recipe = evaluation_recipe(args.model, overrides)
+        task = recipe.model.task
         warn_of_missing_processes()
         own_data = not overrides.get("data", {}).get("name")
         scores = evaluate(recipe, args.split, RunFolder.meant_by(args.model), own_data, output)
     if is_main_process():
         for note in scores["notes"]:
             terminal.say(printable(note))
-        render(scores, args.format)
+        render(scores, args.format, TEXTS[task].unit)
         if output is not None:
             terminal.say(f"{output.path}: the predictions for {format_count(scores['rows'])} rows")
     return 0
@@ -112,7 +116,7 @@ class PredictionTarget:
 
 
 def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
-    """The recipe of the model's run where there is one, else `finetune`; the overrides are applied last.
+    """The recipe of the model's run where there is one, else `finetune` or `finetune_text`; the overrides are applied last.
 
     Raises:
         UserError: no data is named and there is no run that knows it, or a setting that only training can follow.
@@ -122,7 +126,7 @@ def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
     require_known_data(model, run, data)
     overrides = {**overrides, "model": {**overrides.get("model", {}), "name": place, "lora": None}}
     if run is None:
-        return load_recipe("finetune", overrides=overrides)
+        return load_recipe(default_recipe(overrides), overrides=overrides)
     if not data.get("name"):
         return load_recipe(run.recipe, overrides=overrides)
     overrides["data"] = {"max_train_rows": None, "max_test_rows": None, **data}  # all rows of other data
@@ -184,7 +188,7 @@ def evaluate(
         loaded = task.load_trained(recipe.model.name, recipe.model.revision)
         refuse_broken_weights(loaded.model, recipe.model.name)
         label_names = known_labels(loaded.model.config)
-        split = with_labels_of_model(rows.split, label_names)
+        split = rows.split.relabelled(model_labels(rows.split, label_names), label_names)
         trainer = build_evaluator(recipe, loaded, split, arguments)
         predictions = trainer.score(trainer.test_dataset, probabilities=output is not None and output.probabilities)
     if output is not None and is_main_process():
@@ -213,6 +217,7 @@ def evaluate_exported(
     if find_spec("sklearn") is None:
         raise UserError("hf-accel evaluate: needs scikit-learn, which is not installed. pip install scikit-learn")
     with quick_imports():
+        from hf_accel.data.image_split import ImageSplit
         from hf_accel.models.exported import exported_file, exported_folder
         from hf_accel.tasks.exported import ExportedImageClassification
         from hf_accel.training.exported_evaluation import score_exported
@@ -238,7 +243,8 @@ def evaluate_exported(
     else:
         data = TypeAdapter(DataSettings).validate_python(asked)
         rows = rows_of_other_data(task, run, data, split_name)
-    split = with_labels_of_model(rows.split, exported.label_names)
+    split = rows.split.relabelled(model_labels(rows.split, exported.label_names), exported.label_names)
+    assert isinstance(split, ImageSplit), "images alone are exported"
     scores, predictions = score_exported(exported, split, output is not None and output.probabilities)
     if output is not None:
         output.write(predictions)
@@ -265,7 +271,7 @@ def refuse_without_effect(overrides: dict[str, Any]) -> None:
 def described(
     scores: DetailedScores,
     rows: Rows,
-    split: ImageSplit,
+    split: LabelledRows,
     *,
     model: str,
     data: str,
@@ -292,7 +298,7 @@ def described(
 class Rows:
     """What is scored, and what a reader of the scores must know of it."""
 
-    split: ImageSplit
+    split: LabelledRows
     changed: bool | None  # other rows than the run had in this split; None: not known, or of no run
     notes: list[str]
 
@@ -323,7 +329,7 @@ def rows_of_run(task: Any, run: RunFolder, data: DataSettings, split_name: str) 
         raise UserError(
             f"{data.name}: has changed since {run.path} was trained on it ({split_name}: {change}). The {split_name} "
             "rows are drawn from its train split, so the model may have been trained on some of those drawn now. Restore "
-            "the data, or score images that the run has not seen with --data.name."
+            f"the data, or score {split.unit}s that the run has not seen with --data.name."
         )
     what = f"warning: the {split_name} rows are not those that {run.path} had ({change})"
     return Rows(split, True, [f"{what}, so its report is of other rows"])
@@ -334,9 +340,13 @@ def rows_of_other_data(task: Any, run: RunFolder | None, data: DataSettings, spl
     rows = task.open_split(data, split_name)
     notes = list(rows.notes)
     if rows.skipped:
-        notes.append(f"{format_count(len(rows.skipped))} unreadable images are left out; the first: {rows.skipped[0]}")
+        notes.append(
+            f"{format_count(len(rows.skipped))} unreadable {rows.split.unit}s are left out; the first: {rows.skipped[0]}"
+        )
     if rows.taken == "train" and run is not None and same_place(load_recipe(run.recipe).data.name, data.name):
-        notes.append(f"warning: {run.path} was trained on rows of this data, so these scores are not of new images")
+        notes.append(
+            f"warning: {run.path} was trained on rows of this data, so these scores are not of new {rows.split.unit}s"
+        )
     return Rows(rows.split, None, notes)
 
 
@@ -354,21 +364,17 @@ def same_place(one: str, other: str) -> bool:
     return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
 
 
-def absent_classes(split: ImageSplit) -> list[str]:
-    """A sentence on the classes of the model that the data has no image of; their F1 counts as 0 in the macro mean."""
+def absent_classes(split: LabelledRows) -> list[str]:
+    """A sentence on the classes of the model that the data has no row of; their F1 counts as 0 in the macro mean."""
     present = set(split.labels.tolist())
     absent = [name for number, name in enumerate(split.label_names) if number not in present]
     if not absent:
         return []
     names = ", ".join(map(repr, absent[:NAMES_SHOWN])) + (", …" if len(absent) > NAMES_SHOWN else "")
-    return [f"no image of {len(absent):,} of the model's {len(split.label_names):,} classes: {names}"]
+    return [f"no {split.unit} of {len(absent):,} of the model's {len(split.label_names):,} classes: {names}"]
 
 
-def with_labels_of_model(split: ImageSplit, label_names: list[str]) -> ImageSplit:
-    return dataclasses.replace(split, labels=model_labels(split, label_names), label_names=label_names)
-
-
-def model_labels(split: ImageSplit, label_names: list[str]) -> np.ndarray:
+def model_labels(split: LabelledRows, label_names: list[str]) -> np.ndarray:
     """(N,) label numbers of the data -> (N,) of the model, matched by name."""
     import numpy as np
 
@@ -382,8 +388,12 @@ def model_labels(split: ImageSplit, label_names: list[str]) -> np.ndarray:
     return np.array([numbers[name] for name in split.label_names], dtype=np.int64)[split.labels]
 
 
-def render(scores: dict[str, Any], form: str) -> None:
-    """Print the scores: a table for people, JSON with everything, or CSV with one line."""
+def render(scores: dict[str, Any], form: str, unit: str) -> None:
+    """Print the scores: a table for people, JSON with everything, or CSV with one line.
+
+    Args:
+        unit: what a row is.
+    """
     if form == "json":
         print(json.dumps(scores, indent=2))
         return
@@ -394,13 +404,13 @@ def render(scores: dict[str, Any], form: str) -> None:
     how = scores["test_time_augmentation"]
     how = "" if how == "none" else f", test-time augmentation: {how}"
     what = f"{scores['model']} on {scores['data']}, {scores['split']} split"
-    print(printable(f"{what}, {format_count(scores['rows'])} images{how}"))
+    print(printable(f"{what}, {format_count(scores['rows'])} {unit}s{how}"))
     print(format_table((), [(name, format_score(scores[name])) for name in SCORES], min_widths=(15, 7), indent=2))
     classes = [
         (row["label"], *(format_score(row[key]) for key in ("precision", "recall", "f1")), format_count(row["support"]))
         for row in scores["per_class"]
     ]
-    print("\n" + format_table(("class", "precision", "recall", "F1", "images"), classes, indent=2))
+    print("\n" + format_table(("class", "precision", "recall", "F1", f"{unit}s"), classes, indent=2))
 
 
 if __name__ == "__main__":

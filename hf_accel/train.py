@@ -23,6 +23,7 @@ from hf_accel.cli import (
 )
 from hf_accel.compression.packages import refuse_missing_packages
 from hf_accel.config.compression_settings import CompressionSettings
+from hf_accel.config.domains import default_recipe
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe, shipped_recipes
 from hf_accel.errors import UserError
@@ -80,16 +81,18 @@ def main(argv: list[str] | None = None) -> int:
         flags["data.name"] = named_data(args.data, flags)
     if args.recipe is None and "data.name" not in flags:
         raise UserError(NOTHING_TO_TRAIN_ON + swallowed_data(flags))
-    recipe = load_recipe(args.recipe or "finetune", args.variant, overrides_from_flags(flags))
+    overrides = overrides_from_flags(flags)
+    named = args.recipe or default_recipe(overrides)
+    recipe = load_recipe(named, args.variant, overrides)
     if args.recipe is None and is_main_process():
-        terminal.say("no --recipe given: using finetune")
+        terminal.say(f"no --recipe given: using {named}")
     warn_of_missing_processes()
     begins = "the training had not begun, and nothing was changed. Repeat the command."
     with interrupt_says(begins), StopSignals().installed() as signals:
         folder = train(recipe, args.overwrite, signals)
     if is_main_process():
         report = RunReport.load(folder)
-        text = f"{report.table(folder, terminal.columns(sys.stdout))}\n\n{what_next(folder, recipe.data.name)}"
+        text = f"{report.table(folder, terminal.columns(sys.stdout))}\n\n{what_next(folder, recipe)}"
         print_result(args, {"folder": str(folder), **report.to_dict()}, text, last_line=str(folder))
     return 0
 
@@ -114,12 +117,12 @@ def swallowed_data(flags: dict[str, str]) -> str:
     return "".join(f"\n{value} was read as the value of --{flag}: name the images first." for flag, value in found)
 
 
-def what_next(folder: Path, data: str) -> str:
+def what_next(folder: Path, recipe: Recipe) -> str:
     """The commands for a finished run that most people want first, ready to be copied."""
     from hf_accel.data.listing import first_image
 
-    image = first_image(Path(data).expanduser()) or Path("photo.jpg")
-    found = next_commands(place_below(folder) or folder, place_below(image) or image)
+    image = first_image(Path(recipe.data.name).expanduser()) or Path("photo.jpg")
+    found = next_commands(place_below(folder) or folder, place_below(image) or image, recipe.model.task)
     return "\n".join(["next:", *(f"  {following.command}" for following in found[:3])])
 
 
@@ -211,14 +214,17 @@ def how_to_continue(run: RunFolder, recipe: Recipe, overwrite: bool) -> str:
 
 def tell_what_was_chosen(trainer: ImageTrainer, recipe: Recipe, run: RunFolder) -> None:
     """Say on the screen what is trained, and write the data and every setting that was chosen to the log."""
+    from hf_accel.tasks import TASKS
+
     args, loaded = trainer.args, trainer.loaded
     start = "pretrained" if recipe.model.pretrained else "from random weights"
-    size = f"{loaded.image_size} x {loaded.image_size} pixels"
+    size = TASKS[recipe.model.task].size_of_row(loaded)
     logger.info("model: %s, %s, %s parameters, %s", recipe.model.name, start, format_count(loaded.parameters), size)
     length = f"{args.max_steps:,} steps" if args.max_steps > 0 else format_epochs(args.num_train_epochs)
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
     batch = trainer.get_total_train_batch_size(args)
-    settings = f"{length}, batches of {batch:,} images, learning rate {args.learning_rate:g}, {precision} on {args.device.type}"
+    unit = trainer.splits.unit
+    settings = f"{length}, batches of {batch:,} {unit}s, learning rate {args.learning_rate:g}, {precision} on {args.device.type}"
     logger.info("training: %s; all settings: %s", settings, run.log)
     for note in (trainer.splits.describe(), *trainer.notes):
         note_in_log(note, logging.INFO)

@@ -49,9 +49,9 @@ def answer() -> None:
 
 
 def _load(recipe: Recipe) -> None:
-    from hf_accel.data.splits import load_splits
-    from hf_accel.models.load import load_model
+    from hf_accel.tasks import TASKS
 
+    task = TASKS[recipe.model.task]
     data = dataclasses.replace(recipe.data, on_bad_image="error")  # "skip" would decode every image
-    splits = load_splits(data, seed=int(recipe.training.get("seed", 42)))
-    load_model(recipe.model, splits.label_names, recipe.data.image_size)
+    splits = task.open_splits(data, seed=int(recipe.training.get("seed", 42)))
+    task.load_model(recipe, splits.label_names)

@@ -22,7 +22,8 @@ from hf_accel.measure.paired import PILOT_ROUNDS
 
 # Settings of `data` that change how images are read, not which images: the fingerprint does not depend on these.
 NOT_OF_ROWS = ("augment", "cache", "cache_dir", "cache_size", "class_weights", "hard_examples", "image_size",
-               "progressive_resizing", "sampling", "shuffle_buffer", "test_time_augmentation", "transforms")  # fmt: skip
+               "max_length", "progressive_resizing", "sampling", "shuffle_buffer", "test_time_augmentation",
+               "transforms")  # fmt: skip
 SET_FOR_EACH_RUN = ("output_dir", "seed", "resume_from_checkpoint")
 
 
@@ -107,9 +108,10 @@ class Plan:
         """The fingerprint that a run of this entry would have now."""
         key = (_rows_key(entry.recipe), seed)
         if key not in self._fingerprints:
-            from hf_accel.data.splits import load_splits
+            from hf_accel.tasks import TASKS
 
-            self._fingerprints[key] = load_splits(entry.recipe.data, seed).fingerprint
+            task = TASKS[entry.recipe.model.task]
+            self._fingerprints[key] = task.open_splits(entry.recipe.data, seed).fingerprint
         return self._fingerprints[key]
 
     def require_startable(self, overwrite: bool) -> None:

@@ -19,12 +19,13 @@ from hf_accel.errors import UserError
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.models.exported import EXPORTED_MODEL, INPUT, LABELS, OUTPUT, PREPROCESSING, preprocessing_to
 from hf_accel.models.load import LoadedModel
+from hf_accel.models.loaded import Loaded
 
 OPSET = 18  # of ONNX; ONNX Runtime has it since version 1.14
 SCOPES = "pkg.torch.onnx.name_scopes"  # of an operation: the modules that it comes from, outermost first
 
 
-def recorded_preprocessing(loaded: LoadedModel) -> tuple[Preprocessing, list[str]]:
+def recorded_preprocessing(loaded: Loaded) -> tuple[Preprocessing, list[str]]:
     """What an exported model does to an image, without PyTorch; and what differs from the model's own processor, in words.
 
     Raises:

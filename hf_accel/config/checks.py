@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
+from hf_accel.config.domains import domain_problems
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.optimizers import optimizer_problem
 from hf_accel.config.quantization_settings import quantization_problems
@@ -54,6 +55,7 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         _two_precisions(training),
         _two_losses(training),
         _student_without_teacher(model, training),
+        *domain_problems(model, data, training, recipe.get("compress")),
         *_two_choices_of_rows(data),
         *_out_of_a_stream(model, data),
         _rates_of_muon(training),

@@ -49,7 +49,7 @@ class ModelSettings:
         description="A fine-tuned model of the same classes, by its Hub id or local folder, whose answers this one learns too.",
         examples=["./outputs/finetune/default"],
     )
-    task: Literal["image-classification"] = Field(
+    task: Literal["image-classification", "text-classification"] = Field(
         default="image-classification", description="What the model is trained for."
     )
     args: dict[Any, Any] = Field(
@@ -142,10 +142,12 @@ class HardExamples:
 
 @dataclass(frozen=True, config=KNOWN_ONLY)
 class DataSettings:
-    """Which images, which rows, and how they reach the model."""
+    """Which images or texts, which rows, and how they reach the model."""
 
     name: StrictStr = Field(
-        description="A Hub id, a local folder (parquet files or class folders), or digits.", examples=["./photos"]
+        description="A Hub id, a local folder (parquet files or class folders; of texts also CSV, JSON lines or what "
+        "save_to_disk wrote), or digits.",
+        examples=["./photos"],
     )
     config: StrictStr | None = Field(default=None, description="Configuration of a Hub data set.")
     revision: StrictStr | None = Field(
@@ -156,6 +158,16 @@ class DataSettings:
     )
     label_column: StrictStr | None = Field(
         default=None, description="Column of the labels; null: found by name and type.", examples=["fine_label"]
+    )
+    text_column: StrictStr | Annotated[list[StrictStr], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Column of the texts, or several that are joined line by line; null: found by name and type.",
+        examples=[["title", "content"]],
+    )
+    max_length: Annotated[StrictInt, Field(ge=2, le=1_000_000), Whole] | None = Field(
+        default=None,
+        description="Tokens that are kept of a text; null: as many as the model takes, at most 512.",
+        examples=[128],
     )
     validation: Number = Field(
         default=0.0,
@@ -173,7 +185,8 @@ class DataSettings:
     )
     cache: Literal["memory", "disk", "device", "none"] = Field(
         default="memory",
-        description="Where decoded images are kept; none: every epoch decodes them again, and a frozen backbone computes again.",
+        description="Where decoded images, or the tokens of texts, are kept; none: every epoch decodes or tokenises again, and a "
+        "frozen backbone computes again.",
     )
     streaming: StrictBool = Field(
         default=False,
@@ -205,6 +218,11 @@ class DataSettings:
     on_bad_image: Literal["error", "skip"] = Field(
         default="error",
         description="What an unreadable image does: it ends the run, or is left out and counted.",
+        examples=["skip"],
+    )
+    on_bad_text: Literal["error", "skip"] = Field(
+        default="error",
+        description="What a row without text does: it ends the run, or is left out and counted.",
         examples=["skip"],
     )
     max_train_rows: Annotated[StrictInt, Field(ge=2), Whole] | None = Field(

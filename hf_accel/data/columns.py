@@ -36,28 +36,34 @@ def find_columns(table: Table, settings: DataSettings) -> tuple[str, str]:
         UserError: a named column is absent, or none can be chosen; the columns are listed.
     """
     encoded = [name for name, feature in table.features.items() if _holds_images(feature)]
-    classes = [name for name, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)]
-    by_name = [name for name in LABEL_COLUMNS if name in table.features]
-    image = _choose(
+    image = choose_column(
         "image", settings.image_column, [c for c in IMAGE_COLUMNS if c in encoded], encoded, table, settings
     )
-    label = _choose("label", settings.label_column, by_name, classes, table, settings)
+    label = label_column(table, settings)
     if image not in encoded:
         raise UserError(
-            f"data.name {settings.name}: column {image} holds {_describe(table.features[image])}, expected encoded "
-            f"images: an Image feature, or bytes. {_columns(table)}"
-        )
-    feature = table.features[label]
-    plain = isinstance(feature, datasets.Value) and feature.dtype in LABEL_TYPES
-    if not plain and not isinstance(feature, datasets.ClassLabel):
-        raise UserError(
-            f"data.name {settings.name}: column {label} holds {_describe(feature)}, expected one label for each image: "
-            f"a class label, text or a whole number. {_columns(table)}"
+            f"data.name {settings.name}: column {image} holds {describe_feature(table.features[image])}, expected encoded "
+            f"images: an Image feature, or bytes. {listed_columns(table)}"
         )
     return image, label
 
 
-def _choose(
+def label_column(table: datasets.Dataset, settings: DataSettings) -> str:
+    """The name of the label column; raises as `find_columns`."""
+    classes = [name for name, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)]
+    by_name = [name for name in LABEL_COLUMNS if name in table.features]
+    label = choose_column("label", settings.label_column, by_name, classes, table, settings)
+    feature = table.features[label]
+    plain = isinstance(feature, datasets.Value) and feature.dtype in LABEL_TYPES
+    if not plain and not isinstance(feature, datasets.ClassLabel):
+        raise UserError(
+            f"data.name {settings.name}: column {label} holds {describe_feature(feature)}, expected one label for each row: "
+            f"a class label, text or a whole number. {listed_columns(table)}"
+        )
+    return label
+
+
+def choose_column(
     what: str,
     named: str | None,
     by_name: list[str],
@@ -65,26 +71,28 @@ def _choose(
     table: Table,
     settings: DataSettings,
 ) -> str:
+    """The column that is named, or is the only candidate; raises UserError where there is none, or more than one."""
     if named is not None:
         if named not in table.features:
             raise UserError(
-                f"data.{what}_column is {named}, and data.name {settings.name} has no such column. {_columns(table)}"
+                f"data.{what}_column is {named}, and data.name {settings.name} has no such column. {listed_columns(table)}"
             )
         return named
     if by_name or len(by_type) == 1:
         return (by_name or by_type)[0]
     found = f"several could be it ({', '.join(by_type)})" if by_type else "there is none"
     raise UserError(
-        f"data.name {settings.name}: no {what} column can be chosen: {found}. {_columns(table)} "
+        f"data.name {settings.name}: no {what} column can be chosen: {found}. {listed_columns(table)} "
         f"Name one with data.{what}_column."
     )
 
 
-def _columns(table: Table) -> str:
-    return "Columns: " + ", ".join(f"{name} ({_describe(kind)})" for name, kind in table.features.items()) + "."
+def listed_columns(table: Table) -> str:
+    """A sentence with all columns, for messages."""
+    return "Columns: " + ", ".join(f"{name} ({describe_feature(kind)})" for name, kind in table.features.items()) + "."
 
 
-def _describe(feature: object) -> str:
+def describe_feature(feature: object) -> str:
     return feature.dtype if isinstance(feature, datasets.Value) else type(feature).__name__
 
 

@@ -7,11 +7,12 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from hf_accel.data.images import MAX_PIXELS, UnreadableImageError, decode_image
+from hf_accel.data.labelled_rows import LabelledRows
 from hf_accel.data.rows import Rows
 from hf_accel.errors import UserError
 
@@ -24,8 +25,10 @@ _MOST_TRIED = 20  # images of the same class, to replace one that became unreada
 
 
 @dataclass(frozen=True)
-class ImageSplit:
+class ImageSplit(LabelledRows):
     """The rows of one split, nothing decoded."""
+
+    unit: ClassVar[str] = "image"
 
     dataset: datasets.Dataset | Rows  # its image column is Image(decode=False): {"bytes", "path"}
     image_column: str
@@ -39,13 +42,6 @@ class ImageSplit:
     has_stand_ins: bool = False  # an image that became unreadable since then is replaced by one of its class
     folder: Path | None = None  # of the data, if it is one on this machine
     content: np.ndarray | None = None  # (N,) uint64, equal for equal files; kept only while splits are made
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def is_labelled(self) -> bool:
-        return not len(self.labels) or bool(self.labels.max() >= 0)
 
     @property
     def is_fixed(self) -> bool:
@@ -92,10 +88,6 @@ class ImageSplit:
         original = int(row) if self.rows is None else int(self.rows[row])
         name = f" ({encoded['path']})" if encoded["path"] else ""
         return f"row {original}{name} of {self.source}"
-
-    def row_numbers(self) -> np.ndarray:
-        """(N,) int64: the row of each image in the data set."""
-        return np.arange(len(self)) if self.rows is None else self.rows
 
     def file_names(self) -> list[str | None]:
         """The file of each image, relative to the folder of the data; None where an image has none.

@@ -74,7 +74,7 @@ def open_source(settings: DataSettings) -> Source:
         raise UserError(f"data.name {settings.name}: is a file, expected a folder of parquet files or of class folders")
     if is_local_name(settings.name):
         raise UserError(f"data.name {settings.name}: no such folder. {neighbouring_folders(path)}")
-    return _stream_hub(settings) if settings.streaming else _open_hub(settings)
+    return _stream_hub(settings) if settings.streaming else open_hub(settings)
 
 
 def _refuse_clash(folder: Path) -> None:
@@ -114,7 +114,7 @@ def _open_folder(settings: DataSettings, folder: Path) -> Source:
     tables = parquet_files(listing)
     pictures = [name for name in listing.files if is_image_file(name) or is_unread_picture(name)]
     if tables:
-        return _open_parquet_folder(settings, folder, listing, tables, len(pictures))
+        return open_parquet_folder(settings, folder, listing, tables, len(pictures))
     if pictures:
         parts, notes = read_image_folder(settings, where, folder, listing)
         return Source(
@@ -136,26 +136,40 @@ def _table_of(part: ImageTable) -> datasets.Dataset:
     return table.cast_column("image", datasets.Image(decode=False))
 
 
-def _open_parquet_folder(
-    settings: DataSettings, folder: Path, listing: Listing, names: list[str], num_pictures: int
+def open_parquet_folder(
+    settings: DataSettings, folder: Path, listing: Listing, names: list[str], num_pictures: int = 0
 ) -> Source:
+    """A folder with these parquet files; raises UserError where they cannot be read."""
     where = f"data.name {settings.name}"
     require_utf8(where, names)
-    with _said_clearly(where):
+    with said_clearly(where):
         tables, notes = read_parquet_tables(folder.resolve(), names, settings)
-    # The library's own fingerprint follows the path and the date of the files.
-    content, _ = files_fingerprint(names, [str(folder / name) for name in names])
-    fingerprints = {
-        split: hashlib.sha256(f"{content} {settings.config} {split} {len(table)}".encode()).hexdigest()
-        for split, table in tables.items()
-    }
+    fingerprints = table_fingerprints(settings, content_of(folder, names), tables)
     notes = listing.notes() + notes
     if num_pictures:
         notes.append(f"the folder holds parquet files: its {num_pictures:,} picture files are not read as rows")
     return source_of_tables(where, tables, fingerprints, notes, (folder,))
 
 
-def _open_hub(settings: DataSettings) -> Source:
+def content_of(folder: Path, names: list[str]) -> str:
+    """A fingerprint of the content of files; the library's own follows their path and date."""
+    return files_fingerprint(names, [str(folder / name) for name in names])[0]
+
+
+def table_fingerprints(settings: DataSettings, content: str, tables: Mapping[str, Table]) -> dict[str, str]:
+    """By split.
+
+    Args:
+        content: a fingerprint of the files.
+    """
+    return {
+        split: hashlib.sha256(f"{content} {settings.config} {split} {len(table)}".encode()).hexdigest()
+        for split, table in tables.items()
+    }
+
+
+def open_hub(settings: DataSettings) -> Source:
+    """A data set of the Hub; raises UserError where it cannot be fetched or read."""
     name = settings.name
     with _hub_said_clearly(settings):
         tables = datasets.load_dataset(name, settings.config, revision=settings.revision)
@@ -165,7 +179,7 @@ def _open_hub(settings: DataSettings) -> Source:
     if mixed_up is None:
         return source_of_tables(f"data.name {name}", tables, folders=folders)
     folder, listing, names = mixed_up
-    return replace(_open_parquet_folder(settings, folder, listing, names, 0), folders=folders)
+    return replace(open_parquet_folder(settings, folder, listing, names), folders=folders)
 
 
 @contextmanager
@@ -178,7 +192,7 @@ def _hub_said_clearly(settings: DataSettings) -> Iterator[None]:
         raise UserError(f"{where}: is neither a local folder nor a name the Hub can have. {error}") from error
     local = "For a data set on this machine give its folder: --data.name ./FOLDER (parquet files or class folders)."
     try:
-        with _said_clearly(where):
+        with said_clearly(where):
             yield
     except ConnectionError as error:
         url = f"{huggingface_hub.constants.ENDPOINT}/datasets/{name}"
@@ -199,10 +213,10 @@ def _stream_folder(settings: DataSettings, folder: Path) -> Source:
             f"{len(listing.files)} files is one. Leave data.streaming out; data.cache: none or disk keep no image in memory."
         )
     require_utf8(where, names)
-    with _said_clearly(where):
+    with said_clearly(where):
         builder = datasets.load_dataset_builder(str(folder.resolve()), settings.config)
     files = _files_of_splits(builder)
-    content, _ = files_fingerprint(names, [str(folder / name) for name in names])
+    content = content_of(folder, names)
     left = len(names) - sum(map(len, files.values()))
     notes = [*listing.notes(), *([f"{left} shards do not belong to the splits found: not read"] if left > 0 else [])]
     return _source_of_shards(settings, files, builder.info.features, content, notes)
@@ -242,16 +256,13 @@ def _source_of_shards(
         content: a fingerprint of the files.
     """
     where = f"data.name {settings.name}"
-    with _said_clearly(where):
+    with said_clearly(where):
         shards = {split: open_shards(paths, partial(_open_shard, settings)) for split, paths in files.items()}
     every = [shard for its in shards.values() for shard in its]
     _refuse_unequal_shards(where, every, card or {})
     features = datasets.Features(every[0].features | {k: v for k, v in (card or {}).items() if k in every[0].features})
     tables = {split: StreamedTable(its, features) for split, its in shards.items()}
-    fingerprints = {
-        split: hashlib.sha256(f"{content} {settings.config} {split} {len(table)}".encode()).hexdigest()
-        for split, table in tables.items()
-    }
+    fingerprints = table_fingerprints(settings, content, tables)
     counts = ", ".join(f"{len(its):,} ({split})" for split, its in shards.items())
     return source_of_tables(where, tables, fingerprints, [*notes, f"images are streamed; number of shards: {counts}"])
 
@@ -296,12 +307,12 @@ def _mixed_up_snapshot(
         return None
     listing = list_files(folder)
     names = [name for name in listing.files if name.endswith(".parquet")]
-    with _said_clearly(f"data.name {settings.name}"):
+    with said_clearly(f"data.name {settings.name}"):
         return (folder, listing, names) if names and has_mixed_up_names(folder, names, settings) else None
 
 
 @contextmanager
-def _said_clearly(where: str) -> Iterator[None]:
+def said_clearly(where: str) -> Iterator[None]:
     """Errors of opening tables, as one message with the cause."""
     try:
         yield

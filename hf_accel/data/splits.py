@@ -12,12 +12,12 @@ import json
 import logging
 import os
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from hf_accel.data.duplicates import duplicate_notes, were_compared
 from hf_accel.data.image_folder import ImageFolder, labelled_files, open_image_folder
 from hf_accel.data.image_split import ImageSplit
 from hf_accel.data.images import DEEP_GREY_SCALING, UnreadableImageError, decode_image, has_deep_grey
+from hf_accel.data.labelled_rows import LabelledRows
 from hf_accel.data.listing import load_images
 from hf_accel.data.rows import Rows, require_datasets
 from hf_accel.errors import UserError
@@ -35,7 +36,7 @@ from hf_accel.tables import format_table, printable
 if TYPE_CHECKING:  # an exported model is scored on an image folder without `datasets`
     import datasets
 
-    from hf_accel.data.columns import LabelMap
+    from hf_accel.data.columns import LabelMap, Table
     from hf_accel.data.sources import Source
 
 __all__ = [
@@ -59,13 +60,16 @@ _NAME_LENGTH = 32
 _HEADERS_READ = 32  # per split, to find images of more than 8 bits
 
 
+Part = TypeVar("Part", bound=LabelledRows)
+
+
 @dataclass(frozen=True)
-class Splits:
+class Splits(Generic[Part]):
     """What a run trains on, selects with and is scored on."""
 
-    train: ImageSplit
-    validation: ImageSplit | None  # None: nothing is selected, the last weights are scored
-    test: ImageSplit
+    train: Part
+    validation: Part | None  # None: nothing is selected, the last weights are scored
+    test: Part
     label_names: list[str]
     name: str
     fingerprint: str
@@ -73,8 +77,13 @@ class Splits:
     held_out: tuple[str, ...] = ()  # the roles whose rows were drawn from the data set's train split
     fingerprints: dict[str, str] = field(default_factory=dict)  # of each split by role, its class names included
     duplicates_searched: bool = True  # False: there is too much to look for images that occur twice
-    skipped: list[str] = field(default_factory=list)  # unreadable images left out, each with the reason
+    skipped: list[str] = field(default_factory=list)  # unreadable rows left out, each with the reason
     notes: list[str] = field(default_factory=list)  # where the splits come from, what was not read
+
+    @property
+    def unit(self) -> str:
+        """What a row is: image or text."""
+        return self.train.unit
 
     def describe(self, width: int = 80) -> str:
         """Classes, counts and notes, in one screen: of many classes the largest and the smallest are shown."""
@@ -92,14 +101,14 @@ class Splits:
         rows = [(names[label], *(f"{count:,}" for count in counts[:, label])) for label in shown]
         table = format_table(("class", *parts), rows, min_widths=(0, *[10] * len(parts)), indent=2).splitlines()
         if folded:
-            gap = f"  … {folded:,} more classes, between these two groups in number of train images …"
+            gap = f"  … {folded:,} more classes, between these two groups in number of train {self.unit}s …"
             table.insert(1 + CLASSES_SHOWN // 2, gap)
-        lines = [f"{self.name}: {len(self.label_names):,} classes, {totals} images", "", *table]
+        lines = [f"{self.name}: {len(self.label_names):,} classes, {totals} {self.unit}s", "", *table]
         lines += [""] if self.notes else []
         for note in self.notes:
             lines += textwrap.wrap(note, width, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
         if self.skipped:
-            lines += ["", f"  {len(self.skipped):,} unreadable images are left out:"]
+            lines += ["", f"  {len(self.skipped):,} unreadable {self.unit}s are left out:"]
             lines += [f"    {text}" for text in self.skipped[:5]]
             lines += ["    …"] if len(self.skipped) > 5 else []
         return "\n".join(map(printable, lines))
@@ -137,17 +146,22 @@ def splits_of_source(
     """
     from hf_accel.data.columns import LabelMap, find_columns
 
+    train = train_table(source, settings)
+    found = LabelMap.of(train, find_columns(train, settings)[1])
+    if len(found.names) < 2:
+        raise single_class(settings, found.names)
+    parts, notes = _label(source, settings, LabelMap(name_classes(found.names)))
+    return splits_of_parts(parts, settings, seed, selection, notes)
+
+
+def train_table(source: Source, settings: DataSettings) -> Table:
+    """Raises UserError: there is no train split."""
     if "train" not in source.parts:
         raise UserError(
             f"data.name {settings.name}: has no train split, only {', '.join(sorted(source.names.values()))}. Expected a "
             "split named train."
         )
-    train = source.parts["train"]
-    found = LabelMap.of(train, find_columns(train, settings)[1])
-    if len(found.names) < 2:
-        raise _single_class(settings, found.names)
-    parts, notes = _label(source, settings, LabelMap(name_classes(found.names)))
-    return splits_of_parts(parts, settings, seed, selection, notes)
+    return source.parts["train"]
 
 
 def splits_of_parts(
@@ -159,18 +173,30 @@ def splits_of_parts(
         parts: the data's own splits by role; `train` is one of them.
         notes: on how they were read.
     """
-    _refuse_single_class(parts["train"], settings)
-    chosen = _choose_rows(parts, settings, seed, selection, notes)
+    refuse_single_class(parts["train"], settings)
+    chosen = choose_rows(parts, settings, seed, selection, notes)
     skipped: list[str] = []
     if settings.on_bad_image == "skip":
         # of a stream, training images are read when they train: those that cannot be are replaced then
         read = [role for role, part in chosen.items() if role != "train" or not part.is_streamed]
         chosen |= {role: _readable(chosen[role], skipped, role == "train") for role in read}
         chosen["train"] = replace(chosen["train"], has_stand_ins=True)
-    _refuse_single_class(chosen["train"], settings)
-    notes += _coverage_notes(chosen) + _deep_grey_notes(chosen) + duplicate_notes(chosen, settings.name)
+    refuse_single_class(chosen["train"], settings)
+    notes += coverage_notes(chosen) + _deep_grey_notes(chosen) + duplicate_notes(chosen, settings.name)
     duplicates_searched = were_compared(chosen.values())
     chosen = {role: replace(part, content=None) for role, part in chosen.items()}
+    made = splits_of_chosen(chosen, parts.keys(), settings, skipped, notes)
+    return replace(made, duplicates_searched=duplicates_searched)
+
+
+def splits_of_chosen(
+    chosen: dict[str, Part], brought: Collection[str], settings: DataSettings, skipped: list[str], notes: list[str]
+) -> Splits[Part]:
+    """The splits whose rows are final.
+
+    Args:
+        brought: the roles of the data's own splits.
+    """
     content = "".join(part.fingerprint for part in chosen.values())
     return Splits(
         train=chosen["train"],
@@ -179,18 +205,17 @@ def splits_of_parts(
         label_names=chosen["train"].label_names,
         name=settings.name,
         fingerprint=hashlib.sha256(content.encode()).hexdigest(),
-        fingerprints={role: _fingerprint(part) for role, part in chosen.items()},
-        test_split=next(role for role in ("test", "validation", "train") if role in parts),
-        held_out=_held_out(parts.keys(), chosen.keys()),
-        duplicates_searched=duplicates_searched,
+        fingerprints={role: split_fingerprint(part) for role, part in chosen.items()},
+        test_split=next(role for role in ("test", "validation", "train") if role in brought),
+        held_out=_held_out(brought, chosen.keys()),
         skipped=skipped,
         notes=notes,
     )
 
 
-def _choose_rows(
-    parts: dict[str, ImageSplit], settings: DataSettings, seed: int, selection: bool, notes: list[str]
-) -> dict[str, ImageSplit]:
+def choose_rows(
+    parts: dict[str, Part], settings: DataSettings, seed: int, selection: bool, notes: list[str]
+) -> dict[str, Part]:
     """train, validation (if any) and test as `load_splits` describes them; the decisions are added to the notes."""
     train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
     selection = selection and settings.validation > 0
@@ -200,12 +225,12 @@ def _choose_rows(
     if test is None:
         train, test = _hold_out(train, TEST_FRACTION, TEST_SEED, "test")
         notes.append(f"no test split: {TEST_FRACTION:.0%} of train is the test, stratified, the same for every seed")
-    test = _subset(test, settings.max_test_rows, TEST_SEED)
-    train = _subset(train, settings.max_train_rows, seed)
+    test = subset(test, settings.max_test_rows, TEST_SEED)
+    train = subset(train, settings.max_train_rows, seed)
     if not selection:
         validation = None
     elif validation is not None:
-        validation = _subset(validation, settings.max_test_rows, TEST_SEED)
+        validation = subset(validation, settings.max_test_rows, TEST_SEED)
     else:
         train, validation = _hold_out(train, settings.validation, seed, "validation")
         notes.append(f"validation: {settings.validation:.3g} of train held out, stratified, seed {seed}")
@@ -222,7 +247,7 @@ def _held_out(brought: Iterable[str], used: Iterable[str]) -> tuple[str, ...]:
 class ScoredRows:
     """One split, to be scored by a model that was trained elsewhere."""
 
-    split: ImageSplit  # its label_names are the classes that have images, one or more
+    split: LabelledRows  # its label_names are the classes that have rows, one or more
     fingerprint: str  # comparable with those in `Splits.fingerprints`
     taken: str  # the data set's own split that the rows are of: train, validation or test
     skipped: list[str] = field(default_factory=list)
@@ -247,14 +272,7 @@ def load_split(settings: DataSettings, role: str = "test") -> ScoredRows:
         from hf_accel.data.sources import open_source
 
         source = open_source(settings)
-    taken = next((name for name in (role, *_STAND_FOR.get(role, ())) if name in source.parts), None)
-    if taken is None and role == "train" and len(source.parts) == 1:
-        taken = next(iter(source.parts))
-    if taken is None:
-        raise UserError(
-            f"data.name {settings.name}: has no {role} split, only {', '.join(source.names.values())}. Ask for another "
-            "split, or name a folder of class folders."
-        )
+    taken = scored_role(source, settings, role)
     if isinstance(source, ImageFolder):
         whole, notes = _label_files(source, settings, taken)
     else:
@@ -263,23 +281,41 @@ def load_split(settings: DataSettings, role: str = "test") -> ScoredRows:
         raise UserError(
             f"data.name {settings.name}: {'; '.join(notes) or 'it is empty'}. Expected labelled images to score."
         )
-    part = _subset(whole, settings.max_train_rows if role == "train" else settings.max_test_rows, TEST_SEED)
+    part = subset(whole, settings.max_train_rows if role == "train" else settings.max_test_rows, TEST_SEED)
     skipped: list[str] = []
     if settings.on_bad_image == "skip":
         part = _readable(part, skipped, refuse_gone=False)
     if taken != role:
         notes.append(f"no {role} split: all its rows ({source.names[taken]}) are scored")
     notes += _deep_grey_notes({taken: part}) + duplicate_notes({taken: part}, settings.name)
-    present = np.unique(part.labels)
-    names = [part.label_names[number] for number in present]
-    part = replace(part, labels=np.searchsorted(present, part.labels), label_names=names, content=None)
-    return ScoredRows(part, _fingerprint(part), taken, skipped, notes)
+    part = replace(with_present_classes(part), content=None)
+    return ScoredRows(part, split_fingerprint(part), taken, skipped, notes)
 
 
 _STAND_FOR = {"test": ("validation", "train")}  # role -> the splits that are scored where there is none of that role
 
 
-def _fingerprint(part: ImageSplit) -> str:
+def scored_role(source: ImageFolder | Source, settings: DataSettings, role: str) -> str:
+    """The role of the data's own split that is scored as this one; raises UserError where there is none."""
+    taken = next((name for name in (role, *_STAND_FOR.get(role, ())) if name in source.parts), None)
+    if taken is None and role == "train" and len(source.parts) == 1:
+        taken = next(iter(source.parts))
+    if taken is None:
+        raise UserError(
+            f"data.name {settings.name}: has no {role} split, only {', '.join(source.names.values())}. Ask for another "
+            "split, or name a folder of class folders."
+        )
+    return taken
+
+
+def with_present_classes(part: Part) -> Part:
+    """The same rows; its classes are those that have rows."""
+    present = np.unique(part.labels)
+    names = [part.label_names[number] for number in present]
+    return part.relabelled(np.searchsorted(present, part.labels), names)
+
+
+def split_fingerprint(part: LabelledRows) -> str:
     return hashlib.sha256(json.dumps([part.fingerprint, part.label_names]).encode()).hexdigest()
 
 
@@ -287,7 +323,7 @@ def _label_files(folder: ImageFolder, settings: DataSettings, role: str) -> tupl
     part, labels = labelled_files(folder.parts[role], settings, role), folder.parts[role].labels
     if part is None:
         return None, [*folder.notes, _unused(role, len(labels))]
-    _refuse_unknown_labels(part, folder.parts[role].column, lambda row: repr(labels[row]))
+    refuse_unknown_labels(part, folder.parts[role].column, lambda row: repr(labels[row]))
     return part, list(folder.notes)
 
 
@@ -330,7 +366,7 @@ def _label(source: Source, settings: DataSettings, label_map: LabelMap) -> tuple
             folder=folder if folder.is_dir() else None,
             content=numbers,
         )
-        _refuse_unknown_labels(part, label_column, partial(label_text, table, label_column))
+        refuse_unknown_labels(part, label_column, partial(label_text, table, label_column))
         parts[role] = part
     return parts, notes
 
@@ -355,7 +391,7 @@ def _images_of(
     return images, numbers, of_files
 
 
-def _refuse_unknown_labels(part: ImageSplit, label_column: str, text: Callable[[int], str]) -> None:
+def refuse_unknown_labels(part: LabelledRows, label_column: str, text: Callable[[int], str]) -> None:
     outside = np.flatnonzero(part.labels < 0)
     if len(outside):
         names = ", ".join(part.label_names[:10]) + (", …" if len(part.label_names) > 10 else "")
@@ -366,25 +402,27 @@ def _refuse_unknown_labels(part: ImageSplit, label_column: str, text: Callable[[
         )
 
 
-def _refuse_single_class(train: ImageSplit, settings: DataSettings) -> None:
+def refuse_single_class(train: LabelledRows, settings: DataSettings) -> None:
     present = np.unique(train.labels)
     if len(present) < 2:
-        raise _single_class(settings, [train.label_names[number] for number in present])
+        raise single_class(settings, [train.label_names[number] for number in present], train.unit)
 
 
-def _single_class(settings: DataSettings, names: list[str]) -> UserError:
-    got = f"images of one class only, {names[0]}" if names else "no labelled images"
+def single_class(settings: DataSettings, names: list[str], unit: str = "image") -> UserError:
+    got = f"{unit}s of one class only, {names[0]}" if names else f"no labelled {unit}s"
     return UserError(f"data.name {settings.name}: has {got} to train on, expected two or more classes")
 
 
-def _coverage_notes(parts: dict[str, ImageSplit]) -> list[str]:
-    """Which classes a split has no image of, by name."""
+def coverage_notes(parts: Mapping[str, LabelledRows]) -> list[str]:
+    """Which classes a split has no row of, by name."""
     notes = []
     for role, part in parts.items():
         counts = np.bincount(part.labels, minlength=len(part.label_names))
         absent = [part.label_names[number] for number in np.flatnonzero(counts == 0)]
         if absent:
-            notes.append(f"{role} has no image of {len(absent):,} of the {len(counts):,} classes: {_some(absent)}")
+            notes.append(
+                f"{role} has no {part.unit} of {len(absent):,} of the {len(counts):,} classes: {_some(absent)}"
+            )
     return notes
 
 
@@ -436,7 +474,7 @@ def stratified_rows(labels: np.ndarray, number: int, seed: int, leave: int = 0) 
     return np.sort(grouped[position_in_class < quotas[labels[grouped]]])
 
 
-def _hold_out(train: ImageSplit, fraction: float, seed: int, role: str) -> tuple[ImageSplit, ImageSplit]:
+def _hold_out(train: Part, fraction: float, seed: int, role: str) -> tuple[Part, Part]:
     if train.is_streamed:
         fix = "set data.validation: 0, which selects nothing" if role == "validation" else "or leave data.streaming out"
         raise UserError(
@@ -446,13 +484,14 @@ def _hold_out(train: ImageSplit, fraction: float, seed: int, role: str) -> tuple
     rows = stratified_rows(train.labels, max(1, round(len(train) * fraction)), seed, leave=1)
     if not len(rows):
         raise UserError(
-            f"{train.source}: none of its {len(train)} images can be held out for {role}, because every class has one "
-            f"image only. Add images, or bring a {role} split."
+            f"{train.source}: none of its {len(train)} {train.unit}s can be held out for {role}, because every class has "
+            f"one {train.unit} only. Add {train.unit}s, or bring a {role} split."
         )
     return train.select(np.setdiff1d(np.arange(len(train)), rows)), train.select(rows)
 
 
-def _subset(part: ImageSplit, number: int | None, seed: int) -> ImageSplit:
+def subset(part: Part, number: int | None, seed: int) -> Part:
+    """At most so many rows, of which each class has its share."""
     if number is None or number >= len(part):
         return part
     return part.select(stratified_rows(part.labels, number, seed))

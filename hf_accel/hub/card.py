@@ -21,6 +21,7 @@ from hf_accel.hub.publication import BESIDE_MODEL, PLOTS, cleaned_report, is_loc
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder
+from hf_accel.tasks.texts import TEXTS
 
 
 def write_card(run: FinishedRun) -> Path:
@@ -101,7 +102,11 @@ def _results(report: RunReport, recipe: Recipe, data: Origin) -> list[EvalResult
     where: dict[str, Any] = {
         "task_type": recipe.model.task,
         "task_name": recipe.model.task.replace("-", " ").capitalize(),
-        "dataset_type": data.name if data.on_hub else "imagefolder" if is_local(recipe.data.name) else data.name,
+        "dataset_type": data.name
+        if data.on_hub
+        else TEXTS[recipe.model.task].local_data
+        if is_local(recipe.data.name)
+        else data.name,
         "dataset_name": data.name,
         "dataset_config": recipe.data.config,
         "dataset_split": report.data.test_split,

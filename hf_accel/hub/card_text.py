@@ -67,7 +67,7 @@ def _summary(report: RunReport, recipe: Recipe, base: Origin | None, data: Origi
         how = ", with test-time augmentation" if report.has_several_views else ""
         text += (
             f" **Accuracy {format_score(report.test.accuracy)}, macro F1 {format_score(report.test.f1_macro)}** on "
-            f"{format_count(report.data.test_rows)} test images{how}."
+            f"{format_count(report.data.test_rows)} test {TEXTS[report.task].unit}s{how}."
         )
     return f"{text} Recipe: {markdown_text(name)}."
 
@@ -103,7 +103,8 @@ def _results(report: RunReport) -> str:
     }
     rows = [[name, *(format_score(getattr(s, key)) for s in columns.values())] for name, key in measures.items()]
     counts = {"test": report.data.test_rows, "validation": report.data.validation_rows}
-    rows.append(["Images", *(format_count(counts[name]) for name in columns)])
+    unit = TEXTS[report.task].unit
+    rows.append([f"{unit.capitalize()}s", *(format_count(counts[name]) for name in columns)])
     how = (
         "The best checkpoint was chosen on the validation rows; the test rows were scored once, at the end."
         if report.validation
@@ -112,7 +113,7 @@ def _results(report: RunReport) -> str:
     if report.test.accuracy is not None and report.data.test_rows:
         low, high = wilson_interval(report.test.accuracy, report.data.test_rows)
         how += (
-            f" The 95 % interval of the test accuracy, for this number of images, is {low:.4f} to {high:.4f} (Wilson)."
+            f" The 95 % interval of the test accuracy, for this number of {unit}s, is {low:.4f} to {high:.4f} (Wilson)."
         )
     return f"## Results\n\n{format_table(['', *columns], rows, 'markdown')}\n\n{' '.join([how, *report.score_notes])}"
 
@@ -120,9 +121,9 @@ def _results(report: RunReport) -> str:
 def _per_class(report: RunReport) -> str:
     if report.test is None or not report.test.per_class:
         return ""
-    classes = report.test.per_class
+    classes, unit = report.test.per_class, TEXTS[report.task].unit
     scores = [[c["label"], *(format_score(c[k]) for k in ("precision", "recall", "f1")), c["support"]] for c in classes]
-    text = format_table(["class", "precision", "recall", "F1", "images"], scores, "markdown")
+    text = format_table(["class", "precision", "recall", "F1", f"{unit}s"], scores, "markdown")
     if len(classes) > FOLDED_FROM_CLASSES:
         text = f"<details><summary>{len(classes)} classes</summary>\n\n{text}\n\n</details>"
     confusions = largest_confusions(report.test.confusion, report.data.labels, CONFUSIONS_SHOWN)
@@ -130,7 +131,7 @@ def _per_class(report: RunReport) -> str:
         listed = ", ".join(
             f"{markdown_text(true)} taken for {markdown_text(wrong)} ({count})" for true, wrong, count in confusions
         )
-        text += f"\n\nMost frequent confusions on the test images: {listed}."
+        text += f"\n\nMost frequent confusions on the test {unit}s: {listed}."
     return f"### Per class\n\n{text}"
 
 
@@ -144,13 +145,14 @@ def _plots(plots: list[str]) -> str:
 
 
 def _data(report: RunReport, recipe: Recipe, data: Origin) -> str:
+    unit = TEXTS[report.task].unit
     rows = [
-        ("Train / validation / test images", " / ".join(
+        (f"Train / validation / test {unit}s", " / ".join(
             format_count(n) for n in (report.data.train_rows, report.data.validation_rows, report.data.test_rows))),
         ("Configuration", recipe.data.config),
         ("Revision", data.revision),
         ("Fingerprint of the rows used", report.data.fingerprint),
-        ("Unreadable images left out", len(report.data.skipped) or None),
+        (f"Unreadable {unit}s left out", len(report.data.skipped) or None),
     ]  # fmt: skip
     return f"## Data\n\n{_link(data, 'datasets/')}\n\n{_facts(rows)}"
 
@@ -164,7 +166,7 @@ def _training(report: RunReport) -> str:
         ("Time, optimisation only", _known(format_duration, train.seconds)),
         ("Of it, the classifier's inputs, computed once", _known(format_duration, train.feature_seconds)),
         ("Compilation, not in that time", _known(format_duration, train.compile_seconds)),
-        ("Images per second, optimisation only", _known(format_quantity, train.images_per_second)),
+        (f"{TEXTS[report.task].rate_name}, optimisation only", _known(format_quantity, train.images_per_second)),
         ("Waiting for data", _known(format_percent, train.data_wait_fraction)),
         *((f"Peak memory {where}", format_gib(gib)) for gib, where in train.memory_figures),
         ("Energy, as the device measured it", _known(format_energy, train.energy_joules)),

@@ -35,7 +35,9 @@ def notebook_text(recipe: Recipe, data_name: str, needs_package: bool, local_dat
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = templates.get_template(TEXTS[recipe.model.task].notebook).render(
+    template = TEXTS[recipe.model.task].notebook
+    assert template is not None, "of a task without a notebook none is written"
+    text = templates.get_template(template).render(
         title=run_title(recipe.model.name, data_name, 0),
         data=json.dumps(data_name, ensure_ascii=False),  # a string literal of Python, too
         data_flags=_data_flags(recipe),

@@ -25,6 +25,7 @@ from hf_accel.inputs.batches import ImageBatches
 from hf_accel.inputs.counter_rng import random_bits
 from hf_accel.inputs.features import FeatureBatches
 from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.inputs.text import TextBatches
 
 OwnTransform = Callable[[Any], Any]
 _OWN_DRAW = 1 << 21  # of the counter hash; see inputs/sampling.py for the others
@@ -137,7 +138,7 @@ class PreparedBatches(Dataset):
         return "the data set" if self.transform is None else "the given transform"
 
 
-ScoredBatches = ImageBatches | PreparedBatches | FeatureBatches  # what an evaluation reads
+ScoredBatches = ImageBatches | PreparedBatches | FeatureBatches | TextBatches  # what an evaluation reads
 
 
 def prepared_shape(split: ImageSplit, transform: OwnTransform | None) -> tuple[int, int, int] | None:

@@ -20,6 +20,9 @@ ORDER_DRAW = 1 << 20
 PARTNER_DRAW = ORDER_DRAW + 1
 TURN_DRAW = ORDER_DRAW + 2
 PARTNER_CLASS_DRAW = ORDER_DRAW + 3
+GROUP_DRAW = ORDER_DRAW + 4
+
+_MOST_GROUPS = 50  # steps whose rows are sorted together, as in the LengthGroupedSampler of transformers
 
 
 def encode(epoch: int, rows: np.ndarray, num_rows: int) -> np.ndarray:
@@ -99,6 +102,39 @@ class BalancedRows:
         return self.order[self.ends[drawn] - self.counts[drawn] + places]
 
 
+class LengthGroups:
+    """`train_sampling_strategy: group_by_length`: the rows of a step are of similar length, so that little of it is padding.
+
+    Within each part of the shuffled epoch (50 steps, and at most a quarter of the epoch) the rows are sorted by length and
+    divided into steps; the steps of all parts are then shuffled, but for the one with the longest row, which comes first:
+    a step that does not fit in memory fails at once. An incomplete step comes last. The order depends on the rows of a whole
+    step, not on how they are divided among micro-batches and processes.
+
+    Source: the LengthGroupedSampler of transformers. Measured: nothing.
+
+    Args:
+        lengths: (N,) of the training rows.
+        size: rows of an optimizer step, over all processes.
+    """
+
+    def __init__(self, lengths: np.ndarray, size: int) -> None:
+        self.lengths = lengths
+        self.size = size
+
+    def order(self, seed: int, epoch: int, rows: np.ndarray) -> np.ndarray:
+        """The rows of an epoch, in random order -> in the order in which they train."""
+        part = self.size * max(1, min(_MOST_GROUPS, len(rows) // (4 * self.size)))
+        parts = [rows[start : start + part] for start in range(0, len(rows), part)]
+        by_length = np.concatenate([rows[np.argsort(-self.lengths[rows], kind="stable")] for rows in parts])
+        whole = len(rows) // self.size
+        steps = by_length[: whole * self.size].reshape(whole, self.size)
+        order = np.argsort(random_bits(seed, epoch, np.arange(whole), GROUP_DRAW), kind="stable")
+        if whole:
+            longest = int(self.lengths[steps[:, 0]].argmax())
+            order = np.concatenate([[longest], order[order != longest]])
+        return np.concatenate([steps[order].reshape(-1), by_length[whole * self.size :]])
+
+
 class EpochSampler(Sampler[int]):
     """The rows of each epoch, in an order that depends on the seed and the epoch alone.
 
@@ -109,6 +145,7 @@ class EpochSampler(Sampler[int]):
         seed: of the order.
         length: rows of an epoch.
         choose: seed, epoch -> rows (length,) int64; None: every row once.
+        groups: brings rows of similar length together; None: the order is random.
     """
 
     def __init__(
@@ -117,11 +154,13 @@ class EpochSampler(Sampler[int]):
         seed: int,
         length: int | None = None,
         choose: Callable[[int, int], np.ndarray] | None = None,
+        groups: LengthGroups | None = None,
     ) -> None:
         self.num_rows = num_rows
         self.seed = seed
         self.length = num_rows if length is None else length
         self.choose = choose
+        self.groups = groups
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -134,4 +173,6 @@ class EpochSampler(Sampler[int]):
         places = np.arange(self.length)
         order = np.argsort(random_bits(self.seed, self.epoch, places, ORDER_DRAW), kind="stable")
         rows = order if self.choose is None else self.choose(self.seed, self.epoch)[order]
+        if self.groups is not None:
+            rows = self.groups.order(self.seed, self.epoch, rows)
         yield from encode(self.epoch, rows, self.num_rows).tolist()

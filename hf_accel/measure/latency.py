@@ -1,4 +1,4 @@
-"""How long a trained model takes for one image on a CPU: the latency that a caller of a small service waits for."""
+"""How long a trained model takes for one row (image or text) on a CPU: the latency that a caller of a small service waits for."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ MOST_WARM_UP, MOST_TIMED = 5, 50
 
 @dataclass(frozen=True)
 class Latency:
-    """The median over some forward passes of one image."""
+    """The median over some forward passes of one row."""
 
     seconds: float
     runs: int
 
 
-def cpu_latency(model: nn.Module, pixel_values: Tensor) -> Latency:
-    """Time forward passes of one image, in float32, eager, in this process and with its threads.
+def cpu_latency(model: nn.Module, inputs: dict[str, Tensor]) -> Latency:
+    """Time forward passes of one row, in float32, eager, in this process and with its threads.
 
     Args:
         model: in evaluation mode; it is moved to the CPU, in the plain memory format, as `predict` has it there.
-        pixel_values: (1, 3, H, W) as the model takes them.
+        inputs: the arguments of a forward pass of one row.
     """
     model = model.to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
-    image = pixel_values.to("cpu", torch.float32)
+    row = {name: (value.float() if value.is_floating_point() else value).cpu() for name, value in inputs.items()}
     with torch.inference_mode():
-        timed(lambda: model(pixel_values=image), WARM_UP_SECONDS, MOST_WARM_UP)
-        seconds = timed(lambda: model(pixel_values=image), TIMED_SECONDS, MOST_TIMED)
+        timed(lambda: model(**row), WARM_UP_SECONDS, MOST_WARM_UP)
+        seconds = timed(lambda: model(**row), TIMED_SECONDS, MOST_TIMED)
     return Latency(statistics.median(seconds), len(seconds))

@@ -38,10 +38,11 @@ from hf_accel.inputs.stored import StoredImages
 from hf_accel.methods.linear_probe import LinearProbe, gathered_features, is_sharded, two_images
 from hf_accel.models.head import head_parameters
 from hf_accel.models.head_split import HeadSplit, NoSplitError, split_before
-from hf_accel.models.load import LoadedModel
+from hf_accel.models.loaded import Loaded
+from hf_accel.tasks.image_classification import ImageInputs
 
 if TYPE_CHECKING:
-    from hf_accel.tasks.image_classification import ImageInputs
+    from hf_accel.tasks.text_classification import TextInputs
 
 MAX_ROWS = 10_000
 MAX_BYTES = 2**30  # of the features
@@ -127,8 +128,8 @@ def fitted_head(
     recipe: Recipe,
     splits: Splits,
     args: TrainingArguments,
-    loaded: LoadedModel,
-    inputs: ImageInputs,
+    loaded: Loaded,
+    inputs: ImageInputs | TextInputs,
     weights: Tensor | None,
     probe: LinearProbe | None = None,
 ) -> tuple[list[FittedHead], list[str]]:
@@ -148,6 +149,7 @@ def fitted_head(
         split = split_before(loaded.model, parameters, two_images(inputs.example(loaded.model)))
     except NoSplitError as reason_:
         return [], [f"fit_head: the classifier starts as it was loaded, because {reason_}"]
+    assert isinstance(inputs, ImageInputs), "the features of other rows are not stored"
     images = StoredImages(splits.train, preprocessing=inputs.preprocessing)
     labels = np.asarray(splits.train.labels)
     method = FittedHead(split, images, labels, inputs.eval_transform(), weights, args, probe)
@@ -201,7 +203,9 @@ def _logits(split: HeadSplit, features: Tensor) -> Tensor:
     return split.head(features).reshape(len(features), -1)
 
 
-def _reason_against(args: TrainingArguments, inputs: ImageInputs, rows: ImageSplit) -> str | None:
+def _reason_against(args: TrainingArguments, inputs: ImageInputs | TextInputs, rows: ImageSplit) -> str | None:
+    if inputs.why_no_features is not None:
+        return inputs.why_no_features
     if inputs.own.eval is not None or rows.is_prepared:
         return "the caller's own transform prepares the images"
     if is_sharded(args):

@@ -44,6 +44,7 @@ from hf_accel.models.head_split import HeadSplit, NoSplitError, split_head
 
 if TYPE_CHECKING:
     from hf_accel.tasks.image_classification import ImageInputs
+    from hf_accel.tasks.text_classification import TextInputs
 
 LARGEST_NUMBER = 4  # bytes of a feature: float32, where the network does not compute in half precision
 
@@ -127,7 +128,7 @@ def gathered_features(
 
 
 def linear_probe(
-    recipe: Recipe, splits: Splits, args: TrainingArguments, model: PreTrainedModel, inputs: ImageInputs
+    recipe: Recipe, splits: Splits, args: TrainingArguments, model: PreTrainedModel, inputs: ImageInputs | TextInputs
 ) -> tuple[RunBatches, list[LinearProbe], list[str]]:
     """The batches of a run: of stored features where the recipe and the network allow it, else of images.
 
@@ -136,8 +137,9 @@ def linear_probe(
     Raises:
         UserError: as `ImageInputs.train_batches`.
     """
-    train, rows = inputs.train_batches(splits.train), splits.validation
-    validation = None if rows is None else inputs.scored_batches(rows)
+    rows = splits.validation
+    train: Any = inputs.train_batches(splits.train)
+    validation: Any = None if rows is None else inputs.scored_batches(rows)
     batches = RunBatches(train, validation, inputs.train_transform())
     if recipe.model.freeze != "backbone":
         return batches, [], []
@@ -167,7 +169,7 @@ def _note(split: HeadSplit, rows: int) -> str:
 
 
 def _split(
-    recipe: Recipe, splits: Splits, args: TrainingArguments, model: PreTrainedModel, inputs: ImageInputs
+    recipe: Recipe, splits: Splits, args: TrainingArguments, model: PreTrainedModel, inputs: ImageInputs | TextInputs
 ) -> HeadSplit:
     """Raises NoSplitError: the features cannot be stored."""
     reason = _reason_of_settings(recipe, splits, args, inputs)
@@ -181,8 +183,12 @@ def _split(
     return split
 
 
-def _reason_of_settings(recipe: Recipe, splits: Splits, args: TrainingArguments, inputs: ImageInputs) -> str | None:
+def _reason_of_settings(
+    recipe: Recipe, splits: Splits, args: TrainingArguments, inputs: ImageInputs | TextInputs
+) -> str | None:
     data = recipe.data
+    if inputs.why_no_features is not None:
+        return inputs.why_no_features
     if splits.train.is_streamed:
         return "data.streaming keeps nothing of an image"
     if data.cache == "none":

@@ -46,6 +46,7 @@ from hf_accel.models.head import known_labels, set_labels
 from hf_accel.models.layers import freeze
 from hf_accel.models.layout import pad_single_pixels, use_channels_last
 from hf_accel.models.load_errors import TIMM_PREFIX, load_errors
+from hf_accel.models.loaded import Loaded
 from hf_accel.models.plain import PLAIN_TYPE
 from hf_accel.models.processors import PREPROCESSING_KEYS, load_processor, plain, processor_size
 from hf_accel.models.regularisation import refuse_regularisation, require_regularisation, with_regularisation
@@ -57,8 +58,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class LoadedModel:
-    """A model with its processor and what was done to it, in words."""
+class LoadedModel(Loaded):
+    """A classifier of images with its processor and what was done to it, in words."""
 
     model: PreTrainedModel
     processor: BaseImageProcessor
@@ -66,14 +67,6 @@ class LoadedModel:
     notes: list[str] = field(default_factory=list)
     has_new_head: bool = False  # on pretrained weights
     is_given: bool = False  # by a Python caller: nothing is known of where its weights come from
-
-    @property
-    def parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters())
-
-    @property
-    def label_names(self) -> list[str]:
-        return known_labels(self.model.config)
 
     def content(self) -> str:
         """A hash of the classes, the preprocessing and the weights."""
@@ -127,7 +120,7 @@ def load_model_processor(
         return _timm_processor(_timm_config(architecture, arguments, network, image_size)), []
     try:
         with load_errors("model.name", settings.name):
-            name = _checked_name(settings.name)
+            name = checked_name(settings.name)
             own = classifier_config(name, _load_config(name, settings.revision))
             config = _with_arguments(own, settings.args)
             return load_processor(name, settings.revision, config, image_size)
@@ -231,7 +224,7 @@ def _timm_processor(config: TimmWrapperConfig) -> TimmWrapperImageProcessor:
     return TimmWrapperImageProcessor(pretrained_cfg=cfg.pretrained_cfg, architecture=config.architecture)
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     """A Hub id, or the path of a folder that exists."""
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise UserError(f"model.name: there is no folder {name}. Give a Hub id, timm/<name>, or an existing folder.")
@@ -239,7 +232,7 @@ def _checked_name(name: str) -> str:
 
 
 def _from_repository(settings: ModelSettings, label_names: list[str], image_size: int | None) -> LoadedModel:
-    name, revision = _checked_name(settings.name), settings.revision
+    name, revision = checked_name(settings.name), settings.revision
     with load_errors("model.name", name):
         own = classifier_config(name, _load_config(name, revision))
         known = known_labels(own)
@@ -291,11 +284,11 @@ def _with_arguments(own: PreTrainedConfig, arguments: dict[str, Any]) -> PreTrai
         _refuse_loading_arguments(config.architecture, arguments)
         config.model_args = _without_num_classes({**(config.model_args or {}), **arguments}) or None
         return config
-    _update(config, arguments)
+    update_config(config, arguments)
     return config
 
 
-def _update(config: PreTrainedConfig, arguments: dict[str, Any]) -> None:
+def update_config(config: PreTrainedConfig, arguments: dict[str, Any]) -> None:
     """Set arguments of a config, in place. CLIP and SigLIP keep those of their image encoder in a config of its own."""
     vision = getattr(config, "vision_config", None)
     for key, value in arguments.items():
@@ -304,7 +297,7 @@ def _update(config: PreTrainedConfig, arguments: dict[str, Any]) -> None:
             raise UserError(f"model.args: {type(config).__name__} has no {key}. Known: {sorted(vars(config))}")
         inner = getattr(owner, key)
         if isinstance(inner, PreTrainedConfig) and isinstance(value, dict):
-            _update(inner, value)
+            update_config(inner, value)
         else:
             owner.update({key: value})
 

@@ -15,8 +15,15 @@ TIMM_PREFIX = "timm/"
 
 
 @contextlib.contextmanager
-def load_errors(setting: str, name: str) -> Iterator[None]:
-    """Say in one message what the Hub client says in several tracebacks."""
+def load_errors(
+    setting: str, name: str, kind: str = "image classifier", processor: str = "processor"
+) -> Iterator[None]:
+    """Say in one message what the Hub client says in several tracebacks.
+
+    Args:
+        kind: of the model that is expected.
+        processor: what is loaded with it.
+    """
     try:
         yield
     except UserError:
@@ -48,9 +55,7 @@ def load_errors(setting: str, name: str) -> Iterator[None]:
             or "Unrecognized model" in text
             or "not supported in your version" in text
         ):
-            raise UserError(
-                f"{setting}: {name} holds no image classifier that can be loaded: {_excerpt(text)}"
-            ) from error
+            raise UserError(f"{setting}: {name} holds no {kind} that can be loaded: {_excerpt(text)}") from error
         architecture = name.removeprefix(TIMM_PREFIX).split(".")[0]
         if name.startswith(TIMM_PREFIX) and not timm.is_model(architecture):
             raise UserError(
@@ -58,7 +63,7 @@ def load_errors(setting: str, name: str) -> Iterator[None]:
             ) from error
         raise UserError(
             f"{setting}: {name} is not on this machine and cannot be fetched from the Hub ({_excerpt(text, 200)}). Its "
-            f"config.json, weights and processor would be downloaded. Check the name and the connection, or download it "
+            f"config.json, weights and {processor} would be downloaded. Check the name and the connection, or download it "
             f"elsewhere (`hf download {name} --local-dir FOLDER`) and set {setting} to that folder."
         ) from error
 

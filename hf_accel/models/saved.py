@@ -1,23 +1,24 @@
 """A saved model is loaded again and compared with the one that was trained, before anybody relies on it.
 
 The check covers everything that a user of the folder gets: the class names of its config, its tensors, and its logits on
-a few images. The tensors are equal bit by bit. The logits are equal but for rounding: a kernel may depend on where in memory
+a few rows. The tensors are equal bit by bit. The logits are equal but for rounding: a kernel may depend on where in memory
 a tensor lies, and tensors of a file lie where the file has them.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hf_accel.errors import RunError
 from hf_accel.models.head import known_labels
 from hf_accel.models.layout import use_channels_last
 
-IMAGES_COMPARED = 4
+ROWS_COMPARED = 4
 # Of the largest logit.
 CPU_TOLERANCE = 1e-5
 ACCELERATOR_TOLERANCE = 1e-2  # TF32 rounds to 10 bits
@@ -35,7 +36,7 @@ class SavedModelError(RunError):
 
 
 def check_saved(
-    folder: str | Path, model: PreTrainedModel, label_names: list[str], pixel_values: Tensor
+    folder: str | Path, model: PreTrainedModel, label_names: list[str], inputs: dict[str, Tensor], auto_model: Any
 ) -> PreTrainedModel:
     """Load a folder as its users will and compare it with the model in memory.
 
@@ -43,7 +44,8 @@ def check_saved(
         folder: what `save_pretrained` wrote.
         model: the trained model, unwrapped; its mode is left as it was.
         label_names: the classes it was trained for, in the order of its logits.
-        pixel_values: (B, 3, H, W) a few images as the model takes them, on its device.
+        inputs: a few rows as the model takes them, on its device, without labels.
+        auto_model: the Auto class with which it is loaded.
     Returns:
         The model as it was loaded, in evaluation mode, on the device of the trained one.
     Raises:
@@ -51,7 +53,7 @@ def check_saved(
     """
     device = next(model.parameters()).device
     try:
-        saved = AutoModelForImageClassification.from_pretrained(
+        saved = auto_model.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         ).to(device)
     except Exception as error:  # whatever it is, everybody who loads this folder would meet it
@@ -72,7 +74,7 @@ def check_saved(
             raise SavedModelError(folder, f"the saved model differs from the trained one in {name}")
     if _is_channels_last(model):
         use_channels_last(saved)
-    expected, got = _logits(model, pixel_values), _logits(saved, pixel_values)
+    expected, got = _logits(model, inputs), _logits(saved, inputs)
     share = CPU_TOLERANCE if device.type == "cpu" else ACCELERATOR_TOLERANCE
     tolerance = share * float(expected.abs().max())
     if not _close(got, expected, tolerance):
@@ -80,7 +82,7 @@ def check_saved(
         raise SavedModelError(
             folder,
             f"the logits of the saved model differ from those of the trained one by up to {difference:.3g} on "
-            f"{len(pixel_values)} images, expected at most {tolerance:.3g}",
+            f"{len(expected)} rows, expected at most {tolerance:.3g}",
         )
     return saved
 
@@ -90,14 +92,14 @@ def _close(got: Tensor, expected: Tensor, tolerance: float) -> bool:
     return same_shape and torch.allclose(got, expected.to(got.dtype), rtol=0.0, atol=tolerance, equal_nan=True)
 
 
-def _logits(model: nn.Module, pixel_values: Tensor) -> Tensor:
+def _logits(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     """(B, num_labels) float32, in evaluation mode."""
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             # not `model(...)`: accelerate puts autocast around the forward of a model trained in bf16 or fp16
-            return type(model).forward(model, pixel_values=pixel_values).logits.float()
+            return type(model).forward(model, **inputs).logits.float()
     finally:
         model.train(was_training)
 

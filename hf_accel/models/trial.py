@@ -36,14 +36,14 @@ def flops_per_image(
     return counter.get_total_flops()
 
 
-def flops_by_layer(model: PreTrainedModel, size: tuple[int, int], channels: int = 3) -> dict[str, int]:
-    """Floating-point operations of each module in one forward pass of one image, by its name in the model.
+def flops_by_layer(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> dict[str, int]:
+    """Floating-point operations of each module in one forward pass, by its name in the model.
 
     Args:
-        size: height and width in pixels, which the model is known to take.
+        inputs: arguments of a forward pass of one row, which the model is known to take.
     """
     with FlopCounterMode(display=False) as counter:
-        _trial(model, size, channels)
+        forward_once(model, inputs)
     root = f"{type(model).__name__}."
     return {name.removeprefix(root): sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
 
@@ -72,7 +72,13 @@ def training_failure(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) ->
 
 def _trial(model: PreTrainedModel, size: tuple[int, int], channels: int = 3) -> torch.Tensor:
     """Logits of one black image in the shape in which training gives images, (1, C, H, W)."""
-    device = next(model.parameters()).device
+    return forward_once(
+        model, {"pixel_values": torch.zeros(1, channels, *size, device=next(model.parameters()).device)}
+    )
+
+
+def forward_once(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Logits of a forward pass in evaluation mode, without gradients."""
     was_training = model.training
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
@@ -80,7 +86,7 @@ def _trial(model: PreTrainedModel, size: tuple[int, int], channels: int = 3) -> 
         parameter.requires_grad_(False)
     try:
         with torch.no_grad():
-            return model(pixel_values=torch.zeros(1, channels, *size, device=device)).logits
+            return model(**inputs).logits
     finally:
         for parameter in learned:
             parameter.requires_grad_(True)

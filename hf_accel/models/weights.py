@@ -38,10 +38,25 @@ def with_weights(
                 "classifier may differ: the folder is damaged, or its two files do not belong together."
             )
         model, resampled = resized_copy(model, config)
-        notes.append(f"position tensors of another image size, resampled: {_listed(model, resampled)}")
-    label_names = known_labels(config)
+        notes.append(f"position tensors of another image size, resampled: {listed_tensors(model, resampled)}")
+    is_new, of_head = with_fitting_head(name, model, fresh, known)
+    return model, is_new, notes + of_head
+
+
+def with_fitting_head(name: str, model: PreTrainedModel, fresh: set[str], known: list[str]) -> tuple[bool, list[str]]:
+    """Give the model a new classifier, in place, where that of the file is for other classes.
+
+    Returns:
+        Whether the classifier is a new one; what was done, in words.
+
+    Args:
+        name: of the file.
+        fresh: names of the model's tensors that are not from the file.
+        known: class names that the file's classifier was trained for.
+    """
+    head, label_names, notes = head_tensors(model), known_labels(model.config), []
     if fresh:
-        notes.append("new layers, from random weights: " + _listed(model, fresh))
+        notes.append("new layers, from random weights: " + listed_tensors(model, fresh))
     elif known == label_names:
         notes.append(f"the classifier is kept: {name} was trained for the same classes")
     is_new = bool(fresh & head)
@@ -49,39 +64,39 @@ def with_weights(
         is_new = True
         renew_head(model, head)
         notes.append(
-            f"new classifier, from random weights: {_listed(model, head)}. {name} was trained for other classes "
-            f"({_difference(known, label_names)})"
+            f"new classifier, from random weights: {listed_tensors(model, head)}. {name} was trained for other classes "
+            f"({label_difference(known, label_names)})"
         )
     count = len(model.state_dict())
     if len(fresh) > max(8, count // 4):
         doubt = f"{len(fresh)} of {count} tensors are not in the file: is it the right architecture?"
         logger.warning(doubt)
         notes.append(f"warning: {doubt}")
-    return model, is_new, notes
+    return is_new, notes
 
 
 def _load_weights(
     name: str, revision: str | None, config: PreTrainedConfig
 ) -> tuple[PreTrainedModel, set[str], set[str]]:
     """The model, the names of its tensors that are not from the file, and those of them that have another shape there."""
-    with _quiet_loading_report():
+    with quiet_loading_report():
         if is_without_classifier(config):
             return load_encoder(name, revision, config)
         return pretrained(AutoModelForImageClassification, name, revision, config)
 
 
-def _listed(model: PreTrainedModel, names: Iterable[str]) -> str:
+def listed_tensors(model: PreTrainedModel, names: Iterable[str]) -> str:
     shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
     return ", ".join(f"{name} {shapes.get(name, [])}" for name in sorted(names))
 
 
-def _difference(known: list[str], label_names: list[str]) -> str:
+def label_difference(known: list[str], label_names: list[str]) -> str:
     position = next(i for i, pair in enumerate(zip(known, label_names, strict=True)) if pair[0] != pair[1])
     return f"class {position} was {known[position]!r} and is {label_names[position]!r}"
 
 
 @contextlib.contextmanager
-def _quiet_loading_report() -> Iterator[None]:
+def quiet_loading_report() -> Iterator[None]:
     """Silence transformers' table of new and mismatched keys: the same is said in `notes`, in one line."""
     logger = logging.getLogger("transformers.modeling_utils")
     level = logger.level

@@ -6,6 +6,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_accel.tasks.texts import TEXTS
+
 
 @dataclass(frozen=True)
 class NextCommand:
@@ -16,22 +18,30 @@ class NextCommand:
 A_PHOTO = "photo.jpg"
 
 
-def next_commands(folder: str | Path, image: str | Path = A_PHOTO) -> list[NextCommand]:
+def next_commands(
+    folder: str | Path, image: str | Path = A_PHOTO, task: str = "image-classification"
+) -> list[NextCommand]:
     """The commands for a finished run, those that most people want first.
 
     Args:
         folder: the folder of the run, as the reader's shell would find it.
         image: a file to classify; the default stands for the reader's own, and for a name that would act on the terminal.
+        task: `model.task` of the run; texts are neither predicted nor shown in the demo.
 
     >>> print(next_commands("outputs/my photos")[0].command)
     hf-accel predict 'outputs/my photos' photo.jpg
     """
     place, file = _word(folder), _word(image if str(image).isprintable() else A_PHOTO)
-    return [
+    words = TEXTS[task]
+    of_images = [
         NextCommand("classify images: files, folders or globs", f"hf-accel predict {place} {file}"),
         NextCommand("try the model in a browser", f"hf-accel demo {place}"),
+    ]
+    other = f"hf-accel evaluate {place} --data.name {words.other_data}"
+    return [
+        *(of_images if words.unit == "image" else ()),
         NextCommand("upload model, card and report to the Hub", f"hf-accel push {place}"),
-        NextCommand("score the model on other images", f"hf-accel evaluate {place} --data.name ./other_photos"),
+        NextCommand(f"score the model on other {words.unit}s", other),
     ]
 
 

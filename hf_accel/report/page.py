@@ -42,6 +42,7 @@ from hf_accel.report.plots import Plot, largest_confusions, run_plots
 from hf_accel.report.titles import run_title
 from hf_accel.runs.folder import RunFolder
 from hf_accel.tables import printable
+from hf_accel.tasks.texts import TEXTS
 
 if TYPE_CHECKING:
     from hf_accel.report.run_report import RunReport
@@ -57,7 +58,7 @@ MOST_CONFUSIONS = 10
 LINKED = {
     "report": "every figure",
     "history": "loss and learning rate by step",
-    "predictions": "the prediction of every test image",
+    "predictions": "the prediction of every test row",
     "recipe": "every setting",
     "card": "the model card",
     "notebook": "load, predict, evaluate, train on",
@@ -92,6 +93,7 @@ def write_page(
         "run.html",
         run.page,
         report=report,
+        words=TEXTS[report.task],
         title=run_title(report.model.name, report.data.name, len(report.data.labels)),
         plots=draw_plots(report, run.plots) if plots is None else plots,
         tiles=run_tiles(report),
@@ -100,7 +102,7 @@ def write_page(
         confusions=largest_confusions(report.test.confusion, report.data.labels, MOST_CONFUSIONS)
         if report.test
         else [],
-        next_commands=next_commands(below or "."),
+        next_commands=next_commands(below or ".", task=report.task),
         is_below=below is not None,
         files=_files_of(run),
         recipe_text=recipe_text,
@@ -131,14 +133,14 @@ def draw_plots(report: RunReport, folder: Path) -> dict[str, Plot]:
 
 def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
     """(name, figure, remark) of the headline figures; figures that were not measured are left out."""
-    tiles = []
+    tiles, words = [], TEXTS[report.task]
     if report.test is not None:
         how = "; with test-time augmentation" if report.has_several_views else ""
         tiles.append(
             (
                 "Test accuracy",
                 format_accuracy(report.test.accuracy),
-                _sampling_interval(report.test.accuracy, report.data.test_rows) + how,
+                _sampling_interval(report.test.accuracy, report.data.test_rows, words.unit) + how,
             )
         )
         tiles.append(("F1 (macro)", format_accuracy(report.test.f1_macro), "mean over the classes"))
@@ -151,7 +153,7 @@ def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
     steps = f"{epochs}{format_count(train.steps)} steps"
     optional = (
         ("Training time", train.seconds, format_duration, steps),
-        ("Images per second", train.images_per_second, format_quantity, "in training"),
+        (words.rate_name, train.images_per_second, format_quantity, "in training"),
         *(("Peak memory", gib, format_gib, where) for gib, where in train.memory_figures[:1]),
         ("Energy", train.energy_joules, format_energy, "of the device, training"),
     )
@@ -227,12 +229,12 @@ def _shown(item: GalleryItem, longest_side: int) -> dict[str, Any]:
     }
 
 
-def _sampling_interval(accuracy: float | None, rows: int | None) -> str:
+def _sampling_interval(accuracy: float | None, rows: int | None, unit: str) -> str:
     """How far the accuracy of one run could be off because the test split is a sample."""
     if not rows or accuracy is None:
         return "one run"
     low, high = wilson_interval(accuracy, rows)
-    return f"95 %: {100 * low:.1f} to {100 * high:.1f}; {rows:,} images, one run"
+    return f"95 %: {100 * low:.1f} to {100 * high:.1f}; {rows:,} {unit}s, one run"
 
 
 def _code_marked(text: str) -> Markup:

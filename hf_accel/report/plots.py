@@ -211,7 +211,7 @@ def _confusion(counts: list[list[int]] | None, labels: Sequence[str]) -> Plot | 
         "confusion",
         "Confusion matrix",
         figure,
-        f"Confusion matrix of {len(labels)} classes: {format_count(int(matrix.sum()))} images, "
+        f"Confusion matrix of {len(labels)} classes: {format_count(int(matrix.sum()))} test rows, "
         f"{format_count(mistakes)} off the diagonal.{largest}",
     )
 

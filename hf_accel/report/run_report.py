@@ -52,6 +52,7 @@ class ModelSummary:
     """The network.
 
     Attributes:
+        flops_per_image: floating-point operations of a forward pass of one row; of a text of the greatest length.
         cpu_latency_seconds: the time of one image in the saved model on the CPU of the machine that trained, in float32 and
             eager, whatever device trained: the median of `cpu_latency_runs` forward passes after a warm-up. None where it was
             not saved whole by this run.
@@ -189,6 +190,22 @@ class DetailedScores(Scores):
 
 
 @dataclass(kw_only=True)
+class ReferenceScores:
+    """A plain method that was trained on the training rows and scored on the test rows, for comparison.
+
+    Attributes:
+        seconds: to learn and to score.
+        train_rows: the rows that it learned from.
+    """
+
+    name: str | None = None
+    accuracy: float | None = None
+    f1_macro: float | None = None
+    seconds: float | None = None
+    train_rows: int | None = None
+
+
+@dataclass(kw_only=True)
 class RunReport:
     """One run.
 
@@ -197,6 +214,7 @@ class RunReport:
     True
 
     Attributes:
+        task: `model.task` of the recipe.
         settings: the TrainingArguments that differ from upstream's defaults.
         notes: what was decided for the user, a sentence each.
         environment: `environment.describe_environment()`.
@@ -207,11 +225,13 @@ class RunReport:
         quantization: training for int8; None unless used.
         validation: None when no rows were held out.
         test: None when the test split was not scored.
+        reference: None for images.
     """
 
     schema: int = SCHEMA
     recipe: str
     variant: str
+    task: str = "image-classification"
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
@@ -225,6 +245,7 @@ class RunReport:
     quantization: QuantizationSummary | None = None
     validation: Scores | None = None
     test: DetailedScores | None = None
+    reference: ReferenceScores | None = None
 
     @property
     def has_several_views(self) -> bool:
@@ -294,6 +315,7 @@ class RunReport:
             "quantization": QuantizationSummary,
             "validation": Scores,
             "test": DetailedScores,
+            "reference": ReferenceScores,
         }
         for name, section in sections.items():
             if values.get(name) is not None:

@@ -21,9 +21,10 @@ from hf_accel.formatting import (
 from hf_accel.report.next_commands import place_below
 from hf_accel.runs.folder import RunFolder
 from hf_accel.tables import format_table, printable
+from hf_accel.tasks.texts import TEXTS
 
 if TYPE_CHECKING:
-    from hf_accel.report.run_report import RunReport
+    from hf_accel.report.run_report import ReferenceScores, RunReport
 
 WIDTH = 100
 COLUMNS = (11, 12)  # label and figure, as wide in both tables, so that reports can be read below each other
@@ -36,7 +37,7 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
         folder: the folder of the run; when given, those of its files that exist are listed below the table.
         width: columns of the text around the figures.
     """
-    train = report.train
+    train, words = report.train, TEXTS[report.task]
     scores = [
         (label, *(format_score(getattr(split, name, None)) for split in (report.validation, report.test)))
         for label, name in (("accuracy", "accuracy"), ("F1 (macro)", "f1_macro"), ("top-5", "top5_accuracy"))
@@ -46,7 +47,7 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
     speed = [
         ("train time", format_duration(train.seconds), f"{format_count(train.steps)} steps, {epochs}{features}"),
         (
-            "images/s",
+            words.rate,
             format_quantity(train.images_per_second),
             f"effective batch {format_count(train.effective_batch_size)}",
         ),
@@ -67,9 +68,10 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
         "",
         format_table((), speed, align="lrl", min_widths=(*COLUMNS, 0), indent=2),
         "",
+        *_wrapped(_reference(report.reference), width),
         *_wrapped(_measured_on(report.environment), width),
         *_wrapped(_counts(report), width),
-        *_wrapped(_left_out(train.compile_seconds), width),
+        *_wrapped(_left_out(train.compile_seconds, words.rate), width),
         *(line for note in report.score_notes for line in _wrapped(note, width)),
     ]
     if folder is not None:
@@ -113,16 +115,26 @@ def _counts(report: "RunReport") -> str:
     data, train = report.data, report.train
     rows = " / ".join(format_count(n) for n in (data.train_rows, data.validation_rows, data.test_rows))
     resumes = f", resumes: {format_count(train.resumes)}" if train.resumes else ""
-    skipped = f", skipped images: {format_count(len(data.skipped))}" if data.skipped else ""
+    unit = TEXTS[report.task].unit
+    skipped = f", skipped {unit}s: {format_count(len(data.skipped))}" if data.skipped else ""
     return (
         f"n = 1 run, processes: {format_count(train.world_size)}{resumes}; "
         f"rows of train / validation / test: {rows}{skipped}."
     )
 
 
-def _left_out(compile_seconds: float | None) -> str:
+def _reference(reference: "ReferenceScores | None") -> str:
+    if reference is None:
+        return ""
+    return (
+        f"{reference.name}: test accuracy {format_score(reference.accuracy)}, F1 (macro) {format_score(reference.f1_macro)}; "
+        f"{format_count(reference.train_rows)} training rows, {format_duration(reference.seconds)}."
+    )
+
+
+def _left_out(compile_seconds: float | None, rate: str) -> str:
     compilation = "compilation" if compile_seconds is None else f"compilation ({format_duration(compile_seconds)})"
-    return f"Train time, images/s and step leave out evaluation, saving, {compilation} and warm-up steps."
+    return f"Train time, {rate} and step leave out evaluation, saving, {compilation} and warm-up steps."
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -1,15 +1,13 @@
 """One object per task, with everything that training, evaluation and prediction must know of its data.
 
-A second task is a second file, whose class has the methods of `ImageClassification`, and a line in each of the two
-dictionaries: `TASKS` here, and `TEXTS` of `tasks/texts.py`.
+A task is a file, whose class has the methods of `ImageClassification` that training and evaluation call, and a line in each of
+the two dictionaries: `TASKS` here, and `TEXTS` of `tasks/texts.py`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_accel.tasks.image_classification import ImageClassification
-
-    TASKS: dict[str, ImageClassification]  # by `model.task` of a recipe
+    TASKS: dict[str, Any]  # by `model.task` of a recipe
 
 
 def __getattr__(name: str) -> Any:
@@ -17,6 +15,7 @@ def __getattr__(name: str) -> Any:
     if name != "TASKS":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from hf_accel.tasks.image_classification import ImageClassification
+    from hf_accel.tasks.text_classification import TextClassification
 
-    globals()["TASKS"] = {"image-classification": ImageClassification()}
+    globals()["TASKS"] = {"image-classification": ImageClassification(), "text-classification": TextClassification()}
     return globals()["TASKS"]

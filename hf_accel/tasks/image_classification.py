@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForImageClassification
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_accel.config.recipe import Recipe
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 
 class ImageClassification:
     """Everything that is particular to images, for code that is not."""
+
+    auto_model = AutoModelForImageClassification
 
     def open_splits(self, settings: DataSettings, seed: int, selection: bool = True) -> Splits:
         """The rows that train, select and score; see `load_splits`."""
@@ -163,6 +166,13 @@ class ImageClassification:
         """`data_collator`: `ImageBatches.__getitems__` returns whole batches, so there is nothing to collate."""
         return batch
 
+    def size_of_row(self, loaded: LoadedModel) -> str:
+        """The size of a row as the model takes it, in words."""
+        return f"{loaded.image_size} x {loaded.image_size} pixels"
+
+    def reference(self, splits: Splits) -> None:
+        """No plain method stands next to the network."""
+
     def mistakes(self, predictions: Predictions, split: ImageSplit) -> list[GalleryItem]:
         """The rows that the model got wrong and was surest about, surest first."""
         return confident_mistakes(predictions, split)
@@ -210,6 +220,7 @@ class ImageInputs:
     own: OwnTransforms = field(default_factory=OwnTransforms)
     train_shape: tuple[int, int, int] | None = None  # channels, height, width of what training gives the model
     trains_prepared: bool = False  # by the caller's transform, or as tensors
+    why_no_features: ClassVar[str | None] = None  # the input of a classifier can be stored
 
     def train_batches(self, split: ImageSplit) -> ImageBatches | TransformedBatches | PreparedBatches:
         """The dataset that training reads; opens its pixels.

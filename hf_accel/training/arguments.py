@@ -88,8 +88,7 @@ def training_arguments(
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     keep_freed_memory = asked.pop(KEEP_FREED_MEMORY, True)
     skips = asked.pop(ON_NAN, "stop") == "skip"
-    methods = {name: asked.pop(name) for name in OWN_METHODS if name in asked}
-    methods = {name: value for name, value in methods.items() if value is not None}
+    methods = {name: value for name in OWN_METHODS if (value := asked.pop(name, None)) is not None}
     mappings = _mappings(asked)
     notes: list[str] = []
     values, reasons = _own_values(asked, selection)

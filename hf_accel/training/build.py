@@ -16,7 +16,8 @@ from hf_accel.config.recipe import Recipe
 from hf_accel.config.selection import refuse_missing_metric
 from hf_accel.config.training import EMA_DECAY, GRADUAL_UNFREEZING
 from hf_accel.data.given import Classes
-from hf_accel.data.splits import ImageSplit, Splits
+from hf_accel.data.labelled_rows import LabelledRows
+from hf_accel.data.splits import Splits
 from hf_accel.errors import UserError
 from hf_accel.machine.allocator import apply_keep_freed_memory
 from hf_accel.methods import ChoosesRows
@@ -32,11 +33,12 @@ from hf_accel.methods.row_losses import chosen_rows
 from hf_accel.methods.sparsity import MagnitudePruning
 from hf_accel.methods.unfreezing import GradualUnfreezing
 from hf_accel.methods.whitening import whiten_stem
-from hf_accel.models.load import LoadedModel
+from hf_accel.models.loaded import Loaded
 from hf_accel.models.lora import add_adapters
 from hf_accel.models.probe import unused_parameters
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.image_classification import ImageInputs
+from hf_accel.tasks.text_classification import TextInputs
 from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.checks import require_batches_that_train, require_steps, require_usable_model
 from hf_accel.training.evaluation import EvaluationMetrics
@@ -48,6 +50,7 @@ from hf_accel.training.trainer import ImageTrainer
 if TYPE_CHECKING:
     from hf_accel.tasks.image_classification import OwnTransforms
 
+Inputs = ImageInputs | TextInputs
 # Methods that say in the report what they do.
 NOTED = (
     CpuKernels | ChoosesRows | Distillation | GradualUnfreezing | MagnitudePruning | QuantizationAware | WeightAverage
@@ -57,7 +60,7 @@ NOTED = (
 def build_trainer(
     recipe: Recipe,
     splits: Any = None,
-    loaded: LoadedModel | None = None,
+    loaded: Loaded | None = None,
     arguments: Arguments | None = None,
     *,
     model: Any = None,
@@ -130,7 +133,7 @@ def open_rows(recipe: Recipe, splits: Any, classes: Classes) -> tuple[Recipe, Sp
 def wire_trainer(
     recipe: Recipe,
     splits: Splits,
-    loaded: LoadedModel | None,
+    loaded: Loaded | None,
     arguments: Arguments,
     given: GivenModel,
     own: OwnTransforms,
@@ -152,8 +155,7 @@ def wire_trainer(
     model_notes = apply_model_methods(recipe, loaded, splits, inputs)
     batches, features, feature_notes = methods_of_features(recipe, splits, args, loaded, inputs)
     methods = [*training_methods(recipe, arguments, loaded.model, splits, inputs), *features]
-    model_notes += feature_notes
-    model_notes += skip_unused_parameter_search(loaded.model, inputs.example(loaded.model), arguments)
+    model_notes += [*feature_notes, *skip_unused_parameter_search(loaded.model, inputs, arguments)]
     notes = [*splits.notes, *loaded.notes, *arguments.notes, *memory_notes, *model_notes, *inputs.notes]
 
     begin_again = None if given.is_single else partial(new_model, recipe, splits, given, own, inputs, arguments)
@@ -175,6 +177,7 @@ def wire_trainer(
         method_settings=arguments.methods,
         skips_bad_steps=arguments.skips_bad_steps,
         flops_of_row=inputs.flops_of_row,
+        example=inputs.example,
         processing_class=loaded.processor,
         compute_metrics=metrics,
         callbacks=early_stopping(arguments),
@@ -190,7 +193,7 @@ def wire_trainer(
 
 
 def methods_of_features(
-    recipe: Recipe, splits: Splits, args: TrainingArguments, loaded: LoadedModel, inputs: ImageInputs
+    recipe: Recipe, splits: Splits, args: TrainingArguments, loaded: Loaded, inputs: Inputs
 ) -> tuple[RunBatches, Methods, list[str]]:
     """The batches of a run, the methods that compute the classifier's input before the first step, and their notes."""
     batches, probe, notes = linear_probe(recipe, splits, args, loaded.model, inputs)
@@ -203,10 +206,10 @@ def new_model(
     splits: Splits,
     given: GivenModel,
     own: OwnTransforms,
-    inputs: ImageInputs,
+    inputs: Inputs,
     arguments: Arguments,
     model: Any = None,
-) -> tuple[LoadedModel, Methods]:
+) -> tuple[Loaded, Methods]:
     """A model with new weights, and its methods: the given one, just made, or None for the recipe's."""
     fresh = given.again(model).load(recipe, splits, own)
     apply_model_methods(recipe, fresh, splits, inputs)
@@ -215,7 +218,7 @@ def new_model(
     return fresh, [*training_methods(recipe, arguments, fresh.model, splits, inputs), *head]
 
 
-def build_evaluator(recipe: Recipe, loaded: LoadedModel, split: ImageSplit, arguments: Arguments) -> ImageTrainer:
+def build_evaluator(recipe: Recipe, loaded: Loaded, split: LabelledRows, arguments: Arguments) -> ImageTrainer:
     """A Trainer that only scores: its `test_dataset` has the batches of `split`."""
     task = TASKS[recipe.model.task]
     apply_keep_freed_memory(arguments.keep_freed_memory)
@@ -232,10 +235,10 @@ def build_evaluator(recipe: Recipe, loaded: LoadedModel, split: ImageSplit, argu
     )
 
 
-def apply_model_methods(recipe: Recipe, loaded: LoadedModel, splits: Splits, inputs: ImageInputs) -> list[str]:
+def apply_model_methods(recipe: Recipe, loaded: Loaded, splits: Splits, inputs: Inputs) -> list[str]:
     """The methods that change the model before training, in the order in which they act; returns what they did."""
     notes = []
-    if recipe.model.whiten_stem:
+    if recipe.model.whiten_stem and isinstance(inputs, ImageInputs):
         notes.append(whiten_stem(loaded.model, splits.train, inputs.preprocessing))
     if recipe.model.lora is not None:
         notes.append(add_adapters(loaded.model, recipe.model, inputs.example(loaded.model)))
@@ -252,7 +255,7 @@ def step_methods(recipe: Recipe, args: TrainingArguments, model: PreTrainedModel
 
 
 def training_methods(
-    recipe: Recipe, arguments: Arguments, model: PreTrainedModel, splits: Splits, inputs: ImageInputs
+    recipe: Recipe, arguments: Arguments, model: PreTrainedModel, splits: Splits, inputs: Inputs
 ) -> Methods:
     """The methods of each step, and those that act between the steps of a training run."""
     args = arguments.training
@@ -261,7 +264,7 @@ def training_methods(
     methods: list[Method | None] = [
         *step_methods(recipe, args, model),
         chosen_rows(recipe.data, np.asarray(splits.train.labels), args.device),
-        distillation(recipe, arguments, inputs),
+        distillation(recipe, arguments, inputs) if isinstance(inputs, ImageInputs) else None,
         GradualUnfreezing(model, share) if share else None,
         average,
         None if arguments.sparsity is None else MagnitudePruning(model, arguments.sparsity, average),
@@ -284,13 +287,9 @@ def early_stopping(arguments: Arguments) -> list[EarlyStoppingCallback]:
     return [EarlyStoppingCallback(**arguments.early_stopping)] if arguments.early_stopping else []
 
 
-def skip_unused_parameter_search(
-    model: PreTrainedModel, inputs: dict[str, torch.Tensor], arguments: Arguments
-) -> list[str]:
+def skip_unused_parameter_search(model: PreTrainedModel, inputs: Inputs, arguments: Arguments) -> list[str]:
     """Keep DDP from searching every step for parameters that took no part in it, if there are none.
 
-    Args:
-        inputs: the arguments of a forward pass.
     Returns:
         A note for the report, if the search is left out or must be made.
     """
@@ -298,7 +297,11 @@ def skip_unused_parameter_search(
     if args.world_size > 1 and GRADUAL_UNFREEZING in arguments.methods:
         args.ddp_find_unused_parameters = arguments.changed["ddp_find_unused_parameters"] = True
         return ["ddp_find_unused_parameters: True (layers that have not joined yet take no part in a step)"]
-    if args.world_size == 1 or args.ddp_find_unused_parameters is not None or unused_parameters(model, inputs):
+    if (
+        args.world_size == 1
+        or args.ddp_find_unused_parameters is not None
+        or unused_parameters(model, inputs.example(model))
+    ):
         return []
     args.ddp_find_unused_parameters = arguments.changed["ddp_find_unused_parameters"] = False
     return ["ddp_find_unused_parameters: False (every parameter takes part in a step, so no step has to look)"]

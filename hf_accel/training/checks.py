@@ -23,16 +23,17 @@ from hf_accel.methods.quantization_aware import QuantizationAware
 from hf_accel.methods.sparsity import MagnitudePruning
 from hf_accel.methods.unfreezing import GradualUnfreezing
 from hf_accel.models.given import is_peft
-from hf_accel.models.load import LoadedModel
+from hf_accel.models.loaded import Loaded
 from hf_accel.models.lora import has_adapters
 from hf_accel.models.plain import PlainClassifier
 from hf_accel.models.trial import training_failure
 from hf_accel.runs.folder import RunFolder, writable_place
 from hf_accel.tasks.image_classification import ImageInputs
+from hf_accel.tasks.text_classification import TextInputs
 from hf_accel.training.supported import OwnOptimizer
 
 
-def require_usable_model(recipe: Recipe, args: TrainingArguments, loaded: LoadedModel) -> None:
+def require_usable_model(recipe: Recipe, args: TrainingArguments, loaded: Loaded) -> None:
     """Refuse a model that cannot be trained as asked, or whose checkpoints do not fit on the disk; raises UserError."""
     require_finite_weights(recipe, loaded.model)
     require_checkpointing(recipe, args, loaded.model)
@@ -148,7 +149,7 @@ def require_steps(recipe: Recipe, args: TrainingArguments, rows: int) -> None:
 
 
 def require_batches_that_train(
-    recipe: Recipe, args: TrainingArguments, rows: int, inputs: ImageInputs, model: PreTrainedModel
+    recipe: Recipe, args: TrainingArguments, rows: int, inputs: ImageInputs | TextInputs, model: PreTrainedModel
 ) -> None:
     """Refuse a batch of one image where the model cannot be trained on it, as with batch norm over a vector.
 

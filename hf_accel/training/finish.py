@@ -16,7 +16,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_utils import PredictionOutput
 
 from hf_accel.config.recipe import Recipe
-from hf_accel.data.splits import ImageSplit, Splits
+from hf_accel.data.labelled_rows import LabelledRows
+from hf_accel.data.splits import Splits
 from hf_accel.errors import UserError
 from hf_accel.files import write_whole
 from hf_accel.hub.card import write_card, write_notebook
@@ -25,15 +26,24 @@ from hf_accel.hub.publication import cleaned_recipe, cleaned_report
 from hf_accel.machine.description import describe_environment
 from hf_accel.measure.latency import Latency, cpu_latency
 from hf_accel.models.lora import merge_adapters
-from hf_accel.models.saved import IMAGES_COMPARED, check_saved
+from hf_accel.models.saved import ROWS_COMPARED, check_saved
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.history import history_from_log
 from hf_accel.report.page import draw_plots, write_page
-from hf_accel.report.run_report import DataSummary, DetailedScores, ModelSummary, RunReport, Scores, TrainSummary
+from hf_accel.report.run_report import (
+    DataSummary,
+    DetailedScores,
+    ModelSummary,
+    ReferenceScores,
+    RunReport,
+    Scores,
+    TrainSummary,
+)
 from hf_accel.runs import manifest
 from hf_accel.runs.folder import RunFolder
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.predictions import Predictions
+from hf_accel.tasks.texts import TEXTS
 from hf_accel.training.metrics import detailed_scores
 from hf_accel.training.pruning import pruning_figures
 from hf_accel.training.quantization import quantization_summary, save_learned_ranges
@@ -126,6 +136,7 @@ def build_report(
     return RunReport(
         recipe=recipe.name,
         variant=recipe.variant,
+        task=recipe.model.task,
         settings=settings,
         notes=notes,
         environment=describe_environment(trainer.args.device),
@@ -144,7 +155,20 @@ def build_report(
         quantization=quantization_summary(trainer),
         validation=validation_scores(trainer),
         test=replace(test, views=NUM_VIEWS.get(views, 1), test_time_augmentation=views),
+        reference=reference_scores(trainer, recipe),
     )
+
+
+def reference_scores(trainer: ImageTrainer, recipe: Recipe) -> ReferenceScores | None:
+    """The scores of a plain method on the same rows, where the task has one; on the first rank."""
+    if not trainer.is_world_process_zero():
+        return None
+    try:
+        found = TASKS[recipe.model.task].reference(trainer.splits)
+    except Exception as error:  # of another library, on data of any kind: it must not cost the run
+        logger.warning("reference: not scored (%s)", " ".join(f"{type(error).__name__}: {error}".split())[:300])
+        return None
+    return None if found is None else ReferenceScores(**vars(found))
 
 
 def batch_size_note(trainer: ImageTrainer) -> list[str]:
@@ -205,7 +229,8 @@ def write_extras(
     if splits is not None and model is not None and processor is not None:
         attempt("examples", lambda: write_examples(folder, run.recipe, task.examples(splits.test, model, processor)))
     attempt("model card", lambda: write_card(run))
-    attempt(folder.notebook.name, lambda: write_notebook(run))
+    if TEXTS[run.recipe.model.task].notebook is not None:
+        attempt(folder.notebook.name, lambda: write_notebook(run))
     # last, because it links to the others; cleaned, because pages are shared
     attempt(
         folder.page.name,
@@ -217,7 +242,7 @@ def write_extras(
 
 
 def check_saved_model(trainer: ImageTrainer, folder: Path) -> Latency | None:
-    """Compare the saved model with the trained one on the first test images, on the rank that saved it.
+    """Compare the saved model with the trained one on the first test rows, on the rank that saved it.
 
     Returns:
         The latency of the saved model on a CPU; None on other ranks, and where no rank holds the whole model.
@@ -226,10 +251,12 @@ def check_saved_model(trainer: ImageTrainer, folder: Path) -> Latency | None:
     if trainer.is_world_process_zero() and not sharded:
         test = trainer.test_dataset
         trainer.model.eval()
-        batch = trainer._prepare_inputs(test.__getitems__(list(range(min(IMAGES_COMPARED, len(test))))))
-        saved = check_saved(folder, trainer.model, trainer.splits.label_names, batch["pixel_values"])
+        batch = trainer._prepare_inputs(test.__getitems__(list(range(min(ROWS_COMPARED, len(test))))))
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        auto_model = TASKS[trainer.recipe.model.task].auto_model
+        saved = check_saved(folder, trainer.model, trainer.splits.label_names, inputs, auto_model)
         try:
-            return cpu_latency(saved, batch["pixel_values"][:1])
+            return cpu_latency(saved, {name: value[:1] for name, value in inputs.items()})
         except RuntimeError as error:  # an operation that a CPU does not have, or its memory: the run has its scores
             logger.warning("latency on the CPU: not measured (%s)", " ".join(str(error).split())[:200])
     return None
@@ -297,7 +324,7 @@ def scores_of(output: PredictionOutput, label_names: list[str], prefix: str) -> 
     return detailed_scores(output.predictions[0], np.asarray(output.label_ids), label_names, loss)
 
 
-def predictions_of(output: PredictionOutput, split: ImageSplit) -> Predictions:
+def predictions_of(output: PredictionOutput, split: LabelledRows) -> Predictions:
     """What the Trainer predicted for the rows of a split, in their order; several ranks give it in another one."""
     top_ids, confidence, _, *probabilities, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
     order = np.argsort(rows)

@@ -13,7 +13,7 @@ from hf_accel.config.recipe import Recipe
 from hf_accel.data.splits import Splits
 from hf_accel.errors import UserError
 from hf_accel.models.given import classes_of_model, describe_model
-from hf_accel.models.load import LoadedModel
+from hf_accel.models.loaded import Loaded
 from hf_accel.runs.folder import RunFolder
 from hf_accel.tasks import TASKS
 
@@ -37,7 +37,7 @@ class GivenModel:
     def __bool__(self) -> bool:
         return self.model is not None
 
-    def refuse_contradictions(self, loaded: LoadedModel | None) -> None:
+    def refuse_contradictions(self, loaded: Loaded | None) -> None:
         """Raises UserError: more than one model is given, or a processor without a model."""
         if self.is_both or (self and loaded is not None):
             raise UserError("model, model_init, loaded: two of them are given, and a run has one model. Leave one out.")
@@ -53,7 +53,7 @@ class GivenModel:
         """The names of the model's classes, where it has any."""
         return classes_of_model(self.model) if self else None
 
-    def load(self, recipe: Recipe, splits: Splits, own: OwnTransforms) -> LoadedModel:
+    def load(self, recipe: Recipe, splits: Splits, own: OwnTransforms) -> Loaded:
         """The model with a head for these labels, ready to be trained; raises UserError where it cannot be."""
         task = TASKS[recipe.model.task]
         if not self:

@@ -33,10 +33,17 @@ class BarCallback(TrainerCallback):
     Args:
         epoch_loss: the mean loss of the epoch so far over all processes, all of which call it; None: not known.
         clock: in seconds.
+        rate: the unit of the speed that is shown.
     """
 
-    def __init__(self, epoch_loss: Callable[[], float | None], clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        epoch_loss: Callable[[], float | None],
+        clock: Callable[[], float] = time.perf_counter,
+        rate: str = "images/s",
+    ) -> None:
         self.epoch_loss = epoch_loss
+        self.rate = rate
         self.clock = clock
         self.bar: tqdm | None = None
         self.evaluation_bar: tqdm | None = None
@@ -107,7 +114,7 @@ class BarCallback(TrainerCallback):
                 return
             rate = logs.get("images_per_second")
             is_wide = self.bar.ncols is None or self.bar.ncols >= terminal.FULL_BAR_COLUMNS
-            speed = f", {rate:,.0f} images/s" if rate and is_wide else ""
+            speed = f", {rate:,.0f} {self.rate}" if rate and is_wide else ""
             self.bar.set_postfix_str(f"loss {logs['loss']:.3f}{speed}")
 
     def on_epoch_end(
@@ -128,7 +135,7 @@ class BarCallback(TrainerCallback):
             shown = {"eval_loss": "validation loss"}
         parts += [f"{label} {logs[name]:.4f}" for name, label in shown.items() if name in logs]
         if self.last.get("images_per_second"):
-            parts.append(f"{self.last['images_per_second']:,.0f} images/s")
+            parts.append(f"{self.last['images_per_second']:,.0f} {self.rate}")
         logger.info("  ".join(parts))
 
     def on_prediction_step(

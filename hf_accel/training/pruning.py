@@ -23,8 +23,8 @@ def pruning_figures(trainer: ImageTrainer, folder: Path | None) -> dict[str, Any
     if pruning is None:
         return {}
     rows = layer_figures(pruning.layers)
-    images = trainer._prepare_inputs(trainer.test_dataset.__getitems__([0]))["pixel_values"]
-    flops = flops_by_layer(trainer.model, tuple(images.shape[2:]), images.shape[1])
+    assert trainer.example is not None, "a run that trains has it"
+    flops = flops_by_layer(trainer.model, trainer.example(trainer.model))
     saved = sum(flops.get(row["name"], 0) * row["zeros"] / row["weights"] for row in rows)
     files = [] if folder is None else sorted(folder.glob("*.safetensors"))
     summary = PruningSummary(

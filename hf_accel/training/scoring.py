@@ -17,6 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 from hf_accel.errors import UserError
 from hf_accel.inputs.features import FeatureBatches
 from hf_accel.inputs.prepared import PreparedBatches, ScoredBatches
+from hf_accel.inputs.text import TextBatches
 from hf_accel.methods import BatchLoss, BeforeTraining, ChoosesRows, EvaluatedWeights
 from hf_accel.models.head import known_labels
 from hf_accel.training.evaluation import EvaluationMetrics, kept_of_rows
@@ -89,6 +90,12 @@ class ScoringTrainer(Trainer):
             return super()._get_dataloader(*args, **kwargs)
         finally:
             self.args.dataloader_drop_last = asked
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        """Texts are scored in the order of their length, the longest first, so that little of a batch is padding."""
+        if not isinstance(eval_dataset, TextBatches) or eval_dataset.lengths is None:
+            return super()._get_eval_sampler(eval_dataset)
+        return np.argsort(-eval_dataset.lengths, kind="stable").tolist()
 
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         assert isinstance(dataloader.dataset, ScoredBatches), "an evaluation reads whole batches"

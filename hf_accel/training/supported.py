@@ -30,7 +30,6 @@ class Refused:
     reason: str
 
 
-NO_TEXT = "images have no tokens"
 # Only the values listed here have an effect.
 REFUSED: dict[str, Refused] = {
     "average_tokens_across_devices": Refused((True,), "the loss is the mean over the images of all processes"),
@@ -46,14 +45,16 @@ REFUSED: dict[str, Refused] = {
         (False,), "it rounds the weights that are saved; training.fp16 evaluates in fp16 already"
     ),
     "include_for_metrics": Refused(([], None), "the figures of the report need neither inputs nor losses"),
-    "include_num_input_tokens_seen": Refused((False, "no"), NO_TEXT),
-    "length_column_name": Refused(("length",), NO_TEXT),
+    "include_num_input_tokens_seen": Refused((False, "no"), "the report counts images, or texts, and not tokens"),
+    "length_column_name": Refused(("length",), "the length of a text is the number of its tokens"),
     "liger_kernel_config": Refused((None,), "Liger has kernels for language models only"),
-    "neftune_noise_alpha": Refused((None,), "the noise is added to token embeddings, and images have none"),
+    "neftune_noise_alpha": Refused(
+        (None,), "noise on token embeddings is made for language models, and images have none"
+    ),
     "parallelism_config": Refused((None,), "it is a Python object; describe it in the file of accelerate config"),
     "prediction_loss_only": Refused((False,), "the report needs the predictions of every row"),
     "train_sampling_strategy": Refused(
-        ("random",), "each epoch goes through the rows in an order that depends on the seed alone"
+        ("random", "group_by_length"), "each epoch goes through the rows in an order that depends on the seed alone"
     ),
     "use_cache": Refused((False,), "it is for models that generate text"),
     "use_liger_kernel": Refused((False,), "Liger has kernels for language models only"),

@@ -38,8 +38,9 @@ from hf_accel.errors import RunError, UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.features import FeatureBatches
 from hf_accel.inputs.prepared import PreparedBatches
-from hf_accel.inputs.sampling import EpochSampler
+from hf_accel.inputs.sampling import EpochSampler, LengthGroups
 from hf_accel.inputs.stream import StreamSampler, count_readers
+from hf_accel.inputs.text import TextBatches
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
 from hf_accel.methods import (
     AfterForward,
@@ -56,7 +57,8 @@ from hf_accel.methods.schedules import build_schedule
 from hf_accel.methods.timm_optimizers import build_timm_optimizer
 from hf_accel.models.given import base_of
 from hf_accel.models.layers import layer_numbers
-from hf_accel.models.load import LoadedModel
+from hf_accel.models.loaded import Loaded
+from hf_accel.tasks.texts import TEXTS
 from hf_accel.training.arguments import Arguments
 from hf_accel.training.checkpointing import CheckpointingTrainer, LoggedSums
 from hf_accel.training.checks import refuse_sharding
@@ -85,6 +87,7 @@ class ImageTrainer(CheckpointingTrainer):
         skips_bad_steps: leave out a step whose loss or gradient norm is not finite, up to a limit, instead of ending the run.
         flops_of_row: batch -> floating-point operations of a forward pass of one of its rows; those of {} are of a row
             of the model's own size. None where nothing is trained.
+        example: model -> arguments of a forward pass of one row of that size; None as above.
         callbacks: further callbacks.
         recipe, splits, loaded, arguments, notes: what the run was built from, and what was chosen for the user and why.
         begin_again: makes a model with new weights and its methods, or prepares the model that it is called with; None:
@@ -95,11 +98,11 @@ class ImageTrainer(CheckpointingTrainer):
     """
 
     model: PreTrainedModel
-    train_dataset: ImageBatches | TransformedBatches | PreparedBatches | FeatureBatches
+    train_dataset: ImageBatches | TransformedBatches | PreparedBatches | FeatureBatches | TextBatches
     # A Trainer that only scores has none of these five.
     recipe: Recipe
     splits: Splits
-    loaded: LoadedModel
+    loaded: Loaded
     arguments: Arguments
     flops_of_row: Callable[[Batch], int]
 
@@ -116,13 +119,14 @@ class ImageTrainer(CheckpointingTrainer):
         method_settings: dict[str, float] | None = None,
         skips_bad_steps: bool = False,
         flops_of_row: Callable[[Batch], int] | None = None,
+        example: Callable[[PreTrainedModel], Batch] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         recipe: Recipe | None = None,
         splits: Splits | None = None,
-        loaded: LoadedModel | None = None,
+        loaded: Loaded | None = None,
         arguments: Arguments | None = None,
         notes: Sequence[str] = (),
-        begin_again: Callable[..., tuple[LoadedModel, Methods]] | None = None,
+        begin_again: Callable[..., tuple[Loaded, Methods]] | None = None,
         **kwargs: Any,
     ) -> None:
         # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
@@ -136,6 +140,7 @@ class ImageTrainer(CheckpointingTrainer):
         self.method_settings = method_settings or {}
         if flops_of_row is not None:
             self.flops_of_row = flops_of_row
+        self.example = example
         if recipe is not None and splits is not None and loaded is not None and arguments is not None:
             self.recipe = recipe
             self.splits, self.loaded, self.arguments = splits, loaded, arguments
@@ -154,6 +159,8 @@ class ImageTrainer(CheckpointingTrainer):
         for stock in (ProgressCallback, PrinterCallback):  # our own bar is in progress.py
             self.remove_callback(stock)
         self.bar = BarCallback(self.epoch_loss)
+        if hasattr(self, "recipe"):
+            self.bar.rate = TEXTS[self.recipe.model.task].rate
         self.measuring = MeasureCallback(self.measurement, self.args.device, self._before_training)
         own = [self.measuring, self.bar, *callbacks, self.train_accuracy_counts, self.finite_steps, self.logged_sums]
         for callback in [*own, *(method for method in self.methods if isinstance(method, TrainerCallback))]:
@@ -358,13 +365,19 @@ class ImageTrainer(CheckpointingTrainer):
         if isinstance(rows, StreamedRows):
             readers = count_readers(self.args.world_size, self.args.dataloader_num_workers)
             sampler = StreamSampler(rows, seed, self._train_batch_size, readers)
-            self.own_state = (self.train_accuracy_counts, self.finite_steps, sampler)
+            self.own_state = (self.train_accuracy_counts, self.finite_steps, self.logged_sums, sampler)
             self._train_sampler: EpochSampler = sampler
             return sampler
         chosen = next((method for method in self.methods if isinstance(method, ChoosesRows)), None)
-        choice = () if chosen is None else (len(chosen), chosen.rows)
-        self._train_sampler = EpochSampler(len(dataset), seed, *choice)
+        length, choose = (None, None) if chosen is None else (len(chosen), chosen.rows)
+        self._train_sampler = EpochSampler(len(dataset), seed, length, choose, self._length_groups(dataset))
         return self._train_sampler
+
+    def _length_groups(self, dataset: Any) -> LengthGroups | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return None
+        ranks, steps = self.args.world_size, self.args.gradient_accumulation_steps
+        return LengthGroups(dataset.lengths, self._train_batch_size * steps * ranks)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # Where several processes resume within an epoch, Accelerate's set_epoch does not reach the sampler, which would begin

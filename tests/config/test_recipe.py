@@ -52,8 +52,11 @@ def test_every_shipped_recipe_and_variant_is_valid():
 
 def test_every_recipe_has_the_variants_of_the_design():
     for name in shipped_recipes():
-        has_fused = load_recipe(name).training.get("optim") not in ("sgd", "muon")  # neither has a fused form
+        recipe = load_recipe(name)
+        has_fused = recipe.training.get("optim") not in ("sgd", "muon")  # neither has a fused form
         wanted = DESIGNED_VARIANTS if has_fused else DESIGNED_VARIANTS - {"fused_optimizer"}
+        if recipe.model.task == "text-classification":  # XLNet cannot compute its activations again
+            wanted = wanted - {"channels_last", "device_transforms", "checkpointing"} | {"group_by_length"}
         assert wanted <= set(variant_names(name)), name
         assert has_fused == ("fused_optimizer" in variant_names(name))
 

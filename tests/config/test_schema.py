@@ -5,6 +5,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from hf_accel.config.domains import OF_IMAGES, OF_TEXTS
 from hf_accel.config.recipe import RECIPES_FOLDER, load_recipe, shipped_recipes, variant_names
 from hf_accel.config.reference import recipe_reference
 from hf_accel.config.schema import expected, recipe_schema, section_schema
@@ -143,7 +144,14 @@ def test_every_example_of_a_setting_is_accepted(section):
     settings = properties["augment"]["properties"] if section == "augment" else properties
     examples = {name: setting["examples"][0] for name, setting in settings.items() if "examples" in setting}
     assert len(examples) > 3
-    load_recipe("digits", overrides={"data": {"augment": examples}} if section == "augment" else {section: examples})
+    if section == "augment":
+        load_recipe("digits", overrides={"data": {"augment": examples}})
+        return
+    of_texts = OF_TEXTS.get(section, ())
+    load_recipe("digits", overrides={section: {k: value for k, value in examples.items() if k not in of_texts}})
+    of_images = OF_IMAGES[section]
+    texts = {section: {name: value for name, value in examples.items() if name not in of_images}}
+    load_recipe("xlnet_amazon_polarity", overrides=texts)
 
 
 def test_arguments_that_are_set_exist_upstream():

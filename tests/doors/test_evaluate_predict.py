@@ -200,7 +200,7 @@ CLASSES = [
 
 
 def test_the_table_of_scores_is_aligned_and_shows_dashes_for_missing_figures(capsys):
-    evaluate.render({**SCORES, "per_class": CLASSES}, "table")
+    evaluate.render({**SCORES, "per_class": CLASSES}, "table", "image")
     assert capsys.readouterr().out.splitlines() == [
         "m on d, test split, 1,234 images",
         "  accuracy          0.5000",
@@ -217,7 +217,7 @@ def test_the_table_of_scores_is_aligned_and_shows_dashes_for_missing_figures(cap
 
 
 def test_csv_of_scores_quotes_a_formula_and_leaves_figures_alone(capsys):
-    evaluate.render({**SCORES, "model": HOSTILE, "loss": -0.5, "per_class": CLASSES}, "csv")
+    evaluate.render({**SCORES, "model": HOSTILE, "loss": -0.5, "per_class": CLASSES}, "csv", "image")
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (row["model"], row["loss"], row["top5_accuracy"]) == (r"'=1+1\x1b[2J", "-0.5", "")
 

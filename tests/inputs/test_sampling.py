@@ -3,11 +3,12 @@
 from itertools import islice
 
 import numpy as np
+import pytest
 import scipy.stats
 import torch
 
 from hf_accel.inputs.counter_rng import random_bits, uniform, uniform_pairs
-from hf_accel.inputs.sampling import BalancedRows, EpochSampler, draw_partners
+from hf_accel.inputs.sampling import BalancedRows, EpochSampler, LengthGroups, draw_partners
 
 
 def test_an_epoch_visits_every_row_once_and_carries_its_number():
@@ -136,3 +137,37 @@ def test_balanced_partners_are_of_every_class_equally_often():
     assert counts[2] == 0
     assert all(900 < counts[label] < 1100 for label in (0, 1, 3))
     assert len(set(partners)) == len(LABELS)
+
+
+def grouped(lengths, size, epoch=0, seed=0, **choice):
+    sampler = EpochSampler(len(lengths), seed, groups=LengthGroups(np.array(lengths), size), **choice)
+    sampler.set_epoch(epoch)
+    return np.array(list(sampler)) % len(lengths)
+
+
+def test_groups_by_length_visit_every_row_once_in_steps_of_similar_length():
+    lengths = np.random.default_rng(0).integers(5, 200, 1003)
+    rows = grouped(lengths, 8)
+    assert sorted(rows) == list(range(1003))
+    whole = lengths[rows[:1000]].reshape(125, 8)
+    random = lengths[np.random.default_rng(1).permutation(1003)[:1000]].reshape(125, 8)
+    assert np.mean(whole.max(1) - whole.min(1)) < 0.1 * np.mean(random.max(1) - random.min(1))
+    assert abs(np.corrcoef(np.arange(125), whole.mean(1))[0, 1]) < 0.3  # the steps are not sorted
+    assert whole[0, 0] == lengths.max()  # what does not fit in memory fails at once
+
+
+def test_groups_by_length_differ_by_epoch_and_seed_and_are_the_same_for_the_same():
+    lengths = np.random.default_rng(0).integers(5, 200, 300)
+    orders = {tuple(grouped(lengths, 8, epoch, seed)) for epoch in range(3) for seed in range(3)}
+    assert len(orders) == 9
+    assert (grouped(lengths, 8, 2, 1) == grouped(lengths, 8, 2, 1)).all()
+
+
+def test_groups_by_length_take_the_rows_that_a_method_chooses():
+    rows = grouped([9, 1, 5, 3], 2, length=2, choose=lambda seed, epoch: np.array([3, 0]))
+    assert rows.tolist() == [0, 3]
+
+
+@pytest.mark.parametrize(("count", "size"), [(3, 8), (8, 8), (1, 1), (9, 2)])
+def test_groups_by_length_of_few_rows(count, size):
+    assert sorted(grouped(range(count), size)) == list(range(count))

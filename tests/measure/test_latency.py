@@ -37,7 +37,7 @@ def clock(monkeypatch):
 def test_the_latency_is_the_median_after_the_warm_up(clock):
     model = Recorded().eval()
     clock([8.0, *itertools.islice(itertools.cycle([0.25, 0.5, 0.125]), 60)])
-    found = cpu_latency(model, torch.zeros(1, 3, 8, 8, dtype=torch.bfloat16))
+    found = cpu_latency(model, {"pixel_values": torch.zeros(1, 3, 8, 8, dtype=torch.bfloat16)})
     # one slow pass spends the warm-up; then passes until the budget of 1.2 seconds is spent
     assert found.runs == 5
     assert found.seconds == pytest.approx(0.25)
@@ -47,14 +47,14 @@ def test_the_latency_is_the_median_after_the_warm_up(clock):
 
 def test_a_slow_model_is_timed_once_and_a_fast_one_often(clock):
     clock([5.0, 7.0])
-    found = cpu_latency(Recorded().eval(), torch.zeros(1, 3, 8, 8))
+    found = cpu_latency(Recorded().eval(), {"pixel_values": torch.zeros(1, 3, 8, 8)})
     assert (found.seconds, found.runs) == (pytest.approx(7.0), 1)
     clock(itertools.repeat(1e-4))
-    assert cpu_latency(Recorded().eval(), torch.zeros(1, 3, 8, 8)).runs == latency.MOST_TIMED
+    assert cpu_latency(Recorded().eval(), {"pixel_values": torch.zeros(1, 3, 8, 8)}).runs == latency.MOST_TIMED
 
 
 def test_the_model_is_measured_in_float32_and_in_the_plain_memory_format():
     model = Recorded().eval().to(torch.bfloat16).to(memory_format=torch.channels_last)
-    assert cpu_latency(model, torch.zeros(1, 3, 8, 8)).seconds > 0
+    assert cpu_latency(model, {"pixel_values": torch.zeros(1, 3, 8, 8)}).seconds > 0
     assert model.layer.weight.dtype == torch.float32
     assert model.layer.weight.is_contiguous()

@@ -93,7 +93,7 @@ def test_the_classifier_has_the_encoders_weights_and_is_saved_whole(encoder, tmp
     loaded = load(folder)
     loaded.model.save_pretrained(tmp_path / "saved")
     loaded.processor.save_pretrained(tmp_path / "saved")
-    check_saved(tmp_path / "saved", loaded.model, LABELS, images())
+    check_saved(tmp_path / "saved", loaded.model, LABELS, {"pixel_values": images()}, AutoModelForImageClassification)
     assert str(tmp_path) not in (tmp_path / "saved" / "config.json").read_text()
     head = [float(p.detach().sum()) for p in loaded.model.classifier.parameters()]
     assert weights_of(tmp_path / "saved") == pytest.approx(sorted([*weights_of(folder), *head]))

@@ -97,22 +97,22 @@ def test_a_folder_that_gives_the_trained_model_passes(saved, channels_last):
         model.to(memory_format=torch.channels_last)
         pixels = pixels.to(memory_format=torch.channels_last)
     model.train()
-    check_saved(folder, model, OLD, pixels)
+    check_saved(folder, model, OLD, {"pixel_values": pixels}, AutoModelForImageClassification)
     assert model.training
 
 
 def test_a_model_that_was_trained_under_autocast_is_compared_in_float32(saved):
     folder, model, pixels = saved
     model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
-    check_saved(folder, model, OLD, pixels)
+    check_saved(folder, model, OLD, {"pixel_values": pixels}, AutoModelForImageClassification)
 
 
 def test_other_class_names_in_the_folder_are_found(saved):
     folder, model, pixels = saved
     with pytest.raises(SavedModelError, match="class 0 is 'ginkgo' instead of 'oak'"):
-        check_saved(folder, model, NEW, pixels)
+        check_saved(folder, model, NEW, {"pixel_values": pixels}, AutoModelForImageClassification)
     with pytest.raises(SavedModelError, match="2 classes instead of 3"):
-        check_saved(folder, model, [*OLD, "fox"], pixels)
+        check_saved(folder, model, [*OLD, "fox"], {"pixel_values": pixels}, AutoModelForImageClassification)
 
 
 def test_a_tensor_that_differs_in_its_last_bit_is_found(saved):
@@ -122,14 +122,14 @@ def test_a_tensor_that_differs_in_its_last_bit_is_found(saved):
     tensors[name] = torch.nextafter(tensors[name], torch.tensor(9.0))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(SavedModelError, match=r"differs from the trained one in timm_model\..*conv2.weight"):
-        check_saved(folder, model, OLD, pixels)
+        check_saved(folder, model, OLD, {"pixel_values": pixels}, AutoModelForImageClassification)
 
 
 def test_other_logits_of_the_same_tensors_are_found(saved):
     folder, model, pixels = saved
     model.timm_model.act1 = torch.nn.GELU()  # this is not in the config
-    with pytest.raises(SavedModelError, match=r"logits of the saved model differ .* on 3 images, expected at most \d"):
-        check_saved(folder, model, OLD, pixels)
+    with pytest.raises(SavedModelError, match=r"logits of the saved model differ .* on 3 rows, expected at most \d"):
+        check_saved(folder, model, OLD, {"pixel_values": pixels}, AutoModelForImageClassification)
 
 
 def test_logits_that_rounding_changes_are_the_same(tmp_path):
@@ -138,7 +138,7 @@ def test_logits_that_rounding_changes_are_the_same(tmp_path):
     settings = ModelSettings(name="timm/efficientnet_lite0", pretrained=False)
     model = load_model(settings, OLD).model.eval()
     model.save_pretrained(tmp_path)
-    check_saved(tmp_path, model, OLD, torch.rand(2, 3, 32, 32))
+    check_saved(tmp_path, model, OLD, {"pixel_values": torch.rand(2, 3, 32, 32)}, AutoModelForImageClassification)
 
 
 def test_a_run_whose_saved_model_differs_fails_by_name_and_is_not_finished(tiny_recipe, monkeypatch):

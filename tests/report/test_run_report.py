@@ -29,6 +29,7 @@ from hf_accel.report.run_report import (
     ModelSummary,
     PruningSummary,
     QuantizationSummary,
+    ReferenceScores,
     RunReport,
     Scores,
     TrainSummary,
@@ -121,12 +122,15 @@ def test_the_keys_are_those_promised():
         "pruning": "asked weights zeros file_bytes compressed_bytes flops_per_image images_per_second history",
         "quantization": "layers begin freeze test_accuracy",
         "validation": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted",
+        "reference": "name accuracy f1_macro seconds train_rows",
         "test": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted views test_time_augmentation per_class confusion",
     }
-    written = replace(full_report(), pruning=PruningSummary(), quantization=QuantizationSummary()).to_dict()
+    written = replace(
+        full_report(), pruning=PruningSummary(), quantization=QuantizationSummary(), reference=ReferenceScores()
+    ).to_dict()
     assert " ".join(written) == (
-        "schema recipe variant settings notes environment data model train history phases sparsity pruning quantization "
-        "validation test"
+        "schema recipe variant task settings notes environment data model train history phases sparsity pruning quantization "
+        "validation test reference"
     )
     assert {name: " ".join(written[name]) for name in promised} == promised
     assert " ".join(HISTORY_COLUMNS) == (
@@ -405,7 +409,7 @@ def test_figures_are_formatted_with_about_three_digits_and_missing_ones_as_a_das
 
 
 def test_every_section_of_the_report_can_be_built_without_figures():
-    for section in (DataSummary, ModelSummary, TrainSummary, Scores, DetailedScores):
+    for section in (DataSummary, ModelSummary, TrainSummary, Scores, DetailedScores, ReferenceScores):
         assert all(getattr(section(), f.name) in (None, [], {}) for f in fields(section))
 
 

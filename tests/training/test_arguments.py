@@ -71,7 +71,7 @@ def test_an_argument_that_cannot_be_honoured_is_refused_and_its_default_is_not(n
     assert f"training.{name} is {NOT_HONOURED[name]!r}" in str(caught.value)
     assert REFUSED[name].reason in str(caught.value)
     for allowed in REFUSED[name].allowed:
-        if allowed is not None:
+        if allowed not in (None, "group_by_length"):  # images have no length
             arguments(**{name: allowed})
 
 

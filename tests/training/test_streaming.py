@@ -137,6 +137,13 @@ def test_a_run_that_resumes_within_an_epoch_ends_bit_for_bit_as_an_uninterrupted
     assert_same(whole, resumed)
 
 
+def test_a_loss_that_is_logged_every_few_steps_is_the_same_after_a_resume_between_them(stream_recipe, tmp_path):
+    saved = {"training": {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 9, "logging_steps": 2}}
+    whole = trained(stream_recipe("run", saved))
+    resumed = trained(stream_recipe("run", saved), resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-5"))
+    assert_same(whole, resumed)
+
+
 def test_a_run_that_resumes_with_other_workers_says_that_the_order_has_changed(stream_recipe, tmp_path, caplog):
     saved = {"training": {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 9}}
     trained(stream_recipe("run", saved))

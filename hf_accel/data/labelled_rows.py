@@ -1,0 +1,52 @@
+"""What the rows of a split have in common, whatever they hold: labels, classes, and where they come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+
+class LabelledRows:
+    """The base of a frozen dataclass with these fields, and others for what the rows hold."""
+
+    unit: ClassVar[str]  # what a row is: image or text
+    labels: np.ndarray  # (N,) int64; all -1 where they are not known
+    label_names: list[str]
+    source: str  # for messages: "data/cifar10, train split"
+    fingerprint: str  # changes with the content and with the rows selected
+    rows: np.ndarray | None  # (N,) the number of each row in `source`; None: 0..N-1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def is_labelled(self) -> bool:
+        return not len(self.labels) or bool(self.labels.max() >= 0)
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether only neighbouring rows are read quickly, so that none are drawn from all over the split."""
+        return False
+
+    def row_numbers(self) -> np.ndarray:
+        """(N,) int64: the number of each row in the data set."""
+        return np.arange(len(self)) if self.rows is None else self.rows
+
+    def relabelled(self, labels: np.ndarray, label_names: list[str]) -> Self:
+        """The same rows with other classes."""
+        this: Any = self
+        return dataclasses.replace(this, labels=labels, label_names=label_names)
+
+    def select(self, rows: np.ndarray) -> Self:
+        """The split that has only these rows, in this order."""
+        raise NotImplementedError
+
+    def where(self, row: int) -> str:
+        """The place of a row, for messages."""
+        raise NotImplementedError
+
+    def file_names(self) -> list[str | None]:
+        """The file of each row, relative to the folder of the data; None where a row has none."""
+        return [None] * len(self)

@@ -1,0 +1,200 @@
+"""Text classification: from a recipe to batches of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from hf_accel.config.recipe import Recipe
+from hf_accel.config.sections import DataSettings
+from hf_accel.data.splits import ScoredRows, Splits
+from hf_accel.data.text import TextSplit, load_text_split, load_text_splits
+from hf_accel.errors import UserError
+from hf_accel.formatting import format_count
+from hf_accel.inputs.prepared import OwnTransforms
+from hf_accel.inputs.text import IDS, MASK, MULTIPLE, TextBatches, Tokenising, open_tokens
+from hf_accel.models.text import LoadedText, load_text_model, load_trained_text, text_flops
+from hf_accel.tasks.image_gallery import Example, GalleryItem
+from hf_accel.tasks.text_reference import Reference, tfidf_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+    from hf_accel.tasks.predictions import Predictions
+
+
+class TextClassification:
+    """Everything that is particular to texts, for code that is not."""
+
+    auto_model = AutoModelForSequenceClassification
+
+    def open_splits(self, settings: DataSettings, seed: int, selection: bool = True) -> Splits[TextSplit]:
+        """The rows that train, select and score; see `load_text_splits`."""
+        return load_text_splits(settings, seed, selection)
+
+    def open_split(self, settings: DataSettings, role: str) -> ScoredRows:
+        """All rows of one split of data that is scored and not trained on; see `load_text_split`."""
+        return load_text_split(settings, role)
+
+    def load_model(self, recipe: Recipe, label_names: list[str]) -> LoadedText:
+        """The recipe's model with a head for these labels; see `models.text.load_text_model`."""
+        return load_text_model(recipe.model, label_names, recipe.data.max_length)
+
+    def load_trained(self, name: str | Path, revision: str | None = None, setting: str = "model.name") -> LoadedText:
+        """A fine-tuned folder or Hub model as it is; see `models.text.load_trained_text`."""
+        return load_trained_text(name, revision, setting)
+
+    def given_splits(self, *args: Any) -> NoReturn:
+        """Raises UserError: rows of a Python caller are images."""
+        raise _only_of_images("splits")
+
+    def adopt_model(self, *args: Any) -> NoReturn:
+        """Raises UserError: models of a Python caller classify images."""
+        raise _only_of_images("model")
+
+    def own_transforms(self, train: Any, evaluation: Any) -> OwnTransforms:
+        """No transforms; raises UserError where a Python caller brings some."""
+        if train is not None or evaluation is not None:
+            raise _only_of_images("train_transform and eval_transform")
+        return OwnTransforms()
+
+    def training_inputs(
+        self,
+        recipe: Recipe,
+        splits: Splits[TextSplit],
+        loaded: LoadedText,
+        args: TrainingArguments,
+        own: OwnTransforms | None = None,
+    ) -> TextInputs:
+        """What the batches of a training run are made of; nothing is tokenised yet.
+
+        Raises:
+            UserError: the model cannot take texts of `data.max_length` tokens.
+        """
+        inputs = self.scoring_inputs(recipe, loaded, args)
+        inputs.flops = text_flops(
+            loaded.model, lambda length: inputs.texts_of(loaded.model, 1, length), loaded.max_length
+        )
+        return inputs
+
+    def scoring_inputs(self, recipe: Recipe, loaded: LoadedText, args: TrainingArguments) -> TextInputs:
+        """What the batches of an evaluation are made of."""
+        length = recipe.data.max_length or loaded.max_length
+        return TextInputs(recipe, Tokenising(loaded.processor, length), args, loaded.label_names)
+
+    def augmented_images(self, *args: Any) -> NoReturn:
+        """Raises UserError: texts are not augmented."""
+        raise UserError("--augmented: shows augmented images, and model.task is text-classification. Leave it out.")
+
+    def collate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`data_collator`: `TextBatches.__getitems__` returns whole batches, so there is nothing to collate."""
+        return batch
+
+    def size_of_row(self, loaded: LoadedText) -> str:
+        """The size of a row as the model takes it, in words."""
+        return f"at most {format_count(loaded.max_length)} tokens"
+
+    def mistakes(self, predictions: Predictions, split: TextSplit) -> list[GalleryItem]:
+        """None: the page shows pictures alone."""
+        return []
+
+    def sample(self, split: TextSplit) -> list[GalleryItem]:
+        """None: the page shows pictures alone."""
+        return []
+
+    def examples(
+        self, split: TextSplit, model: PreTrainedModel, processor: PreTrainedTokenizerBase
+    ) -> Iterator[Example]:
+        """None: the card shows pictures alone."""
+        return iter(())
+
+    def reference(self, splits: Splits[TextSplit]) -> Reference:
+        """The scores of a plain method on the same rows; see `tasks.text_reference`."""
+        return tfidf_reference(splits)
+
+
+def _only_of_images(argument: str) -> UserError:
+    return UserError(
+        f"build_trainer: {argument} can be given for images only. For model.task: text-classification name the data and the "
+        "model in the recipe."
+    )
+
+
+@dataclass
+class TextInputs:
+    """From the rows of a run to the batches that its Trainer reads.
+
+    Args:
+        flops: tokens of a text -> operations of a forward pass; evaluation has none.
+    """
+
+    recipe: Recipe
+    tokenising: Tokenising
+    args: TrainingArguments
+    label_names: list[str]
+    flops: Callable[[int], int] | None = None
+    notes: list[str] = field(default_factory=list)  # what a report says of this path
+    own: ClassVar[OwnTransforms] = OwnTransforms()
+    why_no_features: ClassVar[str | None] = "the texts of a batch are padded to the longest of them"
+
+    def train_batches(self, split: TextSplit) -> TextBatches:
+        """The dataset that training reads; opens its tokens.
+
+        Raises:
+            UserError: the tokens do not fit where `data.cache` has them.
+        """
+        batches, longest = self.scored_batches(split), self.tokenising.max_length
+        note = f"texts: at most {format_count(longest)} tokens"
+        if batches.lengths is not None:
+            cut = format_count(int((batches.lengths == longest).sum()))
+            note += f" ({cut} of the {format_count(len(split))} training texts have as many or more, and are cut)"
+        self.notes.append(note)
+        return batches
+
+    def scored_batches(self, split: TextSplit) -> TextBatches:
+        """The dataset that an evaluation reads; raises as `train_batches` does."""
+        return TextBatches(split, open_tokens(split, self.recipe.data, self.tokenising), self.tokenising)
+
+    def read_rows(self, given: Any) -> NoReturn:
+        """Raises UserError: rows of a Python caller are images."""
+        raise _only_of_images("rows")
+
+    def train_transform(self) -> None:
+        """Nothing is done to a batch on the device."""
+
+    def eval_transform(self) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+        return _unchanged
+
+    def scoring_model(self) -> None:
+        """The model itself is scored."""
+
+    def flops_of_row(self, batch: dict[str, Any]) -> int:
+        """Floating-point operations of a forward pass of one text of this batch, its padding included."""
+        assert self.flops is not None, "an evaluation does not ask"
+        return self.flops(batch[IDS].shape[1] if IDS in batch else self.tokenising.max_length)
+
+    def example(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """Arguments of a forward pass of one text of the greatest length, on the model's device."""
+        return self.texts_of(model, 1, self.tokenising.max_length)
+
+    def smallest_batch(self, model: PreTrainedModel, rows: int) -> dict[str, Tensor]:
+        """Arguments of a forward pass of so many short texts."""
+        return self.texts_of(model, rows, min(MULTIPLE, self.tokenising.max_length))
+
+    def texts_of(self, model: PreTrainedModel, rows: int, length: int) -> dict[str, Tensor]:
+        """Arguments of a forward pass: texts of one token, which is not that of padding."""
+        token = 1 if self.tokenising.tokenizer.pad_token_id == 0 else 0
+        ids = torch.full((rows, length), token, device=model.device)
+        return {IDS: ids, MASK: torch.ones_like(ids)}
+
+
+def _unchanged(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return batch
