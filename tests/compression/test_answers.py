@@ -56,6 +56,9 @@ def test_scores_are_of_the_images_with_a_label():
 
 
 def test_other_answers_end_the_export():
-    require_agreement("x", Agreement(1000, 0.999, 0.1, 5.0))
-    with pytest.raises(RunError, match=r"x: the exported model gives 0.20% of 1,000 images another class"):
-        require_agreement("x", Agreement(1000, 0.998, 0.1, 5.0))
+    for images in (1000, 917, 20):
+        require_agreement("x", Agreement(images, 1 - 1 / images, 0.1, 5.0))
+        with pytest.raises(
+            RunError, match=rf"gives 2 of {images:,} images another class than the model, expected at most 1"
+        ):
+            require_agreement("x", Agreement(images, 1 - 2 / images, 0.1, 5.0))
