@@ -32,7 +32,7 @@ from tests.support.saved_models import save_encoder
 pytestmark = pytest.mark.slow
 
 CONTRACT = {
-    "schema", "recipe", "variant", "settings", "notes", "environment", "data", "model", "train", "history", "phases",
+    "schema", "recipe", "variant", "settings", "notes", "environment", "data", "model", "train", "history", "phases", "reference", "task",
     "pruning", "quantization", "sparsity", "validation", "test",
 }  # fmt: skip
 

@@ -322,7 +322,7 @@ def test_a_plot_tells_its_figures_in_words():
     assert plots["step_time"].alt.endswith(
         "waiting for data 2.0 %, image transforms 8.0 %, model and optimizer 90.0 %."
     )
-    assert plots["confusion"].alt.startswith("Confusion matrix of 3 classes: 60 images, ")
+    assert plots["confusion"].alt.startswith("Confusion matrix of 3 classes: 60 test rows, ")
     plots = run_plots(pruned_report(layers=3))
     assert plots["sparsity_by_layer"].alt == (
         "Share of zeros in 3 layers, from the input to the output. Lowest: timm_model.blocks.0.mlp.fc1 25.0 %. Highest: "
