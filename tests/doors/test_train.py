@@ -32,8 +32,8 @@ from tests.support.saved_models import save_encoder
 pytestmark = pytest.mark.slow
 
 CONTRACT = {
-    "schema", "recipe", "variant", "settings", "notes", "environment", "data", "model", "train", "history", "phases", "reference", "task",
-    "pruning", "quantization", "sparsity", "validation", "test",
+    "schema", "recipe", "variant", "settings", "notes", "environment", "data", "model", "train", "history", "phases",
+    "pruning", "quantization", "reference", "task", "sparsity", "validation", "test",
 }  # fmt: skip
 
 
