@@ -8,7 +8,8 @@ average in another file; the model that a run leaves is the average.
 Source: https://arxiv.org/abs/1803.05407 made the average of weights popular; the decay at the start is TensorFlow's
 (`tf.train.ExponentialMovingAverage`), which timm's ModelEmaV3 offers too.
 Recipe: `training: {ema_decay: 0.999}`.
-Measured: nothing.
+Measured: EfficientNet-Lite0 on 600 photographs, 10 epochs, decay 0.98, three seeds: -1.9 points of test accuracy (-6.3 to +2.6),
+1.07 times the time (0.99 to 1.16).
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ ones. The optimizer's parameter groups are split, so that the Trainer's one sche
 
 Source: layer-wise decay as in BEiT (https://arxiv.org/abs/2106.08254) and timm's `--layer-decay`.
 Recipe: `training: {layer_decay: 0.75, head_learning_rate: 1e-2}`. Refused with `optim: muon`, which has rates of its own.
-Measured: nothing.
+Measured: EfficientNet-Lite0 on 600 photographs, 10 epochs, layer_decay 0.75, three seeds: -2.4 points of test accuracy (-5.3 to
++0.5), 1.14 times the time (0.82 to 1.6).
 """
 
 from __future__ import annotations
