@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 
-class LabelledRows:
+class LabelledRows(ABC):
     """The base of a frozen dataclass with these fields, and others for what the rows hold."""
 
     unit: ClassVar[str]  # what a row is: image or text
@@ -39,13 +40,13 @@ class LabelledRows:
         this: Any = self
         return dataclasses.replace(this, labels=labels, label_names=label_names)
 
+    @abstractmethod
     def select(self, rows: np.ndarray) -> Self:
         """The split that has only these rows, in this order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def where(self, row: int) -> str:
         """The place of a row, for messages."""
-        raise NotImplementedError
 
     def file_names(self) -> list[str | None]:
         """The file of each row, relative to the folder of the data; None where a row has none."""
