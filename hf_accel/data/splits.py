@@ -15,39 +15,32 @@ import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 
 from hf_accel import terminal
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.duplicates import duplicate_notes, were_compared
-from hf_accel.data.image_folder import ImageFolder, labelled_files, open_image_folder
+from hf_accel.data.holding_out import Part, hold_out, subset
 from hf_accel.data.image_split import ImageSplit
 from hf_accel.data.images import DEEP_GREY_SCALING, UnreadableImageError, decode_image, has_deep_grey
 from hf_accel.data.labelled_rows import LabelledRows
+from hf_accel.data.labelling import label_tables
 from hf_accel.data.listing import load_images
-from hf_accel.data.rows import Rows, require_datasets
 from hf_accel.errors import UserError
 from hf_accel.tables import format_table, printable
 
 if TYPE_CHECKING:  # an exported model is scored on an image folder without `datasets`
-    import datasets
-
-    from hf_accel.data.columns import LabelMap, Table
+    from hf_accel.data.columns import Table
     from hf_accel.data.sources import Source
 
 __all__ = [
     "ImageSplit",
-    "ScoredRows",
     "Splits",
     "decode_image",
     "load_images",
-    "load_split",
     "load_splits",
-    "stratified_rows",
 ]
 
 logger = logging.getLogger(__name__)
@@ -58,9 +51,6 @@ CLASSES_SHOWN = 20  # more classes than this are folded, so that `describe` fits
 _NAMES_SHOWN = 3
 _NAME_LENGTH = 32
 _HEADERS_READ = 32  # per split, to find images of more than 8 bits
-
-
-Part = TypeVar("Part", bound=LabelledRows)
 
 
 @dataclass(frozen=True)
@@ -150,7 +140,7 @@ def splits_of_source(
     found = LabelMap.of(train, find_columns(train, settings)[1])
     if len(found.names) < 2:
         raise single_class(settings, found.names)
-    parts, notes = _label(source, settings, LabelMap(name_classes(found.names)))
+    parts, notes = label_tables(source, settings, LabelMap(name_classes(found.names)))
     return splits_of_parts(parts, settings, seed, selection, notes)
 
 
@@ -179,10 +169,10 @@ def splits_of_parts(
     if settings.on_bad_image == "skip":
         # of a stream, training images are read when they train: those that cannot be are replaced then
         read = [role for role, part in chosen.items() if role != "train" or not part.is_streamed]
-        chosen |= {role: _readable(chosen[role], skipped, role == "train") for role in read}
+        chosen |= {role: readable_rows(chosen[role], skipped, role == "train") for role in read}
         chosen["train"] = replace(chosen["train"], has_stand_ins=True)
     refuse_single_class(chosen["train"], settings)
-    notes += coverage_notes(chosen) + _deep_grey_notes(chosen) + duplicate_notes(chosen, settings.name)
+    notes += coverage_notes(chosen) + deep_grey_notes(chosen) + duplicate_notes(chosen, settings.name)
     duplicates_searched = were_compared(chosen.values())
     chosen = {role: replace(part, content=None) for role, part in chosen.items()}
     made = splits_of_chosen(chosen, parts.keys(), settings, skipped, notes)
@@ -223,7 +213,7 @@ def choose_rows(
         validation, test = None, validation
         notes.append("no test split: the validation split is the test")
     if test is None:
-        train, test = _hold_out(train, TEST_FRACTION, TEST_SEED, "test")
+        train, test = hold_out(train, TEST_FRACTION, TEST_SEED, "test")
         notes.append(f"no test split: {TEST_FRACTION:.0%} of train is the test, stratified, the same for every seed")
     test = subset(test, settings.max_test_rows, TEST_SEED)
     train = subset(train, settings.max_train_rows, seed)
@@ -232,7 +222,7 @@ def choose_rows(
     elif validation is not None:
         validation = subset(validation, settings.max_test_rows, TEST_SEED)
     else:
-        train, validation = _hold_out(train, settings.validation, seed, "validation")
+        train, validation = hold_out(train, settings.validation, seed, "validation")
         notes.append(f"validation: {settings.validation:.3g} of train held out, stratified, seed {seed}")
     return {"train": train, **({} if validation is None else {"validation": validation}), "test": test}
 
@@ -241,71 +231,6 @@ def _held_out(brought: Iterable[str], used: Iterable[str]) -> tuple[str, ...]:
     """The roles in use that the data set brings no split for; its validation split may be the test."""
     own = ("test", "validation")[: len({"test", "validation"} & set(brought))]
     return tuple(role for role in ("validation", "test") if role in used and role not in own)
-
-
-@dataclass(frozen=True)
-class ScoredRows:
-    """One split, to be scored by a model that was trained elsewhere."""
-
-    split: LabelledRows  # its label_names are the classes that have rows, one or more
-    fingerprint: str  # comparable with those in `Splits.fingerprints`
-    taken: str  # the data set's own split that the rows are of: train, validation or test
-    skipped: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-def load_split(settings: DataSettings, role: str = "test") -> ScoredRows:
-    """Everything that data holds of one split, for evaluation alone: nothing is held out, one class is enough.
-
-    Data without splits (a folder of class folders, a table without a test split) is scored as a whole when its test or
-    train rows are asked for; without a test split the validation split is the test. `max_test_rows`, for train
-    `max_train_rows`, and `on_bad_image` apply.
-
-    Args:
-        role: train, validation or test.
-    Raises:
-        UserError: the data cannot be found or understood, or has no such split with labels.
-    """
-    source: ImageFolder | Source | None = open_image_folder(settings)
-    if source is None:
-        require_datasets(f"data.name {settings.name}")
-        from hf_accel.data.sources import open_source
-
-        source = open_source(settings)
-    taken = scored_role(source, settings, role)
-    if isinstance(source, ImageFolder):
-        whole, notes = _label_files(source, settings, taken)
-    else:
-        whole, notes = _label_table(source, settings, taken)
-    if whole is None or not len(whole):
-        raise UserError(
-            f"data.name {settings.name}: {'; '.join(notes) or 'it is empty'}. Expected labelled images to score."
-        )
-    part = subset(whole, settings.max_train_rows if role == "train" else settings.max_test_rows, TEST_SEED)
-    skipped: list[str] = []
-    if settings.on_bad_image == "skip":
-        part = _readable(part, skipped, refuse_gone=False)
-    if taken != role:
-        notes.append(f"no {role} split: all its rows ({source.names[taken]}) are scored")
-    notes += _deep_grey_notes({taken: part}) + duplicate_notes({taken: part}, settings.name)
-    part = replace(with_present_classes(part), content=None)
-    return ScoredRows(part, split_fingerprint(part), taken, skipped, notes)
-
-
-_STAND_FOR = {"test": ("validation", "train")}  # role -> the splits that are scored where there is none of that role
-
-
-def scored_role(source: ImageFolder | Source, settings: DataSettings, role: str) -> str:
-    """The role of the data's own split that is scored as this one; raises UserError where there is none."""
-    taken = next((name for name in (role, *_STAND_FOR.get(role, ())) if name in source.parts), None)
-    if taken is None and role == "train" and len(source.parts) == 1:
-        taken = next(iter(source.parts))
-    if taken is None:
-        raise UserError(
-            f"data.name {settings.name}: has no {role} split, only {', '.join(source.names.values())}. Ask for another "
-            "split, or name a folder of class folders."
-        )
-    return taken
 
 
 def with_present_classes(part: Part) -> Part:
@@ -317,89 +242,6 @@ def with_present_classes(part: Part) -> Part:
 
 def split_fingerprint(part: LabelledRows) -> str:
     return hashlib.sha256(json.dumps([part.fingerprint, part.label_names]).encode()).hexdigest()
-
-
-def _label_files(folder: ImageFolder, settings: DataSettings, role: str) -> tuple[ImageSplit | None, list[str]]:
-    part, labels = labelled_files(folder.parts[role], settings, role), folder.parts[role].labels
-    if part is None:
-        return None, [*folder.notes, _unused(role, len(labels))]
-    refuse_unknown_labels(part, folder.parts[role].column, lambda row: repr(labels[row]))
-    return part, list(folder.notes)
-
-
-def _label_table(source: Source, settings: DataSettings, role: str) -> tuple[ImageSplit | None, list[str]]:
-    from hf_accel.data.columns import LabelMap, find_columns
-
-    table = source.parts[role]
-    labels = LabelMap.of(table, find_columns(table, settings)[1])
-    parts, notes = _label(replace(source, parts={role: table}), settings, labels)
-    return parts.get(role), notes
-
-
-def _unused(role: str, rows: int) -> str:
-    return f"its {role} split {'has no labels' if rows else 'is empty'}: not used"
-
-
-def _label(source: Source, settings: DataSettings, label_map: LabelMap) -> tuple[dict[str, ImageSplit], list[str]]:
-    """Every part with its class numbers; empty and unlabelled ones are left out, and a note says so."""
-    from hf_accel.data.columns import find_columns, is_unlabelled, label_text, read_column
-
-    parts, notes = {}, list(source.notes)
-    folder = Path(settings.name).expanduser()
-    for role, table in source.parts.items():
-        image_column, label_column = find_columns(table, settings)
-        column = read_column(table, label_column)
-        if role != "train" and is_unlabelled(column):
-            notes.append(_unused(role, len(table)))
-            continue
-        where = f"{settings.name}, {role} split"
-        images, numbers, of_files = _images_of(source, role, image_column, settings, where)
-        content = f"{source.fingerprints[role]} {image_column} {label_column}{of_files}"
-        part = ImageSplit(
-            dataset=images,
-            image_column=image_column,
-            labels=label_map.ids(table, label_column),
-            label_names=label_map.names,
-            source=where,
-            fingerprint=hashlib.sha256(content.encode()).hexdigest(),
-            max_pixels=settings.max_pixels,
-            folder=folder if folder.is_dir() else None,
-            content=numbers,
-        )
-        refuse_unknown_labels(part, label_column, partial(label_text, table, label_column))
-        parts[role] = part
-    return parts, notes
-
-
-def _images_of(
-    source: Source, role: str, column: str, settings: DataSettings, where: str
-) -> tuple[datasets.Dataset | Rows, np.ndarray | None, str]:
-    """The images of a split, their content numbers (None: not known), and a fingerprint of the files that they are in."""
-    import datasets
-
-    from hf_accel.data.encoded import content_numbers, with_own_files
-    from hf_accel.data.streaming import SHUFFLE_BUFFER, StreamedTable
-
-    table = source.parts[role]
-    if isinstance(table, StreamedTable):
-        window = settings.shuffle_buffer or SHUFFLE_BUFFER
-        return table.images(column, window if role == "train" else 1), None, ""
-    images, of_files = table.select_columns([column]).cast_column(column, datasets.Image(decode=False)), ""
-    if source.folders is not None:
-        images, of_files = with_own_files(images, column, source.folders, where)
-    numbers = source.content[role] if role in source.content else content_numbers(images, column)
-    return images, numbers, of_files
-
-
-def refuse_unknown_labels(part: LabelledRows, label_column: str, text: Callable[[int], str]) -> None:
-    outside = np.flatnonzero(part.labels < 0)
-    if len(outside):
-        names = ", ".join(part.label_names[:10]) + (", …" if len(part.label_names) > 10 else "")
-        raise UserError(
-            f"{part.where(outside[0])}: {label_column} is {text(int(outside[0]))}, expected one of "
-            f"the {len(part.label_names)} classes of the train split ({names}). {len(outside)} of its {len(part)} rows have "
-            "such a label: correct or remove them."
-        )
 
 
 def refuse_single_class(train: LabelledRows, settings: DataSettings) -> None:
@@ -437,7 +279,7 @@ def _short(name: str) -> str:
     return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
 
 
-def _deep_grey_notes(parts: dict[str, ImageSplit]) -> list[str]:
+def deep_grey_notes(parts: dict[str, ImageSplit]) -> list[str]:
     """Whether images have more than 8 bits, by the headers of a few: all of them would take minutes to open."""
     for part in parts.values():
         last = min(len(part), _HEADERS_READ) - 1 if part.is_streamed else len(part) - 1
@@ -450,54 +292,7 @@ def _deep_grey_notes(parts: dict[str, ImageSplit]) -> list[str]:
     return []
 
 
-def stratified_rows(labels: np.ndarray, number: int, seed: int, leave: int = 0) -> np.ndarray:
-    """Draw rows so that each class keeps its share, to within one row.
-
-    Args:
-        labels: (N,) class numbers.
-        number: rows to draw, at most N.
-        leave: rows that stay in every class at least, even where fewer than `number` are then drawn.
-    Returns:
-        Row numbers, ascending, so that files and tables are read in their order.
-    """
-    counts = np.bincount(labels)
-    exact = counts * (number / len(labels))
-    quotas = np.floor(exact).astype(np.int64)
-    # The classes with the largest remainders get the rows that rounding down left over.
-    remainder_first = np.argsort(quotas - exact, kind="stable")
-    quotas[remainder_first[: number - quotas.sum()]] += 1
-    quotas = np.minimum(quotas, np.maximum(counts - leave, 0))
-    # RandomState, because its streams are frozen across NumPy versions and a Generator's are not.
-    shuffled = np.random.RandomState(seed).permutation(len(labels))
-    grouped = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    position_in_class = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels[grouped]]
-    return np.sort(grouped[position_in_class < quotas[labels[grouped]]])
-
-
-def _hold_out(train: Part, fraction: float, seed: int, role: str) -> tuple[Part, Part]:
-    if train.is_streamed:
-        fix = "set data.validation: 0, which selects nothing" if role == "validation" else "or leave data.streaming out"
-        raise UserError(
-            f"{train.source}: there is no {role} split, and with data.streaming none is held out of train: its rows would be "
-            f"spread over all shards. Bring a {role} split, {'or ' * (role == 'validation')}{fix}."
-        )
-    rows = stratified_rows(train.labels, max(1, round(len(train) * fraction)), seed, leave=1)
-    if not len(rows):
-        raise UserError(
-            f"{train.source}: none of its {len(train)} {train.unit}s can be held out for {role}, because every class has "
-            f"one {train.unit} only. Add {train.unit}s, or bring a {role} split."
-        )
-    return train.select(np.setdiff1d(np.arange(len(train)), rows)), train.select(rows)
-
-
-def subset(part: Part, number: int | None, seed: int) -> Part:
-    """At most so many rows, of which each class has its share."""
-    if number is None or number >= len(part):
-        return part
-    return part.select(stratified_rows(part.labels, number, seed))
-
-
-def _readable(part: ImageSplit, skipped: list[str], refuse_gone: bool) -> ImageSplit:
+def readable_rows(part: ImageSplit, skipped: list[str], refuse_gone: bool) -> ImageSplit:
     """The rows whose images decode. The others are added to `skipped`.
 
     Raises:

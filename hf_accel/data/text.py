@@ -28,21 +28,20 @@ from hf_accel.data.columns import (
     listed_columns,
     read_column,
 )
+from hf_accel.data.holding_out import subset
 from hf_accel.data.labelled_rows import LabelledRows
+from hf_accel.data.labelling import refuse_unknown_labels
+from hf_accel.data.scored_rows import ScoredRows, scored_role
 from hf_accel.data.sources import Source
 from hf_accel.data.splits import (
     TEST_SEED,
-    ScoredRows,
     Splits,
     choose_rows,
     coverage_notes,
     refuse_single_class,
-    refuse_unknown_labels,
-    scored_role,
     single_class,
     split_fingerprint,
     splits_of_chosen,
-    subset,
     train_table,
     with_present_classes,
 )
@@ -125,7 +124,7 @@ def load_text_splits(settings: DataSettings, seed: int, selection: bool = True) 
 
 
 def load_text_split(settings: DataSettings, role: str = "test") -> ScoredRows:
-    """Everything that data holds of one split, for evaluation alone; see `splits.load_split`."""
+    """Everything that data holds of one split, for evaluation alone; see `scored_rows.load_split`."""
     source = open_text_source(settings)
     taken = scored_role(source, settings, role)
     table, skipped = source.parts[taken], list[str]()

@@ -9,7 +9,8 @@ from pathlib import Path
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.images import MAX_PIXELS
 from hf_accel.data.listing import listed_images, load_images
-from hf_accel.data.splits import ScoredRows, Splits, load_split, load_splits
+from hf_accel.data.scored_rows import ScoredRows, load_split
+from hf_accel.data.splits import Splits, load_splits
 from hf_accel.errors import UserError
 from hf_accel.models.exported import Exported, exported_file
 from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images

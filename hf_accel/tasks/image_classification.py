@@ -19,7 +19,8 @@ from hf_accel.config.sections import DataSettings
 from hf_accel.data.given import Classes, given_split, given_splits
 from hf_accel.data.images import MAX_PIXELS
 from hf_accel.data.listing import listed_images, load_images
-from hf_accel.data.splits import ImageSplit, ScoredRows, Splits, load_split, load_splits
+from hf_accel.data.scored_rows import ScoredRows, load_split
+from hf_accel.data.splits import ImageSplit, Splits, load_splits
 from hf_accel.errors import UserError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels

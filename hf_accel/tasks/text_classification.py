@@ -13,7 +13,8 @@ from transformers import AutoModelForSequenceClassification
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.sections import DataSettings
-from hf_accel.data.splits import ScoredRows, Splits
+from hf_accel.data.scored_rows import ScoredRows
+from hf_accel.data.splits import Splits
 from hf_accel.data.text import TextSplit, load_text_split, load_text_splits
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_count

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_accel.data.splits import Splits, subset
+from hf_accel.data.holding_out import subset
+from hf_accel.data.splits import Splits
 from hf_accel.data.text import TextSplit
 from hf_accel.formatting import format_count
 

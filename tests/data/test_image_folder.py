@@ -8,7 +8,7 @@ from hf_accel.config.sections import DataSettings
 from hf_accel.data.columns import LabelMap
 from hf_accel.data.labels import numbered
 from hf_accel.data.rows import FileRows
-from hf_accel.data.splits import load_split
+from hf_accel.data.scored_rows import load_split
 from hf_accel.errors import UserError
 from tests.support.data_sets import load, write_folder, write_metadata
 

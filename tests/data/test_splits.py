@@ -14,7 +14,8 @@ import PIL.ImageFile
 import pytest
 
 from hf_accel.config.sections import DataSettings
-from hf_accel.data.splits import load_split, stratified_rows
+from hf_accel.data.holding_out import stratified_rows
+from hf_accel.data.scored_rows import load_split
 from hf_accel.errors import UserError
 from tests.support.data_sets import (
     counts,

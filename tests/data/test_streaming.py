@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_accel.config.sections import DataSettings
-from hf_accel.data.splits import load_split
+from hf_accel.data.scored_rows import load_split
 from hf_accel.data.streaming import StreamedRows
 from hf_accel.errors import UserError
 from tests.conftest import write_photos
