@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -21,19 +20,23 @@ from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.problems import section_problems
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.config.sections import DataSettings
-from hf_accel.errors import UserError, did_you_mean
+from hf_accel.errors import UserError
 from hf_accel.files import write_whole
 from hf_accel.formatting import format_count, format_score
-from hf_accel.report.run_report import DetailedScores, RunReport
+from hf_accel.report.run_report import DetailedScores
 from hf_accel.runs.folder import RunFolder, model_place
 from hf_accel.runs.process import warn_of_missing_processes
-from hf_accel.runs.recorded_data import DataFacts, SplitFacts, changes, facts_of
 from hf_accel.tables import format_table, printable, write_csv
 from hf_accel.tasks.texts import TEXTS
+from hf_accel.training.evaluated_rows import (
+    EvaluatedRows,
+    absent_classes,
+    model_labels,
+    rows_of_other_data,
+    rows_of_run,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from hf_accel.data.labelled_rows import LabelledRows
     from hf_accel.tasks.predictions import Predictions
 
@@ -49,8 +52,6 @@ A run's own folder remembers its data: the same rows are scored as in the run. O
 plain folder of class folders too. --data.* settings and TrainingArguments (--per_device_eval_batch_size 64,
 --bf16 true) are taken as in train; so is accelerate launch -m hf_accel.evaluate."""
 SCORES = ("accuracy", "top5_accuracy", "f1_macro", "f1_micro", "f1_weighted", "loss")
-NAMES_SHOWN = 3
-DEFAULT_SEED = 42  # of TrainingArguments
 # The settings of data that say which rows are scored; the others say how a model of PyTorch is trained or scored on them.
 DATA_OF_EXPORTED = ("name", "config", "revision", "image_column", "label_column", "layout", "max_pixels", "on_bad_image",
                     "max_train_rows", "max_test_rows")  # fmt: skip
@@ -270,7 +271,7 @@ def refuse_without_effect(overrides: dict[str, Any]) -> None:
 
 def described(
     scores: DetailedScores,
-    rows: Rows,
+    rows: EvaluatedRows,
     split: LabelledRows,
     *,
     model: str,
@@ -292,100 +293,6 @@ def described(
         **figures,
         "notes": [*rows.notes, *absent_classes(split)],
     }
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What is scored, and what a reader of the scores must know of it."""
-
-    split: LabelledRows
-    changed: bool | None  # other rows than the run had in this split; None: not known, or of no run
-    notes: list[str]
-
-
-def rows_of_run(task: Any, run: RunFolder, data: DataSettings, split_name: str) -> Rows:
-    """The rows that a run had in one of its splits, compared with what it recorded of them.
-
-    Raises:
-        UserError: there is no such split, or its rows were drawn from data that has changed since.
-    """
-    trained = load_recipe(run.recipe)
-    seed = int(trained.training.get("seed", DEFAULT_SEED))  # of the run, whatever is asked for now
-    splits = task.open_splits(data, seed)
-    split = getattr(splits, split_name)
-    if split is None:
-        raise UserError(
-            f"--split validation: {data.name} has none, and data.validation is 0. Use --split test or train."
-        )
-    # what is asked for may be fewer of them
-    as_trained = splits if data == trained.data else task.open_splits(trained.data, seed)
-    before = recorded_data(run)
-    if not before:
-        return Rows(split, None, [])
-    change = changes(before, facts_of(as_trained)).get(split_name)
-    if change is None:
-        return Rows(split, False, [])
-    if split_name in as_trained.held_out:
-        raise UserError(
-            f"{data.name}: has changed since {run.path} was trained on it ({split_name}: {change}). The {split_name} "
-            "rows are drawn from its train split, so the model may have been trained on some of those drawn now. Restore "
-            f"the data, or score {split.unit}s that the run has not seen with --data.name."
-        )
-    what = f"warning: the {split_name} rows are not those that {run.path} had ({change})"
-    return Rows(split, True, [f"{what}, so its report is of other rows"])
-
-
-def rows_of_other_data(task: Any, run: RunFolder | None, data: DataSettings, split_name: str) -> Rows:
-    """All rows of a split of data that was named; says where the run was trained on them."""
-    rows = task.open_split(data, split_name)
-    notes = list(rows.notes)
-    if rows.skipped:
-        notes.append(
-            f"{format_count(len(rows.skipped))} unreadable {rows.split.unit}s are left out; the first: {rows.skipped[0]}"
-        )
-    if rows.taken == "train" and run is not None and same_place(load_recipe(run.recipe).data.name, data.name):
-        notes.append(
-            f"warning: {run.path} was trained on rows of this data, so these scores are not of new {rows.split.unit}s"
-        )
-    return Rows(rows.split, None, notes)
-
-
-def recorded_data(run: RunFolder) -> DataFacts:
-    """What a run recorded of its rows: in its report, and while there is none, in its folder. Empty: nothing."""
-    if not run.is_finished:
-        return run.data
-    data = RunReport.load(run.report).data
-    rows = {"train": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
-    return {role: SplitFacts(rows[role] or 0, fingerprint) for role, fingerprint in data.fingerprints.items()}
-
-
-def same_place(one: str, other: str) -> bool:
-    """Whether two names of data mean the same: a folder by whatever path, or one name."""
-    return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
-
-
-def absent_classes(split: LabelledRows) -> list[str]:
-    """A sentence on the classes of the model that the data has no row of; their F1 counts as 0 in the macro mean."""
-    present = set(split.labels.tolist())
-    absent = [name for number, name in enumerate(split.label_names) if number not in present]
-    if not absent:
-        return []
-    names = ", ".join(map(repr, absent[:NAMES_SHOWN])) + (", …" if len(absent) > NAMES_SHOWN else "")
-    return [f"no {split.unit} of {len(absent):,} of the model's {len(split.label_names):,} classes: {names}"]
-
-
-def model_labels(split: LabelledRows, label_names: list[str]) -> np.ndarray:
-    """(N,) label numbers of the data -> (N,) of the model, matched by name."""
-    import numpy as np
-
-    numbers = {name: number for number, name in enumerate(label_names)}
-    unknown = [name for name in split.label_names if name not in numbers]
-    if unknown:
-        raise UserError(
-            f"{split.source}: the model does not know the class {unknown[0]!r}. {did_you_mean(unknown[0], numbers)} "
-            "Expected the class names that the model was trained on."
-        )
-    return np.array([numbers[name] for name in split.label_names], dtype=np.int64)[split.labels]
 
 
 def render(scores: dict[str, Any], form: str, unit: str) -> None:
