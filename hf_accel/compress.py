@@ -17,8 +17,10 @@ from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.config.schema import expected, known_settings, schema_of
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_count
-from hf_accel.runs.folder import IN_USE, RunFolder, model_place, writable_place
+from hf_accel.runs.folder import IN_USE, RunFolder
 from hf_accel.runs.lock import sole_use
+from hf_accel.runs.named_model import model_place
+from hf_accel.runs.output_place import writable_place
 
 DESCRIPTION = """\
 Export a trained model to ONNX, check that it gives the same answers, and measure each file.

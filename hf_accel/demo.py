@@ -16,7 +16,8 @@ from hf_accel.errors import UserError
 from hf_accel.hub.space import write_space
 from hf_accel.models.exported import exported_file, exported_folder
 from hf_accel.report.run_report import RunReport
-from hf_accel.runs.folder import RunFolder, model_place
+from hf_accel.runs.folder import RunFolder
+from hf_accel.runs.named_model import model_place
 
 if TYPE_CHECKING:
     from gradio import Blocks

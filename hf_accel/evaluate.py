@@ -24,7 +24,8 @@ from hf_accel.errors import UserError
 from hf_accel.files import write_whole
 from hf_accel.formatting import format_count, format_score
 from hf_accel.report.run_report import DetailedScores
-from hf_accel.runs.folder import RunFolder, model_place
+from hf_accel.runs.folder import RunFolder
+from hf_accel.runs.named_model import model_place
 from hf_accel.runs.process import warn_of_missing_processes
 from hf_accel.tables import format_table, printable, write_csv
 from hf_accel.tasks.texts import TEXTS
@@ -34,6 +35,7 @@ from hf_accel.training.evaluated_rows import (
     model_labels,
     rows_of_other_data,
     rows_of_run,
+    same_place,
 )
 
 if TYPE_CHECKING:
@@ -183,9 +185,10 @@ def evaluate(
         arguments = training_arguments(recipe, has_validation=False)
         task = TASKS[recipe.model.task]
         if own_data and run is not None:
-            rows = rows_of_run(task, run, recipe.data, split_name)
+            rows = rows_of_run(task, run, load_recipe(run.recipe), recipe.data, split_name)
         else:
-            rows = rows_of_other_data(task, run, recipe.data, split_name)
+            rows = rows_of_other_data(task, recipe.data, split_name)
+            rows.notes.extend(trained_on(rows, run, recipe.data))
         loaded = task.load_trained(recipe.model.name, recipe.model.revision)
         refuse_broken_weights(loaded.model, recipe.model.name)
         label_names = known_labels(loaded.model.config)
@@ -238,18 +241,26 @@ def evaluate_exported(
     exported = task.load_trained(place)
     if run is not None and not asked.get("name"):
         data = load_recipe(run.recipe, overrides={"data": asked}).data
-        rows = rows_of_run(task, run, data, split_name)
+        rows = rows_of_run(task, run, load_recipe(run.recipe), data, split_name)
         if data.test_time_augmentation != "none":
             rows.notes.append(f"warning: one view of each image is scored, and in {run.path} several")
     else:
         data = TypeAdapter(DataSettings).validate_python(asked)
-        rows = rows_of_other_data(task, run, data, split_name)
+        rows = rows_of_other_data(task, data, split_name)
+        rows.notes.extend(trained_on(rows, run, data))
     split = rows.split.relabelled(model_labels(rows.split, exported.label_names), exported.label_names)
     assert isinstance(split, ImageSplit), "images alone are exported"
     scores, predictions = score_exported(exported, split, output is not None and output.probabilities)
     if output is not None:
         output.write(predictions)
     return described(scores, rows, split, model=str(file), data=data.name, split_name=split_name)
+
+
+def trained_on(rows: EvaluatedRows, run: RunFolder | None, data: DataSettings) -> list[str]:
+    """A warning, if the run was trained on rows of this data."""
+    if run is None or not rows.is_train or not same_place(load_recipe(run.recipe).data.name, data.name):
+        return []
+    return [f"warning: {run.path} was trained on rows of this data, so these scores are not of new {rows.split.unit}s"]
 
 
 def refuse_without_effect(overrides: dict[str, Any]) -> None:

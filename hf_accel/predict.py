@@ -20,7 +20,7 @@ from hf_accel.cli import command_parser, interrupt_says, is_main_process, print_
 from hf_accel.config.sections import choices
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_count
-from hf_accel.runs.folder import model_place
+from hf_accel.runs.named_model import model_place
 from hf_accel.runs.process import warn_of_missing_processes
 from hf_accel.tables import format_table, printable
 

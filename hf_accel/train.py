@@ -206,7 +206,7 @@ def how_to_continue(run: RunFolder, recipe: Recipe, overwrite: bool) -> str:
         return f"the model and its scores are saved. `{export_command(run, recipe.compress)}` exports it."
     if run.is_finished:
         return f"the model and its scores are saved. `hf-accel page {shlex.quote(str(run.path))}` writes the rest."
-    last = run.last_checkpoint()
+    last = run.checkpoints.last()
     if last is None:
         return f"no checkpoint was saved yet. {again} starts from scratch."
     return f"{last} is saved. {again} resumes from it."
@@ -228,7 +228,7 @@ def tell_what_was_chosen(trainer: ImageTrainer, recipe: Recipe, run: RunFolder) 
     logger.info("training: %s; all settings: %s", settings, run.log)
     for note in (trainer.splits.describe(), *trainer.notes):
         note_in_log(note, logging.INFO)
-    for damage in run.damaged:
+    for damage in run.checkpoints.damaged:
         logger.warning("%s: this checkpoint is not used", damage)
 
 

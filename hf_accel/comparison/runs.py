@@ -23,8 +23,9 @@ from hf_accel.comparison.schema import Entry, RunOutcome
 from hf_accel.errors import UserError
 from hf_accel.files import write_whole
 from hf_accel.report.run_report import RunReport
-from hf_accel.runs.folder import RunFolder, writable_place
+from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.lock import refuse_folder_in_use
+from hf_accel.runs.output_place import writable_place
 from hf_accel.runs.process import failure_reason, last_words, run_process
 
 KEY_ENVIRONMENT = ("device", "cpu", "cores", "driver", "cuda", "python", "torch", "transformers", "timm", "accelerate",

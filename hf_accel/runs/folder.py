@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,35 +21,31 @@ import hf_accel
 from hf_accel.cli import is_main_process
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError
-from hf_accel.files import LONGEST_NAME_BYTES, RUN_MARK, write_whole
+from hf_accel.files import RUN_MARK, write_whole
 from hf_accel.runs import manifest
 from hf_accel.runs.checkpoints import (
     KEPT_BY_OPTIMIZER,
     SETTING,
     asked_checkpoint,
-    checkpoint_damage,
     lies_in,
     of_same_length,
-    prune,
     recorded,
     require_checkpoint,
     require_steps_left,
-    step_of,
 )
 from hf_accel.runs.lock import refuse_folder_in_use, sole_use
 from hf_accel.runs.log import note_end_in_log, start_log
 from hf_accel.runs.manifest import Damage, Entries
+from hf_accel.runs.output_place import writable_place
 from hf_accel.runs.recorded_data import DataFacts, changes, from_json, to_json
+from hf_accel.runs.stored_checkpoints import StoredCheckpoints
 
 # Everything that a run leaves, in the order in which a reader wants it; and checkpoint-<step>, made by the Trainer.
 LEFT = ("model", "report.html", "report.json", "history.csv", "predictions.csv", "plots", "recipe.yaml", "log.txt",
         "runs", "exported")  # fmt: skip
-CHECKPOINT_PREFIX = "checkpoint-"
 STEPS_DONE = ".steps_done"  # how many optimizer steps the processes of the run have done in all
 IN_USE = "another process trains or pushes there"
-LONGEST_PATH_BYTES = 4096
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-LONGEST_BELOW_BYTES = 200  # of what lies in a run's folder, as checkpoint-1000000/model-00001-of-00002.safetensors
+CHECKPOINT_PREFIX = "checkpoint-"
 
 
 class RunFolder:
@@ -63,15 +57,14 @@ class RunFolder:
     Attributes:
         checkpoint: the one to resume from, set by `claim`; None starts from scratch.
         overwrite: what an earlier run left, its curves in `runs/` aside, is deleted when this one opens the folder.
-        damaged: what is wrong with the checkpoints that are newer than the one to resume from; set by `claim`.
+        checkpoints: those in the folder; once `claim` has looked for the one to resume from, it knows the damaged ones.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.checkpoint: Path | None = None
         self.overwrite = False
-        self.damaged: list[Damage] = []
-        self._read_checkpoints: dict[Path, Damage | None] = {}  # those whose content was compared, and what was found
+        self.checkpoints = StoredCheckpoints(self.path, CHECKPOINT_PREFIX, lambda: self.identity)
         self.mark = self.path / RUN_MARK
         self.steps_done = self.path / STEPS_DONE
         (self.model, self.page, self.report, self.history, self.predictions, self.plots, self.recipe, self.log,
@@ -201,7 +194,7 @@ class RunFolder:
         """
         if self.model.is_dir() or not self.recipe.is_file() or not self.is_ours():
             return
-        last = self.last_checkpoint()
+        last = self.checkpoints.last()
         advice = "" if last is None else f", or name its last checkpoint, {last}"
         raise UserError(
             f"{self.path}: holds a run that has not finished, so it has no model yet. Resume it with the command that "
@@ -217,52 +210,11 @@ class RunFolder:
         """What the run has left so far, checkpoints and records of trackers aside."""
         return [self.path / name for name in LEFT if name != self.trackers.name and (self.path / name).exists()]
 
-    def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint whose files are all there and have their sizes."""
-        identity = self.identity
-        found = [path for path in self.checkpoints() if checkpoint_damage(path, manifest.SIZES, identity) is None]
-        return max(found, key=step_of, default=None)
-
-    def newest_whole_checkpoint(self) -> Path | None:
-        """The newest checkpoint that is as it was written, every byte; those that are newer and are not: in `damaged`.
-
-        Raises:
-            UserError: there are checkpoints, and all of them are damaged.
-        """
-        self.damaged = []
-        for checkpoint in sorted(self.checkpoints(), key=step_of, reverse=True):
-            found = self._damage_of(checkpoint)
-            if found is None:
-                return checkpoint
-            self.damaged.append(found)
-        real = [found for found in self.damaged if not found.is_unfinished]
-        if real:
-            raise UserError(
-                f"{self.path}: the checkpoints are damaged ({'; '.join(map(str, real))}). Restore one, or add --overwrite to "
-                "start from scratch."
-            )
-        return None
-
-    def _damage_of(self, checkpoint: Path) -> Damage | None:
-        """As `checkpoint_damage`; the contents are read once, and the sizes again after that."""
-        if checkpoint not in self._read_checkpoints:
-            self._read_checkpoints[checkpoint] = checkpoint_damage(checkpoint, None, self.identity)
-            return self._read_checkpoints[checkpoint]
-        return self._read_checkpoints[checkpoint] or checkpoint_damage(checkpoint, manifest.SIZES, self.identity)
-
-    def prune_checkpoints(self, keep: int, newest: Path, best: Path | None) -> None:
-        """Delete the checkpoints of the lowest steps until `keep` are left, the newest and the best one among them."""
-        prune(self.checkpoints(), keep, [newest] if best is None else [newest, best])
-
-    def checkpoints(self) -> list[Path]:
-        found = self.path.glob(f"{CHECKPOINT_PREFIX}*")
-        return [path for path in found if path.name.removeprefix(CHECKPOINT_PREFIX).isdigit() and path.is_dir()]
-
     def remove_weights(self) -> None:
         """Delete the model and the checkpoints of a run that is kept for its figures."""
         left = {name: entry for name, entry in self.results.items() if name != self._model_manifest}
         self._note(results=left)
-        for folder in (self.model, *self.checkpoints()):
+        for folder in (self.model, *self.checkpoints.all()):
             shutil.rmtree(folder, ignore_errors=True)
 
     @property
@@ -334,7 +286,7 @@ class RunFolder:
                 f"{self.path}: --overwrite deletes the checkpoints in this folder, and --{SETTING} asks for one of them. Leave "
                 "one of the two out."
             )
-        last = None if self.overwrite else self.newest_whole_checkpoint()
+        last = None if self.overwrite else self.checkpoints.newest_whole()
         if last is not None:
             return self._resumable(recipe, asked, last)
         if asked is True:
@@ -368,7 +320,7 @@ class RunFolder:
     def _refuse_foreign_files(self) -> None:
         is_ours = self.is_ours()
         named = [name for name in LEFT if os.path.lexists(self.path / name)]
-        ours = {path.name for path in self.checkpoints()} if is_ours else set()
+        ours = {path.name for path in self.checkpoints.all()} if is_ours else set()
         kept = sorted({path.name for path in self.path.glob(f"{CHECKPOINT_PREFIX}*")} - ours)
         foreign = [*([] if is_ours else named), *kept]
         if foreign:
@@ -461,7 +413,7 @@ class RunFolder:
             if name.split("/")[0] != self.trackers.name:
                 (self.path / name).unlink(missing_ok=True)
         self.steps_done.unlink(missing_ok=True)
-        for folder in self.checkpoints():
+        for folder in self.checkpoints.all():
             shutil.rmtree(folder)
         for folder in (self.model, self.plots):
             for inner in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
@@ -477,43 +429,6 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
 
 
-def model_place(name: str) -> str:
-    """What `from_pretrained` takes for a run's folder, a model's folder or an id on the Hub; an exported file stays as it is.
-
-    Raises:
-        UserError: the name is that of another file, of an unfinished run or of a damaged model, or was meant as that of a folder
-            and there is none.
-    """
-    from hf_accel.data.listing import is_local_name, neighbouring_folders  # here: --help needs no Pillow
-
-    if not name.strip():
-        raise UserError(f"{name!r} names no model, expected the folder of a run or of a model, or an id on the Hub")
-    path = Path(name).expanduser()
-    run = RunFolder(path)
-    if run.model.is_dir():
-        manifest.refuse_damaged(run.model)
-        return str(run.model)
-    if path.is_dir():
-        run.refuse_unfinished()
-        manifest.refuse_damaged(path)
-        return str(path)
-    if path.suffix == ".onnx" and path.is_file():
-        return str(path)
-    if path.exists():
-        raise UserError(
-            f"{name}: is a file, expected the folder of a run or of a model, an exported .onnx file, or an id on the Hub"
-        )
-    is_near = path.parent.is_dir() and get_close_matches(path.name, [inner.name for inner in path.parent.iterdir()])
-    if is_local_name(name) and (
-        is_near or not HUB_ID.fullmatch(name)
-    ):  # a folder may be called as an owner on the Hub is
-        raise UserError(f"{name}: no such folder. {neighbouring_folders(path)}")
-    if not HUB_ID.fullmatch(name):
-        hint = neighbouring_folders(path)
-        raise UserError(f"{name}: no such folder, and an id on the Hub looks like owner/name. {hint}")
-    return name
-
-
 def differences(before: Recipe, now: Recipe) -> list[str]:
     """Dotted names of the settings in which two recipes differ."""
     old, new = before.to_dict(), now.to_dict()
@@ -522,36 +437,6 @@ def differences(before: Recipe, now: Recipe) -> list[str]:
         keys = sorted(set(old[section]) | set(new[section]))
         names += [f"{section}.{key}" for key in keys if old[section].get(key) != new[section].get(key)]
     return names or ["name or variant"]
-
-
-def writable_place(folder: Path) -> Path:
-    """The folder that exists in which an output folder is or can be made.
-
-    Raises:
-        UserError: it cannot be made there; nothing was tried.
-    """
-    where, whole = f"--output_dir {folder}", folder.absolute()
-    if "\0" in str(folder):
-        raise UserError(f"{where}: holds a null character, which no path may. Choose another --output_dir.")
-    if any(len(os.fsencode(part)) > LONGEST_NAME_BYTES for part in whole.parts) or (
-        len(os.fsencode(whole)) > LONGEST_PATH_BYTES - LONGEST_BELOW_BYTES
-    ):
-        raise UserError(
-            f"{where}: is too long, expected at most {LONGEST_NAME_BYTES} bytes in each name and "
-            f"{LONGEST_PATH_BYTES - LONGEST_BELOW_BYTES} in all. Choose another --output_dir."
-        )
-    for path in (whole, *whole.parents):
-        if os.path.islink(path) and not os.path.exists(path):
-            raise UserError(
-                f"{where}: {path} is a link to {os.readlink(path)}, which does not exist. Make that folder, or choose "
-                "another --output_dir."
-            )
-    if os.path.exists(folder) and not os.path.isdir(folder):
-        raise UserError(f"{where}: is a file, expected a folder")
-    place = next(path for path in (whole, *whole.parents) if os.path.exists(path))
-    if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(f"{where}: {place} is not a folder that can be written. Choose another --output_dir.")
-    return place
 
 
 def _parsed(path: Path, parse: Any) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _verify_run(run: RunFolder) -> list[Part]:
         found = run.mark_damage() or manifest.damaged_entry(run.path, results)
         parts.append(Part(run.path, "finished run", len(results), found, None if results else NO_MANIFEST))
     identity = run.identity
-    checkpoints = [_verify_checkpoint(path, identity) for path in sorted(run.checkpoints(), key=step_of)]
+    checkpoints = [_verify_checkpoint(path, identity) for path in sorted(run.checkpoints.all(), key=step_of)]
     if not run.is_finished:
         whole = [part.path.name for part in checkpoints if part.damage is None]
         note = f"the command that started it resumes from {whole[-1]}" if whole else "it has no checkpoint yet"
@@ -101,4 +101,4 @@ def _facts(folder: Path) -> dict:
 
 
 def _is_named_checkpoint(folder: Path) -> bool:
-    return folder.resolve() in {path.resolve() for path in RunFolder(folder.parent).checkpoints()}
+    return folder.resolve() in {path.resolve() for path in RunFolder(folder.parent).checkpoints.all()}

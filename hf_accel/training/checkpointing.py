@@ -45,7 +45,7 @@ class CheckpointingTrainer(ScoringTrainer):
         """
         self.saved_step = None
         if resume_from_checkpoint is True:
-            newest = RunFolder(str(self.args.output_dir)).newest_whole_checkpoint()
+            newest = RunFolder(str(self.args.output_dir)).checkpoints.newest_whole()
             resume_from_checkpoint = True if newest is None else str(newest)  # upstream says that there is none
         elif resume_from_checkpoint:
             refuse_damaged_checkpoint(Path(resume_from_checkpoint))
@@ -94,7 +94,7 @@ class CheckpointingTrainer(ScoringTrainer):
             raise RunError(f"{found}. The disk did not keep what was written to it, and the older checkpoints stay.")
         limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
         if limit is not None and limit > 0:
-            run.prune_checkpoints(limit, folder, None if best is None else Path(best))
+            run.checkpoints.prune(limit, folder, None if best is None else Path(best))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """As upstream; of a model with adapters, the plain model that they give, and next to it what learns."""

@@ -27,7 +27,8 @@ from hf_accel.models.loaded import Loaded
 from hf_accel.models.lora import has_adapters
 from hf_accel.models.plain import PlainClassifier
 from hf_accel.models.trial import training_failure
-from hf_accel.runs.folder import RunFolder, writable_place
+from hf_accel.runs.folder import RunFolder
+from hf_accel.runs.output_place import writable_place
 from hf_accel.tasks.image_classification import ImageInputs
 from hf_accel.tasks.text_classification import TextInputs
 from hf_accel.training.supported import OwnOptimizer
@@ -226,7 +227,7 @@ def require_space(folder: Path, args: TrainingArguments, parameters: int) -> Non
     needed = 4 * parameters * (1 + checkpoints * (1 if args.save_only_model else 3))
     # what an unfinished or overwritten run left here makes room as this one writes
     left = sum(
-        path.stat().st_size for kept in RunFolder(folder).checkpoints() for path in kept.glob("*") if path.is_file()
+        path.stat().st_size for kept in RunFolder(folder).checkpoints.all() for path in kept.glob("*") if path.is_file()
     )
     free = shutil.disk_usage(writable_place(folder)).free
     if free + left < needed:

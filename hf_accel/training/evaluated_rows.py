@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_accel.config.recipe import load_recipe
+from hf_accel.config.recipe import Recipe
 from hf_accel.config.sections import DataSettings
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.formatting import format_count
@@ -30,15 +30,18 @@ class EvaluatedRows:
     split: LabelledRows
     changed: bool | None  # other rows than the run had in this split; None: not known, or of no run
     notes: list[str]
+    is_train: bool = False  # of other data: the rows of its train split
 
 
-def rows_of_run(task: Any, run: RunFolder, data: DataSettings, split_name: str) -> EvaluatedRows:
+def rows_of_run(task: Any, run: RunFolder, trained: Recipe, data: DataSettings, split_name: str) -> EvaluatedRows:
     """The rows that a run had in one of its splits, compared with what it recorded of them.
 
+    Args:
+        trained: the recipe of the run.
+        data: what is asked for.
     Raises:
         UserError: there is no such split, or its rows were drawn from data that has changed since.
     """
-    trained = load_recipe(run.recipe)
     seed = int(trained.training.get("seed", DEFAULT_SEED))  # of the run, whatever is asked for now
     splits = task.open_splits(data, seed)
     split = getattr(splits, split_name)
@@ -64,19 +67,15 @@ def rows_of_run(task: Any, run: RunFolder, data: DataSettings, split_name: str) 
     return EvaluatedRows(split, True, [f"{what}, so its report is of other rows"])
 
 
-def rows_of_other_data(task: Any, run: RunFolder | None, data: DataSettings, split_name: str) -> EvaluatedRows:
-    """All rows of a split of data that was named; says where the run was trained on them."""
+def rows_of_other_data(task: Any, data: DataSettings, split_name: str) -> EvaluatedRows:
+    """All rows of a split of data that was named."""
     rows = task.open_split(data, split_name)
     notes = list(rows.notes)
     if rows.skipped:
         notes.append(
             f"{format_count(len(rows.skipped))} unreadable {rows.split.unit}s are left out; the first: {rows.skipped[0]}"
         )
-    if rows.taken == "train" and run is not None and same_place(load_recipe(run.recipe).data.name, data.name):
-        notes.append(
-            f"warning: {run.path} was trained on rows of this data, so these scores are not of new {rows.split.unit}s"
-        )
-    return EvaluatedRows(rows.split, None, notes)
+    return EvaluatedRows(rows.split, None, notes, rows.taken == "train")
 
 
 def recorded_data(run: RunFolder) -> DataFacts:

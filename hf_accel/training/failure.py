@@ -11,7 +11,7 @@ from hf_accel.runs.folder import RunFolder
 def failed_at(bad: BadStep, args: TrainingArguments, max_steps: int) -> str:
     """The message for a run that a bad step ends: where, why, what is kept and what to try."""
     assert args.output_dir is not None  # training_arguments sets it
-    checkpoint = RunFolder(args.output_dir).last_checkpoint()
+    checkpoint = RunFolder(args.output_dir).checkpoints.last()
     kept = "no checkpoint was saved before" if checkpoint is None else f"the last good checkpoint is {checkpoint}"
     tips = [f"a training.learning_rate below {args.learning_rate:g}"]
     if args.fp16:

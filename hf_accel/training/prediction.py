@@ -20,7 +20,7 @@ from hf_accel.models.given import model_to_predict
 from hf_accel.models.head import known_labels
 from hf_accel.models.layout import use_layout_for_prediction
 from hf_accel.models.load import LoadedModel
-from hf_accel.runs.folder import model_place
+from hf_accel.runs.named_model import model_place
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.image_scoring import pixels_of
 from hf_accel.training.arguments import accelerator_type

@@ -11,7 +11,7 @@ from hf_accel.methods.finite import broken_tensor
 from hf_accel.models.head import known_labels
 from hf_accel.models.layout import use_channels_last
 from hf_accel.models.load import LoadedModel
-from hf_accel.runs.folder import model_place
+from hf_accel.runs.named_model import model_place
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.image_classification import ImageInputs
 from hf_accel.training.arguments import Arguments

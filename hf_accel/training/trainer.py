@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,7 +26,6 @@ from transformers import (
     ProgressCallback,
     TrainerCallback,
     TrainingArguments,
-    set_seed,
 )
 from transformers.modeling_outputs import ModelOutput
 
@@ -34,7 +34,7 @@ from hf_accel.config.recipe import Recipe
 from hf_accel.config.schedules import Schedule
 from hf_accel.data.splits import Splits
 from hf_accel.data.streaming import StreamedRows
-from hf_accel.errors import RunError, UserError
+from hf_accel.errors import RunError
 from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.features import FeatureBatches
 from hf_accel.inputs.prepared import PreparedBatches
@@ -55,7 +55,6 @@ from hf_accel.methods.losses import cross_entropy_sum, training_loss_sum
 from hf_accel.methods.muon import build_muon
 from hf_accel.methods.schedules import build_schedule
 from hf_accel.methods.timm_optimizers import build_timm_optimizer
-from hf_accel.models.given import base_of
 from hf_accel.models.layers import layer_numbers
 from hf_accel.models.loaded import Loaded
 from hf_accel.tasks.texts import TEXTS
@@ -66,6 +65,7 @@ from hf_accel.training.evaluation import TrainAccuracyCallback
 from hf_accel.training.failure import failed_at
 from hf_accel.training.progress import BarCallback
 from hf_accel.training.scoring import Batch, Method, Methods
+from hf_accel.training.search import begin_again, refuse_loss_kwargs, search
 from hf_accel.training.supported import OwnOptimizer
 
 logger = logging.getLogger(__name__)
@@ -422,54 +422,8 @@ class ImageTrainer(CheckpointingTrainer):
         Raises:
             UserError: the Trainer was built with a model that exists once, or there are no validation rows to select by.
         """
-        if self.eval_dataset is None:
-            raise UserError(
-                "hyperparameter_search: trials are compared on validation rows, and there are none. Set data.validation, for "
-                "example 0.1."
-            )
-        if self.begin_again is None:
-            raise UserError(
-                "hyperparameter_search: every trial begins with new weights, and a model that is given exists once. Give "
-                "build_trainer model_init=, a function that makes it, in place of model=."
-            )
-        before, asked = dict(vars(self.args)), self.model_init
-        self.model_init = _of_recipe if asked is None else asked
-        try:
-            return super().hyperparameter_search(*args, **kwargs)
-        finally:
-            # upstream leaves no model, and the arguments of the last trial
-            vars(self.args).update(before)
-            self.create_accelerator_and_postprocess()
-            set_seed(self.args.seed)
-            self.call_model_init()
-            self.model = self.model_wrapped = nn.Module.to(self.loaded.model, self.args.device)
-            self.optimizer = self.lr_scheduler = None
-            self.model_init = asked
+        return search(self, partial(super().hyperparameter_search, *args, **kwargs))
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
-        """As upstream; the new model is prepared as the first was, and what is counted of a run begins at zero."""
-        assert self.begin_again is not None, "a model that exists once has no model_init"
-        made = None if self.model_init is _of_recipe else super().call_model_init(trial)
-        before = self.methods
-        self.loaded, self.methods = self.begin_again(made)
-        for method in (method for method in before if isinstance(method, TrainerCallback)):
-            self.remove_callback(method)
-        for method in (method for method in self.methods if isinstance(method, TrainerCallback)):
-            self.add_callback(method)
-        self.processing_class = self.loaded.processor
-        refuse_loss_kwargs(self.loaded.model)
-        self.finite_steps.model = self.loaded.model
-        self.finite_steps.load_state_dict({"skipped": 0, "recent": [], "overflows": 0})
-        self.train_accuracy_counts.load_state_dict({"correct": 0, "seen": 0, "epoch": 0})
-        self.measurement.set_sums(Measurement(Stopwatch(self.args.device)).sums())
-        return self.loaded.model
-
-
-def _of_recipe() -> None:
-    """Stands for `model_init` where the recipe makes the model of each trial."""
-
-
-def refuse_loss_kwargs(model: nn.Module) -> None:
-    """Keep the Trainer from handing the row count of an accumulation window to the model, whose head would take it."""
-    for part in (model, base_of(model)):
-        part.accepts_loss_kwargs = False
+        """As upstream; see `training.search`."""
+        return begin_again(self, partial(super().call_model_init, trial))

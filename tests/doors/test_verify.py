@@ -9,7 +9,8 @@ from hf_accel import evaluate, push, verify
 from hf_accel.cli import run
 from hf_accel.predict import main as predict_main
 from hf_accel.runs import manifest
-from hf_accel.runs.folder import RunFolder, model_place
+from hf_accel.runs.folder import RunFolder
+from hf_accel.runs.named_model import model_place
 from hf_accel.train import main as train_main
 from hf_accel.train import train
 from tests.runs.test_folder import REPORT, do_run, recipe  # noqa: F401  a fixture

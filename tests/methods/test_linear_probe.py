@@ -9,7 +9,7 @@ from hf_accel.methods.linear_probe import LinearProbe, random_changes
 from hf_accel.report.run_report import RunReport
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
-from hf_accel.training.trainer import _of_recipe
+from hf_accel.training.search import of_recipe
 from tests.support.two_processes import train_in_two_processes
 
 PROBE = {
@@ -147,7 +147,7 @@ def test_a_caller_who_lets_more_of_the_network_learn_trains_it(tiny_recipe):
 
 def test_a_run_that_begins_again_with_new_weights_computes_the_whole_network(tiny_recipe):
     trainer = build_trainer(tiny_recipe(PROBE))
-    trainer.model_init = _of_recipe  # as each trial of a search
+    trainer.model_init = of_recipe  # as each trial of a search
     trainer.train()
     assert not probes(trainer)
     assert len(figures(trainer, "eval_loss")) == 3

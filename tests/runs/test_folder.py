@@ -12,9 +12,11 @@ import hf_accel
 from hf_accel.config.recipe import load_recipe
 from hf_accel.errors import UserError
 from hf_accel.files import RUN_MARK
-from hf_accel.runs.folder import LEFT, RunFolder, model_place, writable_place
+from hf_accel.runs.folder import LEFT, RunFolder
 from hf_accel.runs.lock import sole_use
 from hf_accel.runs.log import note_end_in_log, start_log
+from hf_accel.runs.named_model import model_place
+from hf_accel.runs.output_place import writable_place
 from tests.support.checkpoints import write_checkpoint
 
 REPORT = {"schema": 1, "recipe": "digits", "train": {}, "environment": {}}  # what any report has

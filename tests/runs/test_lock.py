@@ -62,7 +62,7 @@ def test_of_two_runs_on_one_folder_the_second_is_refused_and_resumes_the_first_a
     command = [sys.executable, "-m", "hf_accel.train", "--recipe", "finetune"]
     command += [str(word) for pair in flags.items() for word in pair]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as first:
-        while RunFolder(folder).last_checkpoint() is None:
+        while RunFolder(folder).checkpoints.last() is None:
             assert first.poll() is None
             time.sleep(0.02)
         first.send_signal(signal.SIGSTOP)  # it holds the folder, and does not finish while the second one starts

@@ -109,8 +109,8 @@ def test_a_fault_in_the_newest_checkpoint_is_named_and_the_one_before_is_used(fa
     FAULTS[fault](interrupted, older)
     run = RunFolder.claim(make())
     assert run.checkpoint == older
-    assert len(run.damaged) == 1
-    assert str(interrupted) in str(run.damaged[0])
+    assert len(run.checkpoints.damaged) == 1
+    assert str(interrupted) in str(run.checkpoints.damaged[0])
     with run.open(make()):  # it holds for a second look, too
         pass
 
@@ -150,11 +150,11 @@ def test_a_copy_of_a_run_keeps_its_checkpoints_and_one_of_another_run_is_not_mix
     shutil.rmtree(interrupted)
     write_checkpoint(interrupted, 8, run=run.identity)
     shutil.copytree(run.path, tmp_path / "copy")
-    assert RunFolder(tmp_path / "copy").newest_whole_checkpoint().name == "checkpoint-8"
+    assert RunFolder(tmp_path / "copy").checkpoints.newest_whole().name == "checkpoint-8"
     shutil.rmtree(interrupted)
     write_checkpoint(interrupted, 8, run="another")
-    assert run.newest_whole_checkpoint().name == "checkpoint-4"
-    assert "is a checkpoint of another run" in str(run.damaged[0])
+    assert run.checkpoints.newest_whole().name == "checkpoint-4"
+    assert "is a checkpoint of another run" in str(run.checkpoints.damaged[0])
 
 
 def test_a_run_keeps_its_identity_when_it_is_resumed_and_gets_another_with_overwrite(make, interrupted):  # noqa: F811

@@ -109,7 +109,7 @@ def test_a_run_with_a_fault_in_its_newest_checkpoint_names_it_and_ends_as_if_it_
 
 
 def test_a_run_of_an_earlier_version_is_resumed_and_says_that_its_content_is_not_checked(killed, capsys):
-    for checkpoint in RunFolder(killed.folder).checkpoints():
+    for checkpoint in RunFolder(killed.folder).checkpoints.all():
         (checkpoint / "hf_accel_manifest.json").unlink()
     assert run_command(main, killed.words) == 0
     error = " ".join(capsys.readouterr().err.split())
@@ -169,7 +169,7 @@ def test_whichever_operation_of_a_save_fails_the_last_whole_checkpoint_stays_and
     only_checkpoint_2(killed_once)
     with disk.mounted():
         saving._save_checkpoint(saving.model, None)
-    assert {path.name for path in RunFolder(killed_once.folder).checkpoints()} == {"checkpoint-4"}
+    assert {path.name for path in RunFolder(killed_once.folder).checkpoints.all()} == {"checkpoint-4"}
     operations = len(disk.done)
     assert {what.split()[0] for what in disk.done} == {"write", "fsync", "rename", "mkdir"}
     kept = {2: 0, 4: 0}
@@ -181,13 +181,13 @@ def test_whichever_operation_of_a_save_fails_the_last_whole_checkpoint_stays_and
         message = machine_failure(raised.value)
         assert message is not None
         assert "\n" not in message
-        newest = RunFolder(killed_once.folder).newest_whole_checkpoint()
+        newest = RunFolder(killed_once.folder).checkpoints.newest_whole()
         step = int(newest.name.rpartition("-")[2])
         kept[step] += 1
         assert content(killed_once.folder / "checkpoint-2") == before, disk.done[-1]
         if step == 4:  # it failed after the manifest had its name
             assert number == operations
         saving._save_checkpoint(saving.model, None)  # there is space again
-        assert RunFolder(killed_once.folder).newest_whole_checkpoint().name == "checkpoint-4"
+        assert RunFolder(killed_once.folder).checkpoints.newest_whole().name == "checkpoint-4"
     assert kept == {2: operations - 1, 4: 1}
     assert operations > 30

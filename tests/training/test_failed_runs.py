@@ -82,8 +82,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_one_message_and_nothing_sav
     assert error.removeprefix("error: ") in run.log.read_text()
     assert not run.is_finished
     assert not run.model.exists()
-    assert {path.name for path in run.checkpoints()} == {"checkpoint-2", "checkpoint-4"}
-    assert all(is_finite(checkpoint) for checkpoint in run.checkpoints())
+    assert {path.name for path in run.checkpoints.all()} == {"checkpoint-2", "checkpoint-4"}
+    assert all(is_finite(checkpoint) for checkpoint in run.checkpoints.all())
 
 
 def test_without_a_checkpoint_the_message_says_so(tiny_recipe, tmp_path, capsys):

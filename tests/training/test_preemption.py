@@ -177,7 +177,7 @@ def test_a_stopped_run_resumes_and_ends_as_one_that_was_not_stopped(
     assert capsys.readouterr().err.split()[-len(last_line.split()) :] == last_line.split()
     run = RunFolder(cut.output_dir)
     assert not run.is_finished
-    assert run.newest_whole_checkpoint() == checkpoint
+    assert run.checkpoints.newest_whole() == checkpoint
     assert run_command(main, command(cut, tmp_path)) == 0
     assert outcome(cut.output_dir) == wholes[saving]
     assert RunReport.load(cut.output_dir).train.resumes == 1
@@ -210,7 +210,7 @@ def test_a_signal_to_all_processes_of_a_run_leaves_those_alive_that_read_its_dat
     words = [sys.executable, str(tmp_path / "group.py"), name, *command(recipe, tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, start_new_session=True)
     assert done.returncode == 128 + getattr(signal, name), done.stderr
-    assert RunFolder(recipe.output_dir).newest_whole_checkpoint().name == "checkpoint-3"
+    assert RunFolder(recipe.output_dir).checkpoints.newest_whole().name == "checkpoint-3"
     assert "Traceback" not in done.stderr
 
 
@@ -235,10 +235,10 @@ def test_two_processes_stop_at_the_same_step_and_resume(tiny_recipe, tmp_path):
     done = in_two(cut, tmp_path, "1")
     assert done.returncode != 0
     assert "stopped by SIGTERM: " in done.stderr
-    assert [path.name for path in RunFolder(cut.output_dir).checkpoints()] == ["checkpoint-5"]
+    assert [path.name for path in RunFolder(cut.output_dir).checkpoints.all()] == ["checkpoint-5"]
     states = {path.name for path in (cut.output_dir / "checkpoint-5").glob("*_1.*")}
     assert states == {"rng_state_1.pth", "method_state_1.pth", "measurement_1.json"}
-    assert RunFolder(cut.output_dir).newest_whole_checkpoint() is not None
+    assert RunFolder(cut.output_dir).checkpoints.newest_whole() is not None
     assert not RunFolder(cut.output_dir).is_finished
     for recipe in (cut, whole):
         done = in_two(recipe, tmp_path, "none")
