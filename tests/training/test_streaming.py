@@ -7,6 +7,7 @@ from hf_accel.report.run_report import RunReport
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
 from tests.support.shards import pack_parquet, pack_tar
+from tests.support.trained import losses, weights
 from tests.support.two_processes import train_in_two_processes
 
 
@@ -35,14 +36,6 @@ def trained(recipe, **kwargs):
     trainer = build_trainer(recipe)
     trainer.train(**kwargs)
     return trainer
-
-
-def losses(trainer):
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-
-
-def weights(trainer):
-    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
 
 
 def assert_same(first, second):
