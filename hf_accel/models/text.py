@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -39,7 +38,7 @@ from hf_accel.models.layers import freeze
 from hf_accel.models.load import checked_name, update_config
 from hf_accel.models.load_errors import load_errors
 from hf_accel.models.loaded import Loaded
-from hf_accel.models.trial import forward_once
+from hf_accel.models.trial import counted_flops, forward_once
 from hf_accel.models.weights import quiet_loading_report, with_fitting_head
 
 MOST_TOKENS = 512  # of a text, unless the recipe says more
@@ -146,7 +145,7 @@ def text_flops(
 
 def _flops(model: PreTrainedModel, inputs: dict[str, Tensor], length: int) -> int:
     try:
-        with FlopCounterMode(display=False) as counter:
+        with counted_flops() as counter:
             logits = forward_once(model, inputs)
     except Exception as error:  # whatever it is, training would meet it too
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]

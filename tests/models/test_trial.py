@@ -28,6 +28,19 @@ def test_a_model_of_one_size_says_which_size_it_takes():
         flops_per_image(model, 40)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_products_of_attention_are_counted_whatever_does_them(attention):
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
+    )
+    model = ViTForImageClassification._from_config(config, attn_implementation=attention).eval()
+    tokens, width = 17, 16
+    patches = 2 * 16 * (3 * 8 * 8) * width
+    linear = 2 * tokens * width * (4 * width + 2 * 32)
+    attention_products = 2 * 2 * tokens * tokens * width
+    assert flops_per_image(model, 32) == patches + linear + attention_products + 2 * width * 2
+
+
 def test_a_failure_for_another_reason_than_the_size_is_reported_with_that_reason():
     model = from_scratch("vit_tiny_patch16_224", **VIT)
 
