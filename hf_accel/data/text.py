@@ -31,6 +31,7 @@ from hf_accel.data.columns import (
 from hf_accel.data.holding_out import subset
 from hf_accel.data.labelled_rows import LabelledRows
 from hf_accel.data.labelling import refuse_unknown_labels
+from hf_accel.data.labels import LABEL_COLUMNS
 from hf_accel.data.scored_rows import ScoredRows, scored_role
 from hf_accel.data.sources import Source
 from hf_accel.data.splits import (
@@ -139,6 +140,25 @@ def load_text_split(settings: DataSettings, role: str = "test") -> ScoredRows:
         notes.append(f"no {role} split: all its rows ({source.names[taken]}) are scored")
     part = with_present_classes(part)
     return ScoredRows(part, split_fingerprint(part), taken, skipped, notes)
+
+
+def unlabelled_split(table: datasets.Dataset, settings: DataSettings, source: str) -> TextSplit:
+    """All rows of a table, whose labels are not asked for; a row without text is blank.
+
+    Args:
+        source: for messages.
+    Raises:
+        UserError: its columns of text are not clear.
+    """
+    columns = text_columns(table, settings, next((name for name in LABEL_COLUMNS if name in table.features), ""))
+    return TextSplit(
+        dataset=table.select_columns(list(columns)),
+        columns=columns,
+        labels=np.full(len(table), -1),
+        label_names=[],
+        source=source,
+        fingerprint=table._fingerprint,
+    )
 
 
 def text_columns(table: datasets.Dataset, settings: DataSettings, label: str) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError
+from hf_accel.inputs.text import Tokenising
 from hf_accel.models.encoder import pretrained
 from hf_accel.models.head import head_tensors, known_labels, set_labels
 from hf_accel.models.layers import freeze
@@ -56,6 +57,9 @@ class LoadedText(Loaded):
     notes: list[str] = field(default_factory=list)
     has_new_head: bool = False  # on pretrained weights
     is_given: bool = False
+
+    def preprocessing(self) -> str:
+        return Tokenising(self.processor, self.max_length).key
 
 
 def load_text_model(settings: ModelSettings, label_names: list[str], max_length: int | None = None) -> LoadedText:
@@ -100,8 +104,12 @@ def load_trained_text(name: str | Path, revision: str | None = None, setting: st
     with _errors(setting, name):
         config = _load_config(name, revision, setting)
         tokenizer, notes = _load_tokenizer(name, revision, config)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            name, revision=revision, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        with quiet_loading_report():
+            model, fresh, _ = pretrained(AutoModelForSequenceClassification, name, revision, config)
+    if fresh:
+        raise UserError(
+            f"{setting}: {name} has no weights for {min(fresh)}, so it is not a classifier that was trained. Expected the folder "
+            "of a run, or a model that was fine-tuned to classify texts."
         )
     own_length = tokenizer.model_max_length  # that of training, where this package trained it
     length = own_length if own_length < VERY_LARGE_INTEGER else longest_text(tokenizer, config)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 import numpy as np
 import torch
@@ -59,6 +59,11 @@ class ImageClassification:
     """Everything that is particular to images, for code that is not."""
 
     auto_model = AutoModelForImageClassification
+    has_text: ClassVar[bool] = False  # in a row of predictions
+    unit: ClassVar[str] = "image"
+    named_by: ClassVar[str] = "one file, folder, glob or URL per line"  # a list on standard input
+    reading_settings: ClassVar[tuple[str, ...]] = ()  # of `hf-accel predict`, for `find_sources`
+    scoring_settings: ClassVar[tuple[str, ...]] = ("test_time_augmentation", "max_pixels")  # for `score_sources`
 
     def open_splits(self, settings: DataSettings, seed: int, selection: bool = True) -> Splits:
         """The rows that train, select and score; see `load_splits`."""
@@ -186,15 +191,19 @@ class ImageClassification:
         """A few rows with the model's answers, read one by one."""
         return answered_examples(split, model, processor)
 
-    def find_images(self, names: list[str]) -> list[Path | str]:
+    def find_sources(self, names: list[str]) -> list[Path | str]:
         """The images that files, folders, globs and URLs stand for; see `load_images`."""
         return load_images(names)
 
-    def listed_images(self, lines: Iterable[str]) -> Iterator[Path | str]:
+    def listed_sources(self, stream: TextIO) -> Iterator[Path | str]:
         """The same for a list with one name per line, read as it comes; see `listed_images`."""
-        return listed_images(lines)
+        return listed_images(stream)
 
-    def score_images(
+    def place_of(self, source: Path | str) -> dict[str, Any]:
+        """What tells an image from the others in a file of predictions."""
+        return {"file": str(source)}
+
+    def score_sources(
         self,
         loaded: LoadedModel,
         sources: Iterable[ImageSource],

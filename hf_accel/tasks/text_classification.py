@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TextIO
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from hf_accel.config.sections import DataSettings
 from hf_accel.data.scored_rows import ScoredRows
 from hf_accel.data.splits import Splits
 from hf_accel.data.text import TextSplit, load_text_split, load_text_splits
+from hf_accel.data.text_files import TextList, TextSource, find_texts, listed_texts
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_count
 from hf_accel.inputs.prepared import OwnTransforms
@@ -23,6 +24,7 @@ from hf_accel.inputs.text import IDS, MASK, MULTIPLE, TextBatches, Tokenising, o
 from hf_accel.models.text import LoadedText, load_text_model, load_trained_text, text_flops
 from hf_accel.tasks.image_gallery import Example, GalleryItem
 from hf_accel.tasks.text_reference import Reference, tfidf_reference
+from hf_accel.tasks.text_scoring import ScoredText, TextScorer, score_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +38,11 @@ class TextClassification:
     """Everything that is particular to texts, for code that is not."""
 
     auto_model = AutoModelForSequenceClassification
+    has_text: ClassVar[bool] = True  # in a row of predictions
+    unit: ClassVar[str] = "text"
+    named_by: ClassVar[str] = "one text per line"
+    reading_settings: ClassVar[tuple[str, ...]] = ("text_column",)
+    scoring_settings: ClassVar[tuple[str, ...]] = ()
 
     def open_splits(self, settings: DataSettings, seed: int, selection: bool = True) -> Splits[TextSplit]:
         """The rows that train, select and score; see `load_text_splits`."""
@@ -116,6 +123,24 @@ class TextClassification:
     ) -> Iterator[Example]:
         """None: the card shows pictures alone."""
         return iter(())
+
+    def find_sources(self, names: list[str], text_column: str | list[str] | None = None) -> TextList:
+        """The texts that words of a command line stand for; see `data.text_files.find_texts`."""
+        return find_texts(names, text_column)
+
+    def listed_sources(self, stream: TextIO) -> Iterator[TextSource]:
+        """One text per line, read as they come."""
+        return listed_texts(stream)
+
+    def place_of(self, source: TextSource) -> dict[str, Any]:
+        """What tells a text from the others in a file of predictions."""
+        return {"row": source.row, "file": source.file, "text": source.text}
+
+    def score_sources(
+        self, loaded: LoadedText, sources: Iterable[TextSource], batch_size: int = 32, bf16: bool = False
+    ) -> Iterator[ScoredText]:
+        """The probabilities of the classes, text by text; see `tasks.text_scoring.score_texts`."""
+        return score_texts(TextScorer(loaded, bf16), sources, batch_size)
 
     def reference(self, splits: Splits[TextSplit]) -> Reference:
         """The scores of a plain method on the same rows; see `tasks.text_reference`."""
