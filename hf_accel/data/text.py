@@ -76,6 +76,9 @@ class TextSplit(LabelledRows):
         cells = self.dataset[start : len(self) if stop is None else stop]
         return [joined(parts) for parts in zip(*(cells[name] for name in self.columns), strict=True)]
 
+    def read(self, row: int) -> str:
+        return self.texts(int(row), int(row) + 1)[0]
+
     def portions(self) -> Iterator[list[str]]:
         """All texts, some thousands at a time."""
         for start in range(0, len(self), _PORTION):

@@ -33,7 +33,7 @@ from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel, load_model, load_model_processor, load_trained
 from hf_accel.models.trial import flops_per_image
 from hf_accel.tasks.augmented_images import augmented_images
-from hf_accel.tasks.image_gallery import (
+from hf_accel.tasks.gallery import (
     Example,
     GalleryItem,
     answered_examples,
@@ -43,7 +43,7 @@ from hf_accel.tasks.image_gallery import (
 )
 from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images
 from hf_accel.tasks.predictions import Predictions
-from hf_accel.tasks.torch_scoring import TorchScorer
+from hf_accel.tasks.torch_scoring import TorchScorer, processed_probabilities
 from hf_accel.transforms.contact_sheet import AugmentedImage
 from hf_accel.transforms.converted import ConvertedInput
 from hf_accel.transforms.pipeline import EvalTransform, TrainTransform
@@ -189,7 +189,7 @@ class ImageClassification:
 
     def examples(self, split: ImageSplit, model: PreTrainedModel, processor: BaseImageProcessor) -> Iterator[Example]:
         """A few rows with the model's answers, read one by one."""
-        return answered_examples(split, model, processor)
+        return answered_examples(split, processed_probabilities(model, processor))
 
     def find_sources(self, names: list[str]) -> list[Path | str]:
         """The images that files, folders, globs and URLs stand for; see `load_images`."""

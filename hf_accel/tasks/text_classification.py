@@ -22,7 +22,7 @@ from hf_accel.formatting import format_count
 from hf_accel.inputs.prepared import OwnTransforms
 from hf_accel.inputs.text import IDS, MASK, MULTIPLE, TextBatches, Tokenising, open_tokens
 from hf_accel.models.text import LoadedText, load_text_model, load_trained_text, text_flops
-from hf_accel.tasks.image_gallery import Example, GalleryItem
+from hf_accel.tasks.gallery import Example, GalleryItem, answered_examples, confident_mistakes, data_sample
 from hf_accel.tasks.text_reference import Reference, tfidf_reference
 from hf_accel.tasks.text_scoring import ScoredText, TextScorer, score_texts
 
@@ -111,18 +111,19 @@ class TextClassification:
         return f"at most {format_count(loaded.max_length)} tokens"
 
     def mistakes(self, predictions: Predictions, split: TextSplit) -> list[GalleryItem]:
-        """None: the page shows pictures alone."""
-        return []
+        """The rows that the model got wrong and was surest about, surest first."""
+        return confident_mistakes(predictions, split)
 
     def sample(self, split: TextSplit) -> list[GalleryItem]:
-        """None: the page shows pictures alone."""
-        return []
+        """Some rows of as many classes as fit on a page."""
+        return data_sample(split)
 
     def examples(
         self, split: TextSplit, model: PreTrainedModel, processor: PreTrainedTokenizerBase
     ) -> Iterator[Example]:
-        """None: the card shows pictures alone."""
-        return iter(())
+        """A few rows with the model's answers, read one by one."""
+        scorer = TextScorer(LoadedText(model.eval(), processor, processor.model_max_length))
+        return answered_examples(split, lambda text: scorer.probabilities([text])[0])
 
     def find_sources(self, names: list[str], text_column: str | list[str] | None = None) -> TextList:
         """The texts that words of a command line stand for; see `data.text_files.find_texts`."""
