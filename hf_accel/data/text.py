@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -113,13 +113,27 @@ def load_text_splits(settings: DataSettings, seed: int, selection: bool = True) 
     Raises:
         UserError: the data cannot be found, understood or divided, has one class only, or a row without text.
     """
-    source = open_text_source(settings)
+    return text_splits_of_source(open_text_source(settings), settings, seed, selection)
+
+
+def text_splits_of_source(
+    source: Source,
+    settings: DataSettings,
+    seed: int,
+    selection: bool = True,
+    name_classes: Callable[[list[str]], list[str]] = list,
+) -> Splits[TextSplit]:
+    """`load_text_splits` of tables that are open.
+
+    Args:
+        name_classes: the classes that the train split names -> the same in the order of their numbers.
+    """
     train = train_table(source, settings)
-    label_map = LabelMap.of(train, label_column(train, settings))
-    if len(label_map.names) < 2:
-        raise single_class(settings, label_map.names, TextSplit.unit)
+    found = LabelMap.of(train, label_column(train, settings))
+    if len(found.names) < 2:
+        raise single_class(settings, found.names, TextSplit.unit)
     skipped: list[str] = []
-    parts, notes = _label(source, settings, label_map, skipped)
+    parts, notes = _label(source, settings, LabelMap(name_classes(found.names)), skipped)
     refuse_single_class(parts["train"], settings)
     chosen = choose_rows(parts, settings, seed, selection, notes)
     refuse_single_class(chosen["train"], settings)
@@ -214,13 +228,13 @@ def _label(
             fingerprint=hashlib.sha256(content.encode()).hexdigest(),
         )
         refuse_unknown_labels(part, label, partial(label_text, table, label))
-        parts[role] = _with_text(part, settings, skipped)
+        parts[role] = rows_with_text(part, settings, skipped)
         if len(columns) > 1 and role == "train":
             notes.append(f"text: the columns {' and '.join(columns)}, joined line by line")
     return parts, notes
 
 
-def _with_text(part: TextSplit, settings: DataSettings, skipped: list[str]) -> TextSplit:
+def rows_with_text(part: TextSplit, settings: DataSettings, skipped: list[str]) -> TextSplit:
     """The rows that have text. The others are added to `skipped`, or refused.
 
     Raises:

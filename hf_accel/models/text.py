@@ -177,22 +177,34 @@ def _load_config(name: str, revision: str | None, setting: str) -> Any:
             f"{setting}: {name} is of the type {config.model_type}, which has no classifier of texts. Expected a model such as "
             "xlnet/xlnet-base-cased or distilbert/distilbert-base-uncased."
         )
-    if hasattr(config, "use_mems_eval"):
-        config.use_mems_eval = False
-    return config
+    return without_memory(config)
 
 
 def _load_tokenizer(name: str, revision: str | None, config: Any) -> tuple[Any, list[str]]:
     """The tokenizer, with a padding token that the config knows, too; and what had to be chosen, in words."""
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    notes = []
-    if set(tokenizer.get_vocab()) <= set(
-        tokenizer.all_special_tokens
-    ):  # upstream makes an empty one where there is none
+    # upstream makes an empty one where there is none
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise UserError(
             f"model.name: {name} has no tokenizer: expected files such as tokenizer.json or vocab.txt next to its config.json. "
             "Add those of the model that it was made from."
         )
+    return padded_tokenizer(tokenizer, config, name)
+
+
+def padded_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str
+) -> tuple[PreTrainedTokenizerBase, list[str]]:
+    """The tokenizer with a padding token that the config knows, too.
+
+    Args:
+        name: of the model, for messages.
+    Returns:
+        The tokenizer, and what had to be chosen, in words.
+    Raises:
+        UserError: there is no token that can be used.
+    """
+    notes = []
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise UserError(
@@ -203,6 +215,13 @@ def _load_tokenizer(name: str, revision: str | None, config: Any) -> tuple[Any, 
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = tokenizer.pad_token_id
     return tokenizer, notes
+
+
+def without_memory(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The same config, in which XLNet returns no hidden states for a next part of the text."""
+    if hasattr(config, "use_mems_eval"):
+        config.use_mems_eval = False
+    return config
 
 
 def _with_weights(

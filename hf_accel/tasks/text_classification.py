@@ -13,6 +13,8 @@ from transformers import AutoModelForSequenceClassification
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.sections import DataSettings
+from hf_accel.data.given import Classes
+from hf_accel.data.given_texts import given_text_split, given_text_splits
 from hf_accel.data.scored_rows import ScoredRows
 from hf_accel.data.splits import Splits
 from hf_accel.data.text import TextSplit, load_text_split, load_text_splits
@@ -21,6 +23,7 @@ from hf_accel.errors import UserError
 from hf_accel.formatting import format_count
 from hf_accel.inputs.prepared import OwnTransforms
 from hf_accel.inputs.text import IDS, MASK, MULTIPLE, TextBatches, Tokenising, open_tokens
+from hf_accel.models.given_text import adopt_text_model
 from hf_accel.models.text import LoadedText, load_text_model, load_trained_text, text_flops
 from hf_accel.tasks.gallery import Example, GalleryItem, answered_examples, confident_mistakes, data_sample
 from hf_accel.tasks.text_reference import Reference, tfidf_reference
@@ -60,18 +63,28 @@ class TextClassification:
         """A fine-tuned folder or Hub model as it is; see `models.text.load_trained_text`."""
         return load_trained_text(name, revision, setting)
 
-    def given_splits(self, *args: Any) -> NoReturn:
-        """Raises UserError: rows of a Python caller are images."""
-        raise _only_of_images("splits")
+    def given_splits(self, given: Any, settings: DataSettings, seed: int, classes: Classes) -> Splits[TextSplit]:
+        """The same of rows that a Python caller brings; see `data.given_texts.given_text_splits`."""
+        return given_text_splits(given, settings, seed, classes)
 
-    def adopt_model(self, *args: Any) -> NoReturn:
-        """Raises UserError: models of a Python caller classify images."""
-        raise _only_of_images("model")
+    def adopt_model(
+        self,
+        model: Any,
+        recipe: Recipe,
+        splits: Splits[TextSplit],
+        processor: PreTrainedTokenizerBase | None,
+        own: OwnTransforms,
+    ) -> LoadedText:
+        """A model that a Python caller brings; see `models.given_text.adopt_text_model`."""
+        return adopt_text_model(model, recipe.model, splits.label_names, processor, recipe.data.max_length)
 
     def own_transforms(self, train: Any, evaluation: Any) -> OwnTransforms:
         """No transforms; raises UserError where a Python caller brings some."""
         if train is not None or evaluation is not None:
-            raise _only_of_images("train_transform and eval_transform")
+            raise UserError(
+                "build_trainer: train_transform and eval_transform are of images, and model.task is text-classification. Change "
+                "the texts before you give them."
+            )
         return OwnTransforms()
 
     def training_inputs(
@@ -148,13 +161,6 @@ class TextClassification:
         return tfidf_reference(splits)
 
 
-def _only_of_images(argument: str) -> UserError:
-    return UserError(
-        f"build_trainer: {argument} can be given for images only. For model.task: text-classification name the data and the "
-        "model in the recipe."
-    )
-
-
 @dataclass
 class TextInputs:
     """From the rows of a run to the batches that its Trainer reads.
@@ -190,9 +196,13 @@ class TextInputs:
         """The dataset that an evaluation reads; raises as `train_batches` does."""
         return TextBatches(split, open_tokens(split, self.recipe.data, self.tokenising), self.tokenising)
 
-    def read_rows(self, given: Any) -> NoReturn:
-        """Raises UserError: rows of a Python caller are images."""
-        raise _only_of_images("rows")
+    def read_rows(self, given: Any) -> TextBatches:
+        """The dataset that an evaluation reads of rows that a caller brings, with labels or without.
+
+        Raises:
+            UserError: rows that cannot be understood, or a label that the model does not know.
+        """
+        return self.scored_batches(given_text_split(given, self.recipe.data, self.label_names))
 
     def train_transform(self) -> None:
         """Nothing is done to a batch on the device."""

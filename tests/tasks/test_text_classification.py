@@ -27,7 +27,7 @@ from hf_accel.train import train
 from hf_accel.training import finish
 from hf_accel.training.build import build_trainer
 from tests.support.damage import flip_a_bit
-from tests.support.texts import LABELS, rows, text_recipe, write_csv, write_reviews
+from tests.support.texts import rows, text_recipe, write_csv, write_reviews
 
 
 @pytest.fixture(scope="module")
@@ -173,12 +173,9 @@ def test_a_run_on_images_has_no_reference(tiny_recipe):
     assert finish.reference_scores(trainer, trainer.recipe) is None
 
 
-def test_what_python_callers_bring_for_images_is_refused_for_texts_by_name(tmp_path):
-    recipe = text_recipe(tmp_path)
-    with pytest.raises(UserError, match="splits can be given for images only"):
-        build_trainer(recipe, (["a text"] * 4, LABELS * 2))
-    with pytest.raises(UserError, match="train_transform and eval_transform can be given for images only"):
-        build_trainer(recipe, train_transform=lambda image: image)
+def test_transforms_of_images_are_refused_for_texts_by_name(tmp_path):
+    with pytest.raises(UserError, match="train_transform and eval_transform are of images"):
+        build_trainer(text_recipe(tmp_path), train_transform=lambda image: image)
 
 
 def test_with_a_frozen_backbone_the_whole_network_computes_every_step(tmp_path):
