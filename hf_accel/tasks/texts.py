@@ -14,6 +14,7 @@ class TaskTexts:
         local_data: the type of a folder of data, in the metadata of a card.
         rate: the unit of the speed of training, in tables.
         rate_name: the same in words.
+        train_accuracy: what the accuracy on the training rows is of, in a remark.
         sample: something to classify: the name of a file, or a text.
         usage: Markdown below the call of the pipeline; MODEL stands for the name of the model.
         predicts: what `hf-accel predict` is for.
@@ -28,6 +29,7 @@ class TaskTexts:
     local_data: str
     rate: str
     rate_name: str
+    train_accuracy: str
     sample: str
     usage: str
     predicts: str
@@ -44,6 +46,8 @@ TEXTS = {
         local_data="imagefolder",
         rate="images/s",
         rate_name="Images per second",
+        train_accuracy="Train accuracy is that of the augmented training images of the last epoch, while the network learned: "
+        "with strong augmentation it is below the test accuracy, and the gap is negative.",
         sample="photo.jpg",
         usage="[notebook.ipynb](notebook.ipynb) loads the model, predicts, repeats the evaluation and continues the training. "
         "`hf-accel demo MODEL` opens a page to drop images on.",
@@ -59,6 +63,7 @@ TEXTS = {
         local_data="text",
         rate="samples/s",
         rate_name="Samples per second",
+        train_accuracy="Train accuracy is that of the training texts of the last epoch, while the network learned with dropout.",
         sample="It works, and it was cheap.",
         usage="A text that is longer than the model's input is cut: add `truncation=True`. [notebook.ipynb](notebook.ipynb) "
         "loads the model, predicts, repeats the evaluation and continues the training. `hf-accel demo MODEL` opens a page to "
