@@ -285,9 +285,10 @@ class ImageInputs:
         kind = self.recipe.data.test_time_augmentation
         return None if kind == "none" else partial(over_views, kind)
 
-    def converted_to(self, processor: BaseImageProcessor) -> ConvertedInput:
-        """The input of this run's model -> that of the model to which another processor belongs."""
-        return ConvertedInput(self.preprocessing, Preprocessing.of(processor))
+    def teacher_view(self, teacher: LoadedModel) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """The arguments of this run's model -> those of a teacher, with its own preprocessing."""
+        converted = ConvertedInput(self.preprocessing, Preprocessing.of(teacher.processor))
+        return lambda inputs: {"pixel_values": converted(inputs["pixel_values"])}
 
     def flops_of_row(self, batch: dict[str, Any]) -> int:
         """Floating-point operations of a forward pass of one image of this batch."""

@@ -22,7 +22,7 @@ from hf_accel.data.text_files import TextList, TextSource, find_texts, listed_te
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_count
 from hf_accel.inputs.prepared import OwnTransforms
-from hf_accel.inputs.text import IDS, MASK, MULTIPLE, TextBatches, Tokenising, open_tokens
+from hf_accel.inputs.text import IDS, MASK, MULTIPLE, TYPES, TextBatches, Tokenising, open_tokens
 from hf_accel.models.given_text import adopt_text_model
 from hf_accel.models.text import LoadedText, load_text_model, load_trained_text, text_flops
 from hf_accel.tasks.gallery import Example, GalleryItem, answered_examples, confident_mistakes, data_sample
@@ -212,6 +212,27 @@ class TextInputs:
 
     def scoring_model(self) -> None:
         """The model itself is scored."""
+
+    def teacher_view(self, teacher: LoadedText) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+        """The arguments of this run's model -> those of a teacher, which are the same tokens.
+
+        Raises:
+            UserError: its tokenizer gives others, or it cannot take as many.
+        """
+        own, length = self.tokenising, self.tokenising.max_length
+        other = Tokenising(teacher.processor, length)
+        where = f"{self.recipe.name}: model.teacher is {self.recipe.model.teacher}, which"
+        if other.key != own.key or other.tokenizer.padding_side != own.tokenizer.padding_side:
+            raise UserError(
+                f"{where} has another tokenizer than the model that is trained. Expected a teacher with the same tokenizer: the "
+                "teacher reads the tokens of its student."
+            )
+        positions = getattr(teacher.model.config, "max_position_embeddings", None) or length
+        if 0 < positions < length:
+            raise UserError(
+                f"{where} takes {positions} tokens. Set data.max_length to at most as many; it is {length}."
+            )
+        return lambda inputs: {name: inputs[name] for name in (IDS, MASK, TYPES) if name in inputs}
 
     def flops_of_row(self, batch: dict[str, Any]) -> int:
         """Floating-point operations of a forward pass of one text of this batch, its padding included."""

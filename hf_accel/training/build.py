@@ -87,8 +87,7 @@ def build_trainer(
         splits: the rows. None loads those of the recipe. Else the train rows, or a mapping of train, validation and test to
             rows (`datasets.DatasetDict` too). Rows are a `datasets.Dataset`; a torch data set of (image, label) or of
             dictionaries; a list of such rows; or a pair (images, labels). An image is a path, a PIL image, uint8 pixels
-            (H, W, 3) or (3, H, W), or a float tensor (C, H, W), which the model is given as it is. For texts, also a DataFrame
-            or a mapping of columns; see `data.given_texts`.
+            (H, W, 3) or (3, H, W), or a float tensor (C, H, W), which the model is given as it is. Texts: see `data.given_texts`.
         loaded: the model, as `load_model` returns it; its head must fit the labels.
         arguments: the arguments, as `training_arguments` returns them; None builds them.
         model: a classifier of transformers, also one that PEFT wraps; a timm model; or any `torch.nn.Module` that turns
@@ -272,7 +271,7 @@ def training_methods(
     methods: list[Method | None] = [
         *step_methods(recipe, args, model),
         chosen_rows(recipe.data, np.asarray(splits.train.labels), args.device),
-        distillation(recipe, arguments, inputs) if isinstance(inputs, ImageInputs) else None,
+        distillation(recipe, arguments, inputs),
         GradualUnfreezing(model, share) if share else None,
         average,
         None if arguments.sparsity is None else MagnitudePruning(model, arguments.sparsity, average),
