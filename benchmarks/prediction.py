@@ -171,7 +171,7 @@ def ours(network: str, folder: str, model: str, size: str, count: int, seconds: 
     uses_bf16 = bf16 and native_bf16(state.device)[0]
 
     def classify(files: list[Path]) -> list[str]:
-        answers = task.score_images(loaded, files, bf16=uses_bf16)
+        answers = task.score_sources(loaded, files, bf16=uses_bf16)
         return [loaded.label_names[int(answer.probabilities.argmax())] for answer in answers]
 
     return _rate(classify, sorted(Path(folder).glob("*.jpg")), seconds)

@@ -1,4 +1,4 @@
-"""`hf-accel demo`: a page to drop an image on, here or as a folder ready to be a Space."""
+"""`hf-accel demo`: a page that classifies an image or a text, here or as a folder ready to be a Space."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import importlib.util
 import os
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from hf_accel.cli import command_parser, print_result, run_and_exit
@@ -18,13 +20,14 @@ from hf_accel.models.exported import exported_file, exported_folder
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.named_model import model_place
+from hf_accel.tasks.texts import TEXTS
 
 if TYPE_CHECKING:
     from gradio import Blocks
     from PIL.Image import Image
 
 DESCRIPTION = """\
-Serve a small web page to drop an image on.
+Serve a small web page to drop an image on; of a text classifier, to enter texts.
 
   hf-accel demo outputs/digits/default
   hf-accel demo someone/digits --port 7860
@@ -33,6 +36,7 @@ Serve a small web page to drop an image on.
 
 Only this machine can reach the page. Needs Gradio: pip install "hf_accel[demo]"."""
 
+IMAGES = "image-classification"  # the task of every exported model
 # Others decide where Gradio listens, which files of this machine it serves, and whether it shares the page: a variable that
 # was set for another program must not open this one.
 KEPT_VARIABLES = ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE", "GRADIO_BLOCKED_PATHS", "GRADIO_SERVER_PORT",
@@ -56,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"--space {args.space}: a Space has the weights for PyTorch, and {args.model} is an exported model. Name the "
                 "folder of the run or the model that it was exported from."
             )
-        write_space(model, title, args.space)
+        write_space(model, title, args.space, task_of(model))
         command = f"python {shlex.quote(str(args.space / 'app.py'))}"
         document = {"space": str(args.space), "command": command}
         print_result(args, document, f"{args.space}: a Space. Try it with: {command}", str(args.space))
@@ -65,15 +69,15 @@ def main(argv: list[str] | None = None) -> int:
         del os.environ[name]
     # Gradio reads it on import, and would otherwise ask its own server at each start.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    from hf_accel.hub.space_app import CSS, LARGEST_UPLOAD
-
-    page = page_of_model(model, title) if exported is None else page_of_exported(model, title)
+    task = IMAGES if exported is not None else task_of(model)
+    app = import_module(f"hf_accel.hub.{TEXTS[task].app}")
+    page = page_of_model(model, title, app, task) if exported is None else page_of_exported(model, title)
     _, url, _ = page.launch(
         server_name="127.0.0.1",
         server_port=args.port,
         share=False,
-        css=CSS,
-        max_file_size=LARGEST_UPLOAD,
+        css=app.CSS,
+        max_file_size=app.LARGEST_UPLOAD,
         show_error=True,
         quiet=True,
         prevent_thread_lock=True,
@@ -86,15 +90,20 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def page_of_model(model: str, title: str) -> Blocks:
+def task_of(model: str) -> str:
+    from hf_accel.models.kind import task_of_model  # here: --help needs no transformers
+
+    return task_of_model(model)
+
+
+def page_of_model(model: str, title: str, app: ModuleType, task: str) -> Blocks:
     """Raises:
     UserError: there is no such model, or it cannot be loaded.
     """
-    from hf_accel.hub.space_app import build_page
     from hf_accel.models.load_errors import load_errors
 
-    with load_errors("model.name", model):
-        return build_page(model, title)
+    with load_errors("model.name", model, kind=f"{TEXTS[task].unit} classifier"):
+        return app.build_page(model, title)
 
 
 def page_of_exported(place: str, title: str) -> Blocks:

@@ -124,11 +124,14 @@ def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
     Raises:
         UserError: no data is named and there is no run that knows it, or a setting that only training can follow.
     """
+    from hf_accel.models.kind import task_of_model  # here: --help needs no transformers
+
     place, run = model_place(model), RunFolder.meant_by(model)
     data = overrides.get("data", {})
     require_known_data(model, run, data)
     overrides = {**overrides, "model": {**overrides.get("model", {}), "name": place, "lora": None}}
     if run is None:
+        overrides["model"].setdefault("task", task_of_model(place))
         return load_recipe(default_recipe(overrides), overrides=overrides)
     if not data.get("name"):
         return load_recipe(run.recipe, overrides=overrides)

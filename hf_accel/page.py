@@ -20,8 +20,8 @@ Write the page, the plots, the model card and the notebook of a finished run aga
 
   hf-accel page outputs/digits/default
 
-Its figures and its model stay as they are. Pictures are read from the data of the run; where it is not available, or
-has changed, the page has none."""
+Its figures and its model stay as they are. Images and texts are read from the data of the run; where it is not
+available, or has changed, the page has none."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,10 +70,10 @@ def splits_of(run: FinishedRun) -> Splits | None:
     try:
         splits = task.open_splits(run.recipe.data, seed=int(run.recipe.training.get("seed", 42)))
     except UserError as error:
-        logger.warning("no pictures: %s", error)
+        logger.warning("no rows of the data: %s", error)
         return None
     if splits.fingerprint != run.report.data.fingerprint:
-        logger.warning("no pictures: %s has changed since the run", run.recipe.data.name)
+        logger.warning("no rows of the data: %s has changed since the run", run.recipe.data.name)
         return None
     return splits
 

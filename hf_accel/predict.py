@@ -1,4 +1,4 @@
-"""`hf-accel predict`: classify files, folders, globs or URLs of images with a trained folder or Hub model."""
+"""`hf-accel predict`: classify images or texts with a trained folder or Hub model."""
 
 from __future__ import annotations
 
@@ -7,48 +7,60 @@ import collections
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_accel import terminal
 from hf_accel.cli import command_parser, interrupt_says, is_main_process, print_result, quick_imports, run_and_exit
+from hf_accel.config.recipe import load_recipe
 from hf_accel.config.sections import choices
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_count
+from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.named_model import model_place
 from hf_accel.runs.process import warn_of_missing_processes
-from hf_accel.tables import format_table, printable
+from hf_accel.tables import printable
 
 if TYPE_CHECKING:
     from accelerate import PartialState
     from tqdm import tqdm
 
     from hf_accel.data.images import UnreadableImageError
+    from hf_accel.data.text_files import UnusableTextError
     from hf_accel.models.exported import Exported
-    from hf_accel.models.load import LoadedModel
-    from hf_accel.tasks.image_classification import ImageClassification
-    from hf_accel.tasks.image_scoring import ImageSource, ScoredImage
+    from hf_accel.models.loaded import Loaded
+    from hf_accel.tasks.image_scoring import ScoredImage
     from hf_accel.tasks.prediction_file import PredictionFile
     from hf_accel.tasks.predictions import PredictedRow, PredictionShape
+    from hf_accel.tasks.text_scoring import ScoredText
+
+    Answer = ScoredImage | ScoredText
+    Problem = UnreadableImageError | UnusableTextError
 
 DESCRIPTION = """\
-Classify images.
+Classify images, or texts where the model is a classifier of texts.
 
   hf-accel predict outputs/digits/default photo.jpg
   hf-accel predict outputs/digits/default/exported photo.jpg               without PyTorch; or exported/onnx/FILE.onnx
   hf-accel predict outputs/digits/default photos/ --output photos.csv      the same command continues it
   hf-accel predict google/vit-base-patch16-224 'more/*.png' https://example.org/a.jpg --top_k 3 --format csv
   find photos -newer last -name '*.jpg' | hf-accel predict outputs/digits/default -
+  hf-accel predict outputs/reviews/default "It works." more.txt reviews.csv       a file ends in .txt (a text per line),
+                                        .csv, .tsv, .json, .jsonl, .ndjson or .parquet, a folder in /, all else is a text
 
-Exit code: 0 all images are classified, 1 some could not be read (they are named, the others are classified), 2 none
-could, or the command is wrong. accelerate launch -m hf_accel.predict shares the images among the processes."""
+Exit code: 0 all are classified, 1 some could not be read (they are named, the others are classified), 2 none could, or
+the command is wrong. accelerate launch -m hf_accel.predict shares them among the processes."""
 FORMS = ("table", "json", "jsonl", "csv")
 TOP_K = 5  # csv: 1
+ROW_SETTINGS = {"test_time_augmentation": "none", "text_column": None}  # what a row depends on, with the defaults
+TASK_SETTINGS = {
+    "test_time_augmentation": "--test_time_augmentation",
+    "max_pixels": "--data.max_pixels",
+    "text_column": "--data.text_column",
+}
 STDIN = "-"
 ROUND_BATCHES = 4  # after so many batches several processes give their answers to the first one
 
@@ -66,13 +78,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("predict", DESCRIPTION)
     parser.add_argument("model", metavar="FOLDER_OR_ID")
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="files, folders, globs in quotes, URLs; -: a list on standard input"
+        "sources",
+        nargs="+",
+        metavar="IMAGE_OR_TEXT",
+        help="images: files, folders, globs in quotes, URLs; texts, and files of them; -: a list on standard input",
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write rows to FILE (.csv or .jsonl), or continue it"
     )
     parser.add_argument("--format", choices=FORMS, help="default: table; with --output what the ending says")
-    parser.add_argument("--top_k", type=int, help="classes to give for each image (default 5; 1 in csv)")
+    parser.add_argument("--top_k", type=int, help="classes to give for each row (default 5; 1 in csv)")
     parser.add_argument("--probabilities", action="store_true", help="csv, json: the probabilities of all classes, too")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument(
@@ -83,15 +98,22 @@ def _parser() -> argparse.ArgumentParser:
         help="width x height from which an image is not read",
     )
     parser.add_argument(
-        "--on_bad_image",
+        "--data.text_column",
+        dest="text_column",
+        action="append",
+        metavar="NAME",
+        help="column of the texts of a table; several are joined line by line (default: as in the run, or found by name)",
+    )
+    parser.add_argument(
+        *("--on_bad_image", "--on_bad_text"),
+        dest="on_bad",
         choices=("report", "error", "skip"),
         default="report",
-        help="an image that cannot be read: name it and end with exit code 1; end at once; name it and end with 0",
+        help="what cannot be read: name it and end with exit code 1; end at once; name it and end with 0",
     )
     parser.add_argument(
         "--test_time_augmentation",
         choices=choices("data.test_time_augmentation"),
-        default="none",
         help="views of each image whose logits are averaged",
     )
     parser.add_argument(
@@ -104,10 +126,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def classify(args: argparse.Namespace) -> int:
-    """Classify the images of the command line and write the rows as they come; returns the exit code.
+    """Classify what the command line names and write the rows as they come; returns the exit code.
 
     Raises:
-        UserError: the model, an image or the output file is not there or cannot be used, or no image could be read.
+        UserError: the model, a file or the output is not there or cannot be used, or nothing could be read.
     """
     with quick_imports():
         from hf_accel.models.exported import exported_file
@@ -118,27 +140,33 @@ def classify(args: argparse.Namespace) -> int:
     asked = None if args.json and args.output is not None else args.format
     form = (asked or "table") if args.output is None else form_of(args.output, asked)
     task = task_of(place)
-    sources, count = named_images(task, args.images)
+    reading, scoring = settings_of_task(task, args)
+    sources, count = named_sources(task, args.sources, reading)
     is_exported = exported_file(place) is not None
     loaded, state = (task.load_trained(place), None) if is_exported else load_for_torch(task, place, args)
-    shape = PredictionShape(loaded.label_names, args.top_k or (1 if form == "csv" else TOP_K), args.probabilities)
+    top_k = args.top_k or (1 if form == "csv" else TOP_K)
+    shape = PredictionShape(loaded.label_names, top_k, args.probabilities, has_text=task.has_text)
     bf16 = {"bf16": True} if computes_in_bf16(args, state) else {}
-    output = None if args.output is None else open_output(args, form, loaded, shape, **bf16)
+    of_rows = {name: value for name, value in {**ROW_SETTINGS, **reading, **scoring}.items() if name in ROW_SETTINGS}
+    of_rows = {name: value for name, value in of_rows.items() if name in known_settings(task)}
+    output = None if args.output is None else open_output(args, form, loaded, shape, **of_rows, **bf16)
     if state is not None:
         state.wait_for_everyone()  # the first process may write to the output once all have read it
-    if output is not None:
-        sources = left(sources, output)
-    done_before = count - len(sources) if count is not None and isinstance(sources, list) else 0
-    limit = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
+    done_before, sources_left = 0, sources
+    if output is not None and len(output):
+        done_before = 0 if count is None else sum(output.holds(task.place_of(source)) for source in sources)
+        sources_left = (source for source in sources if not output.holds(task.place_of(source)))
 
-    def score(images: Iterable[ImageSource]) -> Iterator[ScoredImage]:
-        return task.score_images(loaded, images, args.batch_size, args.test_time_augmentation, **limit, **bf16)
+    def score(sources: Iterable[Any]) -> Iterator[Answer]:
+        return task.score_sources(loaded, sources, args.batch_size, **scoring, **bf16)
 
-    return Work(args, form, shape, output, count, done_before).finish(shared(state, sources, score, args.batch_size))
+    return Work(args, task, form, shape, output, count, done_before).finish(
+        shared(state, sources_left, score, args.batch_size)
+    )
 
 
 def task_of(place: str) -> Any:
-    """What finds images and scores them: an exported model needs no PyTorch."""
+    """What finds images or texts and scores them: an exported model needs no PyTorch."""
     with quick_imports():
         from hf_accel.models.exported import exported_file
 
@@ -146,15 +174,40 @@ def task_of(place: str) -> Any:
             from hf_accel.tasks.exported import ExportedImageClassification
 
             return ExportedImageClassification()
+        from hf_accel.models.kind import task_of_model
         from hf_accel.runs.log import quiet_libraries
         from hf_accel.tasks import TASKS
 
     quiet_libraries()
-    return TASKS["image-classification"]
+    return TASKS[task_of_model(place)]
 
 
-def load_for_torch(task: ImageClassification, place: str, args: argparse.Namespace) -> tuple[LoadedModel, PartialState]:
-    """The model on its device, as it predicts fastest, and the processes that share the images.
+def known_settings(task: Any) -> tuple[str, ...]:
+    return (*task.reading_settings, *task.scoring_settings)
+
+
+def settings_of_task(task: Any, args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How the task finds what it classifies, as asked for or as in the run of the model; and how it scores.
+
+    Raises:
+        UserError: a setting of another task.
+    """
+    asked = {name: value for name in TASK_SETTINGS if (value := getattr(args, name)) is not None}
+    for name in asked:
+        if name not in known_settings(task):
+            raise UserError(
+                f"{TASK_SETTINGS[name]}: has no effect, because {args.model} classifies {task.unit}s. Leave it out."
+            )
+    run = RunFolder.meant_by(args.model) if task.reading_settings else None
+    reading = {name: asked.get(name) for name in task.reading_settings}
+    if run is not None:
+        data = load_recipe(run.recipe).data
+        reading = {name: getattr(data, name) if value is None else value for name, value in reading.items()}
+    return reading, {name: asked[name] for name in task.scoring_settings if name in asked}
+
+
+def load_for_torch(task: Any, place: str, args: argparse.Namespace) -> tuple[Loaded, PartialState]:
+    """The model on its device, as it predicts fastest, and the processes that share the work.
 
     Raises:
         UserError: there is no such model, or its weights are not finite.
@@ -166,7 +219,7 @@ def load_for_torch(task: ImageClassification, place: str, args: argparse.Namespa
     from hf_accel.models.layout import use_layout_for_prediction
     from hf_accel.training.arguments import accelerator_type
 
-    loaded = task.load_trained(place)
+    loaded: Loaded = task.load_trained(place)
     refuse_broken_weights(loaded.model, args.model)
     state = PartialState(cpu=accelerator_type() == "cpu")
     apply_keep_freed_memory(state.device.type == "cpu")
@@ -190,46 +243,38 @@ def computes_in_bf16(args: argparse.Namespace, state: PartialState | None) -> bo
     return native_bf16(state.device)[0]
 
 
-def left(sources: Iterable[Path | str], output: PredictionFile) -> Iterable[Path | str]:
-    """The images that the file has no rows of; a list stays one, and has a length."""
-    images = (source for source in sources if not output.holds(str(source)))
-    return list(images) if isinstance(sources, list) else images
-
-
 def open_output(
-    args: argparse.Namespace, form: str, loaded: LoadedModel | Exported, shape: PredictionShape, **others: bool
+    args: argparse.Namespace, form: str, loaded: Loaded | Exported, shape: PredictionShape, **others: Any
 ) -> PredictionFile:
     from hf_accel.tasks.prediction_file import PredictionFile, settings_of
 
-    settings = settings_of(
-        loaded.content(), args.model, shape, form=form, test_time_augmentation=args.test_time_augmentation, **others
-    )
+    settings = settings_of(loaded.content(), args.model, shape, form=form, **others)
     return PredictionFile.open(args.output, form, shape, settings)
 
 
-def named_images(task: Any, names: list[str]) -> tuple[Iterable[Path | str], int | None]:
-    """The images of the command line, and how many there are; None: a list on standard input, which is read as it comes."""
+def named_sources(task: Any, names: list[str], reading: dict[str, Any]) -> tuple[Iterable[Any], int | None]:
+    """What the command line names, and how much it is; None: a list on standard input, which is read as it comes."""
     if STDIN not in names:
-        images = task.find_images(names)
-        return images, len(images)
+        sources = task.find_sources(names, **reading)
+        return sources, len(sources)
     if len(names) > 1:
         raise UserError(
-            f"{STDIN}: stands for a list of images on standard input, and cannot be combined with other names"
+            f"{STDIN}: stands for a list of {task.unit}s on standard input, and cannot be combined with other names"
         )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
-            f"{STDIN}: several processes cannot share standard input. Name the images, or start one process."
+            f"{STDIN}: several processes cannot share standard input. Name the {task.unit}s, or start one process."
         )
-    return task.listed_images(sys.stdin), None
+    return task.listed_sources(sys.stdin), None
 
 
 def shared(
     state: PartialState | None,
-    sources: Iterable[ImageSource],
-    score: Callable[[Iterable[ImageSource]], Iterator[ScoredImage]],
+    sources: Iterable[Any],
+    score: Callable[[Iterable[Any]], Iterator[Answer]],
     batch_size: int,
-) -> Generator[ScoredImage, None, None]:
-    """The answers in the order of the images; of several processes each scores a share, and all get every answer."""
+) -> Generator[Answer, None, None]:
+    """The answers in the order of the sources; of several processes each scores a share, and all get every answer."""
     if state is None or state.num_processes == 1:
         yield from score(sources)
         return
@@ -237,8 +282,8 @@ def shared(
 
     numbered = enumerate(sources)
     size = batch_size * ROUND_BATCHES * state.num_processes
-    while images := list(itertools.islice(numbered, size)):
-        share = images[state.process_index :: state.num_processes]
+    while items := list(itertools.islice(numbered, size)):
+        share = items[state.process_index :: state.num_processes]
         answers = [
             dataclasses.replace(answer, position=share[answer.position][0])
             for answer in score(source for _, source in share)
@@ -251,33 +296,34 @@ class Work:
 
     Args:
         output: the file that gets the rows; None: standard output does.
-        count: how many images there are, those that `output` holds included; None: not known.
+        count: how many images or texts there are, those that `output` holds included; None: not known.
         done_before: how many of them it holds.
     """
 
     def __init__(
         self,
         args: argparse.Namespace,
+        task: Any,
         form: str,
         shape: PredictionShape,
         output: PredictionFile | None,
         count: int | None,
         done_before: int,
     ) -> None:
-        self.args, self.form, self.shape, self.output, self.count = args, form, shape, output, count
+        self.args, self.task, self.form, self.shape, self.output, self.count = args, task, form, shape, output, count
         self.done_before = done_before
         self.classified = 0
-        self.unreadable: list[UnreadableImageError] = []
+        self.unreadable: list[Problem] = []
 
-    def finish(self, answers: Generator[ScoredImage, None, None]) -> int:
+    def finish(self, answers: Generator[Answer, None, None]) -> int:
         """Write all rows; returns the exit code.
 
         Raises:
-            UserError: no image could be read, or one could not and --on_bad_image is error.
+            UserError: nothing could be read, or something could not and --on_bad_image is error.
         """
         # rows that appear on the same terminal show the progress themselves
         hidden = self.output is None and terminal.is_terminal(sys.stdout)
-        bar = terminal.bar(self.count, "classified", "image", initial=self.done_before, disable=hidden)
+        bar = terminal.bar(self.count, "classified", self.task.unit, initial=self.done_before, disable=hidden)
         try:
             with interrupt_says(self._interrupted), bar, contextlib.closing(answers):
                 self._write(self._rows(answers, bar))
@@ -288,24 +334,24 @@ class Work:
 
     def _interrupted(self) -> str:
         if self.output is None:
-            return "the images that are not printed are not classified. --output FILE keeps what is done."
+            return f"the {self.task.unit}s that are not printed are not classified. --output FILE keeps what is done."
         return f"{format_count(len(self.output))} rows are in {self.args.output}. The same command continues it."
 
-    def _rows(self, answers: Iterable[ScoredImage], bar: tqdm) -> Iterator[PredictedRow]:
+    def _rows(self, answers: Iterable[Answer], bar: tqdm) -> Iterator[PredictedRow]:
         for answer in answers:
             bar.update()
             if answer.probabilities is not None:
                 self.classified += 1
-                yield self.shape.row(answer.probabilities, file=str(answer.source))
+                yield self.shape.row(answer.probabilities, **self.task.place_of(answer.source))
             elif answer.error is not None:
                 self._note(answer.error, bar)
 
-    def _note(self, error: UnreadableImageError, bar: tqdm) -> None:
-        if self.args.on_bad_image == "error":
-            raise UserError(f"{error} Fix or remove it, or leave out --on_bad_image error.")
+    def _note(self, error: Problem, bar: tqdm) -> None:
+        if self.args.on_bad == "error":
+            raise UserError(f"{error} Fix or remove it, or leave out --on_bad_{self.task.unit} error.")
         self.unreadable.append(error)
         if is_main_process() and self.count != 1:  # which ends with an error
-            bar.clear()  # the next image draws it again
+            bar.clear()  # the next row draws it again
             terminal.warn(printable(f"left out: {error}"))
 
     def _write(self, rows: Iterator[PredictedRow]) -> None:
@@ -314,19 +360,25 @@ class Work:
         elif self.output is not None:
             self.output.write(rows)
         else:
-            render(rows, self.form, self.shape, self.args.batch_size)
+            from hf_accel.tasks.predictions import print_predictions
+
+            print_predictions(rows, self.form, self.shape, self.args.batch_size)
 
     def _exit_code(self) -> int:
         unreadable = len(self.unreadable)
         total = self.done_before + self.classified + unreadable
         if not total and self.count is None:
-            raise UserError("no image is named on standard input, expected one file, folder, glob or URL per line")
-        if unreadable and not self.classified and not self.done_before and self.args.on_bad_image == "report":
-            what = "" if unreadable == 1 else f"none of the {format_count(unreadable)} images can be read; the first: "
+            raise UserError(f"no {self.task.unit} is named on standard input, expected {self.task.named_by}")
+        if unreadable and not self.classified and not self.done_before and self.args.on_bad == "report":
+            what = (
+                ""
+                if unreadable == 1
+                else f"none of the {format_count(unreadable)} {self.task.unit}s can be read; the first: "
+            )
             raise UserError(f"{what}{self.unreadable[0]}")
         if is_main_process():
             self._say_end(total)
-        return 1 if unreadable and self.args.on_bad_image == "report" else 0
+        return 1 if unreadable and self.args.on_bad == "report" else 0
 
     def _say_end(self, total: int) -> None:
         if self.output is not None:
@@ -335,32 +387,8 @@ class Work:
             text = f"{self.args.output}: {format_count(len(self.output))} rows"
             print_result(self.args, document, text, str(self.args.output))
         if self.unreadable:
-            what = f"{format_count(len(self.unreadable))} of {format_count(total)} images could not be read"
+            what = f"{format_count(len(self.unreadable))} of {format_count(total)} {self.task.unit}s could not be read"
             terminal.warn(f"{what} and are left out")
-
-
-def render(rows: Iterator[PredictedRow], form: str, shape: PredictionShape, rows_at_once: int = 32) -> None:
-    """Print rows as they come: a table for people, JSON, JSON lines, or CSV."""
-    from hf_accel.tasks.predictions import write_predictions
-
-    if form == "table":
-        widths: list[int] = []
-        while lines := [_table_line(row) for row in itertools.islice(rows, rows_at_once)]:
-            cells = [max(map(len, column)) for column in zip(*lines, strict=True)]
-            widths = [max(pair) for pair in itertools.zip_longest(widths, cells, fillvalue=0)]
-            print(format_table((), lines, align="l" * len(lines[0]), min_widths=widths), flush=True)
-    elif form == "json":
-        separator = "["
-        for row in rows:
-            print(separator + "\n" + textwrap.indent(json.dumps(shape.record(row), indent=2), "  "), end="", flush=True)
-            separator = ","
-        print("[]" if separator == "[" else "\n]")
-    else:
-        write_predictions(sys.stdout, shape, rows, form)
-
-
-def _table_line(row: PredictedRow) -> list[str]:
-    return [printable(cell) for cell in (row.file or "", *(f"{name} {score:.3f}" for name, score in row.best))]
 
 
 if __name__ == "__main__":

@@ -121,8 +121,9 @@ def what_next(folder: Path, recipe: Recipe) -> str:
     """The commands for a finished run that most people want first, ready to be copied."""
     from hf_accel.data.listing import first_image
 
-    image = first_image(Path(recipe.data.name).expanduser()) or Path("photo.jpg")
-    found = next_commands(place_below(folder) or folder, place_below(image) or image, recipe.model.task)
+    image = first_image(Path(recipe.data.name).expanduser())
+    sample = None if image is None else place_below(image) or image
+    found = next_commands(place_below(folder) or folder, sample, recipe.model.task)
     return "\n".join(["next:", *(f"  {following.command}" for following in found[:3])])
 
 

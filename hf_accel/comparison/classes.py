@@ -12,6 +12,7 @@ import numpy as np
 
 from hf_accel.comparison.schema import Classes, RunOutcome
 from hf_accel.report.run_report import RunReport
+from hf_accel.tasks.texts import TEXTS
 
 MOST_PAIRS = 10
 
@@ -45,7 +46,7 @@ def classes_of(finished: dict[str, dict[int, RunOutcome]]) -> tuple[Classes | No
 
 
 def _why_not_comparable(finished: dict[str, dict[int, RunOutcome]]) -> str | None:
-    """The first difference in the classes or the test images, as the end of a sentence."""
+    """The first difference in the classes or the test rows, as the end of a sentence."""
     reports = {(name, number): run.measured for name, runs in finished.items() for number, run in runs.items()}
     (first, _), of_first = next(iter(reports.items()))
     tested: dict[int, tuple[str, tuple[object, ...]]] = {}
@@ -53,13 +54,13 @@ def _why_not_comparable(finished: dict[str, dict[int, RunOutcome]]) -> str | Non
         if report.data.labels != of_first.data.labels:
             return f"the classes of `{name}` are not those of `{first}`"
         # the rows of a test split that is a sample depend on the seed, which is that of the round
-        other, images = tested.setdefault(number, (name, _test_images(report)))
-        if _test_images(report) != images:
-            return f"the test images of `{name}` are not those of `{other}`"
+        other, rows = tested.setdefault(number, (name, _test_rows(report)))
+        if _test_rows(report) != rows:
+            return f"the test {TEXTS[report.task].unit}s of `{name}` are not those of `{other}`"
     return None
 
 
-def _test_images(report: RunReport) -> tuple[object, ...]:
+def _test_rows(report: RunReport) -> tuple[object, ...]:
     data = report.data
     return data.test_rows, data.fingerprints.get("test") or (data.name, data.test_split)
 

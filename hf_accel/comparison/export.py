@@ -10,12 +10,12 @@ from typing import Literal
 from hf_accel.comparison.model_text import class_columns, model_remarks, model_tables
 from hf_accel.comparison.paper import PAPER_ALIGN, PAPER_HEADINGS, paper_cells, paper_remarks, paper_table
 from hf_accel.comparison.schema import Comparison
-from hf_accel.comparison.text import FIGURES, figure_cells, footnotes, verdict_cells
+from hf_accel.comparison.text import FIGURES, figure_cells, footnotes, verdict_cells, worded
 from hf_accel.files import write_whole
 from hf_accel.tables import format_table, printable, write_csv
 
 # Columns of the tables of models and techniques that a terminal has no room for; the files have them.
-NOT_IN_TERMINAL = ("FLOPs per image", "F1 (macro)", "train accuracy", "peak device memory", "peak anonymous memory",
+NOT_IN_TERMINAL = ("FLOPs per {unit}", "F1 (macro)", "train accuracy", "peak device memory", "peak anonymous memory",
                    "switched off by", "training time without it")  # fmt: skip
 
 
@@ -81,9 +81,9 @@ def latex(comparison: Comparison) -> str:
 
 def text_table(comparison: Comparison) -> str:
     """For the terminal: the figures of models or techniques, the verdicts, and the footnotes."""
-    parts = []
+    parts, left_out = [], worded(comparison, NOT_IN_TERMINAL)
     for title, (headings, rows), align in model_tables(comparison)[:1]:
-        keep = [place for place, heading in enumerate(headings) if heading not in NOT_IN_TERMINAL]
+        keep = [place for place, heading in enumerate(headings) if heading not in left_out]
         lines = [[line[place] for place in keep] for line in (headings, *rows)]
         parts.append(f"{title}\n" + format_table(lines[0], lines[1:], align="".join(align[place] for place in keep)))
     if not comparison.leaves_out:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from hf_accel.comparison.leave_out import as_flag
 from hf_accel.comparison.schema import Classes, Comparison, Ratio, Row
-from hf_accel.comparison.text import FIGURES, SIZE_HEADINGS, format_ratio, name_heading, points, verdict_word
+from hf_accel.comparison.text import FIGURES, SIZE_HEADINGS, format_ratio, name_heading, points, verdict_word, worded
 from hf_accel.formatting import (
     MISSING,
     device_text,
@@ -27,7 +27,7 @@ MOST_CLASSES = 20  # columns of a table
 TECHNIQUE_HEADINGS = (
     "technique",
     "switched off by",
-    "images/s with it / without (95 %)",
+    "{rate} with it / without (95 %)",
     "speed",
     "accuracy it gives (95 %)",
     "accuracy",
@@ -35,14 +35,15 @@ TECHNIQUE_HEADINGS = (
     "seeds",
 )
 OPPOSITE = {"faster": "slower", "slower": "faster", "higher": "lower", "lower": "higher"}
-CONFUSION_HEADINGS = ("true class", "taken for", "mean share of its images", "models that confuse them")
+CONFUSION_HEADINGS = ("true class", "taken for", "mean share of its {unit}s", "models that confuse them")
 
 
 def model_cells(comparison: Comparison) -> Cells:
     """One row per recipe, the most accurate first: headings, then a list of texts per row."""
     figures = [*MODEL_FIGURES, *COST_FIGURES, comparison.memory_kind, "cpu_latency_seconds"]
     shown = {name: FIGURES[name] for name in figures}
-    headings = [name_heading(comparison), *SIZE_HEADINGS, *(heading for heading, _ in shown.values()), "front", "n"]
+    headings = worded(comparison, [*SIZE_HEADINGS, *(heading for heading, _ in shown.values())])
+    headings = [name_heading(comparison), *headings, "front", "n"]
     rows = []
     for row in sorted(comparison.rows, key=lambda row: -(row.mean("accuracy") or 0)):
         cells = [row.name, format_million(row.parameters), format_flops(row.flops_per_image)]
@@ -91,13 +92,13 @@ def class_remark(classes: Classes) -> str | None:
     )
 
 
-def confusion_cells(classes: Classes) -> Cells:
+def confusion_cells(comparison: Comparison, classes: Classes) -> Cells:
     """The pairs of classes that are confused most, averaged over the recipes."""
     rows = [
         [pair["true"], pair["predicted"], format_percent(pair["share"]), f"{pair['models']} of {len(classes.accuracy)}"]
         for pair in classes.confusions
     ]
-    return list(CONFUSION_HEADINGS), rows
+    return worded(comparison, CONFUSION_HEADINGS), rows
 
 
 def technique_cells(comparison: Comparison) -> Cells:
@@ -120,7 +121,7 @@ def technique_cells(comparison: Comparison) -> Cells:
                 str(row.num_runs),
             ]
         )
-    return list(TECHNIQUE_HEADINGS), rows
+    return worded(comparison, TECHNIQUE_HEADINGS), rows
 
 
 def switched_off_by(row: Row) -> str:
@@ -150,27 +151,24 @@ def model_tables(comparison: Comparison) -> list[tuple[str, Cells, str]]:
         add("What each technique gives", technique_cells(comparison), (0, 1, 3, 5))
     if comparison.classes:
         add("Accuracy by class", class_cells(comparison.classes, name_heading(comparison)), (0,))
-        add("Pairs of classes that are confused", confusion_cells(comparison.classes), (0, 1))
+        add("Pairs of classes that are confused", confusion_cells(comparison, comparison.classes), (0, 1))
     return tables
 
 
 def model_remarks(comparison: Comparison) -> list[str]:
     """The facts without which these tables cannot be read, one sentence each."""
-    lines = front_remarks(comparison)
+    lines, unit = front_remarks(comparison), comparison.words.unit
     passes = [runs for row in comparison.rows if (runs := row.mean("cpu_latency_runs")) is not None]
     if passes:
         least, most = format_count(min(passes)), format_count(max(passes))
         number = most if least == most else f"{least} to {most}"
         cpu = device_text({**comparison.environment, "device": "cpu"})
         lines.append(
-            f"CPU latency: one image in the saved model on the {cpu}, float32 and eager, the median of {number} forward "
+            f"CPU latency: one {unit} in the saved model on the {cpu}, float32 and eager, the median of {number} forward "
             "passes after a warm-up in each run; the mean over the runs."
         )
     if any("accuracy_gap" in row.figures for row in comparison.rows):
-        lines.append(
-            "Train accuracy is that of the augmented training images of the last epoch, while the network learned: with "
-            "strong augmentation it is below the test accuracy, and the gap is negative."
-        )
+        lines.append(comparison.words.train_accuracy)
     if comparison.leaves_out:
         lines.append(
             f"Each technique is left out of `{comparison.baseline}` alone, all others stay. Above 1, or above 0, the technique "
@@ -181,7 +179,7 @@ def model_remarks(comparison: Comparison) -> list[str]:
         remark = class_remark(comparison.classes)
         lines += [remark] if remark else []
         lines.append(
-            "Pairs of classes: the share of the test images of one class that is taken for the other, averaged over the "
+            f"Pairs of classes: the share of the test {unit}s of one class that is taken for the other, averaged over the "
             "rows. A row confuses a pair when this share is at least what it would be if its mistakes in that class were "
             "spread evenly over all other classes."
         )

@@ -46,6 +46,7 @@ def write_comparison_page(folder: Path) -> Path:
         "comparison.html",
         folder / "report.html",
         comparison=comparison,
+        words=comparison.words,
         plots=plots,
         legends=plot_legends(comparison),
         name_heading=name_heading(comparison),
@@ -78,26 +79,30 @@ def page_title(comparison: Comparison) -> str:
 def summary(comparison: Comparison) -> list[str]:
     """What the comparison found, in sentences that can be quoted."""
     if comparison.leaves_out:
-        return _summary_of_techniques(comparison.rows)
+        return _summary_of_techniques(comparison)
     return [*_best_models(comparison), *_summary_of_speed(comparison)]
 
 
 def _best_models(comparison: Comparison) -> list[str]:
-    """The most accurate of several recipes, where they were scored on the same images."""
+    """The most accurate of several recipes, where they were scored on the same rows."""
     known = [(row, accuracy) for row in comparison.rows if (accuracy := row.mean("accuracy")) is not None]
     if not comparison.fronts or not known:
         return []
     best, accuracy = max(known, key=lambda pair: pair[1])
     return [
-        f"`{best.name}` is the most accurate: {format_accuracy(accuracy)} on the test images, mean of {best.num_runs}."
+        f"`{best.name}` is the most accurate: {format_accuracy(accuracy)} on the test {comparison.words.unit}s, mean of "
+        f"{best.num_runs}."
     ]
 
 
-def _summary_of_techniques(rows: list[Row]) -> list[str]:
+def _summary_of_techniques(comparison: Comparison) -> list[str]:
     """What each technique that was left out gives to the recipe."""
-    sentences = []
+    sentences, rows = [], comparison.rows
     for what, found in (
-        ("images/s", {row.leaves_out: turned(row.speed.verdict) for row in rows if row.leaves_out and row.speed}),
+        (
+            comparison.words.rate,
+            {row.leaves_out: turned(row.speed.verdict) for row in rows if row.leaves_out and row.speed},
+        ),
         ("test accuracy", {row.leaves_out: turned(row.accuracy_verdict or "") for row in rows if row.leaves_out}),
     ):
         for verdicts, words in ((("faster", "higher"), "raise"), (("slower", "lower"), "lower")):
@@ -118,7 +123,7 @@ def _summary_of_speed(comparison: Comparison) -> list[str]:
     if faster:
         best, speed = max(faster, key=lambda pair: pair[1].ratio)
         sentences.append(
-            f"`{best.name}` is fastest: {format_ratio(speed)} times the images/s of `{comparison.baseline}`"
+            f"`{best.name}` is fastest: {format_ratio(speed)} times the {comparison.words.rate} of `{comparison.baseline}`"
             f"{_accuracy_clause(best)}."
         )
     else:

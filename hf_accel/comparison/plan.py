@@ -47,6 +47,7 @@ class Plan:
         several = len(names) > 1 or any(map(is_glob, args.recipe))
         for name in names:
             self._add_recipe(name, args, flags, several)
+        _refuse_several_tasks(self.entries)
         self.baseline = _baseline(args.baseline, list(self.options))
         if args.leave_out is not None:
             self._add_left_out(args, flags)
@@ -137,6 +138,14 @@ class Plan:
     def runs(self) -> list[PlannedRun]:
         """The runs of the rounds that are certain."""
         return [run for number in range(self.repeats or PILOT_ROUNDS) for run in self.round(number)]
+
+
+def _refuse_several_tasks(entries: list[Entry]) -> None:
+    """Raises UserError: images and texts per second cannot be compared, nor their accuracies."""
+    names = {entry.recipe.model.task: entry.name for entry in reversed(entries)}
+    if len(names) > 1:
+        found = " and ".join(f"{name} is for {task}" for task, name in sorted(names.items()))
+        raise UserError(f"--recipe: {found}, and their figures cannot be compared. Name recipes of one task.")
 
 
 def shortened(recipe: Recipe, written: Recipe) -> str | None:

@@ -71,7 +71,7 @@ def _speed(comparison: Comparison) -> Plot | None:
     axes.set_xscale("log")
     _place_ticks(axes, [edge for _, r in rows for edge in (r.low or r.ratio, r.high or r.ratio)])
     space = "\n" if len(comparison.baseline) > LONG_NAME else " "
-    axes.set_xlabel(f"images/s, ratio to{space}{verbatim(comparison.baseline)}")
+    axes.set_xlabel(f"{comparison.words.rate}, ratio to{space}{verbatim(comparison.baseline)}")
     axes.grid(axis="y", visible=False)
     listed = "; ".join(
         f"{name} {ratio.ratio:.2f}"
@@ -79,7 +79,7 @@ def _speed(comparison: Comparison) -> Plot | None:
         + f", {ratio.verdict}"
         for name, ratio in rows
     )
-    alt = f"Images per second as a ratio to {comparison.baseline}, with 95 % intervals: {listed}."
+    alt = f"{comparison.words.rate_name} as a ratio to {comparison.baseline}, with 95 % intervals: {listed}."
     return Plot("speed", "Speed against the baseline", figure, alt)
 
 

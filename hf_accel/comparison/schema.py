@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from hf_accel.errors import UserError
+from hf_accel.tasks.texts import TEXTS, TaskTexts
 
 if TYPE_CHECKING:
     from hf_accel.config.recipe import Recipe
@@ -140,6 +141,12 @@ class Comparison:
     paper: dict[str, Any] | None = None
     fronts: dict[str, list[str]] = field(default_factory=dict)
     classes: Classes | None = None
+    task: str = "image-classification"  # of the baseline
+
+    @property
+    def words(self) -> TaskTexts:
+        """The words for its rows of data: images or texts."""
+        return TEXTS[self.task]
 
     @property
     def has_several_recipes(self) -> bool:

@@ -1,6 +1,6 @@
 """Runs -> a comparison: figures of each entry, its ratio to the baseline with an interval, and the verdicts of the table.
 
-Speed is images per second of optimisation, so entries that take fewer or larger steps are compared by the work they do.
+Speed is images or texts per second of optimisation, so entries that take fewer or larger steps are compared by the work they do.
 Timing pairs and accuracy seeds are counted apart: every finished run says something about accuracy, but only two runs
 of the same round, near each other in time, say something about speed.
 """
@@ -82,6 +82,7 @@ def build_comparison(entries: Sequence[Entry], runs: dict[str, list[RunOutcome]]
         notes=[*notes, without_classes] if without_classes else notes,
         fronts=pareto_fronts(rows) if several and without_classes is None else {},
         classes=classes,
+        task=by_name[baseline].recipe.model.task,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from hf_accel.comparison.schema import Comparison, Ratio
@@ -20,7 +21,7 @@ from hf_accel.formatting import (
     format_quantity,
 )
 
-# name in compare.json -> (heading, how it is written)
+# name in compare.json -> (heading, how it is written); `worded` fills in the words of the task
 FIGURES = {
     "accuracy": ("test accuracy", format_accuracy),
     "f1_macro": ("F1 (macro)", format_accuracy),
@@ -28,7 +29,7 @@ FIGURES = {
     "accuracy_gap": ("train - test", lambda gap: MISSING if gap is None else f"{signed(gap)} points"),
     "seconds": ("training time", format_duration),
     "epoch_seconds": ("per epoch", format_duration),
-    "images_per_second": ("images/s", format_quantity),
+    "images_per_second": ("{rate}", format_quantity),
     "step_seconds_median": ("step (median)", format_duration),
     "data_wait_fraction": ("data wait", format_percent),
     "compile_seconds": ("compilation", format_duration),
@@ -39,11 +40,11 @@ FIGURES = {
     "energy_joules": ("energy", format_energy),
     "steps": ("optimizer steps", format_count),
     "effective_batch_size": ("effective batch", format_count),
-    "cpu_latency_seconds": ("CPU latency, 1 image", format_duration),
+    "cpu_latency_seconds": ("CPU latency, 1 {unit}", format_duration),
 }
-SIZE_HEADINGS = ("parameters", "FLOPs per image")
+SIZE_HEADINGS = ("parameters", "FLOPs per {unit}")
 VERDICT_HEADINGS = (
-    "images/s",
+    "{rate}",
     "speed ratio (95 %)",
     "speed",
     "test accuracy",
@@ -60,6 +61,12 @@ def name_heading(comparison: Comparison) -> str:
     return "recipe" if comparison.has_several_recipes else "variant"
 
 
+def worded(comparison: Comparison, headings: Iterable[str]) -> list[str]:
+    """Headings in the words of the task: '{rate}' is 'images/s' or 'samples/s', '{unit}' is 'image' or 'text'."""
+    words = comparison.words
+    return [heading.format(rate=words.rate, unit=words.unit) for heading in headings]
+
+
 def verdict_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """The first table: headings, then a list of texts per row."""
     rows = []
@@ -71,7 +78,7 @@ def verdict_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         cells += ["1", "baseline"] if is_baseline else [format_ratio(row.memory), verdict_word(row.memory, row.failure)]
         cells += [MISSING if is_baseline else str(row.num_pairs), str(row.num_runs)]
         rows.append(cells)
-    return [name_heading(comparison), *VERDICT_HEADINGS], rows
+    return [name_heading(comparison), *worded(comparison, VERDICT_HEADINGS)], rows
 
 
 def figure_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -82,12 +89,13 @@ def figure_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
          *(FIGURES[name][1](row.mean(name)) for name in names), str(row.num_runs)]
         for row in comparison.rows
     ]  # fmt: skip
-    return [name_heading(comparison), *SIZE_HEADINGS, *(FIGURES[name][0] for name in names), "n"], rows
+    headings = worded(comparison, [*SIZE_HEADINGS, *(FIGURES[name][0] for name in names)])
+    return [name_heading(comparison), *headings, "n"], rows
 
 
 def footnotes(comparison: Comparison) -> list[str]:
     """The facts without which the table cannot be read, one sentence each."""
-    differing = _differing(comparison)
+    differing, unit = _differing(comparison), comparison.words.unit
     lines = []
     if differing:
         lines.append(f"Rows that differ from `{comparison.baseline}` in more than the technique: {' '.join(differing)}")
@@ -99,7 +107,7 @@ def footnotes(comparison: Comparison) -> list[str]:
     lines += comparison.notes
     lines.append(measured_on(comparison))
     lines.append(
-        "Speed is images per second of optimisation; evaluation, saving, compilation and warm-up steps are left out. "
+        f"Speed is {unit}s per second of optimisation; evaluation, saving, compilation and warm-up steps are left out. "
         "Ratios are geometric means over runs of the same round, with Student's 95 % interval of the log ratio; "
         "verdicts are corrected for the number of rows (Holm) and need at least 1 %. Memory is "
         f"{'the peak of the device' if comparison.memory_kind == 'peak_memory_gib' else 'the anonymous peak of the process'}."

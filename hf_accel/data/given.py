@@ -112,13 +112,14 @@ def given_splits(given: Any, settings: DataSettings, seed: int, classes: Classes
         UserError: rows that cannot be understood or divided; the message names them.
     """
     settings = replace(settings, name=f"given as {type(given).__name__}")
-    by_role = _by_role(given, settings.name)
-    if {"validation", "test"} <= set(by_role):
+    parts_given = by_role(given, settings.name)
+    if {"validation", "test"} <= set(parts_given):
         settings = replace(settings, validation=settings.validation or SELECTION)  # not drawn: only not zero
-    sources = {role: _rows_of(rows, f"the given {role} rows") for role, rows in by_role.items()}
+    sources = {role: _rows_of(rows, f"the given {role} rows") for role, rows in parts_given.items()}
     sources = {role: _as_table(rows, f"the given {role} rows", settings) for role, rows in sources.items()}
     if all(map(_is_table, sources.values())):
-        numbered = {role: _with_class_names(table, settings, classes) for role, table in sources.items()}
+        columns = {role: find_columns(table, settings)[1] for role, table in sources.items()}
+        numbered = {role: with_class_names(sources[role], columns[role], settings, classes) for role in sources}
         source = source_of_tables(f"data.name {settings.name}", numbered)
         return splits_of_source(source, settings, seed, name_classes=classes.chosen)
     read = {role: _labels_of(rows, f"the given {role} rows", settings.label_column) for role, rows in sources.items()}
@@ -152,8 +153,17 @@ def given_split(given: Any, settings: DataSettings, label_names: list[str]) -> I
     return _part(source, where, settings, numbers, label_names)
 
 
-def _by_role(given: Any, where: str) -> dict[str, Any]:
-    if not isinstance(given, Mapping) or isinstance(given, datasets.Dataset) or _is_columns(given):
+def by_role(given: Any, where: str, column_names: Collection[str] = IMAGE_KEYS) -> dict[str, Any]:
+    """The given rows by role: train, validation or test.
+
+    Args:
+        column_names: a mapping that has one of these keys is one of columns, and not of splits.
+    """
+    if (
+        not isinstance(given, Mapping)
+        or isinstance(given, datasets.Dataset)
+        or any(name in given for name in column_names)
+    ):
         return {"train": given}
     by_role: dict[str, Any] = {}
     for name, rows in given.items():
@@ -163,10 +173,6 @@ def _by_role(given: Any, where: str) -> dict[str, Any]:
         if rows is not None:
             by_role[role] = rows
     return by_role
-
-
-def _is_columns(given: Any) -> bool:
-    return any(name in given for name in IMAGE_KEYS)
 
 
 def _rows_of(given: Any, where: str) -> Any:
@@ -179,13 +185,18 @@ def _rows_of(given: Any, where: str) -> Any:
     if isinstance(given, Mapping) and not isinstance(given, datasets.Dataset):
         first = dict(given)
         return Columns(image_of(first, None, where), label_of(first, None), where)
-    if isinstance(given, tuple) and len(given) == 2 and all(_is_column(part) for part in given):
-        return Columns(*given, where)
+    if is_pair_of_columns(given):
+        images, labels = given
+        return Columns(images, labels, where)
     if isinstance(given, str | Path | bytes) or not (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
         raise UserError(f"{where}: are of the type {type(given).__name__}, {EXPECTED}")
     if not len(given):
         raise UserError(f"{where}: are empty, expected one row or more")
     return given
+
+
+def is_pair_of_columns(given: Any) -> bool:
+    return isinstance(given, tuple) and len(given) == 2 and all(_is_column(part) for part in given)
 
 
 def _is_column(part: Any) -> bool:
@@ -220,9 +231,10 @@ def _is_fixed(rows: Any) -> bool:
     return isinstance(rows, Columns | list | tuple | np.ndarray | torch.Tensor)
 
 
-def _with_class_names(table: datasets.Dataset, settings: DataSettings, classes: Classes) -> datasets.Dataset:
+def with_class_names(
+    table: datasets.Dataset, column: str, settings: DataSettings, classes: Classes
+) -> datasets.Dataset:
     """A column of class numbers without names gets the names that are known from elsewhere."""
-    column = find_columns(table, settings)[1]
     feature, names = table.features[column], classes.names or classes.of_model
     if names is None or not isinstance(feature, datasets.Value) or "int" not in feature.dtype:
         return table

@@ -48,6 +48,10 @@ class LabelledRows(ABC):
     def where(self, row: int) -> str:
         """The place of a row, for messages."""
 
+    @abstractmethod
+    def read(self, row: int) -> Any:
+        """What a row holds: the pixels of an image, (H, W, 3) uint8 RGB, or a text."""
+
     def file_names(self) -> list[str | None]:
         """The file of each row, relative to the folder of the data; None where a row has none."""
         return [None] * len(self)

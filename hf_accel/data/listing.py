@@ -239,9 +239,11 @@ def _images_of(text: str) -> list[Path]:
             raise UserError(f"{text}: is not a regular file (a pipe, socket or device). Expected an image file.")
         matches, unread, problem = [path], [], ""
     else:
-        matches, unread = _pictures(_matches(str(path)))
+        matches, unread = _pictures(matching_files(str(path)))
         problem = (
-            "no image file matches this pattern" if glob.has_magic(text) else f"no such file or folder{_near(path)}"
+            "no image file matches this pattern"
+            if glob.has_magic(text)
+            else f"no such file or folder{near_names(path)}"
         )
     if not matches:
         problem += f"; pictures that cannot be read: {describe_unread(map(str, unread))}" if unread else ""
@@ -249,7 +251,7 @@ def _images_of(text: str) -> list[Path]:
     return matches
 
 
-def _near(path: Path) -> str:
+def near_names(path: Path) -> str:
     """Names close to a mistyped one, to end a sentence; empty where there are none."""
     if not path.parent.is_dir():
         return f"; {printable(str(path.parent))} does not exist either"
@@ -280,7 +282,7 @@ def _pictures(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     return [p for p in paths if is_image_file(p)], [p for p in paths if is_unread_picture(p)]
 
 
-def _matches(pattern: str) -> list[Path]:
+def matching_files(pattern: str) -> list[Path]:
     """What a glob matches, in order. `**` is looked up in a list of files: the library would follow links in circles."""
     parts = pattern.replace(os.sep, "/").split("/")
     if "**" not in parts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -31,6 +31,7 @@ from hf_accel.data.columns import (
 from hf_accel.data.holding_out import subset
 from hf_accel.data.labelled_rows import LabelledRows
 from hf_accel.data.labelling import refuse_unknown_labels
+from hf_accel.data.labels import LABEL_COLUMNS
 from hf_accel.data.scored_rows import ScoredRows, scored_role
 from hf_accel.data.sources import Source
 from hf_accel.data.splits import (
@@ -75,6 +76,9 @@ class TextSplit(LabelledRows):
         cells = self.dataset[start : len(self) if stop is None else stop]
         return [joined(parts) for parts in zip(*(cells[name] for name in self.columns), strict=True)]
 
+    def read(self, row: int) -> str:
+        return self.texts(int(row), int(row) + 1)[0]
+
     def portions(self) -> Iterator[list[str]]:
         """All texts, some thousands at a time."""
         for start in range(0, len(self), _PORTION):
@@ -109,13 +113,27 @@ def load_text_splits(settings: DataSettings, seed: int, selection: bool = True) 
     Raises:
         UserError: the data cannot be found, understood or divided, has one class only, or a row without text.
     """
-    source = open_text_source(settings)
+    return text_splits_of_source(open_text_source(settings), settings, seed, selection)
+
+
+def text_splits_of_source(
+    source: Source,
+    settings: DataSettings,
+    seed: int,
+    selection: bool = True,
+    name_classes: Callable[[list[str]], list[str]] = list,
+) -> Splits[TextSplit]:
+    """`load_text_splits` of tables that are open.
+
+    Args:
+        name_classes: the classes that the train split names -> the same in the order of their numbers.
+    """
     train = train_table(source, settings)
-    label_map = LabelMap.of(train, label_column(train, settings))
-    if len(label_map.names) < 2:
-        raise single_class(settings, label_map.names, TextSplit.unit)
+    found = LabelMap.of(train, label_column(train, settings))
+    if len(found.names) < 2:
+        raise single_class(settings, found.names, TextSplit.unit)
     skipped: list[str] = []
-    parts, notes = _label(source, settings, label_map, skipped)
+    parts, notes = _label(source, settings, LabelMap(name_classes(found.names)), skipped)
     refuse_single_class(parts["train"], settings)
     chosen = choose_rows(parts, settings, seed, selection, notes)
     refuse_single_class(chosen["train"], settings)
@@ -139,6 +157,25 @@ def load_text_split(settings: DataSettings, role: str = "test") -> ScoredRows:
         notes.append(f"no {role} split: all its rows ({source.names[taken]}) are scored")
     part = with_present_classes(part)
     return ScoredRows(part, split_fingerprint(part), taken, skipped, notes)
+
+
+def unlabelled_split(table: datasets.Dataset, settings: DataSettings, source: str) -> TextSplit:
+    """All rows of a table, whose labels are not asked for; a row without text is blank.
+
+    Args:
+        source: for messages.
+    Raises:
+        UserError: its columns of text are not clear.
+    """
+    columns = text_columns(table, settings, next((name for name in LABEL_COLUMNS if name in table.features), ""))
+    return TextSplit(
+        dataset=table.select_columns(list(columns)),
+        columns=columns,
+        labels=np.full(len(table), -1),
+        label_names=[],
+        source=source,
+        fingerprint=table._fingerprint,
+    )
 
 
 def text_columns(table: datasets.Dataset, settings: DataSettings, label: str) -> tuple[str, ...]:
@@ -191,13 +228,13 @@ def _label(
             fingerprint=hashlib.sha256(content.encode()).hexdigest(),
         )
         refuse_unknown_labels(part, label, partial(label_text, table, label))
-        parts[role] = _with_text(part, settings, skipped)
+        parts[role] = rows_with_text(part, settings, skipped)
         if len(columns) > 1 and role == "train":
             notes.append(f"text: the columns {' and '.join(columns)}, joined line by line")
     return parts, notes
 
 
-def _with_text(part: TextSplit, settings: DataSettings, skipped: list[str]) -> TextSplit:
+def rows_with_text(part: TextSplit, settings: DataSettings, skipped: list[str]) -> TextSplit:
     """The rows that have text. The others are added to `skipped`, or refused.
 
     Raises:

@@ -50,7 +50,7 @@ def write_notebook(run: FinishedRun) -> Path:
         data_set(recipe).name,
         needs_package(model_config(folder)),
         local_data=is_local(recipe.data.name),
-        has_examples=(folder.examples / "1.png").is_file(),
+        has_examples=any(folder.examples.glob("1.*")),
     )
     return write_whole(folder.notebook, text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,7 @@ def _usage(recipe: Recipe, needs_package: bool) -> str:
         "from transformers import pipeline",
         "",
         f'classify = pipeline("{recipe.model.task}", model="{CARD_PLACEHOLDER}")',
-        f"print(classify({texts.example}))",
+        f"print(classify({json.dumps(texts.sample)}))",
     ]
     code = "\n".join(lines)
     return f"## Use it\n\n```python\n{code}\n```\n\n{texts.usage.replace('MODEL', CARD_PLACEHOLDER)}"

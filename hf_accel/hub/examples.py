@@ -1,11 +1,15 @@
-"""Three test images with the model's answers, for the model card and the demo."""
+"""Three test rows with the model's answers, for the model card and the demo."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Iterable
+from functools import singledispatch
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.files import write_whole
@@ -13,7 +17,7 @@ from hf_accel.hub.publication import publishes_examples
 from hf_accel.runs.folder import RunFolder
 
 if TYPE_CHECKING:
-    from hf_accel.tasks.image_gallery import Example
+    from hf_accel.tasks.gallery import Example
 
 ANSWERS = "examples.json"
 EXAMPLE_SIDE = 512  # the most pixels of an example's longer side
@@ -28,17 +32,35 @@ def write_examples(folder: RunFolder, recipe: Recipe, examples: Iterable[Example
         shutil.rmtree(folder.examples)
     if not publishes_examples(recipe):
         return
-    from PIL import Image
-
     folder.examples.mkdir()
     entries = []
     for number, example in enumerate(examples, start=1):
-        image = Image.fromarray(example.image)
-        image.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE))
-        image.save(folder.examples / f"{number}.png")
         answers = [{"label": label, "score": round(score, 4)} for label, score in example.answers]
-        entries.append({"src": f"examples/{number}.png", "example_title": example.label, "output": answers})
+        kept = keep_content(example.content, folder.examples, number)
+        entries.append({**kept, "example_title": example.label, "output": answers})
     write_whole(folder.examples / ANSWERS, json.dumps(entries, indent=2))
+
+
+@singledispatch
+def keep_content(content: Any, place: Path, number: int) -> dict[str, Any]:
+    """Write an example into a folder, as a file of that number; returns how an entry of the card's `widget` has it."""
+    raise TypeError(f"a {type(content).__name__} cannot be an example")
+
+
+@keep_content.register(np.ndarray)
+def _(content: np.ndarray, place: Path, number: int) -> dict[str, Any]:
+    from PIL import Image
+
+    image = Image.fromarray(content)
+    image.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE))
+    image.save(place / f"{number}.png")
+    return {"src": f"{place.name}/{number}.png"}
+
+
+@keep_content.register(str)
+def _(content: str, place: Path, number: int) -> dict[str, Any]:
+    (place / f"{number}.txt").write_text(content, encoding="utf-8")
+    return {"text": content}
 
 
 def read_examples(folder: RunFolder, recipe: Recipe) -> list[dict[str, Any]]:

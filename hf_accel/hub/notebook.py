@@ -2,7 +2,7 @@
 
 Loading and predicting need transformers alone; evaluation and further training call this package, which repeats the
 run's own splits, so that no training image is scored as a test image. The cells are written in
-`templates/notebook.py.jinja`, as Jupytext separates them: `# %%` begins a cell of code, `# %% [markdown]` one of text.
+`templates/` (`TaskTexts.notebook`), as Jupytext separates them: `# %%` begins a cell of code, `# %% [markdown]` one of text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def notebook_text(recipe: Recipe, data_name: str, needs_package: bool, local_dat
         data_name: the name of the data set, as others can find it.
         needs_package: the model loads only after `import hf_accel.cifar_nets`.
         local_data: the data set is a folder that the reader has to bring.
-        has_examples: test images lie in `examples/` next to the model.
+        has_examples: test rows lie in `examples/` next to the model.
     """
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("hf_accel.hub"),
@@ -35,15 +35,15 @@ def notebook_text(recipe: Recipe, data_name: str, needs_package: bool, local_dat
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = TEXTS[recipe.model.task].notebook
-    assert template is not None, "of a task without a notebook none is written"
-    text = templates.get_template(template).render(
+    words = TEXTS[recipe.model.task]
+    text = templates.get_template(words.notebook).render(
         title=run_title(recipe.model.name, data_name, 0),
         data=json.dumps(data_name, ensure_ascii=False),  # a string literal of Python, too
         data_flags=_data_flags(recipe),
         needs_package=needs_package,
         local_data=local_data,
         has_examples=has_examples,
+        sample=json.dumps(words.sample),
     )
     python = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": python, "language_info": {"name": "python"}}
@@ -64,7 +64,16 @@ def _cells(text: str) -> list[dict[str, Any]]:
 
 def _data_flags(recipe: Recipe) -> str:
     """The flags that decide which rows are the test rows, and how they are scored; defaults are left out."""
-    names = ("config", "revision", "image_column", "label_column", "max_test_rows", "test_time_augmentation")
+    names = (
+        "config",
+        "revision",
+        "image_column",
+        "text_column",
+        "label_column",
+        "max_test_rows",
+        "test_time_augmentation",
+    )
     values = {name: getattr(recipe.data, name) for name in names}
     given = {name: value for name, value in values.items() if value != getattr(DataSettings, name)}
-    return "".join(f" --data.{name} {shlex.quote(str(value))}" for name, value in given.items())
+    written = {name: json.dumps(value) if isinstance(value, list) else str(value) for name, value in given.items()}
+    return "".join(f" --data.{name} {shlex.quote(value)}" for name, value in written.items())

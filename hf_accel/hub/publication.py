@@ -24,14 +24,14 @@ from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-EXAMPLES = "examples/*.png"
+EXAMPLES = ("examples/*.png", "examples/*.txt")
 MODEL_FILES = (
     *WEIGHTS,
     "config.json",
     "preprocessor_config.json",
     "processor_config.json",
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model"),
-    *("README.md", "notebook.ipynb", EXAMPLES),
+    *("README.md", "notebook.ipynb", *EXAMPLES),
 )
 PLOTS = ("*.png", "*.svg", "plots/*.png", "plots/*.svg")
 TEXT_SUFFIXES = (".json", ".md", ".ipynb", ".svg")
@@ -47,7 +47,7 @@ def published_files(run: FinishedRun, repo_id: str) -> dict[str, bytes | Path]:
     """Everything of a run that is uploaded: path in the repository -> the cleaned text, or the file to read."""
     folder, texts = run.folder, PrivateTexts(run.folder.path, run.recipe)
     paths: dict[str, Path] = {}
-    model_files = [pattern for pattern in MODEL_FILES if pattern != EXAMPLES or publishes_examples(run.recipe)]
+    model_files = [pattern for pattern in MODEL_FILES if pattern not in EXAMPLES or publishes_examples(run.recipe)]
     for root, patterns in ((folder.model, model_files), (folder.path, PLOTS)):
         for pattern in patterns:
             paths |= {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern))}
@@ -90,7 +90,7 @@ def cleaned_report(run: FinishedRun) -> RunReport:
 
 
 def publishes_examples(recipe: Recipe) -> bool:
-    """Whether test images may be published: pictures of a local folder only if the recipe says so, they may be private."""
+    """Whether test rows may be published: those of a local folder only if the recipe says so, they may be private."""
     asked = recipe.push.examples
     return not is_local(recipe.data.name) if asked is None else asked
 

@@ -5,24 +5,26 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from hf_accel.errors import UserError
+from hf_accel.tasks.texts import TEXTS
 
 ABOUT = """
-Drop an image, see its class. Made with `hf-accel demo --space`; upload this folder with
+{} Made with `hf-accel demo --space`; upload this folder with
 
     hf upload YOUR_NAME/SPACE_NAME . --repo-type space
 """
 
 
-LIBRARIES = ("transformers", "torch", "torchvision", "timm", "pillow")
-
-
-def write_space(model: str, title: str, space: Path) -> None:
+def write_space(model: str, title: str, space: Path, task: str) -> None:
     """Write `app.py`, `requirements.txt`, the Space's card and, for a local model, the weights.
+
+    Args:
+        task: that the model is for.
 
     Raises:
         UserError: `space` holds files already, or the model's config.json cannot be read.
@@ -35,9 +37,10 @@ def write_space(model: str, title: str, space: Path) -> None:
     from hf_accel.hub.publication import MODEL_FILES
 
     # The Space gets the source text of the page, so it does what `hf-accel demo` does.
-    source = Path(__file__).with_name("space_app.py").read_text(encoding="utf-8")
-    source = source.replace('TITLE = "Image classifier"', f"TITLE = {title!r}")
-    requirements = [f"{name}=={_release(name)}" for name in LIBRARIES]
+    words = TEXTS[task]
+    source = Path(__file__).with_name(f"{words.app}.py").read_text(encoding="utf-8")
+    source = re.sub(r"^TITLE = .*$", lambda _: f"TITLE = {title!r}", source, count=1, flags=re.MULTILINE)
+    requirements = [f"{name}=={_release(name)}" for name in words.app_needs]
     folder = Path(model)
     if folder.is_dir():
         config = _config(folder / "config.json")
@@ -60,7 +63,7 @@ def write_space(model: str, title: str, space: Path) -> None:
     )
     (space / "app.py").write_text(source, encoding="utf-8")
     (space / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
-    (space / "README.md").write_text(f"---\n{card.to_yaml()}\n---\n{ABOUT}", encoding="utf-8")
+    (space / "README.md").write_text(f"---\n{card.to_yaml()}\n---\n{ABOUT.format(words.app_does)}", encoding="utf-8")
 
 
 def _config(path: Path) -> dict[str, Any]:

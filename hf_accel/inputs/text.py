@@ -159,6 +159,36 @@ def _on_disk(split: TextSplit, data: DataSettings, tokenising: Tokenising) -> di
 _LISTS = pa.list_(pa.int32())
 
 
+class Padding:
+    """Rows of tokens -> tensors of one length, padded on the side and with the token that the tokenizer says."""
+
+    def __init__(self, tokenising: Tokenising) -> None:
+        tokenizer = tokenising.tokenizer
+        self.max_length = tokenising.max_length
+        self.pads_left = tokenizer.padding_side == "left"
+        self.values = {IDS: tokenizer.pad_token_id, TYPES: tokenizer.pad_token_type_id, MASK: 0}
+
+    def __call__(self, columns: dict[str, list[np.ndarray]]) -> dict[str, Tensor]:
+        """
+        Args:
+            columns: name -> the numbers of each of B rows, without a mask.
+        Returns:
+            The same and the mask, (B, L) int64: L is the length of the longest row, rounded up to a multiple of 8.
+        """
+        columns = {**columns, MASK: [np.ones(len(numbers), dtype=np.int64) for numbers in columns[IDS]]}
+        longest = max(map(len, columns[IDS]))
+        length = min(-(-longest // MULTIPLE) * MULTIPLE, self.max_length)
+        return {name: torch.from_numpy(self._padded(name, numbers, length)) for name, numbers in columns.items()}
+
+    def _padded(self, name: str, numbers: list[np.ndarray], length: int) -> np.ndarray:
+        """(B, length) int64."""
+        padded = np.full((len(numbers), length), self.values[name], dtype=np.int64)
+        for line, row in zip(padded, numbers, strict=True):
+            first = length - len(row) if self.pads_left else 0
+            line[first : first + len(row)] = row
+        return padded
+
+
 class TextBatches(Dataset):
     """Batches of a split.
 
@@ -172,10 +202,7 @@ class TextBatches(Dataset):
         self.labels = np.asarray(split.labels, dtype=np.int64)
         self.is_labelled = split.is_labelled
         self.tokens = tokens
-        self.max_length = tokenising.max_length
-        tokenizer = tokenising.tokenizer
-        self.pads_left = tokenizer.padding_side == "left"
-        self.padding = {IDS: tokenizer.pad_token_id, TYPES: tokenizer.pad_token_type_id, MASK: 0}
+        self.padding = Padding(tokenising)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -190,11 +217,7 @@ class TextBatches(Dataset):
             token_type_ids (B, L) int64: L is the length of the longest row, rounded up to a multiple of 8.
         """
         rows = np.asarray(indices, dtype=np.int64) % len(self)
-        columns = self.tokens.read(rows)
-        columns[MASK] = [np.ones(len(numbers), dtype=np.int64) for numbers in columns[IDS]]
-        longest = max(map(len, columns[IDS]))
-        length = min(-(-longest // MULTIPLE) * MULTIPLE, self.max_length)
-        batch = {name: torch.from_numpy(self._padded(name, numbers, length)) for name, numbers in columns.items()}
+        batch = self.padding(self.tokens.read(rows))
         batch["rows"] = torch.from_numpy(rows)
         if self.is_labelled:
             batch["labels"] = torch.from_numpy(self.labels[rows])
@@ -212,11 +235,3 @@ class TextBatches(Dataset):
     def lengths(self) -> np.ndarray | None:
         """(N,) tokens of each row; None: not known."""
         return self.tokens.lengths
-
-    def _padded(self, name: str, numbers: list[np.ndarray], length: int) -> np.ndarray:
-        """(B, length) int64."""
-        padded = np.full((len(numbers), length), self.padding[name], dtype=np.int64)
-        for line, row in zip(padded, numbers, strict=True):
-            first = length - len(row) if self.pads_left else 0
-            line[first : first + len(row)] = row
-        return padded

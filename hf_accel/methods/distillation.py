@@ -2,7 +2,8 @@
 
 The loss is `(1 - w) * loss + w * T**2 * KL(teacher || student)`, both softened by the temperature T, and `loss` is that of the
 labels, whatever the recipe makes of it. The teacher sees the very images of the student, augmented and mixed as they are
-(https://arxiv.org/abs/2106.05237), with its own normalisation and size. It is in evaluation mode, has no gradient, is not
+(https://arxiv.org/abs/2106.05237), with its own normalisation and size; of texts the very tokens, so it must have the student's
+tokenizer. It is in evaluation mode, has no gradient, is not
 saved with the student, and every process has a copy. A step costs one more forward pass, the teacher's, which the figures
 of floating-point operations leave out.
 
@@ -68,9 +69,9 @@ class Distillation:
 
     Args:
         name: of the teacher, for the report.
-        teacher: pixel_values -> output with `logits`; on the training device. It is put into evaluation mode.
+        teacher: gives an output with `logits`; on the training device. It is put into evaluation mode.
         order: where the student's classes are among the teacher's.
-        view: the student's input -> the teacher's, see `transforms.converted`.
+        view: the student's arguments -> the teacher's, see `transforms.converted`.
         weight: w, in (0, 1].
         temperature: T, above 0.
     """
@@ -80,7 +81,7 @@ class Distillation:
         name: str,
         teacher: nn.Module,
         order: list[int],
-        view: Callable[[Tensor], Tensor],
+        view: Callable[[dict[str, Any]], dict[str, Any]],
         weight: float = DEFAULT_WEIGHT,
         temperature: float = DEFAULT_TEMPERATURE,
     ) -> None:
@@ -93,7 +94,7 @@ class Distillation:
 
     @torch.no_grad()
     def before_forward(self, rows: Tensor, inputs: dict[str, Any]) -> None:
-        logits = self.teacher(pixel_values=self.view(inputs["pixel_values"]))["logits"]
+        logits = self.teacher(**self.view(inputs))["logits"]
         self._answers = logits[:, self.order]
 
     def loss_sum(self, logits: Tensor, labels: Tensor, loss: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def adopt_model(
     notes += master_weights(model)
     classifier, kind_notes = _as_classifier(model, label_names)
     base = base_of(classifier)
-    _require_classes(name, base.config, label_names)
+    require_classes(name, base.config, label_names)
     processor, processor_notes = _processor_of(base, processor, image_size, usual_side or USUAL_SIDE)
     set_labels(base.config, label_names)
     notes += kind_notes + processor_notes
@@ -178,7 +178,8 @@ def _image_sizes(network: Any) -> list[dict[str, Any]]:
     return [] if size is None else [{"img_size": list(size)}]
 
 
-def _require_classes(name: str, config: PreTrainedConfig, label_names: list[str]) -> None:
+def require_classes(name: str, config: PreTrainedConfig, label_names: list[str]) -> None:
+    """Raises UserError: a given model has another number of classes than the data."""
     if config.num_labels != len(label_names):
         raise _other_classes(name, config.num_labels, label_names, "num_labels")
 

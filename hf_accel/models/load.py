@@ -9,7 +9,6 @@ otherwise it starts from scratch, and a note says so. Code from a repository is 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
 from dataclasses import dataclass, field
@@ -68,14 +67,8 @@ class LoadedModel(Loaded):
     has_new_head: bool = False  # on pretrained weights
     is_given: bool = False  # by a Python caller: nothing is known of where its weights come from
 
-    def content(self) -> str:
-        """A hash of the classes, the preprocessing and the weights."""
-        digest = hashlib.sha256(json.dumps(self.label_names).encode())
-        digest.update(json.dumps(self.processor.to_dict(), sort_keys=True, default=str).encode())
-        for key, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.cpu().contiguous().numpy().data)
-        return digest.hexdigest()
+    def preprocessing(self) -> str:
+        return json.dumps(self.processor.to_dict(), sort_keys=True, default=str)
 
 
 def load_model(settings: ModelSettings, label_names: list[str], image_size: int | None = None) -> LoadedModel:

@@ -32,6 +32,7 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError
+from hf_accel.inputs.text import Tokenising
 from hf_accel.models.encoder import pretrained
 from hf_accel.models.head import head_tensors, known_labels, set_labels
 from hf_accel.models.layers import freeze
@@ -55,6 +56,9 @@ class LoadedText(Loaded):
     notes: list[str] = field(default_factory=list)
     has_new_head: bool = False  # on pretrained weights
     is_given: bool = False
+
+    def preprocessing(self) -> str:
+        return Tokenising(self.processor, self.max_length).key
 
 
 def load_text_model(settings: ModelSettings, label_names: list[str], max_length: int | None = None) -> LoadedText:
@@ -99,8 +103,12 @@ def load_trained_text(name: str | Path, revision: str | None = None, setting: st
     with _errors(setting, name):
         config = _load_config(name, revision, setting)
         tokenizer, notes = _load_tokenizer(name, revision, config)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            name, revision=revision, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        with quiet_loading_report():
+            model, fresh, _ = pretrained(AutoModelForSequenceClassification, name, revision, config)
+    if fresh:
+        raise UserError(
+            f"{setting}: {name} has no weights for {min(fresh)}, so it is not a classifier that was trained. Expected the folder "
+            "of a run, or a model that was fine-tuned to classify texts."
         )
     own_length = tokenizer.model_max_length  # that of training, where this package trained it
     length = own_length if own_length < VERY_LARGE_INTEGER else longest_text(tokenizer, config)
@@ -168,22 +176,34 @@ def _load_config(name: str, revision: str | None, setting: str) -> Any:
             f"{setting}: {name} is of the type {config.model_type}, which has no classifier of texts. Expected a model such as "
             "xlnet/xlnet-base-cased or distilbert/distilbert-base-uncased."
         )
-    if hasattr(config, "use_mems_eval"):
-        config.use_mems_eval = False
-    return config
+    return without_memory(config)
 
 
 def _load_tokenizer(name: str, revision: str | None, config: Any) -> tuple[Any, list[str]]:
     """The tokenizer, with a padding token that the config knows, too; and what had to be chosen, in words."""
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    notes = []
-    if set(tokenizer.get_vocab()) <= set(
-        tokenizer.all_special_tokens
-    ):  # upstream makes an empty one where there is none
+    # upstream makes an empty one where there is none
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise UserError(
             f"model.name: {name} has no tokenizer: expected files such as tokenizer.json or vocab.txt next to its config.json. "
             "Add those of the model that it was made from."
         )
+    return padded_tokenizer(tokenizer, config, name)
+
+
+def padded_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str
+) -> tuple[PreTrainedTokenizerBase, list[str]]:
+    """The tokenizer with a padding token that the config knows, too.
+
+    Args:
+        name: of the model, for messages.
+    Returns:
+        The tokenizer, and what had to be chosen, in words.
+    Raises:
+        UserError: there is no token that can be used.
+    """
+    notes = []
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise UserError(
@@ -194,6 +214,13 @@ def _load_tokenizer(name: str, revision: str | None, config: Any) -> tuple[Any, 
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = tokenizer.pad_token_id
     return tokenizer, notes
+
+
+def without_memory(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The same config, in which XLNet returns no hidden states for a next part of the text."""
+    if hasattr(config, "use_mems_eval"):
+        config.use_mems_eval = False
+    return config
 
 
 def _with_weights(

@@ -15,31 +15,26 @@ class NextCommand:
     command: str  # ready to be copied into a shell
 
 
-A_PHOTO = "photo.jpg"
-
-
 def next_commands(
-    folder: str | Path, image: str | Path = A_PHOTO, task: str = "image-classification"
+    folder: str | Path, sample: str | Path | None = None, task: str = "image-classification"
 ) -> list[NextCommand]:
     """The commands for a finished run, those that most people want first.
 
     Args:
         folder: the folder of the run, as the reader's shell would find it.
-        image: a file to classify; the default stands for the reader's own, and for a name that would act on the terminal.
-        task: `model.task` of the run; texts are neither predicted nor shown in the demo.
+        sample: a file to classify; the task's own stands for the reader's, and for a name that would act on the terminal.
+        task: `model.task` of the run.
 
     >>> print(next_commands("outputs/my photos")[0].command)
     hf-accel predict 'outputs/my photos' photo.jpg
     """
-    place, file = _word(folder), _word(image if str(image).isprintable() else A_PHOTO)
     words = TEXTS[task]
-    of_images = [
-        NextCommand("classify images: files, folders or globs", f"hf-accel predict {place} {file}"),
-        NextCommand("try the model in a browser", f"hf-accel demo {place}"),
-    ]
+    usable = sample is not None and str(sample).isprintable()
+    place, what = _word(folder), _word(sample if usable and sample is not None else words.sample)
     other = f"hf-accel evaluate {place} --data.name {words.other_data}"
     return [
-        *(of_images if words.unit == "image" else ()),
+        NextCommand(words.predicts, f"hf-accel predict {place} {what}"),
+        NextCommand("try the model in a browser", f"hf-accel demo {place}"),
         NextCommand("upload model, card and report to the Hub", f"hf-accel push {place}"),
         NextCommand(f"score the model on other {words.unit}s", other),
     ]

@@ -6,8 +6,6 @@ mailed or archived.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import logging
 import re
@@ -16,9 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup, escape
-from PIL import Image
 
 import hf_accel
 from hf_accel.files import write_whole
@@ -37,6 +33,7 @@ from hf_accel.formatting import (
     format_score,
 )
 from hf_accel.measure.paired import wilson_interval
+from hf_accel.report.gallery import shown
 from hf_accel.report.next_commands import next_commands, place_below
 from hf_accel.report.plots import Plot, largest_confusions, run_plots
 from hf_accel.report.titles import run_title
@@ -46,13 +43,11 @@ from hf_accel.tasks.texts import TEXTS
 
 if TYPE_CHECKING:
     from hf_accel.report.run_report import RunReport
-    from hf_accel.tasks.image_gallery import GalleryItem
+    from hf_accel.tasks.gallery import GalleryItem
 
 logger = logging.getLogger(__name__)
 
-MISTAKE_SIDE = 256  # pixels: a mistake is shown at 160 CSS pixels or more, to be looked at
-SAMPLE_SIDE = 176  # sharp on a dense screen at the 88 CSS pixels it is shown at
-MOST_IMAGES = 24  # per gallery, so that the page stays below 3 MB
+MOST_ROWS = 24  # per gallery, so that the page stays below 3 MB
 MOST_CONFUSIONS = 10
 # What the page links to, as attributes of a `RunFolder`, and what a reader finds there.
 LINKED = {
@@ -81,7 +76,7 @@ def write_page(
         folder: the folder of the run.
         report: the report to show, fit to be published.
         gallery: the most confident mistakes, surest first.
-        sample: images of the data set.
+        sample: rows of the data set.
         plots: as `draw_plots` returns them; None draws and saves them.
         recipe_text: the recipe as YAML, fit to be published.
     Returns:
@@ -97,8 +92,8 @@ def write_page(
         title=run_title(report.model.name, report.data.name, len(report.data.labels)),
         plots=draw_plots(report, run.plots) if plots is None else plots,
         tiles=run_tiles(report),
-        gallery=[_shown(item, MISTAKE_SIDE) for item in gallery[:MOST_IMAGES]],
-        sample=[_shown(item, SAMPLE_SIDE) for item in sample[:MOST_IMAGES]],
+        gallery=[shown(item, is_large=True) for item in gallery[:MOST_ROWS]],
+        sample=[shown(item, is_large=False) for item in sample[:MOST_ROWS]],
         confusions=largest_confusions(report.test.confusion, report.data.labels, MOST_CONFUSIONS)
         if report.test
         else [],
@@ -192,41 +187,6 @@ def render(template: str, path: Path, **values: Any) -> Path:
     text = environment.get_template(template).render(version=hf_accel.__version__, **values)
     # names of classes may hold control characters, which HTML may not
     return write_whole(path, "\n".join(map(printable, text.split("\n"))))
-
-
-def data_uri(image: np.ndarray, longest_side: int) -> str:
-    """Small images as PNG, exactly; photographs as JPEG, reduced.
-
-    Args:
-        image: (H, W, 3) uint8.
-        longest_side: pixels that a photograph has at most.
-    """
-    picture = Image.fromarray(image)
-    buffer = io.BytesIO()
-    if max(picture.size) <= 64:
-        picture.save(buffer, "PNG", optimize=True)
-        kind = "png"
-    else:
-        picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
-        picture.save(buffer, "JPEG", quality=82, optimize=True)
-        kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _shown(item: GalleryItem, longest_side: int) -> dict[str, Any]:
-    if item.predicted is None:
-        alt = f"An image of class {item.label}"
-    else:
-        alt = f"An image of class {item.label} that the model takes for {item.predicted}"
-    small = max(item.image.shape[:2]) <= 64
-    confidence = MISSING if item.confidence is None else f"{100 * item.confidence:.0f} %"
-    return {
-        "uri": data_uri(item.image, longest_side),
-        "alt": alt,
-        "item": item,
-        "small": small,
-        "confidence": confidence,
-    }
 
 
 def _sampling_interval(accuracy: float | None, rows: int | None, unit: str) -> str:

@@ -1,7 +1,7 @@
 """One object per task, with everything that training, evaluation and prediction must know of its data.
 
-A task is a file, whose class has the methods of `ImageClassification` that training and evaluation call, and a line in each of
-the two dictionaries: `TASKS` here, and `TEXTS` of `tasks/texts.py`.
+A task is a file, whose class has the methods of `ImageClassification` that training, evaluation and prediction call, and a line
+in each of the two dictionaries: `TASKS` here, and `TEXTS` of `tasks/texts.py`. `models/kind.py` says which task a model is for.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar, TextIO
 
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.images import MAX_PIXELS
@@ -19,17 +20,26 @@ from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images
 class ExportedImageClassification:
     """The parts of `ImageClassification` that `predict` and `evaluate` need."""
 
+    has_text: ClassVar[bool] = False  # in a row of predictions
+    unit: ClassVar[str] = "image"
+    named_by: ClassVar[str] = "one file, folder, glob or URL per line"
+    reading_settings: ClassVar[tuple[str, ...]] = ()
+    scoring_settings: ClassVar[tuple[str, ...]] = ("test_time_augmentation", "max_pixels")
+
     def open_splits(self, settings: DataSettings, seed: int, selection: bool = True) -> Splits:
         return load_splits(settings, seed, selection)
 
     def open_split(self, settings: DataSettings, role: str) -> ScoredRows:
         return load_split(settings, role)
 
-    def find_images(self, names: list[str]) -> list[Path | str]:
+    def find_sources(self, names: list[str]) -> list[Path | str]:
         return load_images(names)
 
-    def listed_images(self, lines: Iterable[str]) -> Iterator[Path | str]:
-        return listed_images(lines)
+    def listed_sources(self, stream: TextIO) -> Iterator[Path | str]:
+        return listed_images(stream)
+
+    def place_of(self, source: Path | str) -> dict[str, Any]:
+        return {"file": str(source)}
 
     def load_trained(self, place: str | Path) -> Exported:
         """Raises:
@@ -41,7 +51,7 @@ class ExportedImageClassification:
         assert file is not None, "asked for a model that is not exported"
         return Exported(file)
 
-    def score_images(
+    def score_sources(
         self,
         loaded: Exported,
         sources: Iterable[ImageSource],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel, load_model, load_model_processor, load_trained
 from hf_accel.models.trial import flops_per_image
 from hf_accel.tasks.augmented_images import augmented_images
-from hf_accel.tasks.image_gallery import (
+from hf_accel.tasks.gallery import (
     Example,
     GalleryItem,
     answered_examples,
@@ -43,7 +43,7 @@ from hf_accel.tasks.image_gallery import (
 )
 from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images
 from hf_accel.tasks.predictions import Predictions
-from hf_accel.tasks.torch_scoring import TorchScorer
+from hf_accel.tasks.torch_scoring import TorchScorer, processed_probabilities
 from hf_accel.transforms.contact_sheet import AugmentedImage
 from hf_accel.transforms.converted import ConvertedInput
 from hf_accel.transforms.pipeline import EvalTransform, TrainTransform
@@ -59,6 +59,11 @@ class ImageClassification:
     """Everything that is particular to images, for code that is not."""
 
     auto_model = AutoModelForImageClassification
+    has_text: ClassVar[bool] = False  # in a row of predictions
+    unit: ClassVar[str] = "image"
+    named_by: ClassVar[str] = "one file, folder, glob or URL per line"  # a list on standard input
+    reading_settings: ClassVar[tuple[str, ...]] = ()  # of `hf-accel predict`, for `find_sources`
+    scoring_settings: ClassVar[tuple[str, ...]] = ("test_time_augmentation", "max_pixels")  # for `score_sources`
 
     def open_splits(self, settings: DataSettings, seed: int, selection: bool = True) -> Splits:
         """The rows that train, select and score; see `load_splits`."""
@@ -184,17 +189,21 @@ class ImageClassification:
 
     def examples(self, split: ImageSplit, model: PreTrainedModel, processor: BaseImageProcessor) -> Iterator[Example]:
         """A few rows with the model's answers, read one by one."""
-        return answered_examples(split, model, processor)
+        return answered_examples(split, processed_probabilities(model, processor))
 
-    def find_images(self, names: list[str]) -> list[Path | str]:
+    def find_sources(self, names: list[str]) -> list[Path | str]:
         """The images that files, folders, globs and URLs stand for; see `load_images`."""
         return load_images(names)
 
-    def listed_images(self, lines: Iterable[str]) -> Iterator[Path | str]:
+    def listed_sources(self, stream: TextIO) -> Iterator[Path | str]:
         """The same for a list with one name per line, read as it comes; see `listed_images`."""
-        return listed_images(lines)
+        return listed_images(stream)
 
-    def score_images(
+    def place_of(self, source: Path | str) -> dict[str, Any]:
+        """What tells an image from the others in a file of predictions."""
+        return {"file": str(source)}
+
+    def score_sources(
         self,
         loaded: LoadedModel,
         sources: Iterable[ImageSource],
@@ -276,9 +285,10 @@ class ImageInputs:
         kind = self.recipe.data.test_time_augmentation
         return None if kind == "none" else partial(over_views, kind)
 
-    def converted_to(self, processor: BaseImageProcessor) -> ConvertedInput:
-        """The input of this run's model -> that of the model to which another processor belongs."""
-        return ConvertedInput(self.preprocessing, Preprocessing.of(processor))
+    def teacher_view(self, teacher: LoadedModel) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """The arguments of this run's model -> those of a teacher, with its own preprocessing."""
+        converted = ConvertedInput(self.preprocessing, Preprocessing.of(teacher.processor))
+        return lambda inputs: {"pixel_values": converted(inputs["pixel_values"])}
 
     def flops_of_row(self, batch: dict[str, Any]) -> int:
         """Floating-point operations of a forward pass of one image of this batch."""

@@ -7,9 +7,10 @@ reader would skip.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -19,6 +20,7 @@ from hf_accel.tables import csv_cell
 from hf_accel.tasks.predictions import PredictedRow, PredictionShape, refuse_unwritable, write_predictions
 
 WRITTEN_BY = "hf-accel predict"
+PLACE = ("row", "file", "text")  # keys that tell a row from the others
 _CHUNK = 1 << 16  # bytes
 
 
@@ -35,11 +37,11 @@ def settings_of(content: str, name: str, shape: PredictionShape, **others: Any) 
 
 
 class PredictionFile:
-    """The file, and which images it has rows of; use `open`."""
+    """The file, and what it has rows of; use `open`."""
 
     def __init__(self, path: Path, form: str, shape: PredictionShape, settings: dict[str, Any]) -> None:
         self.path, self.form, self.shape, self.settings = path, form, shape, settings
-        self._before: set[str] = set()
+        self._before: set[bytes] = set()
         self._added = 0
         self._file: TextIO | None = None
 
@@ -59,15 +61,16 @@ class PredictionFile:
         refuse_unwritable(path)
         if path.exists() and path.stat().st_size:
             output._refuse_foreign(where)
-            output._before = set(output._files_done())
+            output._before = set(output._done())
         return output
 
     def __len__(self) -> int:
         """Rows in the file."""
         return len(self._before) + self._added
 
-    def holds(self, file: str) -> bool:
-        return self._key(file) in self._before
+    def holds(self, place: Mapping[str, Any]) -> bool:
+        """Whether there is a row of this place: its `file`, and for a text its `row` and `text`."""
+        return self._key(place) in self._before
 
     def write(self, rows: Iterable[PredictedRow]) -> None:
         """Add rows; each is in the file before the next is asked for."""
@@ -92,8 +95,18 @@ class PredictionFile:
         write_predictions(file, self.shape, (), self.form, header=is_new)
         return file
 
-    def _key(self, file: str) -> str:
-        return csv_cell(file) if self.form == "csv" else file
+    def _key(self, place: Mapping[str, Any]) -> bytes:
+        """A hash, because the texts of all rows may take more memory than there is."""
+        cells = ["" if place.get(name) is None else str(place[name]) for name in PLACE]
+        if self.form == "csv":
+            cells = [csv_cell(cell) for cell in cells]
+        return hashlib.blake2b("\0".join(cells).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+    def _key_of_row(self, row: Mapping[str, Any]) -> bytes:
+        """Raises KeyError: it is not a row of predictions."""
+        if "predicted" not in row:
+            raise KeyError("predicted")
+        return self._key(row)
 
     def _refuse_foreign(self, where: str) -> None:
         kept, settings = _settings_file(self.path), self.settings
@@ -118,14 +131,14 @@ class PredictionFile:
         if changed:
             raise UserError(f"{where}: was begun with other settings ({', '.join(changed)}): {again}.")
 
-    def _files_done(self) -> Iterator[str]:
+    def _done(self) -> Iterator[bytes]:
         with self.path.open(encoding="utf-8", newline="") as file:
             whole = (line for line in file if line.endswith("\n"))
             try:
                 if self.form == "csv":
-                    yield from (row["file"] for row in csv.DictReader(whole))
+                    yield from map(self._key_of_row, csv.DictReader(whole))
                 else:
-                    yield from (json.loads(line)["file"] for line in whole)
+                    yield from (self._key_of_row(json.loads(line)) for line in whole)
             except (ValueError, KeyError, TypeError, csv.Error) as error:
                 raise UserError(
                     f"--output {self.path}: holds lines that are not rows of predictions ({type(error).__name__}: {error}). It "

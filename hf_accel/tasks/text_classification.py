@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TextIO
 
 import torch
 from torch import Tensor
@@ -13,16 +13,21 @@ from transformers import AutoModelForSequenceClassification
 
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.sections import DataSettings
+from hf_accel.data.given import Classes
+from hf_accel.data.given_texts import given_text_split, given_text_splits
 from hf_accel.data.scored_rows import ScoredRows
 from hf_accel.data.splits import Splits
 from hf_accel.data.text import TextSplit, load_text_split, load_text_splits
+from hf_accel.data.text_files import TextList, TextSource, find_texts, listed_texts
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_count
 from hf_accel.inputs.prepared import OwnTransforms
-from hf_accel.inputs.text import IDS, MASK, MULTIPLE, TextBatches, Tokenising, open_tokens
+from hf_accel.inputs.text import IDS, MASK, MULTIPLE, TYPES, TextBatches, Tokenising, open_tokens
+from hf_accel.models.given_text import adopt_text_model
 from hf_accel.models.text import LoadedText, load_text_model, load_trained_text, text_flops
-from hf_accel.tasks.image_gallery import Example, GalleryItem
+from hf_accel.tasks.gallery import Example, GalleryItem, answered_examples, confident_mistakes, data_sample
 from hf_accel.tasks.text_reference import Reference, tfidf_reference
+from hf_accel.tasks.text_scoring import ScoredText, TextScorer, score_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +41,11 @@ class TextClassification:
     """Everything that is particular to texts, for code that is not."""
 
     auto_model = AutoModelForSequenceClassification
+    has_text: ClassVar[bool] = True  # in a row of predictions
+    unit: ClassVar[str] = "text"
+    named_by: ClassVar[str] = "one text per line"
+    reading_settings: ClassVar[tuple[str, ...]] = ("text_column",)
+    scoring_settings: ClassVar[tuple[str, ...]] = ()
 
     def open_splits(self, settings: DataSettings, seed: int, selection: bool = True) -> Splits[TextSplit]:
         """The rows that train, select and score; see `load_text_splits`."""
@@ -53,18 +63,28 @@ class TextClassification:
         """A fine-tuned folder or Hub model as it is; see `models.text.load_trained_text`."""
         return load_trained_text(name, revision, setting)
 
-    def given_splits(self, *args: Any) -> NoReturn:
-        """Raises UserError: rows of a Python caller are images."""
-        raise _only_of_images("splits")
+    def given_splits(self, given: Any, settings: DataSettings, seed: int, classes: Classes) -> Splits[TextSplit]:
+        """The same of rows that a Python caller brings; see `data.given_texts.given_text_splits`."""
+        return given_text_splits(given, settings, seed, classes)
 
-    def adopt_model(self, *args: Any) -> NoReturn:
-        """Raises UserError: models of a Python caller classify images."""
-        raise _only_of_images("model")
+    def adopt_model(
+        self,
+        model: Any,
+        recipe: Recipe,
+        splits: Splits[TextSplit],
+        processor: PreTrainedTokenizerBase | None,
+        own: OwnTransforms,
+    ) -> LoadedText:
+        """A model that a Python caller brings; see `models.given_text.adopt_text_model`."""
+        return adopt_text_model(model, recipe.model, splits.label_names, processor, recipe.data.max_length)
 
     def own_transforms(self, train: Any, evaluation: Any) -> OwnTransforms:
         """No transforms; raises UserError where a Python caller brings some."""
         if train is not None or evaluation is not None:
-            raise _only_of_images("train_transform and eval_transform")
+            raise UserError(
+                "build_trainer: train_transform and eval_transform are of images, and model.task is text-classification. Change "
+                "the texts before you give them."
+            )
         return OwnTransforms()
 
     def training_inputs(
@@ -104,29 +124,41 @@ class TextClassification:
         return f"at most {format_count(loaded.max_length)} tokens"
 
     def mistakes(self, predictions: Predictions, split: TextSplit) -> list[GalleryItem]:
-        """None: the page shows pictures alone."""
-        return []
+        """The rows that the model got wrong and was surest about, surest first."""
+        return confident_mistakes(predictions, split)
 
     def sample(self, split: TextSplit) -> list[GalleryItem]:
-        """None: the page shows pictures alone."""
-        return []
+        """Some rows of as many classes as fit on a page."""
+        return data_sample(split)
 
     def examples(
         self, split: TextSplit, model: PreTrainedModel, processor: PreTrainedTokenizerBase
     ) -> Iterator[Example]:
-        """None: the card shows pictures alone."""
-        return iter(())
+        """A few rows with the model's answers, read one by one."""
+        scorer = TextScorer(LoadedText(model.eval(), processor, processor.model_max_length))
+        return answered_examples(split, lambda text: scorer.probabilities([text])[0])
+
+    def find_sources(self, names: list[str], text_column: str | list[str] | None = None) -> TextList:
+        """The texts that words of a command line stand for; see `data.text_files.find_texts`."""
+        return find_texts(names, text_column)
+
+    def listed_sources(self, stream: TextIO) -> Iterator[TextSource]:
+        """One text per line, read as they come."""
+        return listed_texts(stream)
+
+    def place_of(self, source: TextSource) -> dict[str, Any]:
+        """What tells a text from the others in a file of predictions."""
+        return {"row": source.row, "file": source.file, "text": source.text}
+
+    def score_sources(
+        self, loaded: LoadedText, sources: Iterable[TextSource], batch_size: int = 32, bf16: bool = False
+    ) -> Iterator[ScoredText]:
+        """The probabilities of the classes, text by text; see `tasks.text_scoring.score_texts`."""
+        return score_texts(TextScorer(loaded, bf16), sources, batch_size)
 
     def reference(self, splits: Splits[TextSplit]) -> Reference:
         """The scores of a plain method on the same rows; see `tasks.text_reference`."""
         return tfidf_reference(splits)
-
-
-def _only_of_images(argument: str) -> UserError:
-    return UserError(
-        f"build_trainer: {argument} can be given for images only. For model.task: text-classification name the data and the "
-        "model in the recipe."
-    )
 
 
 @dataclass
@@ -164,9 +196,13 @@ class TextInputs:
         """The dataset that an evaluation reads; raises as `train_batches` does."""
         return TextBatches(split, open_tokens(split, self.recipe.data, self.tokenising), self.tokenising)
 
-    def read_rows(self, given: Any) -> NoReturn:
-        """Raises UserError: rows of a Python caller are images."""
-        raise _only_of_images("rows")
+    def read_rows(self, given: Any) -> TextBatches:
+        """The dataset that an evaluation reads of rows that a caller brings, with labels or without.
+
+        Raises:
+            UserError: rows that cannot be understood, or a label that the model does not know.
+        """
+        return self.scored_batches(given_text_split(given, self.recipe.data, self.label_names))
 
     def train_transform(self) -> None:
         """Nothing is done to a batch on the device."""
@@ -176,6 +212,27 @@ class TextInputs:
 
     def scoring_model(self) -> None:
         """The model itself is scored."""
+
+    def teacher_view(self, teacher: LoadedText) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+        """The arguments of this run's model -> those of a teacher, which are the same tokens.
+
+        Raises:
+            UserError: its tokenizer gives others, or it cannot take as many.
+        """
+        own, length = self.tokenising, self.tokenising.max_length
+        other = Tokenising(teacher.processor, length)
+        where = f"{self.recipe.name}: model.teacher is {self.recipe.model.teacher}, which"
+        if other.key != own.key or other.tokenizer.padding_side != own.tokenizer.padding_side:
+            raise UserError(
+                f"{where} has another tokenizer than the model that is trained. Expected a teacher with the same tokenizer: the "
+                "teacher reads the tokens of its student."
+            )
+        positions = getattr(teacher.model.config, "max_position_embeddings", None) or length
+        if 0 < positions < length:
+            raise UserError(
+                f"{where} takes {positions} tokens. Set data.max_length to at most as many; it is {length}."
+            )
+        return lambda inputs: {name: inputs[name] for name in (IDS, MASK, TYPES) if name in inputs}
 
     def flops_of_row(self, batch: dict[str, Any]) -> int:
         """Floating-point operations of a forward pass of one text of this batch, its padding included."""

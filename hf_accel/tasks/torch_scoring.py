@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -19,6 +20,25 @@ from hf_accel.models.load import LoadedModel
 from hf_accel.tasks.image_scoring import Inputs
 from hf_accel.transforms.pipeline import EvalTransform
 from hf_accel.transforms.views import mean_logits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.image_processing_utils import BaseImageProcessor
+
+
+def processed_probabilities(
+    model: PreTrainedModel, processor: BaseImageProcessor
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Pixels of an image, (H, W, 3) uint8 RGB -> the probabilities of the classes, (C,), as a reader of the card gets them."""
+
+    def probabilities(image: np.ndarray) -> np.ndarray:
+        model.eval()
+        with torch.inference_mode():
+            inputs = processor(PIL.Image.fromarray(image), return_tensors="pt")
+            pixel_values = inputs["pixel_values"].to(model.device, torch.float32)
+            return model(pixel_values=pixel_values).logits[0].float().softmax(-1).cpu().numpy()
+
+    return probabilities
 
 
 class TorchScorer:

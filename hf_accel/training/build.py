@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_accel.config.recipe import Recipe
@@ -65,7 +72,7 @@ def build_trainer(
     *,
     model: Any = None,
     model_init: Callable[..., Any] | None = None,
-    processor: BaseImageProcessor | None = None,
+    processor: BaseImageProcessor | PreTrainedTokenizerBase | None = None,
     label_names: list[str] | None = None,
     train_transform: Callable[[Any], Any] | None = None,
     eval_transform: Callable[[Any], Any] | None = None,
@@ -80,13 +87,13 @@ def build_trainer(
         splits: the rows. None loads those of the recipe. Else the train rows, or a mapping of train, validation and test to
             rows (`datasets.DatasetDict` too). Rows are a `datasets.Dataset`; a torch data set of (image, label) or of
             dictionaries; a list of such rows; or a pair (images, labels). An image is a path, a PIL image, uint8 pixels
-            (H, W, 3) or (3, H, W), or a float tensor (C, H, W), which the model is given as it is.
+            (H, W, 3) or (3, H, W), or a float tensor (C, H, W), which the model is given as it is. Texts: see `data.given_texts`.
         loaded: the model, as `load_model` returns it; its head must fit the labels.
         arguments: the arguments, as `training_arguments` returns them; None builds them.
         model: a classifier of transformers, also one that PEFT wraps; a timm model; or any `torch.nn.Module` that turns
             (B, C, H, W) into logits (B, classes). It is trained in place.
         model_init: a function of no argument, or of an optuna trial, that returns such a model; `train()` calls it.
-        processor: the image processor of `model`; None takes its own.
+        processor: the image processor or the tokenizer of `model`; None takes its own.
         label_names: the classes of `splits`, by number.
         train_transform: of one training image, in place of `data.augment`: PIL image (RGB) -> float tensor (C, H, W), or
             -> an image, which the model's preprocessing follows. It may draw from torch, NumPy and `random`.
@@ -264,7 +271,7 @@ def training_methods(
     methods: list[Method | None] = [
         *step_methods(recipe, args, model),
         chosen_rows(recipe.data, np.asarray(splits.train.labels), args.device),
-        distillation(recipe, arguments, inputs) if isinstance(inputs, ImageInputs) else None,
+        distillation(recipe, arguments, inputs),
         GradualUnfreezing(model, share) if share else None,
         average,
         None if arguments.sparsity is None else MagnitudePruning(model, arguments.sparsity, average),

@@ -43,7 +43,6 @@ from hf_accel.runs import manifest
 from hf_accel.runs.folder import RunFolder
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.predictions import Predictions
-from hf_accel.tasks.texts import TEXTS
 from hf_accel.training.metrics import detailed_scores
 from hf_accel.training.pruning import pruning_figures
 from hf_accel.training.quantization import quantization_summary, save_learned_ranges
@@ -197,7 +196,7 @@ def write_extras(
 
     Args:
         predictions: of the test rows; None: the page shows no mistakes.
-        splits: None, the data cannot be had: the page shows no pictures, and examples stay as they are.
+        splits: None, the data cannot be had: the page shows no rows, and examples stay as they are.
         model: answers the examples; None keeps those that there are.
     Returns:
         What could not be written; each was logged, with the command that makes it later.
@@ -229,8 +228,7 @@ def write_extras(
     if splits is not None and model is not None and processor is not None:
         attempt("examples", lambda: write_examples(folder, run.recipe, task.examples(splits.test, model, processor)))
     attempt("model card", lambda: write_card(run))
-    if TEXTS[run.recipe.model.task].notebook is not None:
-        attempt(folder.notebook.name, lambda: write_notebook(run))
+    attempt(folder.notebook.name, lambda: write_notebook(run))
     # last, because it links to the others; cleaned, because pages are shared
     attempt(
         folder.page.name,

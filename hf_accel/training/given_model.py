@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_utils import number_of_arguments
 
@@ -27,7 +28,7 @@ class GivenModel:
 
     model: Any = None
     init: Callable[..., Any] | None = None  # of no argument, or of a trial
-    processor: BaseImageProcessor | None = None
+    processor: BaseImageProcessor | PreTrainedTokenizerBase | None = None
 
     def __post_init__(self) -> None:
         self.is_both = self.model is not None and self.init is not None

@@ -89,7 +89,7 @@ def predict(
 def _single_images(images: Any) -> Iterator[Any]:
     """Each image alone; files as `Path`, URLs as text."""
     if isinstance(images, str | Path):
-        yield from TASK.find_images([str(images)])
+        yield from TASK.find_sources([str(images)])
     elif isinstance(images, PIL.Image.Image | bytes):
         yield images
     elif isinstance(images, np.ndarray | Tensor):
@@ -141,7 +141,7 @@ def _probabilities(loaded: LoadedModel, images: list[Any], batch_size: int) -> T
     parts = []
     model.eval()
     try:
-        for answer in TASK.score_images(loaded, sources, batch_size):
+        for answer in TASK.score_sources(loaded, sources, batch_size):
             if answer.error is not None:
                 raise answer.error
             parts.append(torch.from_numpy(answer.probabilities))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from hf_accel.config.recipe import Recipe
@@ -10,20 +12,20 @@ from hf_accel.methods.distillation import DEFAULT_TEMPERATURE, DEFAULT_WEIGHT, D
 from hf_accel.methods.finite import broken_tensor
 from hf_accel.models.head import known_labels
 from hf_accel.models.layout import use_channels_last
-from hf_accel.models.load import LoadedModel
 from hf_accel.runs.named_model import model_place
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.image_classification import ImageInputs
+from hf_accel.tasks.text_classification import TextInputs
 from hf_accel.training.arguments import Arguments
 
 SETTING = "model.teacher"
 
 
-def distillation(recipe: Recipe, arguments: Arguments, inputs: ImageInputs) -> Distillation | None:
+def distillation(recipe: Recipe, arguments: Arguments, inputs: ImageInputs | TextInputs) -> Distillation | None:
     """What the recipe's teacher adds to the loss, with the teacher on the training device; None without one.
 
     Raises:
-        UserError: the teacher cannot be loaded, is broken, or has other classes than the data.
+        UserError: the teacher cannot be loaded, is broken, or has other classes than the data; of texts, other tokens.
     """
     name, settings = recipe.model.teacher, arguments.methods
     weight = settings.get("distillation_weight", DEFAULT_WEIGHT)
@@ -39,13 +41,13 @@ def distillation(recipe: Recipe, arguments: Arguments, inputs: ImageInputs) -> D
         ) from None
     if recipe.model.channels_last:
         use_channels_last(loaded.model)
-    view = inputs.converted_to(loaded.processor)
+    view = inputs.teacher_view(loaded)
     temperature = settings.get("distillation_temperature", DEFAULT_TEMPERATURE)
     model = nn.Module.to(loaded.model, arguments.training.device)
     return Distillation(name, model, order, view, weight, temperature)
 
 
-def load_teacher(recipe: Recipe, name: str) -> LoadedModel:
+def load_teacher(recipe: Recipe, name: str) -> Any:
     """The model of a run's folder, a model's folder or an id on the Hub.
 
     Raises:

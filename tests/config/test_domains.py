@@ -19,7 +19,6 @@ def loaded(folder, model, data, training=None):
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("model.teacher", "./other"),
         ("model.channels_last", True),
         ("model.whiten_stem", True),
         ("model.fit_head", True),

@@ -67,7 +67,7 @@ def test_a_sample_is_what_training_is_given(transforms, tiny_recipe):
 
 
 def sample_rows(splits):
-    from hf_accel.tasks.image_gallery import sample_rows
+    from hf_accel.tasks.gallery import sample_rows
 
     return sample_rows(splits.train, 3, 5)
 

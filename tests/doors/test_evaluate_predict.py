@@ -15,11 +15,10 @@ from hf_accel import demo, evaluate
 from hf_accel.cli import run
 from hf_accel.errors import UserError
 from hf_accel.predict import main as predict_main
-from hf_accel.predict import render as render_predictions
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs import manifest
 from hf_accel.tasks.image_classification import ImageClassification
-from hf_accel.tasks.predictions import PredictionShape
+from hf_accel.tasks.predictions import PredictionShape, print_predictions
 from hf_accel.train import train
 
 pytestmark = pytest.mark.slow
@@ -228,7 +227,7 @@ def test_predictions_do_not_act_in_a_terminal_or_a_spreadsheet(form, capsys):
     rows = [
         shape.row(np.array(scores), file=file) for file, scores in (("@a.png", [0.75, 0.25]), ("long name.png", [0, 1]))
     ]
-    render_predictions(iter(rows), form, shape)
+    print_predictions(iter(rows), form, shape)
     out = capsys.readouterr().out
     assert "\x1b" not in out
     if form == "table":
@@ -246,10 +245,10 @@ def test_predictions_do_not_act_in_a_terminal_or_a_spreadsheet(form, capsys):
 def test_a_table_keeps_its_columns_from_batch_to_batch_and_json_is_one_list(capsys):
     shape = PredictionShape(["a", "b"], top_k=1)
     rows = [shape.row(np.array([0.75, 0.25]), file=file) for file in ("long name.png", "b.png", "c.png")]
-    render_predictions(iter(rows), "table", shape, rows_at_once=1)
+    print_predictions(iter(rows), "table", shape, rows_at_once=1)
     assert capsys.readouterr().out.splitlines() == [f"{row.file:13}  a 0.750" for row in rows]
     for count in (0, 3):
-        render_predictions(iter(rows[:count]), "json", shape)
+        print_predictions(iter(rows[:count]), "json", shape)
         assert [row["file"] for row in json.loads(capsys.readouterr().out)] == [row.file for row in rows[:count]]
 
 
@@ -343,7 +342,7 @@ def test_predict_names_a_broken_file_and_classifies_the_others(run_folder, photo
 def test_an_interrupted_file_of_predictions_is_continued(run_folder, photos, tmp_path, capsys, monkeypatch, ending):
     output = tmp_path / f"rows.{ending}"
     command = [str(run_folder), str(photos / "test"), "--output", str(output), "--batch_size", "2"]
-    score = ImageClassification.score_images
+    score = ImageClassification.score_sources
     scored = []
 
     def interrupted(task, loaded, sources, *args, **kwargs):
@@ -353,10 +352,10 @@ def test_an_interrupted_file_of_predictions_is_continued(run_folder, photos, tmp
             scored.append(answer.source)
             yield answer
 
-    monkeypatch.setattr(ImageClassification, "score_images", interrupted)
+    monkeypatch.setattr(ImageClassification, "score_sources", interrupted)
     assert run(predict_main, command) == 130
     assert f"3 rows are in {output}" in capsys.readouterr().err
-    monkeypatch.setattr(ImageClassification, "score_images", score)
+    monkeypatch.setattr(ImageClassification, "score_sources", score)
     part = output.read_text()
     output.write_text(part + part.splitlines()[-1][:9])  # a row of which only a part was written
     assert predict_main(command) == 0

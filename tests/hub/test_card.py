@@ -19,7 +19,8 @@ from hf_accel.hub.notebook import notebook_text
 from hf_accel.hub.publication import published_files
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.page import draw_plots
-from hf_accel.tasks.image_gallery import answered_examples
+from hf_accel.tasks.gallery import answered_examples
+from hf_accel.tasks.torch_scoring import processed_probabilities
 from tests.support.hub_contents import write_run, write_vit_base
 from tests.support.tables import unpadded
 
@@ -236,6 +237,10 @@ class OneAnswer:
         return type("Output", (), {"logits": pixel_values.mean((2, 3))[:, : self.num_labels]})
 
 
+def examples_of(split, model, processor):
+    return answered_examples(split, processed_probabilities(model, processor))
+
+
 def test_three_test_images_with_the_models_answers_become_the_widgets_examples(tmp_path):
     from transformers import ViTImageProcessor
 
@@ -244,7 +249,7 @@ def test_three_test_images_with_the_models_answers_become_the_widgets_examples(t
     split = load_splits(settings, seed=0).test
     change_recipe(folder, data={"name": "digits"})
     run = FinishedRun.read(folder)
-    write_examples(run.folder, run.recipe, answered_examples(split, OneAnswer(), ViTImageProcessor()))
+    write_examples(run.folder, run.recipe, examples_of(split, OneAnswer(), ViTImageProcessor()))
     widget = card_of(folder).data.widget
     titles = [example["example_title"] for example in widget]
     assert (titles[0], titles[2]) == ("0", "9")
@@ -258,7 +263,7 @@ def test_no_picture_of_a_local_folder_is_kept_for_the_card(tmp_path, photos):
     folder = write_run(tmp_path / "run", data_name=str(photos))
     split = load_splits(load_recipe("digits", overrides={"data": {"name": str(photos)}}).data, seed=0).test
     run = FinishedRun.read(folder)
-    write_examples(run.folder, run.recipe, answered_examples(split, OneAnswer(), None))
+    write_examples(run.folder, run.recipe, examples_of(split, OneAnswer(), None))
     assert not (folder / "model" / "examples").exists()
     assert (card_of(folder).data.get("widget"), card_of(folder).data.get("inference")) == (None, False)
 
@@ -272,7 +277,7 @@ def test_pictures_of_a_local_folder_are_kept_when_the_recipe_says_so_and_go_when
     def with_setting(examples: bool | None) -> tuple[list[str] | None, set[str]]:
         change_recipe(folder, push={"examples": examples})
         run = FinishedRun.read(folder)
-        write_examples(run.folder, run.recipe, answered_examples(split, OneAnswer(2), ViTImageProcessor()))
+        write_examples(run.folder, run.recipe, examples_of(split, OneAnswer(2), ViTImageProcessor()))
         shown = card_of(folder).data.get("widget")
         files = published_files(run, "jane/model")
         return shown and [example["example_title"] for example in shown], {n for n in files if n.endswith(".png")}

@@ -23,7 +23,7 @@ class Teacher(nn.Module):
 
 
 def student_of(teacher, order, weight=0.25, temperature=3.0):
-    method = Distillation("teacher", teacher, order, nn.Identity(), weight, temperature)
+    method = Distillation("teacher", teacher, order, lambda inputs: inputs, weight, temperature)
     method.before_forward(torch.arange(4), {"pixel_values": torch.zeros(4, 3, 8, 8)})
     return method
 

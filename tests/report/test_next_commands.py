@@ -24,6 +24,12 @@ def test_every_suggested_verb_exists():
     assert all(callable(importlib.import_module(f"hf_accel.{verb}").main) for verb in verbs)
 
 
+def test_what_is_suggested_for_texts_is_a_text():
+    found = next_commands("run", task="text-classification")
+    assert shlex.split(found[0].command) == ["hf-accel", "predict", "run", "It works, and it was cheap."]
+    assert [shlex.split(following.command)[1] for following in found] == ["predict", "demo", "push", "evaluate"]
+
+
 def test_a_folder_below_the_current_one_is_named_from_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert place_below(tmp_path / "outputs" / "run") == Path("outputs/run")

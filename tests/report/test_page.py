@@ -13,7 +13,8 @@ from hf_accel.comparison.export import write_comparison
 from hf_accel.comparison.page import write_comparison_page
 from hf_accel.comparison.schema import RunOutcome
 from hf_accel.comparison.table import build_comparison
-from hf_accel.report.page import data_uri, run_tiles, write_page
+from hf_accel.report.gallery import data_uri
+from hf_accel.report.page import run_tiles, write_page
 from hf_accel.report.plots import GREEN, VERMILION, run_plots
 from hf_accel.report.run_report import QuantizationSummary
 from tests.support.reports import entries, outcome, pictures, pruned_report, run_report

@@ -15,7 +15,7 @@ from hf_accel.report.run_report import (
     Scores,
     TrainSummary,
 )
-from hf_accel.tasks.image_gallery import GalleryItem
+from hf_accel.tasks.gallery import GalleryItem
 from hf_accel.training.metrics import classification_metrics, confusion, per_class
 
 ENVIRONMENT = {"device": "cpu", "cpu": "Test CPU", "cores": 2, "python": "3.11", "torch": "2.15", "transformers": "5.23",

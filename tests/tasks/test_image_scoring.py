@@ -27,12 +27,12 @@ def loaded(tiny_recipe) -> LoadedModel:
 
 def test_every_source_gets_one_answer_in_order_and_a_broken_one_says_why(loaded, photos):
     task = TASKS["image-classification"]
-    files = task.find_images([str(photos / "test" / "red"), str(photos / "test" / "blue")])
-    whole = list(task.score_images(loaded, files, batch_size=3))
+    files = task.find_sources([str(photos / "test" / "red"), str(photos / "test" / "blue")])
+    whole = list(task.score_sources(loaded, files, batch_size=3))
     assert [(answer.position, answer.source) for answer in whole] == list(enumerate(files))
     assert all(answer.probabilities.sum() == pytest.approx(1) for answer in whole)
     files[1].write_bytes(b"broken")
-    again = list(task.score_images(loaded, files, batch_size=3))
+    again = list(task.score_sources(loaded, files, batch_size=3))
     assert [answer.position for answer in again] == list(range(8))
     assert str(files[1]) in str(again[1].error)
     assert again[1].probabilities is None

@@ -2,18 +2,23 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from transformers import pipeline
 
-from hf_accel import evaluate, verify
+from hf_accel import evaluate, page, verify
 from hf_accel.cli import run as run_command
 from hf_accel.config.domains import default_recipe
+from hf_accel.config.recipe import load_recipe
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.text import load_text_splits
 from hf_accel.errors import UserError
+from hf_accel.hub.publication import published_files
+from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.run_report import RunReport
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.text_reference import tfidf_reference
@@ -22,7 +27,7 @@ from hf_accel.train import train
 from hf_accel.training import finish
 from hf_accel.training.build import build_trainer
 from tests.support.damage import flip_a_bit
-from tests.support.texts import LABELS, rows, text_recipe, write_csv, write_reviews
+from tests.support.texts import rows, text_recipe, write_csv, write_reviews
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,7 @@ def run_folder(tmp_path_factory):
 
 def test_a_run_on_texts_leaves_what_a_run_on_images_leaves(run_folder):
     names = ("recipe.yaml", "report.json", "report.html", "history.csv", "predictions.csv", "log.txt", "plots",
-             "model/model.safetensors", "model/tokenizer.json", "model/README.md")  # fmt: skip
+             "model/model.safetensors", "model/tokenizer.json", "model/README.md", "model/notebook.ipynb")  # fmt: skip
     assert [name for name in names if not (run_folder / name).exists()] == []
     report = RunReport.load(run_folder)
     assert report.task == "text-classification"
@@ -90,14 +95,47 @@ def test_the_saved_folder_loads_as_a_pipeline_with_the_same_answers(run_folder):
 
 def test_the_words_for_images_are_not_said_of_texts(run_folder):
     report = RunReport.load(run_folder)
-    table, page = report.table(run_folder), (run_folder / "report.html").read_text()
+    table, shown = report.table(run_folder), (run_folder / "report.html").read_text()
     assert "samples/s" in table
-    assert "Samples per second" in page
-    assert "19 texts to train on" in page
+    assert "Samples per second" in shown
+    assert "19 texts to train on" in shown
     card = (run_folder / "model" / "README.md").read_text()
-    for text in (table, page.split("<main")[1], card):
+    for text in (table, shown.split("<main")[1], card):
         assert "images" not in text.replace("images/page.png", "").casefold()
     assert 'pipeline("text-classification"' in card
+
+
+def test_the_page_shows_texts_of_both_classes_and_the_surest_mistakes(run_folder):
+    shown_page = (run_folder / "report.html").read_text()
+    sample = shown_page.split('<h2 id="data">')[1].split("<h2")[0]
+    assert '<ul class="gallery texts">' in sample
+    train = {row["text"] for row in rows(32)[:24]}
+    shown = re.findall(r"<blockquote>(.*?)</blockquote>", sample, re.DOTALL)
+    assert len(shown) == 19
+    assert set(shown) <= train
+    with (run_folder / "predictions.csv").open(newline="") as file:
+        wrong = [row for row in csv.DictReader(file) if row["label"] != row["predicted"]]
+    wrong.sort(key=lambda row: -float(row["confidence"]))
+    mistakes = (
+        re.findall(r"row (\d+)</span>", shown_page.split('<h2 id="mistakes">')[-1].split("<h2")[0]) if wrong else []
+    )
+    assert mistakes == [row["row"] for row in wrong]
+
+
+def test_examples_with_the_answers_of_the_model_are_on_the_card_where_they_may_be_published(run_folder, tmp_path):
+    copy = shutil.copytree(run_folder, tmp_path / "run")
+    load_recipe(copy / "recipe.yaml", overrides={"push": {"examples": True}}).write(copy / "recipe.yaml")
+    assert not (copy / "model" / "examples").exists(), "the data is a folder of this machine"
+    page.main([str(copy)])
+    kept = [file.read_text() for file in sorted((copy / "model" / "examples").glob("*.txt"))]
+    widget = ModelCard.load(copy / "model" / "README.md").data.widget
+    assert [entry["text"] for entry in widget] == kept
+    assert set(kept) <= {row["text"] for row in rows(32)[24:]}
+    (answer,) = pipeline("text-classification", model=str(copy / "model"), truncation=True)([kept[0]])
+    assert widget[0]["output"][0] == {"label": answer["label"], "score": pytest.approx(answer["score"], abs=1e-3)}
+    assert set(published_files(FinishedRun.read(copy), "jane/model")) >= {
+        f"examples/{number}.txt" for number in (1, 2, 3)
+    }
 
 
 def test_a_plain_method_is_scored_on_the_same_rows_and_shown(run_folder):
@@ -135,12 +173,9 @@ def test_a_run_on_images_has_no_reference(tiny_recipe):
     assert finish.reference_scores(trainer, trainer.recipe) is None
 
 
-def test_what_python_callers_bring_for_images_is_refused_for_texts_by_name(tmp_path):
-    recipe = text_recipe(tmp_path)
-    with pytest.raises(UserError, match="splits can be given for images only"):
-        build_trainer(recipe, (["a text"] * 4, LABELS * 2))
-    with pytest.raises(UserError, match="train_transform and eval_transform can be given for images only"):
-        build_trainer(recipe, train_transform=lambda image: image)
+def test_transforms_of_images_are_refused_for_texts_by_name(tmp_path):
+    with pytest.raises(UserError, match="train_transform and eval_transform are of images"):
+        build_trainer(text_recipe(tmp_path), train_transform=lambda image: image)
 
 
 def test_with_a_frozen_backbone_the_whole_network_computes_every_step(tmp_path):
@@ -153,10 +188,9 @@ def test_tasks_and_their_words_have_the_same_names():
     assert TASKS.keys() == TEXTS.keys()
 
 
-def test_without_a_recipe_the_task_says_which_one_is_meant(run_folder, tmp_path, capsys):
+def test_without_a_recipe_the_model_says_what_it_classifies(run_folder, tmp_path, capsys):
     other = write_csv(tmp_path / "more.csv", rows(12, seed=4))
-    flags = ["--data.name", str(other), "--model.task", "text-classification", "--format", "json"]
     copy = shutil.copytree(run_folder / "model", tmp_path / "alone")
-    assert evaluate.main([str(copy), *flags]) == 0
+    assert evaluate.main([str(copy), "--data.name", str(other), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 12
     assert default_recipe({}) == default_recipe({"model": {"task": "other"}}) == "finetune"

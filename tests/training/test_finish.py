@@ -209,7 +209,7 @@ def test_the_page_command_shows_no_pictures_of_data_that_has_changed(finished, t
     moved = photos.rename(trained.parent / "elsewhere")
     try:
         assert run(page.main, [str(finished.folder.path)]) == 0
-        assert "no pictures" in capsys.readouterr().err
+        assert "no rows of the data" in capsys.readouterr().err
     finally:
         moved.rename(photos)
     assert "<img" not in finished.folder.page.read_text()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hf_accel.tasks.image_gallery import confident_mistakes, data_sample
+from hf_accel.tasks.gallery import confident_mistakes, data_sample
 from hf_accel.tasks.predictions import Predictions
 from tests.support.image_splits import make_split, noise
 
@@ -22,7 +22,7 @@ def test_the_gallery_is_the_mistakes_surest_first_with_their_own_images():
         ("a", "b", 0.7),
         ("b", "c", 0.6),
     ]
-    assert all(np.array_equal(item.image, images[row]) for item, row in zip(found, (2, 3, 1), strict=True))
+    assert all(np.array_equal(item.content, images[row]) for item, row in zip(found, (2, 3, 1), strict=True))
 
 
 def test_without_mistakes_the_gallery_is_empty():
@@ -41,6 +41,6 @@ def test_the_sample_has_as_many_classes_as_fit_and_is_the_same_again():
     assert [item.label for item in six] == ["a", "a", "b", "b", "c", "c"]
     assert all(item.predicted is None for item in six)
     again = data_sample(split, count=6)
-    assert all(np.array_equal(a.image, b.image) for a, b in zip(six, again, strict=True))
+    assert all(np.array_equal(a.content, b.content) for a, b in zip(six, again, strict=True))
     assert [item.label for item in data_sample(split, count=2)] != ["a", "a"]
     assert len(data_sample(split, count=100)) == 30

@@ -1,29 +1,24 @@
-"""Images that show what a model does: its most confident mistakes, a sample of the data, examples with its answers."""
+"""Rows that show what a model does: its most confident mistakes, a sample of the data, examples with its answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from PIL import Image
 
 from hf_accel.tasks.predictions import Predictions
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-    from transformers.image_processing_utils import BaseImageProcessor
-
-    from hf_accel.data.splits import ImageSplit
+    from hf_accel.data.labelled_rows import LabelledRows
 
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """An image for the page of a run."""
+    """A row for the page of a run."""
 
-    image: np.ndarray  # (H, W, 3) uint8 RGB
+    content: np.ndarray | str  # an image, (H, W, 3) uint8 RGB, or a text
     label: str
     predicted: str | None = None
     confidence: float | None = None  # the model's confidence in its prediction, in [0, 1]
@@ -32,26 +27,26 @@ class GalleryItem:
 
 @dataclass(frozen=True)
 class Example:
-    """An image for the model card and the demo."""
+    """A row for the model card and the demo."""
 
-    image: np.ndarray  # (H, W, 3) uint8 RGB
+    content: np.ndarray | str  # an image, (H, W, 3) uint8 RGB, or a text
     label: str
     answers: list[tuple[str, float]]  # label and probability of the likeliest classes, best first
 
 
-def confident_mistakes(predictions: Predictions, split: ImageSplit, count: int = 24) -> list[GalleryItem]:
-    """The images that the model got wrong and was surest about, surest first.
+def confident_mistakes(predictions: Predictions, split: LabelledRows, count: int = 24) -> list[GalleryItem]:
+    """The rows that the model got wrong and was surest about, surest first.
 
     Args:
         predictions: the predictions for the rows of `split`.
         split: the rows that were predicted.
-        count: the most images to return.
+        count: the most rows to return.
     """
     wrong = np.flatnonzero(predictions.labels != predictions.predicted)
     surest = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:count]
     return [
         GalleryItem(
-            image=split.read(row),
+            content=split.read(row),
             label=split.label_names[label],
             predicted=split.label_names[predicted],
             confidence=confidence,
@@ -68,15 +63,15 @@ def confident_mistakes(predictions: Predictions, split: ImageSplit, count: int =
     ]
 
 
-def data_sample(split: ImageSplit, count: int = 24, seed: int = 0) -> list[GalleryItem]:
-    """Images of the rows that `sample_rows` chooses."""
+def data_sample(split: LabelledRows, count: int = 24, seed: int = 0) -> list[GalleryItem]:
+    """The rows that `sample_rows` chooses."""
     return [
         GalleryItem(split.read(row), split.label_names[int(split.labels[row])], where=_place(split, row))
         for row in sample_rows(split, count, seed)
     ]
 
 
-def sample_rows(split: ImageSplit, count: int, seed: int) -> list[int]:
+def sample_rows(split: LabelledRows, count: int, seed: int) -> list[int]:
     """Rows of as many classes as fit, in the order of the classes; the same for the same seed.
 
     Args:
@@ -97,24 +92,23 @@ def sample_rows(split: ImageSplit, count: int, seed: int) -> list[int]:
 
 
 def answered_examples(
-    split: ImageSplit, model: PreTrainedModel, processor: BaseImageProcessor, num_answers: int = 3
+    split: LabelledRows, probabilities: Callable[[Any], np.ndarray], num_answers: int = 3
 ) -> Iterator[Example]:
-    """Three images, of the first, the middle and the last class, with the model's answers; nothing is read before."""
+    """Three rows, of the first, the middle and the last class, with the model's answers; nothing is read before.
+
+    Args:
+        probabilities: what a row holds -> (C,), those of the classes.
+    """
     by_class = np.argsort(split.labels, kind="stable")
-    model.eval()
     for row in (by_class[position] for position in (0, len(by_class) // 2, len(by_class) - 1)):
-        image = split.read(row)
-        with torch.inference_mode():
-            inputs = processor(Image.fromarray(image), return_tensors="pt")
-            pixel_values = inputs["pixel_values"].to(model.device, torch.float32)
-            probabilities = model(pixel_values=pixel_values).logits[0].float().softmax(-1)  # (C,)
-        best = probabilities.topk(min(num_answers, len(split.label_names)))
-        labels = [split.label_names[label] for label in best.indices.tolist()]
-        answers = list(zip(labels, best.values.tolist(), strict=True))
-        yield Example(image, split.label_names[split.labels[row]], answers)
+        content = split.read(row)
+        scores = probabilities(content)
+        best = np.argsort(-scores, kind="stable")[:num_answers]
+        answers = [(split.label_names[label], float(scores[label])) for label in best.tolist()]
+        yield Example(content, split.label_names[split.labels[row]], answers)
 
 
-def _place(split: ImageSplit, row: int) -> str:
+def _place(split: LabelledRows, row: int) -> str:
     """The file, or the number of the row, as `predictions.csv` has them: neither shows the folders of this machine."""
     one = split.select(np.array([row]))
     return one.file_names()[0] or f"row {one.row_numbers()[0]}"

@@ -1,0 +1,42 @@
+"""Which task a saved model is for, as its configuration says; its weights are not read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
+
+IMAGES, TEXTS = "image-classification", "text-classification"
+
+
+def task_of_model(place: str, revision: str | None = None) -> str:
+    """The task of a model's folder or an id on the Hub; image classification where nothing can be read.
+
+    What is wrong with such a model is said by the function that loads it.
+    """
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(place, revision=revision)
+    except Exception:  # a folder without a configuration, or a damaged one; a Hub that does not answer
+        return IMAGES
+    return task_of_config(config)
+
+
+def task_of_config(config: dict[str, Any]) -> str:
+    """
+    >>> task_of_config({"architectures": ["XLNetForSequenceClassification"], "model_type": "xlnet"})
+    'text-classification'
+    >>> task_of_config({"architecture": "resnet50"})  # of timm
+    'image-classification'
+    """
+    names = [name for name in config.get("architectures") or () if isinstance(name, str)]
+    if any(name.endswith("ForSequenceClassification") for name in names):
+        return TEXTS
+    if any("ForImageClassification" in name for name in names):
+        return IMAGES
+    kind = config.get("model_type")
+    is_text = kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    return TEXTS if is_text and kind not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES else IMAGES
