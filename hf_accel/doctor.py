@@ -1,0 +1,234 @@
+"""`hf-accel doctor`: what this machine gives, whether a recipe can run here, and what is wrong with its data."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import textwrap
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_accel import terminal
+from hf_accel.cli import command_parser, parse_with_overrides, print_result, quick_imports, run_and_exit
+from hf_accel.config.domains import default_recipe
+from hf_accel.config.flags import overrides_from_flags
+from hf_accel.config.recipe import Recipe, load_recipe
+from hf_accel.errors import UserError
+from hf_accel.tables import format_table
+
+if TYPE_CHECKING:
+    from hf_accel.data.splits import Splits
+    from hf_accel.data.verdict import Verdict
+    from hf_accel.machine.checkup import Checkup
+    from hf_accel.machine.packages import Package
+    from hf_accel.training.rehearsal import Rehearsal
+    from hf_accel.upstream import Fault
+
+DESCRIPTION = """\
+Say what this machine gives, whether a recipe can run here, and what is wrong with its data. Nothing is trained.
+
+  hf-accel doctor                                       devices, precisions, speed, memory, disk, versions
+  hf-accel doctor --data.name ./photos                  and the data: classes, unreadable images, pictures that occur twice
+  hf-accel doctor --recipe vit_cifar10                  and whether this recipe can run here
+  hf-accel doctor --recipe finetune --data.name ./photos --learning_rate 1e-4      settings as in train
+
+Measured are a matrix product, a copy in memory, a file of 64 MiB that is written, read and deleted, and the decoding of
+images: measure on an idle machine. Every image of the data is read, up to --images.
+Exit code: 0 it can run, 1 it cannot, and why, 2 the command line or the data named there is wrong."""
+SEED = 42  # of transformers; the seed decides which rows are held out
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = command_parser("doctor", DESCRIPTION)
+    parser.add_argument("--recipe", help="shipped recipe or YAML file")
+    parser.add_argument("--variant", help="one of the recipe's variants")
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="images of the data that are read at most; 0: none (default: 20000)"
+    )
+    parser.add_argument("--faults", action="store_true", help="print the known faults of the libraries, as Markdown")
+    args, flags = parse_with_overrides(parser, argv, check=overrides_from_flags)
+    if args.faults:
+        return print_faults(args)
+    overrides = overrides_from_flags(flags)
+    if args.recipe is None and (args.variant or flags) and "data.name" not in flags:
+        raise UserError(
+            "hf-accel doctor: settings are those of a recipe or of data. Add --recipe NAME or --data.name FOLDER."
+        )
+    if args.images is not None and args.images < 0:
+        raise UserError(f"--images {args.images}: expected the number of images to read, 0 or more")
+    named = args.recipe or (default_recipe(overrides) if flags else None)
+    recipe = None if named is None else load_recipe(named, args.variant, overrides)
+    with quick_imports():
+        from hf_accel.runs.log import quiet_libraries
+
+    quiet_libraries()
+    return examine(args, recipe)
+
+
+def print_faults(args: argparse.Namespace) -> int:
+    from hf_accel.upstream import FAULTS, faults_page
+
+    print_result(args, [fault_facts(fault) for fault in FAULTS], faults_page())
+    return 0
+
+
+def examine(args: argparse.Namespace, recipe: Recipe | None) -> int:
+    """Look at the machine, at the data and at the recipe, as far as they are named, and print what was found."""
+    from hf_accel.machine.checkup import check_machine
+    from hf_accel.machine.packages import packages
+    from hf_accel.runs.output_place import writable_place
+    from hf_accel.training.arguments import accelerator_type
+
+    rehearsal, splits = opened(args, recipe)
+    verdict = None if splits is None else verdict_on(splits, args.images)
+    outputs = Path.cwd() if recipe is None or (rehearsal and rehearsal.problems) else writable_place(recipe.output_dir)
+    checkup = check_machine(accelerator_type(), outputs, image_files(splits))
+    needed = packages()
+    problems = [*package_problems(needed), *(rehearsal.problems if rehearsal else [])]
+    faults = known_faults(recipe if rehearsal else None, needed)
+    document = {
+        "machine": checkup.to_dict(),
+        "packages": [{**dataclasses.asdict(package), "is_met": package.is_met} for package in needed],
+        "faults": [fault_facts(fault) for fault in faults],
+        "recipe": None if recipe is None or rehearsal is None else recipe.to_dict(),
+        "chosen": rehearsal.chosen if rehearsal else [],
+        "data": None if verdict is None else verdict.facts,
+        "problems": problems,
+        "can_run": not problems,
+    }
+    last_line = conclusion(recipe if rehearsal else None, problems)
+    text = screen(checkup, needed, faults, rehearsal, verdict)
+    print_result(args, document, f"{text}\n\n{last_line}", last_line)
+    return 1 if problems else 0
+
+
+def opened(args: argparse.Namespace, recipe: Recipe | None) -> tuple[Rehearsal | None, Splits | None]:
+    """The rehearsal of a recipe that is named, and the data.
+
+    Raises:
+        UserError: the data that is named alone cannot be opened.
+    """
+    if recipe is None:
+        return None, None
+    if args.recipe is not None:
+        from hf_accel.training.rehearsal import rehearse
+
+        found = rehearse(recipe)
+        return found, found.splits
+    from hf_accel.tasks import TASKS
+
+    return None, TASKS[recipe.model.task].open_splits(recipe.data, int(recipe.training.get("seed", SEED)))
+
+
+def verdict_on(splits: Splits, most_images: int | None) -> Verdict:
+    from hf_accel.data.survey import MOST_IMAGES
+    from hf_accel.data.verdict import judge
+
+    most = MOST_IMAGES if most_images is None else most_images
+    return judge(splits, most, terminal.columns(sys.stdout))
+
+
+def image_files(splits: Splits | None, most: int = 64) -> list[Path]:
+    """Some image files of the data, if its rows are files."""
+    if splits is None or splits.unit != "image":
+        return []
+    part = splits.train
+    rows = range(0, len(part), max(1, len(part) // most))
+    cells = [part.dataset[row][part.image_column] for row in rows][:most]
+    return [Path(cell["path"]) for cell in cells if cell and cell["bytes"] is None and cell["path"]]
+
+
+def package_problems(needed: list[Package]) -> list[str]:
+    """Packages that are always needed and are missing or of another version."""
+    return [
+        f"{package.name} {package.installed or 'is not installed'}, expected {package.name}{package.expected}: "
+        f'pip install "{package.name}{package.expected}"'
+        for package in needed
+        if package.extra is None and not package.is_met
+    ]
+
+
+def known_faults(recipe: Recipe | None, needed: list[Package]) -> list[Fault]:
+    from hf_accel.upstream import faults_of
+
+    versions = {package.name: package.installed for package in needed}
+    return [] if recipe is None else faults_of(recipe, versions)
+
+
+def fault_facts(fault: Fault) -> dict[str, Any]:
+    """A fault in JSON types."""
+    names = ("library", "seen_in", "here", "link", "fixed_in", "tests", "watch")
+    return {"what": fault.sentence, **{name: getattr(fault, name) for name in names}}
+
+
+def screen(
+    checkup: Checkup, needed: list[Package], faults: list[Fault], rehearsal: Rehearsal | None, verdict: Verdict | None
+) -> str:
+    """Everything that was found, as one text."""
+    from hf_accel.machine.checkup import machine_rows
+
+    rows = [*machine_rows(checkup), *package_rows(needed)]
+    if rehearsal is not None:
+        rows += [("recipe" if not place else "", note) for place, note in enumerate(rehearsal.chosen)]
+        rows += fault_rows(faults)
+    width = terminal.columns(sys.stdout)
+    parts = [format_table((), wrapped(rows, width), align="ll", indent=2)]
+    if verdict is not None:
+        parts.append(verdict.text(width))
+    return "\n\n".join(parts)
+
+
+def wrapped(rows: list[tuple[str, str]], width: int) -> list[tuple[str, str]]:
+    """The rows, with what is too wide for the screen in rows below, which have no subject."""
+    room = max(20, width - 4 - max(len(subject) for subject, _ in rows))
+    lines = [(subject, textwrap.wrap(text, room, break_long_words=False) or [""]) for subject, text in rows]
+    return [(subject if not number else "", part) for subject, parts in lines for number, part in enumerate(parts)]
+
+
+def package_rows(needed: list[Package]) -> list[tuple[str, str]]:
+    """The versions of the large libraries, and which extras are complete."""
+    from hf_accel.machine.description import LIBRARIES
+
+    versions = {package.name: package.installed for package in needed}
+    rows = [("libraries", ", ".join(f"{name} {versions.get(name) or 'missing'}" for name in LIBRARIES))]
+    extras = groupby((package for package in needed if package.extra), key=lambda package: package.extra)
+    said = []
+    for extra, members in extras:
+        said.append(
+            str(extra) if all(package.is_met for package in members) else f'{extra} (pip install "hf_accel[{extra}]")'
+        )
+    absent, present = ([name for name in said if ("pip" in name) is is_absent] for is_absent in (True, False))
+    if present:
+        rows.append(("extras", f"installed: {', '.join(present)}"))
+    if absent:
+        rows.append(("" if present else "extras", f"not installed: {', '.join(absent)}"))
+    return rows
+
+
+def fault_rows(faults: list[Fault]) -> list[tuple[str, str]]:
+    """The faults that concern this recipe, each with what is done about it; those that any run can meet as a number."""
+    own = [fault for fault in faults if fault.concerns is not None]
+    lines = [f"{fault.library}: {fault.sentence} -> {fault.here.replace('`', '')}" for fault in own]
+    more = "more that any run can meet" if own else "of the libraries that any run can meet"
+    lines.append(f"{len(faults) - len(own)} {more}, all worked around: hf-accel doctor --faults")
+    return [("known faults" if not place else "", line) for place, line in enumerate(lines)]
+
+
+def conclusion(recipe: Recipe | None, problems: list[str]) -> str:
+    """The last line, or more where there are problems: whether it can run."""
+    if recipe is None:
+        what = "no problem found; --recipe NAME checks whether a recipe can run here"
+        return (
+            "\n".join(["this machine lacks what hf_accel needs:", *(f"  {one}" for one in problems)])
+            if problems
+            else what
+        )
+    if not problems:
+        return f"{recipe.name}, {recipe.variant}: can run here"
+    return "\n".join([f"{recipe.name}, {recipe.variant}: cannot run here", *(f"  {problem}" for problem in problems)])
+
+
+if __name__ == "__main__":
+    run_and_exit(main)
