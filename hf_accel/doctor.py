@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import sys
 import textwrap
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,13 +77,12 @@ def examine(args: argparse.Namespace, recipe: Recipe | None) -> int:
     """Look at the machine, at the data and at the recipe, as far as they are named, and print what was found."""
     from hf_accel.machine.checkup import check_machine
     from hf_accel.machine.packages import packages
-    from hf_accel.runs.output_place import writable_place
     from hf_accel.training.arguments import accelerator_type
 
     rehearsal, splits = opened(args, recipe)
     verdict = None if splits is None else verdict_on(splits, args.images)
-    outputs = Path.cwd() if recipe is None or (rehearsal and rehearsal.problems) else writable_place(recipe.output_dir)
-    checkup = check_machine(accelerator_type(), outputs, image_files(splits))
+    outputs = rehearsal.place if rehearsal and rehearsal.place else Path.cwd()
+    checkup = check_machine(accelerator_type(), outputs, images_of(splits))
     needed = packages()
     problems = [*package_problems(needed), *(rehearsal.problems if rehearsal else [])]
     faults = known_faults(recipe if rehearsal else None, needed)
@@ -130,14 +128,13 @@ def verdict_on(splits: Splits, most_images: int | None) -> Verdict:
     return judge(splits, most, terminal.columns(sys.stdout))
 
 
-def image_files(splits: Splits | None, most: int = 64) -> list[Path]:
-    """Some image files of the data, if its rows are files."""
+def images_of(splits: Splits | None) -> list[bytes | Path]:
+    """Some encoded images of the data, if it has images."""
     if splits is None or splits.unit != "image":
         return []
-    part = splits.train
-    rows = range(0, len(part), max(1, len(part) // most))
-    cells = [part.dataset[row][part.image_column] for row in rows][:most]
-    return [Path(cell["path"]) for cell in cells if cell and cell["bytes"] is None and cell["path"]]
+    from hf_accel.data.survey import some_images
+
+    return some_images(splits.train)
 
 
 def package_problems(needed: list[Package]) -> list[str]:
@@ -151,10 +148,10 @@ def package_problems(needed: list[Package]) -> list[str]:
 
 
 def known_faults(recipe: Recipe | None, needed: list[Package]) -> list[Fault]:
+    """Those of the installed versions that this recipe, or any, can meet."""
     from hf_accel.upstream import faults_of
 
-    versions = {package.name: package.installed for package in needed}
-    return [] if recipe is None else faults_of(recipe, versions)
+    return faults_of(recipe, {package.name: package.installed for package in needed})
 
 
 def fault_facts(fault: Fault) -> dict[str, Any]:
@@ -169,10 +166,10 @@ def screen(
     """Everything that was found, as one text."""
     from hf_accel.machine.checkup import machine_rows
 
+    chosen = rehearsal.chosen if rehearsal else []
     rows = [*machine_rows(checkup), *package_rows(needed)]
-    if rehearsal is not None:
-        rows += [("recipe" if not place else "", note) for place, note in enumerate(rehearsal.chosen)]
-        rows += fault_rows(faults)
+    rows += [("recipe" if not place else "", note) for place, note in enumerate(chosen)]
+    rows += fault_rows(faults, has_recipe=rehearsal is not None)
     width = terminal.columns(sys.stdout)
     parts = [format_table((), wrapped(rows, width), align="ll", indent=2)]
     if verdict is not None:
@@ -193,13 +190,12 @@ def package_rows(needed: list[Package]) -> list[tuple[str, str]]:
 
     versions = {package.name: package.installed for package in needed}
     rows = [("libraries", ", ".join(f"{name} {versions.get(name) or 'missing'}" for name in LIBRARIES))]
-    extras = groupby((package for package in needed if package.extra), key=lambda package: package.extra)
-    said = []
-    for extra, members in extras:
-        said.append(
-            str(extra) if all(package.is_met for package in members) else f'{extra} (pip install "hf_accel[{extra}]")'
-        )
-    absent, present = ([name for name in said if ("pip" in name) is is_absent] for is_absent in (True, False))
+    extras: dict[str, bool] = {}  # whether each is complete
+    for package in needed:
+        if package.extra:
+            extras[package.extra] = extras.get(package.extra, True) and package.is_met
+    present = [name for name, is_complete in extras.items() if is_complete]
+    absent = [f'{name} (pip install "hf_accel[{name}]")' for name, is_complete in extras.items() if not is_complete]
     if present:
         rows.append(("extras", f"installed: {', '.join(present)}"))
     if absent:
@@ -207,27 +203,25 @@ def package_rows(needed: list[Package]) -> list[tuple[str, str]]:
     return rows
 
 
-def fault_rows(faults: list[Fault]) -> list[tuple[str, str]]:
-    """The faults that concern this recipe, each with what is done about it; those that any run can meet as a number."""
-    own = [fault for fault in faults if fault.concerns is not None]
+def fault_rows(faults: list[Fault], has_recipe: bool) -> list[tuple[str, str]]:
+    """The faults that concern the recipe, each with what is done about it, and the number of the others."""
+    own = [fault for fault in faults if has_recipe and fault.concerns is not None]
     lines = [f"{fault.library}: {fault.sentence} -> {fault.here.replace('`', '')}" for fault in own]
-    more = "more that any run can meet" if own else "of the libraries that any run can meet"
-    lines.append(f"{len(faults) - len(own)} {more}, all worked around: hf-accel doctor --faults")
+    others = "that any run can meet" if has_recipe else "of these versions of the libraries"
+    more = "more " if own else ""
+    lines.append(f"{len(faults) - len(own)} {more}{others}, all worked around: hf-accel doctor --faults")
     return [("known faults" if not place else "", line) for place, line in enumerate(lines)]
 
 
 def conclusion(recipe: Recipe | None, problems: list[str]) -> str:
     """The last line, or more where there are problems: whether it can run."""
-    if recipe is None:
-        what = "no problem found; --recipe NAME checks whether a recipe can run here"
-        return (
-            "\n".join(["this machine lacks what hf_accel needs:", *(f"  {one}" for one in problems)])
-            if problems
-            else what
-        )
-    if not problems:
-        return f"{recipe.name}, {recipe.variant}: can run here"
-    return "\n".join([f"{recipe.name}, {recipe.variant}: cannot run here", *(f"  {problem}" for problem in problems)])
+    if recipe is not None:
+        verdict = f"{recipe.name}, {recipe.variant}: {'cannot' if problems else 'can'} run here"
+    elif problems:
+        verdict = "this machine lacks what hf_accel needs"
+    else:
+        verdict = "no problem found; --recipe NAME checks whether a recipe can run here"
+    return "\n".join([verdict, *(terminal.wrap(f"- {problem}", sys.stdout, indent="  ") for problem in problems)])
 
 
 if __name__ == "__main__":

@@ -62,10 +62,11 @@ class Fault:
         return self.what.replace("|", "").replace("`", "")
 
 
-def faults_of(recipe: Recipe, versions: Mapping[str, str | None]) -> list[Fault]:
+def faults_of(recipe: Recipe | None, versions: Mapping[str, str | None]) -> list[Fault]:
     """The faults that a recipe can meet with these versions.
 
     Args:
+        recipe: None: any recipe.
         versions: library -> version; None: it is not installed.
     """
     installed = {name: version for name, version in versions.items() if version is not None}
@@ -74,7 +75,7 @@ def faults_of(recipe: Recipe, versions: Mapping[str, str | None]) -> list[Fault]
         for fault in FAULTS
         if fault.library in installed
         and fault.is_in(installed[fault.library])
-        and (fault.concerns is None or fault.concerns(recipe))
+        and (fault.concerns is None or recipe is None or fault.concerns(recipe))
     ]
 
 

@@ -22,6 +22,9 @@ from hf_accel.data.listing import content_number
 from hf_accel.data.near_duplicates import SIDE, near_pairs, thumbnail
 
 MOST_IMAGES = 20_000  # that are read where nobody asks for another number
+SMALLEST_SIDE = (
+    2 * SIDE
+)  # smaller pictures, such as digits, look alike without being the same: their files alone are compared
 _PORTION = 256
 
 
@@ -110,6 +113,14 @@ def survey_images(parts: Mapping[str, ImageSplit], most: int = MOST_IMAGES) -> S
     return Survey(len(places), num_images, unreadable, sizes, formats, _pairs(seen))
 
 
+def some_images(part: ImageSplit, most: int = 64) -> list[bytes | Path]:
+    """Encoded images from all of a split, of a stream its first ones; a file is not read."""
+    step = 1 if part.is_streamed else max(1, len(part) // most)
+    cells = [part.dataset[row][part.image_column] for row in range(0, len(part), step)[:most]]
+    found = [cell["bytes"] or (Path(cell["path"]) if cell["path"] else None) for cell in cells if cell]
+    return [image for image in found if image is not None]
+
+
 def _chosen_places(parts: Mapping[str, ImageSplit], most: int) -> list[Place]:
     total = sum(map(len, parts.values()))
     places = []
@@ -133,7 +144,8 @@ def _look(part: ImageSplit, place: Place) -> _Seen | str:
     with PIL.Image.open(io.BytesIO(encoded)) as image:
         size, kind = image.size, image.format or "unknown"
     content = content_number(hashlib.sha256(encoded).digest())
-    return _Seen(place, int(part.labels[place.row]), content, size, kind, thumbnail(pixels))
+    small = thumbnail(pixels if min(size) >= SMALLEST_SIDE else np.zeros_like(pixels))
+    return _Seen(place, int(part.labels[place.row]), content, size, kind, small)
 
 
 def _pairs(seen: list[_Seen]) -> list[Pair]:

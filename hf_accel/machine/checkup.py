@@ -70,15 +70,16 @@ class Checkup:
         return dataclasses.asdict(self)
 
 
-def check_machine(device: str, outputs: Path, images: Sequence[Path] = ()) -> Checkup:
+def check_machine(device: str, outputs: Path, images: Sequence[bytes | Path] = ()) -> Checkup:
     """Describe and measure the machine, in about five seconds; a file of 64 MiB is written, read and deleted.
 
     Args:
         device: the type of the device of a run: cpu, cuda...
         outputs: an existing folder on the disk that runs are written to.
-        images: of the user's data: they are decoded, and the speed of their disk is measured.
+        images: encoded ones of the user's data: they are decoded, and the disk of those that are files is measured.
     """
     busy = psutil.cpu_percent(_LISTENING_SECONDS) / 100
+    files = [image for image in images if isinstance(image, Path) and image.is_file()]
     accelerators = []
     if device == "cuda":
         every = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
@@ -92,7 +93,7 @@ def check_machine(device: str, outputs: Path, images: Sequence[Path] = ()) -> Ch
         threads_set_by=next((name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if os.environ.get(name)), None),
         busy=busy,
         free_memory_gib=psutil.virtual_memory().available / 2**30,
-        disks=[_disk_of_outputs(outputs), *([_disk_of_images(images)] if images else [])],
+        disks=[_disk_of_outputs(outputs), *([_disk_of_images(files)] if files else [])],
         decode_images_per_second=decode_speed(images),
         decoded="of the data" if images else "JPEG of 500 x 375 pixels",
     )

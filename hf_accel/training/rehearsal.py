@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hf_accel.compression.packages import refuse_missing_packages
@@ -14,7 +15,7 @@ from hf_accel.errors import RunError, UserError, machine_failure, own_words
 from hf_accel.formatting import format_million
 from hf_accel.runs.output_place import writable_place
 from hf_accel.tasks import TASKS
-from hf_accel.training.arguments import training_arguments
+from hf_accel.training.arguments import choose_precision, training_arguments
 from hf_accel.training.build import build_trainer
 
 Result = TypeVar("Result")
@@ -28,11 +29,13 @@ class Rehearsal:
         problems: messages; none: the run can start.
         chosen: what was chosen for the user, and why, as the log of the run has it.
         splits: the data, if it could be opened.
+        place: the existing folder in which the output folder is or can be made, if there is one.
     """
 
     problems: list[str] = field(default_factory=list)
     chosen: list[str] = field(default_factory=list)
     splits: Splits | None = None
+    place: Path | None = None
 
     def attempt(self, part: Callable[[], Result]) -> Result | None:
         """The result of a part of the run; None where it fails, and the reason is a problem."""
@@ -50,7 +53,7 @@ def rehearse(recipe: Recipe) -> Rehearsal:
     found = Rehearsal()
     if recipe.compress is not None:
         found.attempt(lambda: refuse_missing_packages(f"{recipe.name}: compress"))
-    found.attempt(lambda: writable_place(recipe.output_dir))
+    found.place = found.attempt(lambda: writable_place(recipe.output_dir))
     arguments = found.attempt(lambda: training_arguments(recipe, has_validation=recipe.data.validation > 0))
     seed = arguments.training.seed if arguments else int(recipe.training.get("seed", 42))
     task: Any = TASKS[recipe.model.task]
@@ -63,5 +66,6 @@ def rehearse(recipe: Recipe) -> Rehearsal:
     if trainer is not None:
         loaded = trainer.loaded
         model = f"{recipe.model.name}, {format_million(loaded.parameters)} parameters, {task.size_of_row(loaded)}"
-        found.chosen = [model, *arguments.notes[:1]]
+        _, precision = choose_precision(recipe.name, recipe.training, arguments.training.device.type)
+        found.chosen = [model, f"precision: {precision}"]
     return found

@@ -66,6 +66,18 @@ def test_pictures_of_one_colour_are_not_taken_for_each_other():
     assert len(near_pairs(np.stack([thumbnail(pixels(image)) for image in flat]))) == 0
 
 
+def test_small_pictures_are_compared_by_their_files_alone(tmp_path):
+    for label, seeds in (("ant", (0, 1, 2, 3)), ("bee", (4, 5, 6, 7))):
+        (tmp_path / label).mkdir()
+        for seed in seeds:
+            picture(seed, (20, 20)).save(tmp_path / label / f"{seed}.png")
+    picture(0, (20, 20)).save(tmp_path / "ant" / "again.bmp")
+    assert found_in(tmp_path).facts["same_picture"] == []
+    (tmp_path / "bee" / "copy.png").write_bytes((tmp_path / "ant" / "1.png").read_bytes())
+    (pair,) = found_in(tmp_path).facts["same_picture"]
+    assert (pair["exact"], pair["same_label"]) == (True, False)
+
+
 def test_sound_data_has_nothing_but_its_sizes(photos):
     verdict = found_in(photos)
     assert [finding.what for finding in verdict.findings] == [
