@@ -59,6 +59,16 @@ def test_a_recipe_is_told_of_the_faults_that_it_can_meet():
     assert batch_norm in links_for("resnet50_cifar10", {"training": {"gradient_checkpointing": True}})
 
 
+def test_a_folder_of_a_timm_model_is_one(tmp_path):
+    encoder = "https://github.com/huggingface/transformers/issues/48805"
+    overrides = {"model": {"name": str(tmp_path)}}
+    (tmp_path / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTForImageClassification"]}')
+    assert encoder in links_for("vit_cifar10", overrides)
+    for config in ('{"architecture": "resnet18"}', '{"model_type": "timm_wrapper"}'):
+        (tmp_path / "config.json").write_text(config)
+        assert encoder not in links_for("vit_cifar10", overrides)
+
+
 def test_a_version_that_is_fixed_or_absent_has_no_fault():
     fault = Fault("torch", "2.1.0", "it fails", "it does not", ("x",), lambda recipe: True, fixed_in="2.2")
     assert fault.is_in("2.1.9")

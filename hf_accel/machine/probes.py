@@ -111,7 +111,7 @@ def _seconds_of(work: Callable[[], object], device: str, seconds: float) -> list
 def now(device: str | torch.device) -> float:
     """Host seconds, when all work given to the device is done."""
     if torch.device(device).type != "cpu":
-        torch.accelerator.synchronize()
+        torch.accelerator.synchronize(torch.device(device))
     return time.perf_counter()
 
 
