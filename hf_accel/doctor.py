@@ -85,7 +85,7 @@ def examine(args: argparse.Namespace, recipe: Recipe | None) -> int:
     checkup = check_machine(accelerator_type(), outputs, images_of(splits))
     needed = packages()
     problems = [*package_problems(needed), *(rehearsal.problems if rehearsal else [])]
-    faults = known_faults(recipe if rehearsal else None, needed)
+    faults = known_faults(recipe if rehearsal else None)
     document = {
         "machine": checkup.to_dict(),
         "packages": [{**dataclasses.asdict(package), "is_met": package.is_met} for package in needed],
@@ -147,11 +147,12 @@ def package_problems(needed: list[Package]) -> list[str]:
     ]
 
 
-def known_faults(recipe: Recipe | None, needed: list[Package]) -> list[Fault]:
+def known_faults(recipe: Recipe | None) -> list[Fault]:
     """Those of the installed versions that this recipe, or any, can meet."""
-    from hf_accel.upstream import faults_of
+    from hf_accel.machine.packages import installed_version
+    from hf_accel.upstream import FAULTS, faults_of
 
-    return faults_of(recipe, {package.name: package.installed for package in needed})
+    return faults_of(recipe, {fault.library: installed_version(fault.library) for fault in FAULTS})
 
 
 def fault_facts(fault: Fault) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def screen(
     from hf_accel.machine.checkup import machine_rows
 
     chosen = rehearsal.chosen if rehearsal else []
-    rows = [*machine_rows(checkup), *package_rows(needed)]
+    rows = [*machine_rows(checkup), *package_rows(checkup.environment, needed)]
     rows += [("recipe" if not place else "", note) for place, note in enumerate(chosen)]
     rows += fault_rows(faults, has_recipe=rehearsal is not None)
     width = terminal.columns(sys.stdout)
@@ -184,12 +185,11 @@ def wrapped(rows: list[tuple[str, str]], width: int) -> list[tuple[str, str]]:
     return [(subject if not number else "", part) for subject, parts in lines for number, part in enumerate(parts)]
 
 
-def package_rows(needed: list[Package]) -> list[tuple[str, str]]:
+def package_rows(environment: dict[str, Any], needed: list[Package]) -> list[tuple[str, str]]:
     """The versions of the large libraries, and which extras are complete."""
     from hf_accel.machine.description import LIBRARIES
 
-    versions = {package.name: package.installed for package in needed}
-    rows = [("libraries", ", ".join(f"{name} {versions.get(name) or 'missing'}" for name in LIBRARIES))]
+    rows = [("libraries", ", ".join(f"{name} {environment[name] or 'missing'}" for name in LIBRARIES))]
     extras: dict[str, bool] = {}  # whether each is complete
     for package in needed:
         if package.extra:

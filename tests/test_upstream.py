@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hf_accel.config.recipe import load_recipe
-from hf_accel.upstream import FAULTS, Fault, faults_of, faults_page
+from hf_accel.upstream import FAULTS, TRANSFORMERS_JS, Fault, faults_of, faults_page
 
 ROOT = Path(__file__).parents[1]
 NEWEST = {"torch": "99", "transformers": "99", "accelerate": "99", "evaluate": "99"}
@@ -67,6 +67,14 @@ def test_a_folder_of_a_timm_model_is_one(tmp_path):
     for config in ('{"architecture": "resnet18"}', '{"model_type": "timm_wrapper"}'):
         (tmp_path / "config.json").write_text(config)
         assert encoder not in links_for("vit_cifar10", overrides)
+
+
+def test_a_library_that_runs_elsewhere_concerns_recipes_that_export():
+    def libraries(overrides):
+        return {fault.library for fault in faults_of(load_recipe("resnet50_cifar10", overrides=overrides), {})}
+
+    assert libraries({"compress": {}}) == {TRANSFORMERS_JS}
+    assert libraries({}) == set()
 
 
 def test_a_version_that_is_fixed_or_absent_has_no_fault():

@@ -122,7 +122,7 @@ def survey_findings(survey: Survey, parts: dict[str, ImageSplit], folder: str) -
         )
     findings += pair_findings(survey.pairs, parts, folder)
     findings += size_findings(survey)
-    if len(findings) == 1 + bool(len(survey.sizes)):
+    if not survey.unreadable and not survey.pairs:
         findings.append(Finding("no unreadable images and no picture that occurs twice"))
     return findings
 

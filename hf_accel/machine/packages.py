@@ -57,8 +57,10 @@ def declared() -> dict[str | None, list[str]]:
     editable installation are as old as the installation.
     """
     try:
-        project = tomllib.loads(_PYPROJECT.read_text("utf-8"))["project"]
-    except (OSError, ValueError, KeyError):
+        project = tomllib.loads(_PYPROJECT.read_text("utf-8")).get("project", {})
+    except (OSError, ValueError):
+        project = {}
+    if project.get("name") != "hf_accel":  # the folder of installed packages may hold anybody's file
         return _of_metadata()
     extras = {name: texts for name, texts in project["optional-dependencies"].items() if name not in _OF_DEVELOPERS}
     return {None: project["dependencies"], **extras}

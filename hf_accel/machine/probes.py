@@ -13,14 +13,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import torch
 
-from hf_accel.data.images import decode_image
+from hf_accel.data.images import UnreadableImageError, decode_image
 
 SIDES = {"cpu": 2048, "cuda": 8192}  # of the matrices: a GPU is not full with less
 OTHER_SIDE = 2048
@@ -160,23 +159,17 @@ def decode_speed(images: Sequence[bytes | Path] = (), target_side: int | None = 
         images: encoded ones; none: a JPEG of 500 x 375 pixels, made here. Those that cannot be read are passed over.
         target_side: pixels to which they are shrunk later, see `decode_image`.
     """
-    readable = [image for image in images if _is_decoded(image, target_side)] or [sample_jpeg()]
-    done = 0
-    start = time.perf_counter()
-    for image in cycle(readable):
-        decode_image(image, target_side=target_side)
-        done += 1
-        if time.perf_counter() - start >= seconds:
-            break
+    readable = list(images) or [sample_jpeg()]
+    done, start = 0, time.perf_counter()
+    while not done or time.perf_counter() - start < seconds:
+        image = readable[done % len(readable)]
+        try:
+            decode_image(image, target_side=target_side)
+            done += 1
+        except UnreadableImageError:
+            readable.remove(image)
+            readable = readable or [sample_jpeg()]
     return done / (time.perf_counter() - start)
-
-
-def _is_decoded(image: bytes | Path, target_side: int | None) -> bool:
-    try:
-        decode_image(image, target_side=target_side)
-    except ValueError:
-        return False
-    return True
 
 
 def sample_jpeg() -> bytes:

@@ -79,7 +79,9 @@ def test_unreadable_images_are_named_and_do_not_end_the_survey(photos):
 
 def test_long_and_large_images_are_told_with_what_they_cost(photos):
     picture(98, (300, 90)).save(photos / "train" / "ant" / "long.png")
-    assert "images whose sides differ by a factor of 3 or more: 1 ->" in found_in(photos).text(1000)
+    text = found_in(photos).text(1000)
+    assert "images whose sides differ by a factor of 3 or more: 1 ->" in text
+    assert "no unreadable images and no picture that occurs twice" in text
     for path in photos.rglob("*.png"):
         PIL.Image.new("RGB", (2400, 1800)).save(path.with_suffix(".jpg"))
         path.unlink()

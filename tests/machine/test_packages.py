@@ -26,7 +26,8 @@ def test_an_installed_package_declares_what_its_metadata_do(monkeypatch, tmp_pat
                                   "pytest; extra == 'test'"],
             }[name]  # fmt: skip
 
-    monkeypatch.setattr(packages, "_PYPROJECT", tmp_path / "absent.toml")
+    (tmp_path / "pyproject.toml").write_text('project = {name = "another"}')
+    monkeypatch.setattr(packages, "_PYPROJECT", tmp_path / "pyproject.toml")
     monkeypatch.setattr(packages.importlib.metadata, "metadata", lambda name: Metadata())
     assert declared() == {None: ["torch>=2.11"], "lora": ["peft>=0.18; extra == 'lora'"]}
     names = [(package.name, package.extra, package.expected) for package in packages.packages()]
