@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hf_accel import terminal
 from hf_accel.cli import command_parser, parse_with_overrides, print_result, quick_imports, run_and_exit
 from hf_accel.config.domains import default_recipe
-from hf_accel.config.flags import overrides_from_flags
+from hf_accel.config.flags import named_data, overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError
 from hf_accel.tables import format_table
@@ -29,9 +29,9 @@ DESCRIPTION = """\
 Say what this machine gives, whether a recipe can run here, and what is wrong with its data. Nothing is trained.
 
   hf-accel doctor                                       devices, precisions, speed, memory, disk, versions
-  hf-accel doctor --data.name ./photos                  and the data: classes, unreadable images, pictures that occur twice
+  hf-accel doctor ./photos                              and the data: classes, unreadable images, pictures that occur twice
   hf-accel doctor --recipe vit_cifar10                  and whether this recipe can run here
-  hf-accel doctor --recipe finetune --data.name ./photos --learning_rate 1e-4      settings as in train
+  hf-accel doctor ./photos --recipe finetune --model.channels_last false           settings as in train
 
 Measured are a matrix product, a copy in memory, a file of 64 MiB that is written, read and deleted, and the decoding of
 images: measure on an idle machine. Every image of the data is read, up to --images.
@@ -41,6 +41,7 @@ SEED = 42  # of transformers; the seed decides which rows are held out
 
 def main(argv: list[str] | None = None) -> int:
     parser = command_parser("doctor", DESCRIPTION)
+    parser.add_argument("data", nargs="?", metavar="DATA", help="images: a folder or an id on the Hub; as --data.name")
     parser.add_argument("--recipe", help="shipped recipe or YAML file")
     parser.add_argument("--variant", help="one of the recipe's variants")
     parser.add_argument(
@@ -50,11 +51,11 @@ def main(argv: list[str] | None = None) -> int:
     args, flags = parse_with_overrides(parser, argv, check=overrides_from_flags)
     if args.faults:
         return print_faults(args)
+    if args.data is not None:
+        flags["data.name"] = named_data("doctor", args.data, flags)
     overrides = overrides_from_flags(flags)
     if args.recipe is None and (args.variant or flags) and "data.name" not in flags:
-        raise UserError(
-            "hf-accel doctor: settings are those of a recipe or of data. Add --recipe NAME or --data.name FOLDER."
-        )
+        raise UserError("hf-accel doctor: settings are those of a recipe or of data. Add --recipe NAME or a folder.")
     if args.images is not None and args.images < 0:
         raise UserError(f"--images {args.images}: expected the number of images to read, 0 or more")
     named = args.recipe or (default_recipe(overrides) if flags else None)

@@ -135,12 +135,15 @@ def _look(part: ImageSplit, place: Place) -> _Seen | str:
     """What is kept of an image, or why it cannot be read."""
     cell = part.dataset[place.row][part.image_column]
     try:
-        encoded = (cell["bytes"] or Path(cell["path"]).read_bytes()) if cell else b""
+        encoded = cell["bytes"] if cell else None
+        if cell and not encoded and cell["path"]:
+            encoded = Path(cell["path"]).read_bytes()
         pixels = part.decode({"bytes": encoded, "path": None}, target_side=SIDE)
     except UnreadableImageError as error:
         return error.reason
     except OSError as error:
         return error.strerror or str(error)
+    assert encoded is not None, "it was decoded"
     with PIL.Image.open(io.BytesIO(encoded)) as image:
         size, kind = image.size, image.format or "unknown"
     content = content_number(hashlib.sha256(encoded).digest())

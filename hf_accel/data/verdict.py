@@ -1,4 +1,4 @@
-"""What is wrong with a data set, and what to do about each: `hf-accel doctor --data.name FOLDER`.
+"""What is wrong with a data set, and what to do about each: `hf-accel doctor FOLDER`.
 
 The counts, and the pictures that occur twice byte for byte, are in `Splits.describe`, which every training run prints; the
 images are read here.

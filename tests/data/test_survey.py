@@ -1,11 +1,15 @@
 """The images of a data set are read once: unreadable ones, sizes, and pictures that occur twice."""
 
+from dataclasses import replace
+
+import datasets
 import PIL.Image
 import pytest
 
-from hf_accel.data.survey import survey_images
+from hf_accel.data.survey import some_images, survey_images
 from hf_accel.data.verdict import judge
 from tests.support.data_sets import load, picture, write_folder
+from tests.support.image_splits import make_split, noise
 
 
 @pytest.fixture
@@ -75,6 +79,17 @@ def test_unreadable_images_are_named_and_do_not_end_the_survey(photos):
     assert "unreadable images: 2 -> fix or delete them" in text
     assert "broken.jpg: its content is not in an image format" in text
     assert "empty.jpg: it is empty" in text
+
+
+def test_rows_of_a_table_without_an_image_are_unreadable():
+    split = make_split(noise((40, 40), (40, 50), (50, 40)))
+    cells = [None, {"bytes": b"", "path": None}, split.dataset[2]["image"]]
+    features = datasets.Features({"image": datasets.Image(decode=False)})
+    holed = replace(split, dataset=datasets.Dataset.from_dict({"image": cells}, features=features))
+    survey = survey_images({"train": holed})
+    assert survey.unreadable == [f"row {row} of made, train split: it is empty" for row in (0, 1)]
+    assert survey.sizes.tolist() == [[40, 50]]
+    assert len(some_images(holed)) == 1
 
 
 def test_long_and_large_images_are_told_with_what_they_cost(photos):

@@ -95,7 +95,7 @@ def test_a_recipe_that_cannot_run_is_exit_code_1_with_every_reason(recipe_file, 
 
 def test_data_alone_is_judged(tmp_path, capsys):
     folder = write_folder(tmp_path / "photos", {"ant": 50, "bee": 5})
-    assert run(main, ["--data.name", str(folder)]) == 0
+    assert run(main, [str(folder)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "2 classes, 40 train" in shown
     assert "imbalance: the largest class, 'ant'" in shown
@@ -117,8 +117,10 @@ def test_texts_are_judged_by_their_counts(tmp_path, capsys):
     ("argv", "message"),
     [
         (["--data.name", "./no_such_folder"], "no such folder"),
-        (["--learning_rate", "1e-3"], "Add --recipe NAME or --data.name FOLDER"),
-        (["--variant", "baseline"], "Add --recipe NAME or --data.name FOLDER"),
+        (["--learning_rate", "1e-3"], "Add --recipe NAME or a folder"),
+        (["--variant", "baseline"], "Add --recipe NAME or a folder"),
+        (["digits"], "is a recipe, expected images. Use hf-accel doctor --recipe digits"),
+        (["./a", "--data.name", "./b"], "--data.name ./b names the data, too"),
         (["--recipe", "no_such_recipe"], "there is no recipe of that name"),
         (["--recipe", "digits", "--learning_rate", "fast"], "learning_rate"),
         (["--data.name", "digits", "--images", "-1"], "expected the number of images to read"),
