@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from benchmarks.machine import now
+from hf_accel.machine.probes import now
 
 if TYPE_CHECKING:
     from benchmarks.workloads import Size

@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import decoding
 from benchmarks.decoding import decoding_rows
 from benchmarks.hf_script import train_chain
-from benchmarks.machine import now
 from benchmarks.session import Session, benchmark_parser, failure, figures, middle, open_session, ratio_cells, workplace
 from benchmarks.workloads import data_folder
 from hf_accel.cli import run
@@ -32,6 +31,7 @@ from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.cache import open_training_pixels
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.machine.allocator import keep_freed_memory
+from hf_accel.machine.probes import now
 from hf_accel.training.arguments import accelerator_type
 from hf_accel.transforms.pipeline import TrainTransform
 

@@ -11,8 +11,8 @@ from statistics import median
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from benchmarks.machine import now
 from benchmarks.session import Session
+from hf_accel.machine.probes import now
 
 CPU_TURN, CUDA_TURN = 1, 25  # steps
 

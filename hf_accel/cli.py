@@ -43,6 +43,7 @@ COMMANDS = {
     "page": "write the page, plots and card of a finished run again",
     "compress": "export a trained model to ONNX, also as int8, and measure each file",
     "verify": "check that a run, a checkpoint or a model is as it was written",
+    "doctor": "what this machine gives, whether a recipe can run here, what is wrong with the data",
     "push": "upload a finished run to the Hub",
     "demo": "a page to drop an image on",
 }

@@ -24,8 +24,8 @@ from hf_accel.cli import (
 from hf_accel.compression.packages import refuse_missing_packages
 from hf_accel.config.compression_settings import CompressionSettings
 from hf_accel.config.domains import default_recipe
-from hf_accel.config.flags import overrides_from_flags
-from hf_accel.config.recipe import Recipe, load_recipe, shipped_recipes
+from hf_accel.config.flags import named_data, overrides_from_flags
+from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_count, format_epochs
 from hf_accel.report.next_commands import next_commands, place_below
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args, flags = parse_with_overrides(parser, argv, check=overrides_from_flags)
     if args.data is not None:
-        flags["data.name"] = named_data(args.data, flags)
+        flags["data.name"] = named_data("train", args.data, flags)
     if args.recipe is None and "data.name" not in flags:
         raise UserError(NOTHING_TO_TRAIN_ON + swallowed_data(flags))
     overrides = overrides_from_flags(flags)
@@ -95,20 +95,6 @@ def main(argv: list[str] | None = None) -> int:
         text = f"{report.table(folder, terminal.columns(sys.stdout))}\n\n{what_next(folder, recipe)}"
         print_result(args, {"folder": str(folder), **report.to_dict()}, text, last_line=str(folder))
     return 0
-
-
-def named_data(name: str, flags: dict[str, str]) -> str:
-    """The data set that the command line names without a flag.
-
-    Raises:
-        UserError: a flag names one, too, or it is a recipe.
-    """
-    if "data.name" in flags:
-        raise UserError(f"hf-accel train {name}: --data.name {flags['data.name']} names the data, too. Leave one out.")
-    is_recipe = name in shipped_recipes() and not os.path.isdir(name)
-    if is_recipe or name.endswith((".yaml", ".yml")):
-        raise UserError(f"hf-accel train {name}: is a recipe, expected images. Use hf-accel train --recipe {name}")
-    return name
 
 
 def swallowed_data(flags: dict[str, str]) -> str:

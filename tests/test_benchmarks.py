@@ -393,16 +393,6 @@ def test_figures_as_text():
         "data.augment.flip": True,
     }
     assert Size(16, 10, 3).for_workers(4) == Size(16, 16, 8)
-    assert machine.matrix_peak(8, torch.float32, "cpu", 0.001) > 0
-
-
-def test_the_matrix_of_a_precision_that_the_machine_multiplies_slowly_is_smaller(monkeypatch):
-    sides = []
-    randn = torch.randn
-    monkeypatch.setattr(torch, "randn", lambda *size, **options: sides.append(size[0]) or randn(*size, **options))
-    monkeypatch.setattr("benchmarks.machine.product_seconds", lambda side, dtype, device: 1.0)
-    machine.matrix_peak(2048, torch.float32, "cpu", 8.0)  # 512 s, 64 s, 8 s
-    assert set(sides) == {512}
 
 
 def test_a_mistake_is_one_message(here, capsys):

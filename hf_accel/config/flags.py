@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hf_accel.config.migration.answers import answer_to
+from hf_accel.config.recipe import shipped_recipes
 from hf_accel.config.schema import Schema, options, setting_schema
 from hf_accel.config.training import training_types
 from hf_accel.config.yaml_text import parse_yaml
@@ -36,6 +38,21 @@ def overrides_from_flags(flags: dict[str, str]) -> dict[str, Any]:
                 raise UserError(f"--{flag}: {key} is already given the value {node!r}, which has no {keys[-1]}")
         node[keys[-1]] = _value(text, setting_schema(section, keys))
     return overrides
+
+
+def named_data(verb: str, name: str, flags: dict[str, str]) -> str:
+    """The data set that the command line of `hf-accel VERB` names without a flag.
+
+    Raises:
+        UserError: a flag names one, too, or it is a recipe.
+    """
+    command = f"hf-accel {verb}"
+    if "data.name" in flags:
+        raise UserError(f"{command} {name}: --data.name {flags['data.name']} names the data, too. Leave one out.")
+    is_recipe = name in shipped_recipes() and not os.path.isdir(name)
+    if is_recipe or name.endswith((".yaml", ".yml")):
+        raise UserError(f"{command} {name}: is a recipe, expected images. Use {command} --recipe {name}")
+    return name
 
 
 def _value(text: str, schema: Schema | None) -> Any:

@@ -38,7 +38,7 @@ def duplicate_notes(parts: dict[str, ImageSplit], folder: str) -> list[str]:
         rows = np.flatnonzero(np.isin(others, shared[shared != 0]))
         if len(rows):
             pairs = [
-                f"{_name(other, row, folder)} = {_name(one, np.flatnonzero(ones == others[row])[0], folder)}"
+                f"{name_of_row(other, row, folder)} = {name_of_row(one, np.flatnonzero(ones == others[row])[0], folder)}"
                 for row in rows[:_EXAMPLES]
             ]
             notes.append(
@@ -78,10 +78,11 @@ def _labelled(splits: list[ImageSplit], ends: np.ndarray, row: int, folder: str)
     place = int(np.searchsorted(ends, row, side="right"))
     part = splits[place]
     row = int(row) - (int(ends[place]) - len(part))
-    return f"{_name(part, row, folder)} as {part.label_names[part.labels[row]]!r}"
+    return f"{name_of_row(part, row, folder)} as {part.label_names[part.labels[row]]!r}"
 
 
-def _name(part: ImageSplit, row: int, folder: str) -> str:
+def name_of_row(part: ImageSplit, row: int, folder: str) -> str:
+    """The file of an image below the data folder, else its row in the data set."""
     where, root = part.where(int(row)), os.path.abspath(folder) + os.sep
     return where.removeprefix(root).replace(f" of {folder}, ", " of ")
 

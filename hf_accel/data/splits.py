@@ -50,6 +50,7 @@ TEST_SEED = 0
 CLASSES_SHOWN = 20  # more classes than this are folded, so that `describe` fits one screen
 _NAMES_SHOWN = 3
 _NAME_LENGTH = 32
+IMBALANCE = 4  # rows of the largest class per row of the smallest, from which a note tells of it
 _HEADERS_READ = 32  # per split, to find images of more than 8 bits
 
 
@@ -172,7 +173,8 @@ def splits_of_parts(
         chosen |= {role: readable_rows(chosen[role], skipped, role == "train") for role in read}
         chosen["train"] = replace(chosen["train"], has_stand_ins=True)
     refuse_single_class(chosen["train"], settings)
-    notes += coverage_notes(chosen) + deep_grey_notes(chosen) + duplicate_notes(chosen, settings.name)
+    notes += coverage_notes(chosen) + balance_notes(chosen["train"], settings) + deep_grey_notes(chosen)
+    notes += duplicate_notes(chosen, settings.name)
     duplicates_searched = were_compared(chosen.values())
     chosen = {role: replace(part, content=None) for role, part in chosen.items()}
     made = splits_of_chosen(chosen, parts.keys(), settings, skipped, notes)
@@ -266,6 +268,23 @@ def coverage_notes(parts: Mapping[str, LabelledRows]) -> list[str]:
                 f"{role} has no {part.unit} of {len(absent):,} of the {len(counts):,} classes: {_some(absent)}"
             )
     return notes
+
+
+def balance_notes(train: LabelledRows, settings: DataSettings) -> list[str]:
+    """How much larger the largest class is than the smallest, if it is much, and what can be done about it."""
+    counts = np.bincount(train.labels, minlength=len(train.label_names))
+    counts_of_present = np.where(counts > 0, counts, counts.max())
+    least, most = int(counts_of_present.argmin()), int(counts.argmax())
+    ratio = counts[most] / counts[least]
+    if ratio < IMBALANCE:
+        return []
+    large, small = (f"{_short(train.label_names[label])!r} ({counts[label]:,})" for label in (most, least))
+    is_corrected = settings.class_weights is not None or settings.sampling == "balanced"
+    advice = "" if is_corrected else "; data.class_weights: balanced, or data.sampling: balanced, makes up for it"
+    return [
+        f"imbalance: the largest class, {large}, has {ratio:.1f} times the {train.unit}s of the smallest, {small}. "
+        f"Compare macro F1, not accuracy{advice}"
+    ]
 
 
 def _some(names: list[str]) -> str:

@@ -37,6 +37,7 @@ from hf_accel.data.sources import Source
 from hf_accel.data.splits import (
     TEST_SEED,
     Splits,
+    balance_notes,
     choose_rows,
     coverage_notes,
     refuse_single_class,
@@ -137,7 +138,7 @@ def text_splits_of_source(
     refuse_single_class(parts["train"], settings)
     chosen = choose_rows(parts, settings, seed, selection, notes)
     refuse_single_class(chosen["train"], settings)
-    notes += coverage_notes(chosen) + _repetition_notes(chosen)
+    notes += coverage_notes(chosen) + balance_notes(chosen["train"], settings) + _repetition_notes(chosen)
     return splits_of_chosen(chosen, parts.keys(), settings, skipped, notes)
 
 

@@ -4,7 +4,6 @@ Reports and model cards are published, so the command is cleaned before it is ke
 machine beyond a file's own name. Nothing here fails because git or nvidia-smi is not installed: an unknown value is None.
 """
 
-import importlib.metadata
 import os
 import platform
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 import hf_accel
+from hf_accel.machine.packages import installed_version
 from hf_accel.machine.precision import cpu_name, output_of
 from hf_accel.privacy import published_command
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 _PACKAGE = Path(hf_accel.__file__).resolve().parent
-_LIBRARIES = ("torch", "transformers", "timm", "accelerate", "datasets")
+LIBRARIES = ("torch", "transformers", "timm", "accelerate", "datasets")
 
 
 def describe_environment(device: "torch.device | str | None" = None) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def describe_environment(device: "torch.device | str | None" = None) -> dict[str
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 1024**3, 2),
         "python": platform.python_version(),
-        **{name: _installed_version(name) for name in _LIBRARIES},
+        **{name: installed_version(name) for name in LIBRARIES},
         "hf_accel": hf_accel.__version__,
         "commit": package_commit(),
         "command": published_command(sys.argv),
@@ -81,10 +81,3 @@ def _describe_device(device: "torch.device | str | None") -> dict[str, Any]:
         "driver": drivers.splitlines()[0] if drivers else None,
         "cuda": torch.version.cuda,
     }
-
-
-def _installed_version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""Which 16-bit formats this machine multiplies natively."""
+"""Which number formats this machine multiplies natively."""
 
 import os
 import platform
@@ -32,6 +32,23 @@ def native_bf16(device: "torch.device | str") -> tuple[bool, str]:
         found = [name for name in ("avx512_bf16", "amx_bf16") if name in _cpu_capabilities()]
         return bool(found), f"{cpu_name()} has {' and '.join(found) or 'neither AVX512-bf16 nor AMX-bf16'}"
     return False, f"bf16 is not known to be faster on {device.type}"
+
+
+def precisions(device: "torch.device | str") -> dict[str, tuple[bool, str]]:
+    """The precisions of training -> whether a run can use it here at full speed, and the reason as a clause."""
+    import torch
+
+    device = torch.device(device)
+    if device.type != "cuda":
+        return {"fp32": (True, ""), "bf16": native_bf16(device), "fp16": (False, "its loss scaling needs CUDA")}
+    major, minor = torch.cuda.get_device_capability(device)
+    has = f"CUDA capability {major}.{minor}"
+    return {
+        "fp32": (True, ""),
+        "tf32": (major >= 8, f"{has}, and TF32 begins at 8.0"),
+        "bf16": native_bf16(device),
+        "fp16": (major >= 7, f"{has}, and tensor cores begin at 7.0"),
+    }
 
 
 def cpu_name() -> str:

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 FIRST_STEPS = 3  # of the process: they compile, allocate and tune, and the expected time leaves them out
 MEASURED_SECONDS, MEASURED_STEPS = 3.0, 3  # at least, before the expected time is said
 SHORT_SECONDS = 20.0  # no time is said of a rest that is shorter
+FORWARD_SHARE = 1 / 3  # of a training step: an evaluation has neither a backward pass nor an update
 
 
 class BarCallback(TrainerCallback):
@@ -34,6 +35,7 @@ class BarCallback(TrainerCallback):
         epoch_loss: the mean loss of the epoch so far over all processes, all of which call it; None: not known.
         clock: in seconds.
         rate: the unit of the speed that is shown.
+        scored_rows: the rows of an evaluation, and of the test at the end.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class BarCallback(TrainerCallback):
         epoch_loss: Callable[[], float | None],
         clock: Callable[[], float] = time.perf_counter,
         rate: str = "images/s",
+        scored_rows: tuple[int, int] = (0, 0),
     ) -> None:
         self.epoch_loss = epoch_loss
         self.rate = rate
+        self.scored_rows = scored_rows
         self.clock = clock
         self.bar: tqdm | None = None
         self.evaluation_bar: tqdm | None = None
@@ -51,6 +55,8 @@ class BarCallback(TrainerCallback):
         self._is_training = False
         self._measured_from: tuple[int, float] | None = None  # step and time
         self._time_is_said = False
+        self._evaluation_began: float | None = None
+        self._seconds_per_scored_row: float | None = None  # as the last evaluation had it
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -72,9 +78,9 @@ class BarCallback(TrainerCallback):
             return
         self.bar.update(state.global_step - self.bar.n if not self.bar.disable else 0)
         if not self._time_is_said:
-            self._say_expected_time(state)
+            self._say_expected_time(args, state)
 
-    def _say_expected_time(self, state: TrainerState) -> None:
+    def _say_expected_time(self, args: TrainingArguments, state: TrainerState) -> None:
         """Say once, when enough steps are measured, how long the rest of a run takes that is not short."""
         if self._measured_from is None:
             if state.global_step - self._first_step >= FIRST_STEPS:
@@ -85,15 +91,25 @@ class BarCallback(TrainerCallback):
         if steps < MEASURED_STEPS or seconds < MEASURED_SECONDS:
             return
         self._time_is_said = True
-        left = state.max_steps - state.global_step
-        expected = left * seconds / steps
+        left, step_seconds = state.max_steps - state.global_step, seconds / steps
+        evaluations = evaluations_left(args, state)
+        rows = evaluations * self.scored_rows[0] + self.scored_rows[1]
+        expected = left * step_seconds + rows * self._scoring_pace(args, step_seconds)
         if expected >= SHORT_SECONDS:
             logger.info(
-                "expected time: %s for the other %s steps, %s each; evaluations come on top",
+                "expected time: about %s for the rest of the run: %s steps of %s, %s",
                 format_duration(expected),
                 format_count(left),
-                format_duration(seconds / steps),
+                format_duration(step_seconds),
+                f"{format_count(evaluations)} evaluations and the test" if evaluations else "and the test",
             )
+
+    def _scoring_pace(self, args: TrainingArguments, step_seconds: float) -> float:
+        """Seconds per row of an evaluation: as the last one had it, else by the share of a step that it repeats."""
+        if self._seconds_per_scored_row is not None:
+            return self._seconds_per_scored_row
+        rows_of_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return FORWARD_SHARE * step_seconds / rows_of_step
 
     def on_log(
         self,
@@ -148,6 +164,8 @@ class BarCallback(TrainerCallback):
     ) -> None:
         if eval_dataloader is None or not state.is_world_process_zero:
             return
+        if self._evaluation_began is None:
+            self._evaluation_began = self.clock()
         if self.evaluation_bar is None:
             title = "validation" if self._is_training else "scoring"
             hidden = bool(args.disable_tqdm)
@@ -155,6 +173,8 @@ class BarCallback(TrainerCallback):
         self.evaluation_bar.update()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._evaluation_began is not None and self.scored_rows[0]:
+            self._seconds_per_scored_row = (self.clock() - self._evaluation_began) / self.scored_rows[0]
         self._close_evaluation()
 
     def on_predict(
@@ -176,6 +196,19 @@ class BarCallback(TrainerCallback):
             self.bar = None
 
     def _close_evaluation(self) -> None:
+        self._evaluation_began = None
         if self.evaluation_bar is not None:
             self.evaluation_bar.close()
             self.evaluation_bar = None
+
+
+def evaluations_left(args: TrainingArguments, state: TrainerState) -> int:
+    """How often the rest of a run is evaluated, the test at the end not counted."""
+    if args.eval_strategy == "no":
+        return 0
+    if args.eval_strategy == "epoch":
+        last, now, every = math.ceil(state.num_train_epochs), int(state.epoch or 0), 1
+    else:
+        last, now, every = state.max_steps, state.global_step, int(state.eval_steps)
+    first = max(now, math.ceil(args.eval_delay or 0) - 1)  # those before the delay are left out
+    return max(0, last // every - first // every)

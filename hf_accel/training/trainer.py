@@ -161,6 +161,7 @@ class ImageTrainer(CheckpointingTrainer):
         self.bar = BarCallback(self.epoch_loss)
         if hasattr(self, "recipe"):
             self.bar.rate = TEXTS[self.recipe.model.task].rate
+            self.bar.scored_rows = len(self.splits.validation or ()), len(self.splits.test)
         self.measuring = MeasureCallback(self.measurement, self.args.device, self._before_training)
         own = [self.measuring, self.bar, *callbacks, self.train_accuracy_counts, self.finite_steps, self.logged_sums]
         for callback in [*own, *(method for method in self.methods if isinstance(method, TrainerCallback))]:

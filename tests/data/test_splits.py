@@ -237,13 +237,13 @@ def test_the_description_of_a_thousand_classes_fits_one_screen(tmp_path):
 
 
 def test_the_description_shows_classes_and_counts(tmp_path):
-    write_parquet(tmp_path, {"train": ["a"] * 1500 + ["b"] * 10, "test": ["a", "b", "b"]})
+    write_parquet(tmp_path, {"train": ["a"] * 1500 + ["b"] * 500, "test": ["a", "b", "b"]})
     assert load(tmp_path).describe().splitlines() == [
-        f"{tmp_path}: 2 classes, 1,510 train, 3 test images",
+        f"{tmp_path}: 2 classes, 2,000 train, 3 test images",
         "",
         "  class       train        test",
         "  a           1,500           1",
-        "  b              10           2",
+        "  b             500           2",
     ]
 
 

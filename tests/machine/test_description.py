@@ -62,7 +62,7 @@ def test_a_machine_without_git_nvidia_smi_or_proc_is_described_all_the_same(monk
 
 
 def test_a_library_that_is_not_installed_is_null():
-    assert environment._installed_version("no-such-distribution") is None
+    assert environment.installed_version("no-such-distribution") is None
 
 
 def test_the_commit_is_that_of_the_checkout_and_says_when_code_was_changed(monkeypatch, tmp_path):
@@ -218,3 +218,11 @@ def test_bf16_on_mps_is_answered_no_with_a_reason():
 def test_importing_the_module_imports_no_torch():
     script = "import sys, hf_accel.machine.description; assert not {'torch', 'transformers', 'timm'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_gpu_has_tf32_and_16_bit_formats_by_its_capability(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    natives = {name: is_native for name, (is_native, _) in precision.precisions("cuda").items()}
+    assert natives == {"fp32": True, "tf32": False, "bf16": False, "fp16": True}
+    assert precision.precisions("cpu")["fp16"] == (False, "its loss scaling needs CUDA")

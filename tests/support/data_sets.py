@@ -28,6 +28,12 @@ def png(value: int, size: tuple[int, int] = (6, 4), blue: int = 0) -> bytes:
     return buffer.getvalue()
 
 
+def picture(seed: int, size: tuple[int, int] = (64, 48)) -> PIL.Image.Image:
+    """Something with shapes: smooth noise, another one for each seed."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return PIL.Image.fromarray(small).resize(size, PIL.Image.Resampling.BICUBIC)
+
+
 def write_folder(root: Path, counts: dict[str, int]) -> Path:
     """Class folders with this many images each; the red value of an image is its number, the blue one that of its folder."""
     for folder, count in counts.items():
