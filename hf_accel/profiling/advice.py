@@ -15,7 +15,7 @@ class Setup:
     """The settings of a run that the lines below would change."""
 
     device: str  # cpu, cuda...
-    is_text: bool
+    image_size: int | None  # pixels; None: texts
     has_native_bf16: bool
     precision: str  # fp32, bf16 or fp16
     channels_last: bool
@@ -35,6 +35,10 @@ class Setup:
     save_strategy: str
     groups_by_length: bool
 
+    @property
+    def is_text(self) -> bool:
+        return self.image_size is None
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -52,6 +56,7 @@ class Advice:
     applies: Callable[[Setup], bool]
 
 
+WORTH_RESIZING = 160  # pixels: smaller images cannot shrink much
 CONVOLUTION, PRODUCT, ATTENTION = "convolution", "matrix product", "attention"
 NORMALISATION, ELEMENTWISE, COPIES = "normalisation", "elementwise and other", "conversion and copies"
 ADVICE = (
@@ -114,7 +119,7 @@ ADVICE = (
     ),
     Advice(
         "data: {progressive_resizing: {start: 128, full_at: 0.75}}", "smaller images in the first epochs",
-        ("compute", CONVOLUTION), lambda s: not s.is_text,
+        ("compute", CONVOLUTION), lambda s: s.image_size is not None and s.image_size >= WORTH_RESIZING,
     ),
     Advice(
         "training: {per_device_train_batch_size: ...}", "a larger batch: fewer, larger operators and fewer steps",

@@ -19,6 +19,7 @@ from hf_accel.profiling.phases import MEASURING, UNACCOUNTED, WHOLE
 
 SAMPLE_EVERY = 0.02  # seconds between two looks at the memory of a phase
 MOST_SPANS = 20_000
+SHORTEST_SPAN = 5e-5  # seconds: a shorter one is charged as every other, but cannot be drawn
 
 
 @dataclass
@@ -85,6 +86,7 @@ class PhaseClock:
         self.charged: dict[str, Charged] = {}
         self.spans: list[Span] = []
         self.steps: list[dict[str, float]] = []  # seconds by phase of each timed step
+        self.step_starts: list[float] = []  # seconds since the start of the process, of the same steps
         self._stack: list[str] = []
         self._step: dict[str, float] | None = None
         self._is_paused = False
@@ -146,11 +148,13 @@ class PhaseClock:
     def begin_step(self) -> None:
         self._charge()
         self._step = {}
+        self._step_start = self._last.wall - self._origin
 
     def end_step(self) -> None:
         self._charge()
         if self._step is not None:
             self.steps.append(self._step)
+            self.step_starts.append(self._step_start)
             self._step = None
 
     def finish(self) -> None:
@@ -172,8 +176,10 @@ class PhaseClock:
         self._last = now
 
     def _add_span(self, name: str, start: float, seconds: float) -> None:
-        if self.spans and self.spans[-1].phase == name:
-            last = self.spans[-1]
+        if seconds < SHORTEST_SPAN:
+            return
+        last = self.spans[-1] if self.spans else None
+        if last is not None and last.phase == name and start - last.start - last.seconds < SHORTEST_SPAN:
             self.spans[-1] = last._replace(seconds=start + seconds - last.start)
         elif len(self.spans) < MOST_SPANS:
             self.spans.append(Span(name, start, seconds))

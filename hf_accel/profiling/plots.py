@@ -24,7 +24,7 @@ from hf_accel.report.plots import (
 )
 
 COLOURS = {"start and prepare": INK, "input": ORANGE, "forward": BLUE, "backward": PURPLE, "optimizer": GREEN,
-           "evaluation": VERMILION, "checkpoint": MUTED, "other": GRID}  # fmt: skip
+           "evaluation, inference": VERMILION, "checkpoint": MUTED, "other": GRID}  # fmt: skip
 PARTS = {"once": INK, "input": ORANGE, "network": BLUE, "optimizer": GREEN, "loop": GRID, "evaluation": VERMILION,
          "saving": MUTED}  # fmt: skip
 ROWS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, MUTED)  # in turn
@@ -46,6 +46,8 @@ def part_of(phase: str) -> str:
         return "start and prepare"
     if phase in INPUT:
         return "input"
+    if phase == "evaluation" or phase.startswith("inference"):
+        return "evaluation, inference"
     return phase if phase in COLOURS else "other"
 
 
@@ -116,12 +118,13 @@ def _run_lines(profile: Profile) -> Plot:
 
 def _neighbouring_steps(run: ProfiledRun) -> list[tuple[str, float, float]]:
     """(part, start, seconds) of some steps, put next to each other."""
-    loads = [place for place, span in enumerate(run.spans) if span[0] == "optimizer"]
-    if len(loads) < SHOWN_STEPS + 1:
-        return []
-    first, last = loads[-SHOWN_STEPS - 1] + 1, loads[-1]
     names = of_step()
-    return _joined([span for span in run.spans[first : last + 1] if span[0] in names])
+    found = []
+    for start, following in zip(run.step_starts[:SHOWN_STEPS], [*run.step_starts[1:], float("inf")], strict=False):
+        own = [span for span in run.spans if start <= span[1] < following]
+        ends = next((place for place, span in enumerate(own) if span[0] not in names), len(own))
+        found += own[:ends]
+    return _joined(found)
 
 
 def _joined(spans: list[tuple[str, float, float]]) -> list[tuple[str, float, float]]:

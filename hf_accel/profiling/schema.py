@@ -65,7 +65,8 @@ class ProfiledRun:
         phases: in the order of `PHASES`, those that occurred; the last one is "unaccounted".
         measuring_seconds: of what is not a part of the run: steps without timers, single operators, peaks.
         step: seconds of a mean timed step after the warm-up, by phase.
-        spans: (phase, start, seconds) since the start of the process.
+        step_starts: of the same steps, in seconds since the start of the process.
+        spans: (phase, start, seconds), as step_starts.
         batch_sizes: rows of a step, and of the two batches of inference.
         worker_cpu_seconds: CPU time of loader workers and other processes of the run.
         operators: of a step, the most expensive first; see `operators.Operator`.
@@ -78,6 +79,7 @@ class ProfiledRun:
     measuring_seconds: float
     step: dict[str, float]
     num_steps: int
+    step_starts: list[float]
     spans: list[tuple[str, float, float]]
     overhead: Overhead | None
     batch_sizes: dict[str, int]

@@ -207,11 +207,8 @@ def _overhead(run: ProfiledRun) -> str:
     if found is None:
         return "the slow-down by the timers was not measured."
     interval = "" if found.low is None or found.high is None else f" ({found.low:.3f} to {found.high:.3f})"
-    loud = (
-        " More than 2 %: the steps are short, and the timers a visible part of them."
-        if found.ratio > MOST_OVERHEAD
-        else ""
-    )
+    is_large = found.ratio > MOST_OVERHEAD and (found.low is None or found.low > 1)
+    loud = " The steps are short, and the timers are a visible part of them." if is_large else ""
     return (
         f"a step with timers takes {found.ratio:.3f}{interval} times a step without, over {found.num_pairs} pairs of "
         f"neighbouring steps.{loud}"

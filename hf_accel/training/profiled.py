@@ -28,6 +28,7 @@ from hf_accel.machine.description import describe_environment
 from hf_accel.machine.precision import native_bf16
 from hf_accel.machine.probes import measure_peaks
 from hf_accel.measure.paired import paired_ratio
+from hf_accel.models.load import LoadedModel
 from hf_accel.profiling.advice import Setup
 from hf_accel.profiling.boundaries import WARM_UP, StepTimers, decoding, steps_needed, timers
 from hf_accel.profiling.clock import PhaseClock
@@ -176,6 +177,7 @@ def described(
         measuring_seconds=clock.seconds(MEASURING),
         step=step,
         num_steps=len(counted),
+        step_starts=clock.step_starts[-len(counted) :],
         spans=[tuple(span) for span in clock.spans],
         overhead=measured_overhead(step_timers),
         batch_sizes=batch_sizes,
@@ -258,7 +260,7 @@ def setup_of(recipe: Recipe, trainer: ImageTrainer) -> Setup:
     environment_cores = describe_environment(args.device)["cores"]
     return Setup(
         device=args.device.type,
-        is_text=model.task == "text-classification",
+        image_size=trainer.loaded.image_size if isinstance(trainer.loaded, LoadedModel) else None,
         has_native_bf16=native_bf16(args.device)[0],
         precision="bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         channels_last=model.channels_last,
