@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import REPOSITORY
+from benchmarks.result_files import Domain, Verdict, comparisons, entries, leading_number, newest
 from hf_accel.cli import run
 from hf_accel.files import write_whole
 from hf_accel.formatting import format_quantity
@@ -31,20 +31,6 @@ are 95 %; a bold ratio is beyond chance after correction for the number of techn
 another machine other techniques pay: `hf-accel compare` measures them there, and `hf-accel profile` says why."""
 
 
-@dataclass(frozen=True)
-class Domain:
-    """A kind of data, and the comparison that stands for it."""
-
-    name: str
-    recipe: str
-    what: str
-
-
-DOMAINS = (
-    Domain("small images", "resnet20_cifar10", "ResNet-20 from scratch on CIFAR-10, 32 px"),
-    Domain("large images", "mobilenetv2_imagefolder", "MobileNetV2, fine-tuned on photographs, 224 px"),
-    Domain("text", "xlnet_amazon_polarity", "XLNet, fine-tuned on reviews"),
-)
 TECHNIQUES = {  # variant -> what it is
     "bf16": "mixed precision, bf16",
     "channels_last": "NHWC weights",
@@ -79,82 +65,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def document(results: Path = RESULTS) -> str:
     """The whole page, as Markdown."""
-    compared = {domain.name: verdicts_of(results, domain.recipe) for domain in DOMAINS}
+    compared = comparisons(results)
     parts = [INTRODUCTION, "## Training", *training(compared), "## What follows", *follows(compared)]
-    parts += ["## Fine-tuning", *fine_tuning(results), "## Preparing images", *input_path(results)]
-    parts += ["## Against the alternatives", *alternatives(results), "## Two processes", *two_processes(results)]
+    for title, benchmark, section, unknown in SECTIONS:
+        parts.append(f"## {title}")
+        by_machine: dict[str, list[dict[str, Any]]] = {}
+        for line in entries(results, benchmark):
+            by_machine.setdefault(line["machine"], []).append(line)
+        for machine, lines in by_machine.items():
+            parts += [f"On {machine}. {text}" if number == 0 else text for number, text in enumerate(section(lines))]
+        parts += [] if by_machine else [f"{unknown}: {UNKNOWN}."]
     parts += ["## Inference", *inference(results), "## Sources", sources(results)]
     return "\n\n".join(parts) + "\n"
 
 
-def entries(results: Path, benchmark: str) -> list[dict[str, Any]]:
-    """Every measurement of a benchmark that did not fail, oldest first; each knows its file."""
-    found = []
-    for path in results.glob(f"{benchmark}_*.jsonl"):
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        found += [line | {"file": path.name} for line in lines if "error" not in line["result"]]
-    return sorted(found, key=lambda line: line["time"])
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A row of a comparison, as its table has it."""
-
-    speed: str  # "1.17 (1.07 to 1.28)"
-    speed_word: str  # faster, slower, no measurable difference, failed...
-    memory: str
-    memory_word: str
-    accuracy: str  # "-0.27 (-0.60 to +0.06)", points
-    pairs: str
-
-    @property
-    def ratio(self) -> float | None:
-        return leading_number(self.speed)
-
-
-def leading_number(cell: str) -> float | None:
-    """The number with which a cell begins.
-
-    >>> leading_number("1.17 (1.07 to 1.28)"), leading_number("-")
-    (1.17, None)
-    """
-    found = re.match(r"[+-]?\d[\d,.]*", cell)
-    return float(found[0].replace(",", "")) if found else None
-
-
-def verdicts_of(results: Path, recipe: str) -> dict[str, Verdict]:
-    """Variant -> its row in the newest comparison of a recipe; {} where there is none."""
-    found = [line for line in entries(results, "compare") if line["settings"]["recipe"] == recipe]
-    found = [line for line in found if not line["settings"]["quick"]]
-    if not found:
-        return {}
-    headings, *rows = found[-1]["result"]["tables"][0]
-    names = (
-        "speed ratio (95 %)",
-        "speed",
-        "memory ratio (95 %)",
-        "memory",
-        "accuracy difference (95 %)",
-        "timing pairs",
-    )
-    places = [headings.index(name) for name in names]
-    return {row[0]: Verdict(*(row[place] for place in places)) for row in rows}
-
-
-def training(compared: dict[str, dict[str, Verdict]]) -> list[str]:
+def training(compared: dict[Domain, dict[str, Verdict]]) -> list[str]:
     """Speed, then memory and accuracy, of every technique in every domain."""
     shown = [name for name in TECHNIQUES if any(name in rows for rows in compared.values())]
-    headings = ["technique", *(f"{domain.name}: images/s" for domain in DOMAINS[:2]), "text: samples/s"]
-    speed = [[_named(name), *(_speed(compared[d.name].get(name), compared[d.name]) for d in DOMAINS)] for name in shown]
+    titles = [f"{domain.name} ({number})" for number, domain in enumerate(compared, start=1)]
+    speed = [[_named(name), *(_speed(rows.get(name), rows) for rows in compared.values())] for name in shown]
     costs = [
-        [_named(name), *(cell for d in DOMAINS for cell in _costs(compared[d.name].get(name), compared[d.name]))]
-        for name in shown
+        [_named(name), *(cell for rows in compared.values() for cell in _costs(rows.get(name), rows))] for name in shown
     ]
-    cost_headings = ["technique", *(f"{d.name}: {what}" for d in DOMAINS for what in ("memory", "accuracy, points"))]
-    domains = "; ".join(f"{domain.name}: {domain.what}" for domain in DOMAINS)
+    cost_headings = ["technique", *(f"{title}: {what}" for title in titles for what in ("memory", "accuracy, points"))]
+    domains = "; ".join(f"({number}) {domain.what}" for number, domain in enumerate(compared, start=1))
     return [
-        f"Ratio of the speed to that of the stock settings (`baseline`). {domains}.",
-        _table(headings, speed),
+        "Ratio of the speed to that of the stock settings (`baseline`): images/s, or samples/s of text. Evaluation, saving, "
+        f"compilation and warm-up steps are left out. {domains}.",
+        _table(["technique", *titles], speed),
         "The same techniques: ratio of the peak memory (below 1 is less), and difference of test accuracy.",
         _table(cost_headings, costs),
     ]
@@ -177,11 +115,11 @@ def _costs(row: Verdict | None, domain: dict[str, Verdict]) -> tuple[str, str]:
     return memory, row.accuracy
 
 
-def follows(compared: dict[str, dict[str, Verdict]]) -> list[str]:
+def follows(compared: dict[Domain, dict[str, Verdict]]) -> list[str]:
     """What a user learns, one list per domain, from the verdicts alone."""
     parts = []
-    for domain in DOMAINS:
-        rows = {name: row for name, row in compared[domain.name].items() if name in TECHNIQUES}
+    for domain, all_rows in compared.items():
+        rows = {name: row for name, row in all_rows.items() if name in TECHNIQUES}
         single = {name: row for name, row in rows.items() if name not in TOGETHER}
         lines = [_listed(single, word, text) for word, text in (
             ("faster", "Pay by themselves, the largest gain first: {}."),
@@ -219,13 +157,10 @@ def _upper(cell: str) -> float | None:
     return float(found[1]) if found else None
 
 
-def fine_tuning(results: Path) -> list[str]:
+def fine_tuning(lines: list[dict[str, Any]]) -> list[str]:
     """Each technique of fine-tuning against the plain recipe: seeds are pairs."""
-    found = [line for line in entries(results, "finetuning") if not line["settings"]["quick"]]
-    if not found:
-        return [f"Techniques of fine-tuning: {UNKNOWN}."]
     runs: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
-    for line in found:
+    for line in lines:
         settings = line["settings"]
         runs.setdefault((settings["network"], settings["technique"]), {})[settings["seed"]] = line["result"]
     rows = []
@@ -247,43 +182,32 @@ def fine_tuning(results: Path) -> list[str]:
     return [text, _table(headings, rows)]
 
 
-def input_path(results: Path) -> list[str]:
+def input_path(lines: list[dict[str, Any]]) -> list[str]:
     """The rates of the training transform on one core, against the chain of Pillow."""
-    newest = _newest(
-        entries(results, "inputs"), lambda line: (line["settings"]["source"], line["settings"]["one_core"])
-    )
+    one_core = [line for line in lines if line["settings"].get("one_core")]
     rows = []
-    for (source, one_core), lines in newest.items():
-        if not one_core:
-            continue
-        rates = {name: [line["result"][name] for line in lines] for name in lines[0]["result"]}
+    for source, own in newest(one_core, lambda line: line["settings"]["source"]).items():
+        rates = {name: [line["result"][name] for line in own] for name in own[0]["result"]}
         plain = rates["PIL chain, from the file"]
         for name, values in rates.items():
             middle = sorted(values)[len(values) // 2]
             rows.append([source, name, format_quantity(middle), _ratio(values, plain), str(len(values))])
-    if not rows:
-        return [f"Reading, decoding and transforming: {UNKNOWN}."]
     headings = ["images", "way", "images/s (median)", "speed-up over the PIL chain", "rounds"]
     return ["Decoding, random crop, flip and normalisation to 224 px, on one core.", _table(headings, rows)]
 
 
-def alternatives(results: Path) -> list[str]:
+def alternatives(lines: list[dict[str, Any]]) -> list[str]:
     """Whole training against the Hugging Face example and timm, per round."""
-    newest = _newest(
-        [line for line in entries(results, "peers") if line["round"] >= 0],
-        lambda line: (line["settings"]["model"], _program(line)),
-    )
+    in_turn = [line for line in lines if line["round"] >= 0]
+    found = newest(in_turn, lambda line: (line["settings"]["model"], _program(line)))
+    rates = {key: {line["round"]: line["result"]["images_per_second"] for line in own} for key, own in found.items()}
     rows = []
-    for model in dict.fromkeys(model for model, _ in newest):
-        ours = {line["round"]: line["result"]["images_per_second"] for line in newest.get((model, "hf_accel"), [])}
-        for (other, program), lines in newest.items():
-            theirs = {line["round"]: line["result"]["images_per_second"] for line in lines}
-            shared = sorted(ours.keys() & theirs.keys())
-            if other == model and program != "hf_accel" and shared:
-                ratio = _ratio([ours[n] for n in shared], [theirs[n] for n in shared])
-                rows.append([model, program, ratio, str(len(shared))])
-    if not rows:
-        return [f"Against the Hugging Face example and timm: {UNKNOWN}."]
+    for (model, program), theirs in rates.items():
+        ours = rates.get((model, "hf_accel"), {})
+        shared = sorted(ours.keys() & theirs.keys())
+        if program != "hf_accel" and shared:
+            ratio = _ratio([ours[number] for number in shared], [theirs[number] for number in shared])
+            rows.append([model, program, ratio, str(len(shared))])
     headings = ["network, 224 px", "program", "speed-up of hf_accel", "rounds"]
     return ["Training images/s of this package over those of each program.", _table(headings, sorted(rows))]
 
@@ -297,10 +221,10 @@ def _program(line: dict[str, Any]) -> str:
     return "hf_accel"
 
 
-def two_processes(results: Path) -> list[str]:
+def two_processes(lines: list[dict[str, Any]]) -> list[str]:
     """Two processes on the cores of one."""
     rates: dict[str, dict[int, list[float]]] = {}
-    for line in entries(results, "scaling"):
+    for line in lines:
         settings = line["settings"]
         if settings["images"] == 50_000:
             of_cache = rates.setdefault(settings["cache"], {})
@@ -312,8 +236,6 @@ def two_processes(results: Path) -> list[str]:
         ]
         for cache, by_processes in rates.items()
     ]
-    if not rows:
-        return [f"Under two processes: {UNKNOWN}."]
     text = (
         "ResNet-20 on 50,000 images of CIFAR-10, images/s of all processes together, every measurement; both processes share the "
         f"cores of one, so this says what a second process costs. Techniques under two processes: {UNKNOWN}."
@@ -340,7 +262,7 @@ def _last_tables(text: str) -> str:
 
 
 def sources(results: Path) -> str:
-    """Every file that was read, with the days and the commits of its measurements."""
+    """Every file that was read, with the days and the commits of its measurements, and the machine and the versions."""
     rows = []
     for benchmark in SOURCES:
         for path in sorted(results.glob(f"{benchmark}_*.jsonl")):
@@ -348,19 +270,15 @@ def sources(results: Path) -> str:
             days = sorted({line["time"][:10] for line in lines})
             commits = list(dict.fromkeys((line.get("commit") or "-")[:8] for line in lines))
             link = f"[{path.name}](../benchmarks/results/{path.name})"
-            rows.append([link, ", ".join(days), ", ".join(commits), str(len(lines))])
-    table = ["| file | measured | commits | measurements |", "|---|---|---|---:|"]
-    return "\n".join([*table, *(f"| {' | '.join(row)} |" for row in rows)])
+            rows.append([link, ", ".join(days), ", ".join(commits), str(len(lines)), _machine_line(path)])
+    return _table(["file", "measured", "commits", "measurements", "machine and versions"], rows)
 
 
-def _newest(lines: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], Any]) -> dict[Any, list[dict[str, Any]]]:
-    """Measurements by key, of the newest file that has the key alone: other days are other conditions."""
-    files = {key(line): line["file"] for line in lines}  # the last one stays
-    found: dict[Any, list[dict[str, Any]]] = {}
-    for line in lines:
-        if files[key(line)] == line["file"]:
-            found.setdefault(key(line), []).append(line)
-    return found
+def _machine_line(path: Path) -> str:
+    """The first two notes of the tables next to a file: the machine and the versions of the libraries."""
+    tables = path.with_suffix(".md")
+    notes = re.findall(r"^- (.+)$", tables.read_text("utf-8"), re.MULTILINE)[:2] if tables.is_file() else []
+    return re.sub(r", commit \w+(-dirty)?", "", "; ".join(notes)) or "-"
 
 
 def _ratio(values: Sequence[float], baseline: Sequence[float]) -> str:
@@ -379,6 +297,15 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose cells may hold code and bold figures."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# title, benchmark, its part of the page, and what is not known without it
+SECTIONS = (
+    ("Fine-tuning", "finetuning", fine_tuning, "Techniques of fine-tuning"),
+    ("Preparing images", "inputs", input_path, "Reading, decoding and transforming"),
+    ("Against the alternatives", "peers", alternatives, "Against the Hugging Face example and timm"),
+    ("Two processes", "scaling", two_processes, "Under two processes"),
+)
 
 
 if __name__ == "__main__":

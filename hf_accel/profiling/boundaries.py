@@ -7,9 +7,9 @@ their batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import accelerate.data_loader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -57,7 +57,7 @@ def of_trainer(trainer: ImageTrainer) -> list[Boundary]:
         Boundary(trainer.accelerator, "backward", "backward"),
         Boundary(trainer, "_clip_grad_norm", "optimizer"),
         Boundary(trainer, "_get_grad_norm", "optimizer"),
-        Boundary(trainer, "_evaluate", "evaluation", lambda *_, **__: len(trainer.eval_dataset)),
+        Boundary(trainer, "_evaluate", "evaluation", lambda *_, **__: len(cast(Sized, trainer.eval_dataset))),
         Boundary(trainer, "_save_checkpoint", "checkpoint"),
         Boundary(trainer, "_load_best_model", "checkpoint"),
     ]

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.trainer_utils import SaveStrategy
+from transformers.training_args import OptimizerNames
 
 from hf_accel.cli import parse_with_overrides, run_and_exit
 from hf_accel.config.flags import overrides_from_flags
@@ -178,7 +180,7 @@ def described(
         step=step,
         num_steps=len(counted),
         step_starts=clock.step_starts[-len(counted) :],
-        spans=[tuple(span) for span in clock.spans],
+        spans=[(span.phase, span.start, span.seconds) for span in clock.spans],
         overhead=measured_overhead(step_timers),
         batch_sizes=batch_sizes,
         worker_cpu_seconds=workers.ru_utime + workers.ru_stime,
@@ -270,7 +272,7 @@ def setup_of(recipe: Recipe, trainer: ImageTrainer) -> Setup:
         workers=args.dataloader_num_workers,
         cores=environment_cores or 1,
         pin_memory=bool(args.dataloader_pin_memory),
-        optim=str(recipe.training.get("optim", args.optim.value if hasattr(args.optim, "value") else args.optim)),
+        optim=str(recipe.training.get("optim") or OptimizerNames(args.optim).value),
         is_compiled=bool(args.torch_compile),
         keep_freed_memory=trainer.arguments.keep_freed_memory,
         checkpointing=bool(args.gradient_checkpointing),
@@ -279,7 +281,7 @@ def setup_of(recipe: Recipe, trainer: ImageTrainer) -> Setup:
             isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) for layer in trainer.model.modules()
         ),
         pretrained=model.pretrained,
-        save_strategy=str(args.save_strategy.value),
+        save_strategy=SaveStrategy(args.save_strategy).value,
         groups_by_length=args.train_sampling_strategy == "group_by_length",
     )
 

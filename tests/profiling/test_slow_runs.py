@@ -20,6 +20,7 @@ from hf_accel.training import profiled
 from hf_accel.training.checkpointing import CheckpointingTrainer
 from hf_accel.training.trainer import ImageTrainer
 from tests.support.profiles import SlowedGauges
+from tests.support.texts import text_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -150,6 +151,15 @@ def test_a_cache_is_decoded_before_the_first_step_and_counted_for_all_rows(recip
     assert "decode" not in run.step
     assert run.whole.kept_rows == 200 + 20
     assert 0 < run.phase("decode").rows < run.whole.kept_rows
+
+
+def test_texts_are_tokenised_in_the_phase_of_decoding(gauges, tmp_path):
+    settings = {"data": {"cache": "none"}, "training": {"max_steps": 6, "output_dir": str(tmp_path / "run")}}
+    run = profiled.profiled_run(text_recipe(tmp_path, settings), PhaseClock(gauges), 1)
+    assert run.task == "text-classification"
+    assert run.phase("decode").rows >= run.phase("forward").rows > 0
+    assert run.setup.is_text
+    assert run.phase("inference_many").rows > run.phase("inference_many").calls
 
 
 def test_a_first_run_measures_phases_alone(recipe, gauges):
