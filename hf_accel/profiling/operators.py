@@ -144,7 +144,13 @@ def _bytes_of(tensor: Tensor) -> int:
 
 
 def flops_of(packet: Any, args: Any, kwargs: Any, out: Any) -> int:
-    """Floating-point operations of a call, by PyTorch's formulas, and of attention on a CPU by ours; others have none."""
+    """Floating-point operations of a call by PyTorch's formulas, which know no attention on a CPU; others have none.
+
+    Its formula of a convolution's backward pass takes the weight gradient of a grouped one for that of a whole one.
+    """
+    if packet.__name__ == "convolution_backward":
+        gradient, inputs, weight, is_transposed, needed = *args[:3], args[7], args[10]
+        return 2 * (inputs if is_transposed else gradient).numel() * weight[0].numel() * sum(needed[:2])
     if packet in flop_registry:
         return int(flop_registry[packet](*args, **kwargs, out_val=out))
     if "scaled_dot_product" not in packet.__name__:

@@ -31,6 +31,7 @@ from hf_accel.machine.precision import native_bf16
 from hf_accel.machine.probes import measure_peaks
 from hf_accel.measure.paired import paired_ratio
 from hf_accel.models.load import LoadedModel
+from hf_accel.privacy import cleaned_text
 from hf_accel.profiling.advice import Setup
 from hf_accel.profiling.boundaries import WARM_UP, StepTimers, decoding, steps_needed, timers
 from hf_accel.profiling.clock import PhaseClock
@@ -191,10 +192,10 @@ def described(
         whole_seconds=seconds,
         facts=facts_of(seconds, step, operators, peaks),
         environment=describe_environment(trainer.args.device),
-        model=recipe.model.name,
-        data=splits.name,
+        model=cleaned_text(recipe.model.name),
+        data=cleaned_text(splits.name),
         task=recipe.model.task,
-        notes=list(trainer.notes),
+        notes=[cleaned_text(note) for note in trainer.notes],
         trace=None if trace is None else trace.name,
     )
 
