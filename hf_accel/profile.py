@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     plan.claim(args.overwrite)
     is_new = not plan.folder.exists()
     with sole_use(plan.folder, IN_USE), interrupt_says(INTERRUPTED):
+        plan.remove_traces()
         profile = measured(plan, argv)
         if not profile.measured:
             if is_new:

@@ -149,7 +149,8 @@ def flops_of(packet: Any, args: Any, kwargs: Any, out: Any) -> int:
     Its formula of a convolution's backward pass takes the weight gradient of a grouped one for that of a whole one.
     """
     if packet.__name__ == "convolution_backward":
-        gradient, inputs, weight, is_transposed, needed = *args[:3], args[7], args[10]
+        gradient, inputs, weight = args[:3]
+        is_transposed, needed = args[7], args[10]  # needed: the gradients of input, weight and bias
         return 2 * (inputs if is_transposed else gradient).numel() * weight[0].numel() * sum(needed[:2])
     if packet in flop_registry:
         return int(flop_registry[packet](*args, **kwargs, out_val=out))

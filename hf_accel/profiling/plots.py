@@ -164,7 +164,7 @@ def _time_lines(name: str, title: str, lines: dict[str, list[tuple[str, float, f
 
 def _legend(figure: matplotlib.figure.Figure, colours: dict[str, str]) -> None:
     patches = [Patch(color=colour, label=part) for part, colour in colours.items()]
-    figure.legend(handles=patches, loc="outside lower center", ncols=4, fontsize=8)
+    figure.legend(handles=patches, loc="outside lower center", ncols=3, fontsize=8)
 
 
 def _unit(seconds: float) -> tuple[float, str]:

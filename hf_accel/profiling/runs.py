@@ -96,6 +96,11 @@ class Plan:
         if is_profile and not overwrite:
             raise UserError(f"{folder}: holds a profile, which is kept. Add --overwrite, or --output_dir FOLDER.")
 
+    def remove_traces(self) -> None:
+        """Delete the traces of an earlier profile: rows of this one may have other names."""
+        for path in self.folder.glob("trace-*.json"):
+            path.unlink()
+
     def measure(self, planned: Planned, tick: Callable[[], None]) -> Row:
         """Measure one row; a failure is a row that says why."""
         runs: dict[str, ProfiledRun] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hf_accel.formatting import format_percent
+from hf_accel.formatting import format_percent, format_quantity
 
 Cause = Literal["input", "host", "compute", "memory bandwidth", "optimizer", "saving"]
 Bound = Literal[Cause, "none stands out"]
@@ -19,6 +19,7 @@ CAUSES: tuple[Cause, ...] = ("input", "host", "compute", "memory bandwidth", "op
 
 LEAST_SHARE = 0.4
 LEAST_LEAD = 1.25  # over the next cause
+BUSY = 0.6  # share of the cores below which the idle ones are mentioned
 MENTIONED = 0.2  # share of evaluation, or of the start, from which it is said
 
 IN_WORDS: dict[Cause, str] = {
@@ -55,6 +56,8 @@ class Facts:
     compute_share: float | None = None
     of_peak: float | None = None
     of_bandwidth: float | None = None
+    cores_used: float | None = None  # CPU time / wall time of the network; None: it runs elsewhere
+    cores: float | None = None
 
 
 @dataclass(frozen=True)
@@ -127,4 +130,10 @@ def _remarks(facts: Facts, total: float) -> list[str]:
         (facts.evaluation, "Evaluation takes {} of the whole run: evaluate less often, or on fewer rows."),
         (facts.once, "Starting and preparing take {} of the whole run, which is short."),
     ]
-    return [text.format(format_percent(seconds / whole)) for seconds, text in found if seconds / whole >= MENTIONED]
+    remarks = [text.format(format_percent(seconds / whole)) for seconds, text in found if seconds / whole >= MENTIONED]
+    if facts.cores_used is not None and facts.cores is not None and facts.cores_used < BUSY * facts.cores:
+        remarks.append(
+            f"The network keeps {format_quantity(facts.cores_used)} of {facts.cores:g} cores busy: look at OMP_NUM_THREADS, and "
+            "at other programs on this machine."
+        )
+    return remarks

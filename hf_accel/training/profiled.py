@@ -8,10 +8,10 @@ run evaluates and saves.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import resource
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from hf_accel.profiling.clock import PhaseClock
 from hf_accel.profiling.gauges import Gauges, seconds_since_start
 from hf_accel.profiling.inference import time_inference
 from hf_accel.profiling.operators import Operator, OperatorTimer, totals
-from hf_accel.profiling.phases import MEASURING, PHASES
+from hf_accel.profiling.phases import MEASURING, NETWORK, PHASES
 from hf_accel.profiling.schema import Overhead, ProfiledRun, mean_step, phase_rows
 from hf_accel.profiling.trace import join_traced, write_trace
 from hf_accel.profiling.verdict import Facts
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     quiet_libraries()
     recipe = load_recipe(args.recipe, args.variant, overrides_from_flags(flags))
     run = profiled_run(recipe, clock, args.steps, is_first=args.first, trace=args.trace)
-    write_whole(args.result, json.dumps(dataclasses.asdict(run), allow_nan=False))
+    write_whole(args.result, json.dumps(asdict(run), allow_nan=False))
     return 0
 
 
@@ -108,12 +108,12 @@ def profiled_run(
 def short_trainer(recipe: Recipe, splits: Splits, steps: int) -> ImageTrainer:
     """The Trainer of the recipe for some steps, on the rows that they need, spread over the data set."""
     training = {**recipe.training, "max_steps": steps, "report_to": "none", "save_total_limit": 1}
-    short = dataclasses.replace(recipe, training=training)
+    short = replace(recipe, training=training)
     arguments = training_arguments(short, has_validation=recipe.data.validation > 0)
     args = arguments.training
     rows = steps * args.train_batch_size * args.gradient_accumulation_steps
     few = EVALUATED_BATCHES * args.per_device_eval_batch_size
-    fewer = dataclasses.replace(
+    fewer = replace(
         splits,
         train=spread_rows(splits.train, rows),
         validation=None if splits.validation is None else spread_rows(splits.validation, few),
@@ -153,7 +153,7 @@ def measured_operators(trainer: ImageTrainer, step_timers: StepTimers) -> tuple[
         operator.compute_seconds *= share
         operator.calls, operator.flops = round(operator.calls * share), round(operator.flops * share)
         operator.moved_bytes = round(operator.moved_bytes * share)
-    return timer.operators(), dataclasses.asdict(peaks)
+    return timer.operators(), asdict(peaks)
 
 
 def described(
@@ -190,7 +190,7 @@ def described(
         setup=setup_of(recipe, trainer),
         whole=whole,
         whole_seconds=seconds,
-        facts=facts_of(seconds, step, operators, peaks),
+        facts=replace(facts_of(seconds, step, operators, peaks), **cores_in_use(clock, trainer)),
         environment=describe_environment(trainer.args.device),
         model=cleaned_text(recipe.model.name),
         data=cleaned_text(splits.name),
@@ -226,8 +226,20 @@ def expected_seconds(whole: WholeRun, step: dict[str, float], clock: PhaseClock)
         return clock.seconds(name) / count if count else 0.0
 
     once = {name: clock.seconds(name) for name, phase in PHASES.items() if phase.when == "once"}
+    warm_up = clock.steps[:WARM_UP]  # compilation, autotuning, and the first batches of a loader
+    once["warm-up"] = max(0.0, sum(sum(own.values()) for own in warm_up) - len(warm_up) * sum(step.values()))
     decode_row = each("decode", "rows") if whole.kept_rows else 0.0
     return seconds_of_whole_run(whole, step, once, decode_row, each("evaluation", "rows"), each("checkpoint", "calls"))
+
+
+def cores_in_use(clock: PhaseClock, trainer: ImageTrainer) -> dict[str, float]:
+    """How many cores the network keeps busy, and how many there are; {} where it does not run on them."""
+    used = [clock.charged[name] for name in NETWORK if name in clock.charged]
+    seconds = sum(one.seconds for one in used)
+    if trainer.args.device.type != "cpu" or not seconds:
+        return {}
+    cores = describe_environment(trainer.args.device)["cores"] or 1
+    return {"cores_used": sum(one.cpu_seconds for one in used) / seconds, "cores": cores}
 
 
 def facts_of(

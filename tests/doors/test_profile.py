@@ -74,7 +74,9 @@ def test_a_profile_is_replaced_only_if_asked(stubbed, capsys):
     assert run(profile.main, words) == 2
     assert "Add --overwrite" in capsys.readouterr().err
     assert len(calls) == 2
+    (folder / "trace-old.json").write_text("{}")
     assert run(profile.main, [*words, "--overwrite"]) == 0
+    assert not list(folder.glob("trace-*"))
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,14 @@ def test_shares_are_of_everything_but_evaluation_and_the_start():
     assert verdict(NOTHING).remarks == []
 
 
+@pytest.mark.parametrize(("used", "is_said"), [(1.0, True), (3.9, False), (None, False)])
+def test_idle_cores_are_mentioned(used, is_said):
+    assert (
+        any("1.00 of 4 cores" in remark for remark in verdict(replace(NOTHING, cores_used=used, cores=4)).remarks)
+        == is_said
+    )
+
+
 def test_more_of_a_cause_never_takes_its_verdict_away():
     facts = replace(NOTHING, input=2)
     bounds = [verdict(replace(facts, input=2.0**power)).bound for power in range(8)]
