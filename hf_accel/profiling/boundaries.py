@@ -111,7 +111,6 @@ class StepTimers(TrainerCallback):
     def __init__(self, clock: PhaseClock, trainer: ImageTrainer, turn: int) -> None:
         self.clock, self.trainer, self.turn = clock, trainer, turn
         self.rows = 0  # of the timed steps
-        self.counted_rows = 0  # of those after the warm-up
         self.batch: dict[str, Any] | None = None  # of the last step
         self._fetch = trainer.get_batch_samples
         self._seconds: dict[bool, list[float]] = {True: [], False: []}
@@ -141,7 +140,6 @@ class StepTimers(TrainerCallback):
             batches, num_items = self._fetch(*args, **kwargs)
         rows = sum(len(batch["labels"]) for batch in batches)
         self.rows += rows if self._is_timed else 0
-        self.counted_rows += rows if self._is_timed and self.trainer.state.global_step >= WARM_UP else 0
         self.batch = dict(batches[-1])
         return batches, num_items
 

@@ -199,7 +199,12 @@ def _accounting(run: ProfiledRun) -> str:
     left_out = format_duration(run.measuring_seconds)
     text = f"the phases account for {format_percent(1 - run.unaccounted)} of {format_duration(run.seconds)}"
     more = "" if run.unaccounted <= MOST_UNACCOUNTED else "; the rest is the Trainer's loop, callbacks and logging"
-    return f"{text}{more}. {left_out} of measuring (steps without timers, single operators, peaks) are left out."
+    workers = (
+        f" Loader workers took {format_duration(run.worker_cpu_seconds)} of CPU time." if run.setup.workers else ""
+    )
+    return (
+        f"{text}{more}. {left_out} of measuring (steps without timers, single operators, peaks) are left out.{workers}"
+    )
 
 
 def _overhead(run: ProfiledRun) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,14 +34,14 @@ from hf_accel.privacy import cleaned_text
 from hf_accel.profiling.advice import Setup
 from hf_accel.profiling.boundaries import WARM_UP, StepTimers, decoding, steps_needed, timers
 from hf_accel.profiling.clock import PhaseClock
+from hf_accel.profiling.facts import cores_in_use, expected_seconds, facts_of
 from hf_accel.profiling.gauges import Gauges, seconds_since_start
 from hf_accel.profiling.inference import time_inference
-from hf_accel.profiling.operators import Operator, OperatorTimer, totals
-from hf_accel.profiling.phases import MEASURING, NETWORK, PHASES
+from hf_accel.profiling.operators import Operator, OperatorTimer
+from hf_accel.profiling.phases import MEASURING
 from hf_accel.profiling.schema import Overhead, ProfiledRun, mean_step, phase_rows
 from hf_accel.profiling.trace import join_traced, write_trace
-from hf_accel.profiling.verdict import Facts
-from hf_accel.profiling.whole_run import WholeRun, seconds_of_whole_run, whole_run
+from hf_accel.profiling.whole_run import WholeRun, whole_run
 from hf_accel.runs.log import quiet_libraries
 from hf_accel.tasks import TASKS
 from hf_accel.training.arguments import Arguments, training_arguments
@@ -175,6 +174,8 @@ def described(
     whole = expected_run(recipe, arguments, splits)
     seconds = expected_seconds(whole, step, clock)
     workers = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = describe_environment(trainer.args.device)
+    cores = environment["cores"] or 1
     return ProfiledRun(
         phases=phases,
         measuring_seconds=clock.seconds(MEASURING),
@@ -187,11 +188,11 @@ def described(
         worker_cpu_seconds=workers.ru_utime + workers.ru_stime,
         operators=operators,
         peaks=peaks,
-        setup=setup_of(recipe, trainer),
+        setup=setup_of(recipe, trainer, cores),
         whole=whole,
         whole_seconds=seconds,
-        facts=replace(facts_of(seconds, step, operators, peaks), **cores_in_use(clock, trainer)),
-        environment=describe_environment(trainer.args.device),
+        facts=replace(facts_of(seconds, step, operators, peaks), **cores_in_use(clock, trainer.args.device, cores)),
+        environment=environment,
         model=cleaned_text(recipe.model.name),
         data=cleaned_text(splits.name),
         task=recipe.model.task,
@@ -217,62 +218,9 @@ def expected_run(recipe: Recipe, arguments: Arguments, splits: Splits) -> WholeR
     return whole_run(args, recipe.data.rows_of_epoch(len(splits.train)), rows_of_step, validation, kept)
 
 
-def expected_seconds(whole: WholeRun, step: dict[str, float], clock: PhaseClock) -> dict[str, float]:
-    """Seconds of the whole run by part."""
-    used = clock.charged
-
-    def each(name: str, what: str) -> float:
-        count = getattr(used[name], what) if name in used else 0
-        return clock.seconds(name) / count if count else 0.0
-
-    once = {name: clock.seconds(name) for name, phase in PHASES.items() if phase.when == "once"}
-    warm_up = clock.steps[:WARM_UP]  # compilation, autotuning, and the first batches of a loader
-    once["warm-up"] = max(0.0, sum(sum(own.values()) for own in warm_up) - len(warm_up) * sum(step.values()))
-    decode_row = each("decode", "rows") if whole.kept_rows else 0.0
-    return seconds_of_whole_run(whole, step, once, decode_row, each("evaluation", "rows"), each("checkpoint", "calls"))
-
-
-def cores_in_use(clock: PhaseClock, trainer: ImageTrainer) -> dict[str, float]:
-    """How many cores the network keeps busy, and how many there are; {} where it does not run on them."""
-    used = [clock.charged[name] for name in NETWORK if name in clock.charged]
-    seconds = sum(one.seconds for one in used)
-    if trainer.args.device.type != "cpu" or not seconds:
-        return {}
-    cores = describe_environment(trainer.args.device)["cores"] or 1
-    return {"cores_used": sum(one.cpu_seconds for one in used) / seconds, "cores": cores}
-
-
-def facts_of(
-    seconds: dict[str, float], step: dict[str, float], operators: Sequence[dict[str, Any]], peaks: dict[str, Any] | None
-) -> Facts:
-    """What the verdict is made from."""
-    times = {name: seconds[name] for name in ("input", "network", "optimizer", "loop", "saving", "evaluation", "once")}
-    network = step.get("forward", 0.0) + step.get("backward", 0.0)
-    if not operators or peaks is None or not network:
-        return Facts(**times)
-    found = [Operator(**{name: value for name, value in row.items() if name != "group"}) for row in operators]
-    total = totals(found)
-    compute, whole = total["compute_seconds"], total["seconds"]
-    of_peak = sum(
-        row.flops / peaks["matrix_flops_per_second"]["float32" if row.dtype == "float32" else "bfloat16"]
-        for row in found
-        if row.flops
-    )
-    moving = [row for row in found if row.compute_seconds < row.seconds / 2]
-    moved, moving_seconds = sum(row.moved_bytes for row in moving), sum(row.seconds for row in moving)
-    return Facts(
-        **times,
-        operator_share=whole / network,
-        compute_share=compute / whole if whole else None,
-        of_peak=of_peak / compute if compute else None,
-        of_bandwidth=moved / moving_seconds / peaks["copy_bytes_per_second"] if moving_seconds else None,
-    )
-
-
-def setup_of(recipe: Recipe, trainer: ImageTrainer) -> Setup:
+def setup_of(recipe: Recipe, trainer: ImageTrainer, cores: int) -> Setup:
     """The settings that advice depends on, as the run had them."""
     args, model = trainer.args, recipe.model
-    environment_cores = describe_environment(args.device)["cores"]
     return Setup(
         device=args.device.type,
         image_size=trainer.loaded.image_size if isinstance(trainer.loaded, LoadedModel) else None,
@@ -283,7 +231,7 @@ def setup_of(recipe: Recipe, trainer: ImageTrainer) -> Setup:
         cache=recipe.data.cache,
         transforms=recipe.data.transforms,
         workers=args.dataloader_num_workers,
-        cores=environment_cores or 1,
+        cores=cores,
         pin_memory=bool(args.dataloader_pin_memory),
         optim=str(recipe.training.get("optim") or OptimizerNames(args.optim).value),
         is_compiled=bool(args.torch_compile),

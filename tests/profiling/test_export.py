@@ -130,6 +130,15 @@ def test_every_plot_says_the_same_in_words(profile):
     assert "network 5 min 00 s" in plots["whole_run"].alt
 
 
+def test_the_page_says_what_was_chosen_and_the_footnotes_what_workers_took(tmp_path):
+    run = profiled_run(notes=["bf16: auto is <bf16>"], worker_cpu_seconds=12.0)
+    run = replace(run, setup=replace(run.setup, workers=2))
+    profile = Profile("r", [Row("baseline", "r", run, run)], "")
+    write_profile(profile, tmp_path)
+    assert "bf16: auto is &lt;bf16&gt;" in write_profile_page(tmp_path).read_text("utf-8")
+    assert "Loader workers took 12.0 s of CPU time" in "\n".join(footnotes(profile))
+
+
 def test_a_profile_without_a_run_has_a_page(tmp_path):
     profile = Profile("r", [Row("fp16", "r", failure="no device")], "")
     write_profile(profile, tmp_path)

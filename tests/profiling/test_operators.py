@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from hf_accel.profiling.facts import facts_of
 from hf_accel.profiling.operators import OperatorTimer, group_of, totals
 from hf_accel.profiling.trace import join_traced
 from hf_accel.profiling.verdict import verdict
-from hf_accel.training.profiled import facts_of
 
 PEAKS = {
     "matrix_flops_per_second": {"float32": 1e9, "bfloat16": 1e9},
