@@ -1,7 +1,7 @@
 """`hf-accel profile`: its plan, what it refuses, and one whole call."""
 
 import json
-from dataclasses import asdict
+from functools import partial
 
 import pytest
 
@@ -9,7 +9,7 @@ from hf_accel import profile
 from hf_accel.cli import run
 from hf_accel.profiling import runs
 from hf_accel.profiling.schema import Profile
-from tests.support.profiles import profiled_run
+from tests.support.profiles import run_here
 
 WORDS = ["--recipe", "digits"]
 
@@ -18,20 +18,7 @@ WORDS = ["--recipe", "digits"]
 def stubbed(monkeypatch, tmp_path):
     """Runs take no time; gives the folder of the profile and the words of every run."""
     calls = []
-
-    def run_here(words, output, tick, command, environment):
-        calls.append(words)
-        options = dict(zip(words[::2], words[1::2], strict=False))
-        variant = options.get("--variant")
-        output.write_text("error: training.fp16 needs a CUDA device" if variant == "fp16" else "")
-        if variant == "fp16":
-            return 2, output.read_text()
-        result = words[words.index("--result") + 1]
-        with open(result, "w", encoding="utf-8") as file:
-            json.dump(asdict(profiled_run()), file)
-        return 0, ""
-
-    monkeypatch.setattr(runs, "run_process", run_here)
+    monkeypatch.setattr(runs, "run_process", partial(run_here, calls))
     return tmp_path / "profile", calls
 
 
