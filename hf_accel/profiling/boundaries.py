@@ -59,7 +59,7 @@ def of_trainer(trainer: ImageTrainer) -> list[Boundary]:
         Boundary(trainer, "_get_grad_norm", "optimizer"),
         Boundary(trainer, "_evaluate", "evaluation", lambda *_, **__: len(cast(Sized, trainer.eval_dataset))),
         Boundary(trainer, "_save_checkpoint", "checkpoint"),
-        Boundary(trainer, "_load_best_model", "checkpoint"),
+        Boundary(trainer, "_load_best_model", "reload"),
     ]
     if trainer.train_transform is not None:
         found.append(Boundary(trainer, "train_transform", "transform"))

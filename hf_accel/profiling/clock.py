@@ -106,7 +106,8 @@ class PhaseClock:
     def current(self) -> str:
         if self._is_paused:
             return MEASURING
-        return self._stack[-1] if self._stack else UNACCOUNTED
+        stack = tuple(self._stack)  # the thread that looks at the memory asks, too
+        return stack[-1] if stack else UNACCOUNTED
 
     @contextmanager
     def phase(self, name: str, rows: int = 0) -> Iterator[None]:

@@ -35,6 +35,7 @@ PHASES = {
         Phase("optimizer", "clipping, optimizer, schedule, methods after the step", "step"),
         Phase("evaluation", "evaluation of the validation rows", "between"),
         Phase("checkpoint", "checkpoints, with their checksums", "between"),
+        Phase("reload", "the best checkpoint is loaded at the end", "once"),
         Phase("inference_one", "inference, one row", "inference"),
         Phase("inference_many", "inference, a large batch", "inference"),
     )
@@ -44,7 +45,7 @@ MEASURING = "measuring"  # steps without timers, operators one by one, matrix pe
 INPUT = ("decode", "load", "copy", "transform")
 NETWORK = ("forward", "backward")
 # A phase in which others begin is charged with them, too: an evaluation loads batches and runs the network.
-WHOLE = ("evaluation", "checkpoint", "inference_one", "inference_many", MEASURING)
+WHOLE = ("evaluation", "checkpoint", "reload", "inference_one", "inference_many", MEASURING)
 
 
 def title(name: str) -> str:

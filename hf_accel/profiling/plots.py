@@ -48,6 +48,8 @@ def part_of(phase: str) -> str:
         return "input"
     if phase == "evaluation" or phase.startswith("inference"):
         return "evaluation, inference"
+    if phase == "reload":
+        return "checkpoint"
     return phase if phase in COLOURS else "other"
 
 
@@ -61,7 +63,8 @@ def _steps(profile: Profile) -> Plot:
         places = [place + height * (number - (len(measured) - 1) / 2) for place in range(len(names))]
         values = [1000 * run.step.get(name, 0.0) for name in names]
         bars = axes.barh(places, values, height=0.9 * height, color=ROWS[number % len(ROWS)], label=verbatim(row.name))
-        axes.bar_label(bars, [format_duration(value / 1000) for value in values], padding=3, fontsize=8)
+        labels = [format_duration(run.step[name]) if name in run.step else "" for name in names]
+        axes.bar_label(bars, labels, padding=3, fontsize=8)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.margins(x=0.18)
