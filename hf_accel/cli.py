@@ -39,6 +39,7 @@ COMMANDS = {
     "evaluate": "score a trained folder or Hub model on a data set",
     "predict": "classify files, folders or globs of images",
     "compare": "run variants or recipes side by side: which technique pays here",
+    "profile": "measure each phase of a run: what bounds it, and which recipe lines may help",
     "recipe": "list, show, validate and copy recipes",
     "page": "write the page, plots and card of a finished run again",
     "compress": "export a trained model to ONNX, also as int8, and measure each file",

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from benchmarks import (  # noqa: E402
     photographs,
     prediction,
     processes,
+    profiles,
     scaling,
     schedule,
     stopwatch,
@@ -45,9 +47,12 @@ from benchmarks.workloads import Size, as_flags  # noqa: E402
 from hf_accel.cli import run  # noqa: E402
 from hf_accel.comparison import plan as comparison_plan  # noqa: E402
 from hf_accel.compression.rows import Row  # noqa: E402
+from hf_accel.config.flags import overrides_from_flags  # noqa: E402
 from hf_accel.config.recipe import apply_patch, load_recipe  # noqa: E402
 from hf_accel.errors import UserError  # noqa: E402
+from hf_accel.profiling import runs as profile_runs  # noqa: E402
 from hf_accel.runs import process  # noqa: E402
+from tests.support.profiles import run_here  # noqa: E402
 from tests.support.tables import unpadded  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -350,6 +355,24 @@ def test_compare_keeps_the_table_of_hf_accel_compare(here, monkeypatch, tmp_path
     text = only_table(here)
     assert "| variant | images/s |" in text
     assert "| baseline |" in text
+
+
+def test_profiles_keep_the_tables_and_the_verdicts_of_hf_accel_profile(here, monkeypatch, tmp_path):
+    monkeypatch.setattr(profiles, "RUNS", tmp_path / "runs")
+    calls = []
+    monkeypatch.setattr(profile_runs, "run_process", partial(run_here, calls))
+    assert run(profiles.main, ["--quick", "--workload", "resnet50", "--steps", "1", "--results", str(here)]) == 0
+    text = only_table(here)
+    assert "**resnet50: Phases of all**" in text
+    assert "baseline: The run is bound by compute" in text
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("name", profiles.WORKLOADS)
+def test_the_recipe_of_every_profile_takes_its_flags(name):
+    recipe, _, _, flags = profiles.WORKLOADS[name]
+    for variant in profiles.VARIANTS:
+        load_recipe(recipe, variant, overrides_from_flags({**profiles.CPU_BATCH, **flags}))
 
 
 def test_finished_measurements_are_taken_over_and_time_is_kept(here, capsys):

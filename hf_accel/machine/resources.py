@@ -128,3 +128,15 @@ def energy_joules(device: torch.device) -> float | None:
         return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
     except pynvml.NVMLError:  # no driver of NVIDIA's, a slice of a device (MIG), or a device older than Volta
         return None
+
+
+def cpu_energy_joules(root: Path = Path("/sys/class/powercap")) -> float | None:
+    """Energy counters of the CPU packages since their last overflow (after hours), whoever used it.
+
+    None where the kernel has none (RAPL of Intel and AMD), or shows them to root alone, as most systems do.
+    """
+    try:
+        counters = [path for path in root.glob("intel-rapl:*/energy_uj") if path.parent.name.count(":") == 1]
+        return sum(int(path.read_text()) for path in counters) / 1e6 if counters else None
+    except (OSError, ValueError):
+        return None

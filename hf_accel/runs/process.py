@@ -45,11 +45,24 @@ def warn_of_missing_processes() -> None:
         terminal.warn(warning)
 
 
-def run_process(options: Sequence[str], output: Path, tick: Callable[[], None]) -> tuple[int, str]:
-    """Run TRAIN with its output in a file; returns the exit status and the output."""
+def run_process(
+    options: Sequence[str],
+    output: Path,
+    tick: Callable[[], None],
+    command: Sequence[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
+    """Run a command with its output in a file; returns the exit status and the output.
+
+    Args:
+        tick: called about once a second while it lasts.
+        command: what the options are given to; None: TRAIN.
+        environment: variables that it gets in addition.
+    """
     with output.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
-            [*(ENDS_WITH_PARENT if sys.platform == "linux" else ()), *TRAIN, *options],
+            [*(ENDS_WITH_PARENT if sys.platform == "linux" else ()), *(command or TRAIN), *options],
+            env=None if environment is None else {**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -54,3 +54,16 @@ load_recipe("digits", overrides={"training": {"optim": "timm/lamb", "lr_schedule
 assert not {"torch", "timm", "transformers"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("recipe", ["resnet50_cifar10", "resnet50_cifar100", "resnet50_imagenet"])
+def test_resnet50_has_three_optimizers_each_with_settings_of_its_own(recipe):
+    chosen = {name: load_recipe(recipe, name).training for name in ("adam", "adamw", "sgd_nesterov")}
+    assert {name: training["optim"] for name, training in chosen.items()} == {
+        "adam": "timm/adam", "adamw": "adamw_torch_fused", "sgd_nesterov": "sgd",
+    }  # fmt: skip
+    assert "nesterov=true" in chosen["sgd_nesterov"]["optim_args"]
+    assert len({training["learning_rate"] for training in chosen.values()}) == 3
+    assert len({training["weight_decay"] for training in chosen.values()}) == 3
+    assert chosen["adam"].get("optim_args") is None
+    assert len({training["num_train_epochs"] for training in chosen.values()}) == 1

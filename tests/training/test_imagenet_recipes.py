@@ -27,7 +27,7 @@ def test_every_schedule_and_optimizer_streams_and_has_both_batches(name):
     plain = recipes[None]
     assert (plain.data.streaming, plain.data.cache, plain.data.validation) == (True, "none", 0)
     assert (plain.training["num_train_epochs"], recipes["epochs_88"].training["num_train_epochs"]) == (16, 88)
-    other = "sgd" if name.startswith("vit") else "adam"
+    other = "sgd" if name.startswith("vit") else "adamw"
     assert recipes[f"{other}_88"].training["num_train_epochs"] == 88
     assert {recipes[other].training["optim"], plain.training["optim"]} == {"sgd", "adamw_torch_fused"}
     assert recipes["one_gpu"].training["gradient_accumulation_steps"] == 8
