@@ -39,6 +39,7 @@ COMMANDS = {
     "evaluate": "score a trained folder or Hub model on a data set",
     "predict": "classify files, folders or globs of images",
     "compare": "run variants or recipes side by side: which technique pays here",
+    "tune": "find the fastest safe settings of a recipe on this machine",
     "recipe": "list, show, validate and copy recipes",
     "page": "write the page, plots and card of a finished run again",
     "compress": "export a trained model to ONNX, also as int8, and measure each file",

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -45,11 +46,26 @@ def warn_of_missing_processes() -> None:
         terminal.warn(warning)
 
 
-def run_process(options: Sequence[str], output: Path, tick: Callable[[], None]) -> tuple[int, str]:
-    """Run TRAIN with its output in a file; returns the exit status and the output."""
+def run_process(
+    options: Sequence[str],
+    output: Path,
+    tick: Callable[[], None],
+    command: Sequence[str] | None = None,
+    limit: float | None = None,
+) -> tuple[int, str]:
+    """Run a command with its output in a file; returns the exit status and the output.
+
+    Args:
+        tick: called about once a second.
+        command: None is TRAIN; the options follow it.
+        limit: seconds after which the process is killed.
+    Raises:
+        TimeoutError: it was killed after `limit` seconds.
+    """
+    started = time.monotonic()
     with output.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
-            [*(ENDS_WITH_PARENT if sys.platform == "linux" else ()), *TRAIN, *options],
+            [*(ENDS_WITH_PARENT if sys.platform == "linux" else ()), *(command or TRAIN), *options],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -61,6 +77,8 @@ def run_process(options: Sequence[str], output: Path, tick: Callable[[], None]) 
                     break
                 except subprocess.TimeoutExpired:
                     tick()
+                    if limit is not None and time.monotonic() - started >= limit:
+                        raise TimeoutError(f"it did not end within {limit:.0f} s") from None
         finally:
             if process.poll() is None:
                 process.kill()
