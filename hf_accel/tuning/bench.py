@@ -35,6 +35,7 @@ class TrialBench:
         folder: for the files of a trial, which are deleted after it.
         budget: seconds that all trials may take together.
         objective: memory: the cost is the peak of memory; time and cost: seconds of the whole run.
+        forked: see `runs.forked`.
         run: does a trial.
         tell: is told of each trial that was done, and of the techniques.
     """
@@ -44,6 +45,7 @@ class TrialBench:
     folder: Path
     budget: float
     objective: str = "time"
+    forked: bool = False
     run: Callable[..., Trial] = run_trial
     tell: Callable[[Trial], None] = lambda trial: None
     _facts: Facts | None = field(default=None, init=False)
@@ -101,6 +103,10 @@ class TrialBench:
             return Outcome(None, reason or "it was too short to be measured")
         return Outcome(expected.peak_gib if self.objective == "memory" else expected.training_seconds)
 
+    def left(self) -> float:
+        """See `Bench`."""
+        return max(0.0, 1 - self.record.seconds / self.budget)
+
     def expected(self, recipe: Recipe, trial: Trial) -> Expected | None:
         """The whole run that a trial foretells."""
         scoring = trial.scoring_seconds_per_row or self.first.scoring_seconds_per_row
@@ -141,9 +147,10 @@ class TrialBench:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         limit = self._limit(recipe.training, left)
-        trial = self.run(recipe, folder, length, limit, learns_facts)
+        trial = self.run(recipe, folder, length, limit, learns_facts, self.forked)
         trial = replace(trial, techniques=names, rung=rung, number=number)
-        self.record.add(trial)
+        if trial.error is None or self.record.trials:  # without the first trial there is no search: it is done again
+            self.record.add(trial)
         self.tell(trial)
         shutil.rmtree(folder, ignore_errors=True)
         return trial

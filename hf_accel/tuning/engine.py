@@ -11,6 +11,7 @@ from typing import Any
 
 from hf_accel.comparison.runs import Machine
 from hf_accel.files import write_whole
+from hf_accel.runs.forked import can_fork
 from hf_accel.tuning.bench import TrialBench
 from hf_accel.tuning.candidates import Candidates, patch_of, recipe_key
 from hf_accel.tuning.confirm import FEWEST_ROUNDS, MOST_ROUNDS, RECIPE, TUNED, Confirmed, confirm, seconds_of_a_run
@@ -58,7 +59,13 @@ class Engine:
         self.key = recipe_key(request.candidates.plain, machine.environment)
         record = Record(request.folder / RECORD, self.key)
         self.bench = TrialBench(
-            request.candidates, record, request.folder, request.budget, request.objective, tell=tell
+            request.candidates,
+            record,
+            request.folder,
+            request.budget,
+            request.objective,
+            can_fork(machine.environment.get("device")),
+            tell=tell,
         )
         self.techniques: list[Technique] = []
         self.left_out: list[LeftOut] = []

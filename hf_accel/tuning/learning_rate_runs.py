@@ -16,6 +16,7 @@ from hf_accel.comparison.table import DEFAULT_LEARNING_RATE
 from hf_accel.config.recipe import Recipe
 from hf_accel.errors import UserError
 from hf_accel.files import write_whole
+from hf_accel.runs.forked import can_fork
 from hf_accel.tuning.bench import TrialBench
 from hf_accel.tuning.candidates import Candidates
 from hf_accel.tuning.confirm import OTHER_SECONDS, Confirmation, short_run
@@ -67,7 +68,8 @@ def tune_learning_rate(candidates: Candidates, folder: Path, budget: float, mach
         UserError: the recipe cannot run, or the budget is too small for it.
     """
     plain = candidates.plain
-    bench = TrialBench(candidates, Record(folder / "trials.jsonl", key), folder, budget)
+    forked = can_fork(machine.environment.get("device"))
+    bench = TrialBench(candidates, Record(folder / "trials.jsonl", key), folder, budget, forked=forked)
     first = bench.begin()
     step_seconds = first.step_seconds or 0.01
     curve = _curve(bench, plain, folder, budget, step_seconds)
@@ -108,7 +110,7 @@ def _curve(bench: TrialBench, plain: Recipe, folder: Path, budget: float, step_s
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     limit = bench.first.wall_seconds + 4 * steps * step_seconds + OTHER_SECONDS
-    trial = dataclasses.replace(run_range_test(plain, place, steps, limit), techniques=("range_test",))
+    trial = dataclasses.replace(run_range_test(plain, place, steps, limit, bench.forked), techniques=("range_test",))
     bench.record.add(trial)
     shutil.rmtree(place, ignore_errors=True)
     return trial

@@ -17,8 +17,12 @@ from hf_accel.tuning.space import Technique
 
 GAIN = 1.02  # the smallest speed-up that a technique is accepted for
 HOPE = 0.97  # a technique this good alone may still pay together with others
-PAIRS = 2  # of a technique with the present best
+CLEAR = 1.15  # a gain that one pair of trials shows on a quiet machine
+PAIRS, MOST_PAIRS = 2, 4  # of a technique with the present best, where it is less; on a machine with noise
+NOISE = 0.03  # standard deviation of the log cost, up to which a machine is quiet
 KEPT = 4  # techniques at least that a halving leaves
+FIRST_PAIR = 100
+ALONE_UNTIL, HALVING_UNTIL = 0.5, 0.35  # share of the budget that is left for what comes after each
 
 
 class OutOfBudgetError(Exception):
@@ -47,6 +51,9 @@ class Bench(Protocol):
         Raises:
             OutOfBudgetError: there is no time for it.
         """
+
+    def left(self) -> float:
+        """The share of the budget that is left."""
 
 
 @dataclass
@@ -83,6 +90,8 @@ class Search:
     best: tuple[Technique, ...] = ()
     stopped: bool = False
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    _base_logs: list[float] = field(default_factory=list)
+    _pairs: int = 0  # so far; their numbers tell their trials apart from all others
 
     def run(self) -> tuple[Technique, ...]:
         """Search until nothing is left to try or the budget ends; returns the best techniques."""
@@ -95,9 +104,10 @@ class Search:
             self._contributions()
         except OutOfBudgetError:
             self.stopped = True
-            for verdict in self.verdicts.values():
-                if verdict.word == "not tried":
-                    verdict.reason = "the budget ended before"
+        for verdict in self.verdicts.values():
+            if verdict.word == "not tried":
+                what = "" if verdict.gain is None else " it was combined with others"
+                verdict.reason = f"the budget ended before{what}"
         return self.best
 
     def _alone(self) -> list[Technique]:
@@ -105,6 +115,9 @@ class Search:
         base = self._need((), 0, 0)
         standing = []
         for place, technique in enumerate(self.techniques):
+            if standing and self.bench.left() < ALONE_UNTIL:  # what is known already is to be combined
+                self.stopped = True
+                break
             if place and place % 4 == 0:
                 base = self._need((), 0, place // 4)
             if self._judge(technique, base, self.bench.measure((technique,), 0, 0)):
@@ -120,6 +133,9 @@ class Search:
             if technique not in kept:
                 self._end(technique, "no gain")
         for place, technique in enumerate([*kept]):
+            if self.bench.left() < HALVING_UNTIL:
+                self.stopped = True
+                break
             base = self._need((), 1, place)
             if not self._judge(technique, base, self.bench.measure((technique,), 1, 0)):
                 kept.remove(technique)
@@ -165,19 +181,31 @@ class Search:
 
     def _gain(self, base: tuple[Technique, ...], changed: tuple[Technique, ...]) -> tuple[float | None, str | None]:
         """Cost of `base` over that of `changed`, by interleaved pairs; None and why where the latter fails."""
-        logs = []
-        for number in range(PAIRS):
+        logs: list[float] = []
+        for number in range(PAIRS if self.noise <= NOISE else MOST_PAIRS):
+            self._pairs += 1
             pair = [("base", base), ("changed", changed)]
             costs = {}
             for which, techniques in pair if number % 2 == 0 else pair[::-1]:
-                outcome = self.bench.measure(techniques, 1, 100 + number)
+                outcome = self.bench.measure(techniques, 1, FIRST_PAIR + self._pairs)
                 if outcome.cost is None:
                     return None, outcome.reason
                 costs[which] = outcome.cost
             logs.append(math.log(costs["base"] / costs["changed"]))
-            if number == 0 and logs[0] < math.log(HOPE):  # a second pair would not save it
+            if self._is_decided(logs):
                 break
-        return math.exp(min(logs) if min(logs) > 0 else statistics.fmean(logs)), None
+        mean = statistics.fmean(logs)
+        return math.exp(min(logs) if self.noise <= NOISE and min(logs) > 0 else mean), None
+
+    def _is_decided(self, logs: list[float]) -> bool:
+        """Whether another pair would change nothing: the mean is further from the thresholds than the noise explains."""
+        mean, doubt = statistics.fmean(logs), 2 * self.noise * math.sqrt(2 / len(logs))
+        return mean < math.log(HOPE) - doubt or mean > max(math.log(CLEAR), math.log(GAIN) + doubt)
+
+    @property
+    def noise(self) -> float:
+        """The standard deviation of the log cost of the recipe itself; 0 before it was measured twice."""
+        return statistics.stdev(self._base_logs) if len(self._base_logs) > 1 else 0.0
 
     def _judge(self, technique: Technique, base: float, outcome: Outcome) -> bool:
         """Note what a trial says of a technique; whether it may stay."""
@@ -193,6 +221,7 @@ class Search:
         outcome = self.bench.measure(techniques, rung, number)
         if outcome.cost is None:
             raise OutOfBudgetError(outcome.reason)
+        self._base_logs.append(math.log(outcome.cost))
         return outcome.cost
 
     def _by_gain(self, techniques: list[Technique]) -> list[Technique]:

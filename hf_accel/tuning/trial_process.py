@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TimmWrapperConfig, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_accel.cli import run_and_exit
 from hf_accel.config.recipe import Recipe, load_recipe
@@ -241,7 +241,7 @@ def is_random(layer: nn.Module) -> bool:
 
 def attention_of(model: Any) -> str | None:
     """The implementation of attention of a model of transformers that lets one choose."""
-    offers = getattr(model, "_supports_sdpa", False)
+    offers = getattr(model, "_supports_sdpa", False) and not isinstance(model.config, TimmWrapperConfig)
     return getattr(model.config, "_attn_implementation", None) if offers else None
 
 

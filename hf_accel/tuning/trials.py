@@ -19,9 +19,11 @@ from hf_accel.config.recipe import Recipe
 from hf_accel.config.selection import PLATEAU
 from hf_accel.config.training import EARLY_STOPPING
 from hf_accel.files import write_whole
+from hf_accel.runs.forked import run_forked
 from hf_accel.runs.process import failure_reason, run_process
 
-COMMAND = (sys.executable, "-m", "hf_accel.tuning.trial_process")
+PROCESS = "hf_accel.tuning.trial_process"
+COMMAND = (sys.executable, "-m", PROCESS)
 TASK, RESULT = "task.json", "result.json"
 LOSS_STEPS = 3  # first steps whose loss is compared with the reference's
 TRIAL_STEPS = 60  # the most; the same in every trial, because the schedule depends on it
@@ -140,6 +142,7 @@ def run_trial(
     rung: Rung,
     limit: float,
     learns_facts: bool = False,
+    forked: bool = False,
     tick: Callable[[], None] = lambda: None,
 ) -> Trial:
     """Try a recipe; a failure is an outcome, not an exception.
@@ -147,29 +150,38 @@ def run_trial(
     Args:
         folder: an empty folder for the files of the trial.
         limit: seconds after which the trial counts as hanging.
+        forked: see `runs.forked`.
     """
     tried = trial_recipe(recipe, folder)
-    return _run(tried, folder, limit, tick, seconds=rung.seconds, steps=rung.steps, learns_facts=learns_facts)
+    return _run(tried, folder, limit, forked, tick, seconds=rung.seconds, steps=rung.steps, learns_facts=learns_facts)
 
 
 def run_range_test(
-    recipe: Recipe, folder: Path, steps: int, limit: float, tick: Callable[[], None] = lambda: None
+    recipe: Recipe,
+    folder: Path,
+    steps: int,
+    limit: float,
+    forked: bool = False,
+    tick: Callable[[], None] = lambda: None,
 ) -> Trial:
     """Train so many steps with a learning rate that grows; arguments as for `run_trial`."""
     tried = trial_recipe(recipe, folder)
     training = {name: value for name, value in tried.training.items() if not name.startswith("warmup_")}
     training |= {"max_steps": steps, "lr_scheduler_type": "constant"}
     training.pop("lr_scheduler_kwargs", None)
-    return _run(replace(tried, training=training), folder, limit, tick, seconds=0.0, steps=0, range_steps=steps)
+    return _run(replace(tried, training=training), folder, limit, forked, tick, seconds=0.0, steps=0, range_steps=steps)
 
 
-def _run(recipe: Recipe, folder: Path, limit: float, tick: Callable[[], None], **asked: Any) -> Trial:
+def _run(recipe: Recipe, folder: Path, limit: float, forked: bool, tick: Callable[[], None], **asked: Any) -> Trial:
     path = folder / "recipe.yaml"
     recipe.write(path)
     write_whole(folder / TASK, json.dumps(dataclasses.asdict(Task(recipe=str(path), **asked))))
     start = time.perf_counter()
     try:
-        code, output = run_process([str(folder)], folder / "output.txt", tick, command=COMMAND, limit=limit)
+        if forked:
+            code, output = run_forked(PROCESS, [str(folder)], folder / "output.txt", tick, limit)
+        else:
+            code, output = run_process([str(folder)], folder / "output.txt", tick, command=COMMAND, limit=limit)
     except TimeoutError as error:
         return Trial(wall_seconds=time.perf_counter() - start, error=f"hangs: {error}")
     wall_seconds = time.perf_counter() - start
