@@ -28,8 +28,8 @@ Find the fastest safe settings of a recipe on this machine, by measuring.
   hf-accel tune --recipe vit_cifar10 --objective memory --allow batch
   hf-accel tune --recipe finetune --data.name ./photos --learning_rate      a range test, confirmed by short runs
 
-Precision, memory format, compilation, micro-batch, cache, workers, optimizer and kernels are tried in short trials, each in
-a process of its own. The effective batch and everything else that changes the result stay as they are, unless --allow names
+Precision, memory format, compilation, micro-batch, cache, workers, optimizer and kernels are tried in short trials,
+each in its own process. The effective batch and everything else that changes the result stay as they are, unless --allow names
 them. The result is confirmed by whole runs, in turn with the recipe, and is a recipe that train takes. The same command
 continues an interrupted search. Settings are given as for train: --data.name ./photos."""
 

@@ -63,7 +63,4 @@ def _call(module: str, argv: list[str], output: str) -> None:
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(file, stream)
-    code = run(import_module(module).main, argv)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    sys.exit(run(import_module(module).main, argv))

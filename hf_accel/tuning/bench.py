@@ -50,6 +50,7 @@ class TrialBench:
     tell: Callable[[Trial], None] = lambda trial: None
     _facts: Facts | None = field(default=None, init=False)
     _reference: tuple[float, ...] = field(default=(), init=False)
+    _used: dict[int, Trial] = field(default_factory=dict, init=False)  # by id: a trial counts once
 
     def begin(self) -> Trial:
         """The first trial, of the recipe itself, and the losses of the reference.
@@ -105,7 +106,16 @@ class TrialBench:
 
     def left(self) -> float:
         """See `Bench`."""
-        return max(0.0, 1 - self.record.seconds / self.budget)
+        return max(0.0, 1 - self.seconds / self.budget)
+
+    @property
+    def seconds(self) -> float:
+        """What the trials of this search have taken, whenever they were done: a search that is repeated decides alike."""
+        return sum(trial.wall_seconds for trial in self._used.values())
+
+    @property
+    def num_trials(self) -> int:
+        return len(self._used)
 
     def expected(self, recipe: Recipe, trial: Trial) -> Expected | None:
         """The whole run that a trial foretells."""
@@ -123,12 +133,8 @@ class TrialBench:
         return self._leaves_band(self.first)
 
     def typical_seconds(self, rung: int = 0) -> float:
-        """How long a trial takes, from those that finished."""
-        walls = [
-            trial.wall_seconds - RUNGS[trial.rung].seconds
-            for trial in self.record.trials.values()
-            if trial.error is None
-        ]
+        """How long a trial takes, from those of this search that finished."""
+        walls = [trial.wall_seconds - RUNGS[trial.rung].seconds for trial in self._used.values() if trial.error is None]
         return (statistics.median(walls) if walls else LEAST_LIMIT / 2) + RUNGS[rung].seconds
 
     def _leaves_band(self, trial: Trial) -> str | None:
@@ -138,10 +144,16 @@ class TrialBench:
         self, names: tuple[str, ...], rung: int, number: int, recipe: Recipe, length: Rung, learns_facts: bool = False
     ) -> Trial:
         known = self.record.find(names, rung, number)
-        if known is not None:
-            return known
-        left = self.budget - self.record.seconds
-        if self.record.trials and left < self.typical_seconds(rung):
+        if known is None:
+            known = self._new_trial(names, rung, number, recipe, length, learns_facts)
+        self._used[id(known)] = known
+        return known
+
+    def _new_trial(
+        self, names: tuple[str, ...], rung: int, number: int, recipe: Recipe, length: Rung, learns_facts: bool
+    ) -> Trial:
+        left = self.budget - self.seconds
+        if self._used and left < self.typical_seconds(rung):
             raise OutOfBudgetError
         folder = self.folder / "trial"
         shutil.rmtree(folder, ignore_errors=True)
@@ -149,7 +161,7 @@ class TrialBench:
         limit = self._limit(recipe.training, left)
         trial = self.run(recipe, folder, length, limit, learns_facts, self.forked)
         trial = replace(trial, techniques=names, rung=rung, number=number)
-        if trial.error is None or self.record.trials:  # without the first trial there is no search: it is done again
+        if trial.error is None or self._used:  # without the first trial there is no search: it is done again
             self.record.add(trial)
         self.tell(trial)
         shutil.rmtree(folder, ignore_errors=True)

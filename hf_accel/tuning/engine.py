@@ -114,7 +114,7 @@ class Engine:
 
     def _confirm(self, best: tuple[Technique, ...]) -> Confirmed | None:
         """None: there is no time for it, or no pair of runs finished."""
-        left = self.request.budget - self.bench.record.seconds
+        left = self.request.budget - self.bench.seconds
         rounds = min(MOST_ROUNDS, int(left / (2 * self.confirmed_run_seconds)))
         if rounds < FEWEST_ROUNDS:
             return None
@@ -145,8 +145,8 @@ class Engine:
             environment=self.machine.environment,
             facts=dataclasses.asdict(bench.facts),
             budget_seconds=request.budget,
-            spent_seconds=bench.record.seconds + _run_seconds(confirmed),
-            trials=len(bench.record.trials),
+            spent_seconds=bench.seconds + _run_seconds(confirmed),
+            trials=bench.num_trials,
             stopped=search.stopped,
             techniques=_tried(search),
             left_out=[{"name": one.name, "reason": one.reason} for one in self.left_out],
@@ -180,7 +180,7 @@ class Engine:
         if deviates:
             notes.append(f"The recipe itself: {deviates}.")
         if search.best and confirmed is None:
-            seconds = 2 * FEWEST_ROUNDS * self.confirmed_run_seconds + self.bench.record.seconds
+            seconds = 2 * FEWEST_ROUNDS * self.confirmed_run_seconds + self.bench.seconds
             notes.append(
                 f"The result was not confirmed: either a run failed, or the budget ended; the confirmation needs --budget "
                 f"{max(1, round(seconds / 60 + 0.5))}m."

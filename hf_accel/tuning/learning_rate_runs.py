@@ -76,7 +76,7 @@ def tune_learning_rate(candidates: Candidates, folder: Path, budget: float, mach
     own = float(plain.training.get("learning_rate", DEFAULT_LEARNING_RATE))
     suggested = suggestion(curve.learning_rates, curve.losses)
     rates = rates_to_run(suggested, own)
-    steps = _steps_of_runs(bench, plain, budget - bench.record.seconds, len(rates), step_seconds)
+    steps = _steps_of_runs(bench, plain, budget - bench.seconds, len(rates), step_seconds)
     recipes = {}
     for rate in rates:
         recipe = candidates.with_patch({"training": {"learning_rate": rate}})
@@ -122,7 +122,7 @@ def _steps_of_runs(bench: TrialBench, plain: Recipe, left: float, num_runs: int,
     steps = int(of_each / step_seconds)
     if steps < FEWEST_RUN_STEPS:
         needed = num_runs * (FEWEST_RUN_STEPS * step_seconds + OTHER_SECONDS + bench.typical_seconds())
-        minutes = round((needed + bench.record.seconds) / 60 + 0.5)
+        minutes = round((needed + bench.seconds) / 60 + 0.5)
         raise UserError(
             f"--budget: {num_runs} runs of {FEWEST_RUN_STEPS} steps do not fit, expected at least {minutes}m for "
             f"{plain.name}. The range test is kept: the same command with a larger --budget continues."

@@ -39,11 +39,6 @@ class Record:
             file.write(json.dumps({"key": self.key, **trial.to_dict()}) + "\n")
         self._keep(trial)
 
-    @property
-    def seconds(self) -> float:
-        """What all trials have taken."""
-        return sum(trial.wall_seconds for trial in self.trials.values())
-
     def _keep(self, trial: Trial) -> None:
         self.trials[trial.techniques, trial.rung, trial.number] = trial
 

@@ -98,9 +98,9 @@ class Search:
         self.verdicts = {technique.name: Verdict(technique) for technique in self.techniques}
         try:
             standing = self._halve(self._alone())
-            again = self._combine(standing)
-            if self.best and again:  # a technique can pay only once another has removed what hid it
-                self._combine(again)
+            tried_with = self._combine(standing)
+            # a technique can pay only once another has removed what hid it
+            self._combine([one for one in standing if tried_with.get(one, self.best) != self.best])
             self._contributions()
         except OutOfBudgetError:
             self.stopped = True
@@ -113,7 +113,7 @@ class Search:
     def _alone(self) -> list[Technique]:
         """One short trial of each technique on the recipe; returns those that did not fail."""
         base = self._need((), 0, 0)
-        standing = []
+        standing: list[Technique] = []
         for place, technique in enumerate(self.techniques):
             if standing and self.bench.left() < ALONE_UNTIL:  # what is known already is to be combined
                 self.stopped = True
@@ -141,9 +141,9 @@ class Search:
                 kept.remove(technique)
         return self._by_gain(kept)
 
-    def _combine(self, candidates: list[Technique]) -> list[Technique]:
-        """Add each technique that lowers the cost of the best so far; returns those that may pay later."""
-        again = []
+    def _combine(self, candidates: list[Technique]) -> dict[Technique, tuple[Technique, ...]]:
+        """Add each technique that lowers the cost of the best so far; returns the others, with the best of their time."""
+        tried_with = {}
         for technique in candidates:
             if technique in self.best:
                 continue
@@ -155,14 +155,14 @@ class Search:
                 continue
             verdict.gain = gain
             if gain < GAIN:
-                again.append(technique)
+                tried_with[technique] = self.best
                 self._end(technique, "no gain")
                 continue
             for replaced in set(self.best) - set(together):
                 self._end(replaced, "no gain")
             self.best = together
             verdict.word, verdict.reason = "accepted", technique.why
-        return again
+        return tried_with
 
     def _contributions(self) -> None:
         """Take each accepted technique away once; one that gives nothing to the others is dropped."""
@@ -200,7 +200,7 @@ class Search:
     def _is_decided(self, logs: list[float]) -> bool:
         """Whether another pair would change nothing: the mean is further from the thresholds than the noise explains."""
         mean, doubt = statistics.fmean(logs), 2 * self.noise * math.sqrt(2 / len(logs))
-        return mean < math.log(HOPE) - doubt or mean > max(math.log(CLEAR), math.log(GAIN) + doubt)
+        return mean < math.log(GAIN) - doubt or mean > max(math.log(CLEAR), math.log(GAIN) + doubt)
 
     @property
     def noise(self) -> float:

@@ -54,6 +54,7 @@ class Facts:
 
     Attributes:
         device: torch's type of the training device.
+        threads: that PyTorch's operations on the CPU take.
         mixed_precision: whether a 16-bit format is fast here; `precision_reason` says why.
         train_rows: that train in an epoch of the whole run.
         scored_rows, test_rows: that each evaluation, and the end of the run, scores.
@@ -68,6 +69,7 @@ class Facts:
 
     device: str
     cores: int
+    threads: int
     mixed_precision: bool
     precision_reason: str
     train_rows: int
@@ -109,6 +111,7 @@ def techniques(
         *_kernels(recipe, facts),
         *_attention(recipe, facts),
         *_checkpointing(recipe, objective),
+        *_threads(facts),
         *_freed_memory(recipe, facts),
     ):
         if isinstance(one, LeftOut):
@@ -297,6 +300,14 @@ def _checkpointing(recipe: Recipe, objective: str) -> Found:
         yield Technique("checkpointing", "checkpointing", on, "activations are computed again in place of being kept")
     else:
         yield LeftOut("checkpointing", "it saves memory and costs speed: --objective memory")
+
+
+def _threads(facts: Facts) -> Found:
+    if facts.device != "cpu":
+        return
+    for count in sorted({facts.cores, facts.cores // 2} - {0, facts.threads}, reverse=True):
+        why = "two threads of one core share what it computes with" if count < facts.cores else "every core computes"
+        yield Technique("threads", f"cpu_threads_{count}", {"training": {"cpu_threads": count}}, why)
 
 
 def _freed_memory(recipe: Recipe, facts: Facts) -> Found:

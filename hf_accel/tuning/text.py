@@ -18,7 +18,8 @@ from hf_accel.tuning.result import Ratio, Tuning
 
 HEADINGS = ("technique", "verdict", "gain", "contribution", "reason")
 EXPECTED_HEADINGS = ("whole run", "recipe", "tuned")
-LESS = {"time": "shorter", "cost": "cheaper", "memory": "smaller"}
+IMPROVED = {"time": "A run is faster", "cost": "A run is cheaper", "memory": "Peak memory is lower"}
+PROMISING = 1.1  # gain of a single trial
 COSTS = {"time": "time", "cost": "time", "memory": "peak memory"}
 
 
@@ -44,13 +45,10 @@ def summary(tuning: Tuning) -> list[str]:
 
 
 def _proposal(tuning: Tuning) -> str:
-    what = COSTS[tuning.objective]
     if tuning.patch:
         assert tuning.confirmed is not None, "nothing is proposed unconfirmed"
         names = ", ".join(f"`{name}`" for name in tuning.accepted)
-        return (
-            f"Proposed: {names}. The {what} of a run is {ratio_text(tuning.confirmed)} times {LESS[tuning.objective]}."
-        )
+        return f"Proposed: {names}. {IMPROVED[tuning.objective]} by a factor of {ratio_text(tuning.confirmed)}."
     if tuning.confirmed is not None:
         names = ", ".join(f"`{name}`" for name in tuning.accepted)
         return (
@@ -60,6 +58,11 @@ def _proposal(tuning: Tuning) -> str:
     if tuning.accepted:
         names = ", ".join(f"`{name}`" for name in tuning.accepted)
         return f"Keep the recipe: {names} looked better in trials, and was not confirmed."
+    promising = [
+        f"`{one.name}`" for one in tuning.techniques if one.word == "not tried" and (one.gain or 0) > PROMISING
+    ]
+    if promising:
+        return f"Keep the recipe: the budget ended before {', '.join(promising)} could be confirmed; a larger one may show more."
     return "Keep the recipe: nothing that was tried is better."
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import torch
 from torch import nn
 from transformers import TimmWrapperConfig, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -215,6 +216,7 @@ def facts_of(trainer: ImageTrainer, recipe: Recipe, whole: Splits[Any]) -> Facts
     return Facts(
         device=device.type,
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
         mixed_precision=native or device.type == "cuda",
         precision_reason=reason,
         train_rows=len(whole.train),

@@ -11,6 +11,7 @@ from hf_accel.tuning.space import Facts, LeftOut, Pace, Technique, techniques
 CPU = Facts(
     device="cpu",
     cores=2,
+    threads=2,
     mixed_precision=True,
     precision_reason="Test CPU has avx512_bf16",
     train_rows=45_000,
@@ -93,6 +94,15 @@ def test_checkpointing_is_for_memory():
     assert "checkpointing" in found(objective="memory")[0]
     assert "checkpointing" in found()[1]
     assert "keep_activations" in found(overrides={"training": {"gradient_checkpointing": True}})[0]
+
+
+def test_other_numbers_of_threads_are_tried_on_a_cpu():
+    eight = replace(CPU, cores=8, threads=8)
+    assert found(facts=eight)[0]["cpu_threads_4"].patch == {"training": {"cpu_threads": 4}}
+    assert "cpu_threads_8" not in found(facts=eight)[0]
+    assert "cpu_threads_8" in found(facts=replace(eight, threads=1))[0]
+    assert not [name for name in found(facts=replace(GPU, threads=8))[0] if name.startswith("cpu_threads")]
+    assert not [name for name in found(facts=replace(CPU, cores=1, threads=1))[0] if name.startswith("cpu_threads")]
 
 
 def test_an_attention_of_transformers_can_be_exchanged():

@@ -7,9 +7,10 @@ import pytest
 
 from hf_accel.runs import process
 from hf_accel.tuning.band import deviation, outside
+from hf_accel.tuning.learning_rate import LOWEST
 from hf_accel.tuning.record import Record
 from hf_accel.tuning.space import Facts
-from hf_accel.tuning.trials import LOSS_STEPS, RUNGS, Rung, Trial, run_trial, trial_recipe
+from hf_accel.tuning.trials import LOSS_STEPS, RUNGS, Rung, Trial, run_range_test, run_trial, trial_recipe
 
 
 @pytest.mark.slow
@@ -92,6 +93,14 @@ def test_a_record_is_continued_and_a_half_written_line_is_not_read(tmp_path):
         file.write(json.dumps({"key": "another machine", **trial.to_dict()}) + "\n" + '{"key": "this')
     again = Record(path, "this machine")
     assert again.find(("bf16",), 1, 2) == trial
-    assert again.seconds == 6.0
     assert again.find((), 1, 2).is_out_of_memory
     assert len(again.trials) == 2
+
+
+@pytest.mark.slow
+def test_a_range_test_raises_the_rate_step_by_step(tiny_recipe, tmp_path):
+    trial = run_range_test(tiny_recipe(), tmp_path, 12, limit=120, forked=True)
+    assert trial.error is None
+    assert trial.learning_rates[0] == pytest.approx(LOWEST)
+    assert len(trial.losses) == len(trial.learning_rates) <= 12
+    assert list(trial.learning_rates) == sorted(trial.learning_rates)
