@@ -39,7 +39,7 @@ def test_a_trial_gives_figures_and_facts_and_the_same_seed_the_same_losses(tiny_
 @pytest.mark.slow
 def test_a_trial_that_cannot_run_says_why_in_a_line(tiny_recipe, tmp_path):
     broken = tiny_recipe({"model": {"name": "timm/no_such_network", "pretrained": False, "args": {}}})
-    trial = run_trial(broken, tmp_path, Rung(0.0), limit=120)
+    trial = run_trial(broken, tmp_path, Rung(0.0), limit=120, forked=True)
     assert trial.error.startswith("model.name: timm has no model 'no_such_network'")
     assert trial.wall_seconds > 0
 
