@@ -40,6 +40,7 @@ COMMANDS = {
     "predict": "classify files, folders or globs of images",
     "compare": "run variants or recipes side by side: which technique pays here",
     "profile": "measure each phase of a run: what bounds it, and which recipe lines may help",
+    "tune": "find the fastest safe settings of a recipe on this machine",
     "recipe": "list, show, validate and copy recipes",
     "page": "write the page, plots and card of a finished run again",
     "compress": "export a trained model to ONNX, also as int8, and measure each file",

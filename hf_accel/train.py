@@ -74,6 +74,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--recipe", help="shipped recipe or YAML file; default: finetune, for any images")
     parser.add_argument("--variant", help="one of the recipe's variants, for example baseline")
     parser.add_argument(
+        "--tune", choices=("auto",), help="use the settings that `hf-accel tune` found here, or find some"
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="replace the run in the output folder, all but its curves"
     )
     args, flags = parse_with_overrides(parser, argv, check=overrides_from_flags)
@@ -84,6 +87,10 @@ def main(argv: list[str] | None = None) -> int:
     overrides = overrides_from_flags(flags)
     named = args.recipe or default_recipe(overrides)
     recipe = load_recipe(named, args.variant, overrides)
+    if args.tune is not None:
+        from hf_accel.tuning.auto import tuned_recipe
+
+        recipe = tuned_recipe(named, args.variant, overrides)
     if args.recipe is None and is_main_process():
         terminal.say(f"no --recipe given: using {named}")
     warn_of_missing_processes()

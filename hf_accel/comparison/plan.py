@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from hf_accel.comparison.checks import refusals
+from hf_accel.comparison.fingerprints import DataFingerprints, rows_key
 from hf_accel.comparison.leave_out import chosen_techniques, why_without_effect
 from hf_accel.comparison.names import expand_recipes, folder_name, is_glob
 from hf_accel.comparison.runs import Machine, PlannedRun, finished_record, plan_run, probe_machine, reusable_run
@@ -20,10 +21,6 @@ from hf_accel.errors import UserError, did_you_mean
 from hf_accel.formatting import format_count, format_epochs
 from hf_accel.measure.paired import PILOT_ROUNDS
 
-# Settings of `data` that change how images are read, not which images: the fingerprint does not depend on these.
-NOT_OF_ROWS = ("augment", "cache", "cache_dir", "cache_size", "class_weights", "hard_examples", "image_size",
-               "max_length", "progressive_resizing", "sampling", "shuffle_buffer", "test_time_augmentation",
-               "transforms")  # fmt: skip
 SET_FOR_EACH_RUN = ("output_dir", "seed", "resume_from_checkpoint")
 
 
@@ -55,7 +52,7 @@ class Plan:
         output_name += "" if args.leave_out is None else "-leave_out"
         self.folder = args.output_dir or Path("outputs") / "compare" / output_name
         self.repeats = args.repeats
-        self._fingerprints: dict[tuple[str, int], str] = {}
+        self._fingerprints = DataFingerprints()
         self.machine: Machine = probe_machine()
         self.entries = [replace(e, refused=e.refused or self._why_without_effect(e)) for e in self.entries]
 
@@ -107,13 +104,7 @@ class Plan:
 
     def data_fingerprint(self, entry: Entry, seed: int) -> str:
         """The fingerprint that a run of this entry would have now."""
-        key = (_rows_key(entry.recipe), seed)
-        if key not in self._fingerprints:
-            from hf_accel.tasks import TASKS
-
-            task = TASKS[entry.recipe.model.task]
-            self._fingerprints[key] = task.open_splits(entry.recipe.data, seed).fingerprint
-        return self._fingerprints[key]
+        return self._fingerprints(entry, seed)
 
     def require_startable(self, overwrite: bool) -> None:
         """Ask once whether the data and models of the runs that are left are available.
@@ -126,7 +117,7 @@ class Plan:
         left = [
             run.entry.recipe for run in self.runs() if overwrite or reusable_run(run, self.data_fingerprint) is None
         ]
-        found = refusals(list({(_rows_key(recipe), _model_key(recipe)): recipe for recipe in left}.values()))
+        found = refusals(list({(rows_key(recipe), _model_key(recipe)): recipe for recipe in left}.values()))
         if found:
             raise UserError("\n".join(found))
 
@@ -217,12 +208,6 @@ def _wanted_variants(file: RecipeFile, args: argparse.Namespace, several: bool) 
         return [None]
     published = AS_PUBLISHED if args.paper else ()
     return [variant for variant in file.variants if variant not in AS_PUBLISHED or variant in published] + [None]
-
-
-def _rows_key(recipe: Recipe) -> str:
-    """The settings that decide on which rows a recipe trains and is scored, without the seed."""
-    rows = {name: value for name, value in asdict(recipe.data).items() if name not in NOT_OF_ROWS}
-    return json.dumps(rows, sort_keys=True)
 
 
 def _model_key(recipe: Recipe) -> str:

@@ -65,6 +65,7 @@ TrainingArguments of the installed transformers, name for name; its documentatio
   arguments of timm's class, `beta1`, `beta2` and `beta3` in place of its `betas`.
 - `lr_scheduler_type: one_cycle` and `trapezoid`, with `lr_scheduler_kwargs` as in the tables below.
 - `early_stopping_patience` and `early_stopping_threshold`, the arguments of EarlyStoppingCallback.
+- `cpu_threads`: threads of PyTorch's operations on the CPU; unset: PyTorch's own choice.
 - `keep_freed_memory` (default true): on a CPU, freed memory stays with the process for the next step.
 - `on_nan` (default `stop`): a loss or gradient norm that is not finite ends the run, and nothing is saved after it; `skip`
   leaves out the step, and ends the run after 10 such steps in a row, or more than 10 among 100.

@@ -22,6 +22,8 @@ from hf_accel.config.sparsity_settings import SparsitySettings
 EARLY_STOPPING = {"early_stopping_patience": "int", "early_stopping_threshold": "float"}
 # On a CPU: freed memory stays with the process, which saves the kernel's work at every step.
 KEEP_FREED_MEMORY = "keep_freed_memory"
+# Threads of PyTorch's operations on the CPU; unset: PyTorch's own choice.
+CPU_THREADS = "cpu_threads"
 # What a loss or a gradient that is not finite does: end the run, or leave out its step.
 ON_NAN = "on_nan"
 # Methods of this package, each off at its default.
@@ -79,6 +81,7 @@ _RANGES = {
     "adam_beta1": Field(ge=0, lt=1),
     "adam_beta2": Field(ge=0, lt=1),
     "adam_epsilon": Field(ge=0, le=1e6),
+    CPU_THREADS: Field(ge=1, le=4096),
     "max_grad_norm": Field(ge=0, le=1e9),
     "seed": Field(ge=0, le=2**32 - 1),
 }
@@ -113,6 +116,7 @@ def training_types() -> dict[str, str]:
         **EARLY_STOPPING,
         **OWN_METHODS,
         KEEP_FREED_MEMORY: "bool",
+        CPU_THREADS: "int",
         ON_NAN: "Literal['stop', 'skip']",
         **dict.fromkeys(MAPPINGS, "dict"),
     }

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def run_process(
     tick: Callable[[], None],
     command: Sequence[str] | None = None,
     environment: Mapping[str, str] | None = None,
+    limit: float | None = None,
 ) -> tuple[int, str]:
     """Run a command with its output in a file; returns the exit status and the output.
 
@@ -58,7 +60,11 @@ def run_process(
         tick: called about once a second while it lasts.
         command: what the options are given to; None: TRAIN.
         environment: variables that it gets in addition.
+        limit: seconds after which the process is killed.
+    Raises:
+        TimeoutError: it was killed after `limit` seconds.
     """
+    started = time.monotonic()
     with output.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             [*(ENDS_WITH_PARENT if sys.platform == "linux" else ()), *(command or TRAIN), *options],
@@ -74,6 +80,8 @@ def run_process(
                     break
                 except subprocess.TimeoutExpired:
                     tick()
+                    if limit is not None and time.monotonic() - started >= limit:
+                        raise TimeoutError(f"it did not end within {limit:.0f} s") from None
         finally:
             if process.poll() is None:
                 process.kill()

@@ -22,6 +22,7 @@ from hf_accel.config.schedules import Schedule, own_schedule
 from hf_accel.config.selection import Reasons, plateau_kwargs, selection_defaults
 from hf_accel.config.sparsity_settings import SparsitySettings
 from hf_accel.config.training import (
+    CPU_THREADS,
     DEFAULTS,
     EARLY_STOPPING,
     FIXED,
@@ -60,6 +61,7 @@ class Arguments:
     schedule: Schedule | None = None  # takes the place of the schedule that TrainingArguments names
     sparsity: SparsitySettings | None = None  # see methods/sparsity.py
     quantization: QuantizationSettings | None = None  # see methods/quantization_aware.py
+    cpu_threads: int | None = None  # see machine/threads.py
 
 
 def training_arguments(
@@ -69,8 +71,8 @@ def training_arguments(
 
     Args:
         recipe: its `training` may hold any TrainingArguments name, `bf16: auto`, `optim: muon` or `timm/NAME`,
-            `lr_scheduler_type: one_cycle` or `trapezoid`, `keep_freed_memory`, `on_nan`, `sparsity`, `quantization` and other
-            methods, and the two arguments of EarlyStoppingCallback.
+            `lr_scheduler_type: one_cycle` or `trapezoid`, `keep_freed_memory`, `cpu_threads`, `on_nan`, `sparsity`,
+            `quantization` and other methods, and the two arguments of EarlyStoppingCallback.
         has_validation: whether there are rows to select the best checkpoint by.
         has_own_metrics: whether the caller computes metrics, which may have any name.
         has_standard_metrics: whether ours are computed; False: the loss alone.
@@ -87,6 +89,7 @@ def training_arguments(
     selection |= _score_at_start(recipe, asked, selection)
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     keep_freed_memory = asked.pop(KEEP_FREED_MEMORY, True)
+    cpu_threads = asked.pop(CPU_THREADS, None)
     skips = asked.pop(ON_NAN, "stop") == "skip"
     methods = {name: value for name in OWN_METHODS if (value := asked.pop(name, None)) is not None}
     mappings = _mappings(asked)
@@ -120,6 +123,7 @@ def training_arguments(
         schedule,
         mappings[SPARSITY],
         mappings[QUANTIZATION],
+        cpu_threads,
     )
 
 

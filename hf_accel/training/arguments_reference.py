@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hf_accel.config.training import (
+    CPU_THREADS,
     DEFAULTS,
     EARLY_STOPPING,
     FIXED,
@@ -16,7 +17,7 @@ from hf_accel.config.training import (
 )
 from hf_accel.training.supported import EFFECT, NEEDS, REFUSED
 
-OWN = (*EARLY_STOPPING, *OWN_METHODS, *MAPPINGS, KEEP_FREED_MEMORY, ON_NAN)
+OWN = (*EARLY_STOPPING, *OWN_METHODS, *MAPPINGS, KEEP_FREED_MEMORY, CPU_THREADS, ON_NAN)
 INTRODUCTION = """\
 # Arguments of TrainingArguments
 

@@ -27,6 +27,7 @@ from hf_accel.data.labelled_rows import LabelledRows
 from hf_accel.data.splits import Splits
 from hf_accel.errors import UserError
 from hf_accel.machine.allocator import apply_keep_freed_memory
+from hf_accel.machine.threads import apply_cpu_threads
 from hf_accel.methods import ChoosesRows
 from hf_accel.methods.batch_norm import BatchNormStatisticsOnce
 from hf_accel.methods.cpu_kernels import CpuKernels, chosen_kernels
@@ -151,7 +152,7 @@ def wire_trainer(
     refuse_missing_metric(recipe.name, args.metric_for_best_model, len(splits.label_names))
     num_rows = recipe.data.rows_of_epoch(len(splits.train))
     require_steps(recipe, args, num_rows)
-    memory_notes = apply_keep_freed_memory(arguments.keep_freed_memory)
+    memory_notes = apply_keep_freed_memory(arguments.keep_freed_memory) + apply_cpu_threads(arguments.cpu_threads)
     set_seed(args.seed)  # the new head must not depend on what was drawn before
     if given:
         recipe = replace(recipe, model=replace(recipe.model, name=given.name()))
@@ -229,6 +230,7 @@ def build_evaluator(recipe: Recipe, loaded: Loaded, split: LabelledRows, argumen
     """A Trainer that only scores: its `test_dataset` has the batches of `split`."""
     task = TASKS[recipe.model.task]
     apply_keep_freed_memory(arguments.keep_freed_memory)
+    apply_cpu_threads(arguments.cpu_threads)
     inputs = task.scoring_inputs(recipe, loaded, arguments.training)
     return ImageTrainer(
         model=loaded.model,

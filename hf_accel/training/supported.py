@@ -142,6 +142,7 @@ EFFECT: dict[str, str] = {
     **dict.fromkeys(
         ["early_stopping_patience", "early_stopping_threshold"], "passed to transformers.EarlyStoppingCallback"
     ),
+    "cpu_threads": "the number of threads of PyTorch's operations on the CPU",
     "keep_freed_memory": "on a CPU, freed memory stays with the process for the next step",
     "on_nan": "ends the run, or leaves out the step, when a loss or gradient norm is not finite",
     "focal_gamma": "focal loss in training; validation and test are scored with the cross-entropy",

@@ -186,7 +186,8 @@ ELSEWHERE = {
     "tf32": "needs CUDA",
     "torch_compile": "training/test_compilation.py",
 }
-OWN = ("early_stopping_patience", "early_stopping_threshold", "keep_freed_memory", "on_nan", *MAPPINGS, *OWN_METHODS)
+OWN = ("early_stopping_patience", "early_stopping_threshold", "keep_freed_memory", "cpu_threads", "on_nan", *MAPPINGS,
+       *OWN_METHODS)  # fmt: skip
 
 
 def test_every_argument_with_an_effect_is_followed_to_it():

@@ -26,7 +26,7 @@ FASTAI = (
         "a callback"),
     Row("epochs n_epoch", "--num_train_epochs VALUE", "5", "`learn.fine_tune(5)`, `learn.fit_one_cycle(5)`"),
     Row("base_lr lr_max", "--learning_rate VALUE", "2e-3"),
-    Row("lr_find", note="there is no search; the recipes' rates are a start, and `hf-accel compare` compares a few"),
+    Row("lr_find", note="`hf-accel tune --learning_rate` draws the curve, and confirms what it suggests by short runs"),
     Row("freeze_epochs unfreeze lr_mult",
         note="`--gradual_unfreezing 0.5` lets the layers join one by one, `--model.freeze backbone` freezes for the whole run; "
         "`--layer_decay 0.75` and `--head_learning_rate 1e-2` give "
