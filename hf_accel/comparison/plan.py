@@ -24,7 +24,7 @@ from hf_accel.measure.paired import PILOT_ROUNDS
 NOT_OF_ROWS = ("augment", "cache", "cache_dir", "cache_size", "class_weights", "hard_examples", "image_size",
                "max_length", "progressive_resizing", "sampling", "shuffle_buffer", "test_time_augmentation",
                "transforms")  # fmt: skip
-SET_FOR_EACH_RUN = ("output_dir", "seed", "resume_from_checkpoint")
+SET_FOR_EACH_RUN = ("output_dir", "seed", "resume_from_checkpoint", "data.fold")
 
 
 class Plan:
@@ -53,7 +53,7 @@ class Plan:
         output_name = folder_name([entry.recipe.output_name or entry.recipe.name for entry in self.entries])
         output_name += "" if args.leave_out is None else "-leave_out"
         self.folder = args.output_dir or Path("outputs") / "compare" / output_name
-        self.repeats = args.repeats
+        self.repeats = args.repeats or max((entry.folds or 0 for entry in self.entries), default=0) or None
         self._fingerprints: dict[tuple[str, int], str] = {}
         self.machine: Machine = probe_machine()
         self.entries = [replace(e, refused=e.refused or self._why_without_effect(e)) for e in self.entries]

@@ -41,6 +41,9 @@ class ImageSplit(LabelledRows):
     were_readable: bool = False  # the unreadable images were left out when the split was loaded
     has_stand_ins: bool = False  # an image that became unreadable since then is replaced by one of its class
     folder: Path | None = None  # of the data, if it is one on this machine
+    groups: np.ndarray | None = (
+        None  # (N,) int64, equal for rows that no split divides; kept only while splits are made
+    )
     content: np.ndarray | None = None  # (N,) uint64, equal for equal files; kept only while splits are made
 
     @property
@@ -112,6 +115,7 @@ class ImageSplit(LabelledRows):
             labels=self.labels[rows],
             rows=rows if self.rows is None else self.rows[rows],
             fingerprint=digest.hexdigest(),
+            groups=None if self.groups is None else self.groups[rows],
             content=None if self.content is None else self.content[rows],
         )
 

@@ -18,6 +18,7 @@ class LabelledRows(ABC):
     source: str  # for messages: "data/cifar10, train split"
     fingerprint: str  # changes with the content and with the rows selected
     rows: np.ndarray | None  # (N,) the number of each row in `source`; None: 0..N-1
+    groups: np.ndarray | None  # (N,) int64, equal for rows that `data.group_column` keeps together; None: it is not set
 
     def __len__(self) -> int:
         return len(self.labels)
