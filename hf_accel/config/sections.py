@@ -206,6 +206,12 @@ class DataSettings:
     image_size: Annotated[StrictInt, Field(ge=4, le=4096), Whole] | None = Field(
         default=None, description="Side of the model's input in pixels; null: the model's own.", examples=[224]
     )
+    resize: Literal["crop", "squash", "letterbox"] | None = Field(
+        default=None,
+        description="How an image of another shape becomes the model's input: crop keeps its middle, squash changes its aspect "
+        "ratio, letterbox adds bars; null: the model's own way.",
+        examples=["letterbox"],
+    )
     max_pixels: Annotated[StrictInt, Field(ge=1), Whole] | None = Field(
         default=178_956_970,  # the limit of PIL itself: twice Image.MAX_IMAGE_PIXELS
         description="Images with more pixels are refused as unreadable; null: no limit.",

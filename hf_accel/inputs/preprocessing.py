@@ -44,6 +44,7 @@ class Preprocessing:
     resizer: str = "pillow"  # or torchvision: bicubic differs by up to 10 levels in strong contrast
     crop_rounds: bool = False  # a crop that cannot be central: torchvision rounds its offset, transformers truncates it
     bgr: bool = False  # the model wants blue first
+    pad: tuple[int, int, int] | None = None  # the colour around an image that fits into `resize`, which is then a pair
     processor: BaseImageProcessor | None = None  # set when only calling the processor gives the right pixels
 
     @classmethod
@@ -62,7 +63,7 @@ class Preprocessing:
             processor = with_image_size(processor, image_size)
         measured = _measure(processor)
         plain = cls(**measured, resize=None, interpolation="bilinear", processor=processor)
-        readings = _read_timm(processor) if _is_timm(processor) else _read_transformers(processor)
+        readings = _read_timm(processor) if is_timm(processor) else _read_transformers(processor)
         candidates = [replace(plain, **fields, processor=None) for fields in readings]
         measured_off = [(candidate._levels_off(processor), candidate) for candidate in candidates]
         near = [(off, candidate) for off, candidate in measured_off if off <= MAX_LEVELS_OFF]
@@ -81,7 +82,8 @@ class Preprocessing:
         if self.processor is not None:
             settings = json.dumps(self.processor.to_dict(), sort_keys=True, default=str)
             return f"processor-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
-        return f"{self.resize}-{self.height}x{self.width}-{self.crop_rounds}-{self.interpolation}-{self.resizer}"
+        pad = "" if self.pad is None else f"-pad {self.pad}"
+        return f"{self.resize}-{self.height}x{self.width}-{self.crop_rounds}-{self.interpolation}-{self.resizer}{pad}"
 
     @property
     def target_side(self) -> int | None:
@@ -91,11 +93,19 @@ class Preprocessing:
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """The size an image has after `resize`, before the crop."""
         if isinstance(self.resize, tuple):
-            return self.resize
+            return self.resize if self.pad is None else self._fitted(height, width, *self.resize)
         assert self.resize is not None, "the processor itself resizes"
         short, long = sorted((height, width))
         longer = int(self.resize * long / short)
         return (self.resize, longer) if height <= width else (longer, self.resize)
+
+    def _fitted(self, height: int, width: int, most_height: int, most_width: int) -> tuple[int, int]:
+        """The largest size of an image's shape within these bounds, rounded as the library does it."""
+        if self.crop_rounds:  # timm
+            ratio = max(height / most_height, width / most_width)
+            return max(1, round(height / ratio)), max(1, round(width / ratio))
+        scale = min(most_height / height, most_width / width)
+        return max(1, int(height * scale)), max(1, int(width * scale))
 
     def crop_offset(self, height: int, width: int) -> tuple[int, int]:
         """Top and left of the centre crop in an image that `resized` gives."""
@@ -113,7 +123,18 @@ class Preprocessing:
             box = (top, left, self.height, self.width)
             return resize_part(image, (height, width), box, self.interpolation)
         image = resize_image(image, height, width, self.interpolation, self.resizer)
-        return image[top : top + self.height, left : left + self.width]
+        image = image[max(top, 0) : max(top, 0) + self.height, max(left, 0) : max(left, 0) + self.width]
+        return image if self.pad is None else self._padded(image, self.pad)
+
+    def _padded(self, image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+        """An image of at most the model's size, in the middle of a plane of this colour."""
+        height, width = image.shape[:2]
+        if (height, width) == (self.height, self.width):
+            return image
+        plane = np.full((self.height, self.width, 3), colour, np.uint8)
+        top, left = (self.height - height) // 2, (self.width - width) // 2
+        plane[top : top + height, left : left + width] = image
+        return plane
 
     def pixel_values(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> (3, height, width) float32, normalised, in the order of channels that the model takes."""
@@ -129,7 +150,7 @@ class Preprocessing:
 
     def _levels_off(self, processor: BaseImageProcessor) -> int:
         """Largest difference from the processor over the probe images, in levels of 255."""
-        if min(self.resized(64, 64)) < min(self.height, self.width):
+        if self.pad is None and min(self.resized(64, 64)) < min(self.height, self.width):
             return 255  # the crop pads, which `apply` does not do
         probes = _probes(self.resize if isinstance(self.resize, int) else self.height)
         return max(int(np.abs(self._undo(_run(processor, p)).astype(np.int16) - self.apply(p)).max()) for p in probes)
@@ -143,7 +164,7 @@ def with_image_size(processor: BaseImageProcessor, image_size: int) -> BaseImage
     """
     if _run(processor, np.zeros((64, 64, 3), np.uint8)).shape[1:] == (image_size, image_size):
         return processor
-    if _is_timm(processor):
+    if is_timm(processor):
         config = {**processor.data_config, "input_size": [3, image_size, image_size]}
         architecture: str = processor.architecture  # type: ignore[attr-defined]  # upstream sets it from a keyword
         return type(processor)(pretrained_cfg=config, architecture=architecture)
@@ -165,7 +186,7 @@ def with_image_size(processor: BaseImageProcessor, image_size: int) -> BaseImage
     return resized
 
 
-def _is_timm(processor: BaseImageProcessor) -> TypeGuard[TimmWrapperImageProcessor]:
+def is_timm(processor: BaseImageProcessor) -> TypeGuard[TimmWrapperImageProcessor]:
     return type(processor).__name__ == "TimmWrapperImageProcessor"
 
 
@@ -252,8 +273,11 @@ def _read_transformers(processor: BaseImageProcessor) -> list[dict[str, Any]]:
     size = dict(settings.get("size") or {})
     if not settings.get("do_resize") or settings.get("do_pad"):
         return []
+    pad: dict[str, Any] = {}
     if set(size) == {"height", "width"}:
         resize: int | tuple[int, int] = (size["height"], size["width"])
+    elif set(size) == {"max_height", "max_width"} and settings.get("do_center_crop"):
+        resize, pad = (size["max_height"], size["max_width"]), {"pad": (0, 0, 0)}
     elif set(size) == {"shortest_edge"}:
         side = size["shortest_edge"]
         resize = side
@@ -262,7 +286,7 @@ def _read_transformers(processor: BaseImageProcessor) -> list[dict[str, Any]]:
     else:
         return []
     interpolation = PIL.Image.Resampling(int(settings["resample"])).name.lower()
-    return [{"resize": resize, "interpolation": interpolation, "resizer": r} for r in _resizers(interpolation)]
+    return [{"resize": resize, "interpolation": interpolation, "resizer": r, **pad} for r in _resizers(interpolation)]
 
 
 def _resizers(interpolation: str) -> tuple[str, ...]:
@@ -272,14 +296,21 @@ def _resizers(interpolation: str) -> tuple[str, ...]:
 
 def _read_timm(processor: TimmWrapperImageProcessor) -> list[dict[str, Any]]:
     steps = {type(step).__name__: step for step in processor.val_transforms.transforms}
-    if not set(steps) <= {"Resize", "CenterCrop", "MaybeToTensor", "ToTensor", "Normalize"} or "Resize" not in steps:
+    step, pad = steps.pop("Resize", None), {}
+    crop = steps.pop("CenterCrop" if step is not None else "CenterCropOrPad", None)
+    if step is None:
+        step = steps.pop("ResizeKeepRatio", None)
+        if step is None or crop is None or step.longest != 1:
+            return []
+        fill = crop.fill if isinstance(crop.fill, list | tuple) else [crop.fill] * 3
+        pad = {"pad": tuple(fill)}
+    if not set(steps) <= {"MaybeToTensor", "ToTensor", "Normalize"}:
         return []
-    size = steps["Resize"].size
-    sides = (size,) if isinstance(size, int) else tuple(size)
+    sides = (step.size,) if isinstance(step.size, int) else tuple(step.size)
     resize = sides[0] if len(sides) == 1 else sides
-    interpolation = steps["Resize"].interpolation.value
+    interpolation = step.interpolation.value
     return [
-        {"resize": resize, "interpolation": interpolation, "resizer": resizer, "crop_rounds": True}
+        {"resize": resize, "interpolation": interpolation, "resizer": resizer, "crop_rounds": True, **pad}
         for resizer in _resizers(interpolation)
     ]
 

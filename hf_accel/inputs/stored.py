@@ -169,7 +169,9 @@ def stored_for_model(split: ImageSplit, preprocessing: Preprocessing) -> StoredI
     resized = preprocessing.resized(height, width) if preprocessing.processor is None else (0, 0)
     enlarges = resized[0] >= height and resized[1] >= width
     is_small = max(height, width) <= SMALL_SIDE and (height, width) != (preprocessing.height, preprocessing.width)
-    resizable = is_small and enlarges and preprocessing.interpolation in ("bilinear", "bicubic")
+    resizable = (
+        is_small and enlarges and preprocessing.pad is None and preprocessing.interpolation in ("bilinear", "bicubic")
+    )
     if resizable and all(size == (height, width) for size in sizes):
         return StoredImages(split, original_shape=(height, width))
     return StoredImages(split, preprocessing=preprocessing)

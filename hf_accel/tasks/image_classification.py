@@ -26,11 +26,13 @@ from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
 from hf_accel.inputs.prepared import OwnTransform, OwnTransforms, PreparedBatches, ScoredBatches, prepared_shape
 from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.inputs.resize_modes import with_resize
 from hf_accel.inputs.sampling import BalancedRows, draw_partners, mixes
 from hf_accel.inputs.stream import StreamedBatches, count_readers, in_turn
 from hf_accel.models.given import adopt_model
 from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel, load_model, load_model_processor, load_trained
+from hf_accel.models.processors import set_resize
 from hf_accel.models.trial import flops_per_image
 from hf_accel.tasks.augmented_images import augmented_images
 from hf_accel.tasks.image_gallery import (
@@ -74,7 +76,7 @@ class ImageClassification:
 
     def load_model(self, recipe: Recipe, label_names: list[str]) -> LoadedModel:
         """The recipe's model with a head for these labels; see `models.load.load_model`."""
-        return load_model(recipe.model, label_names, recipe.data.image_size)
+        return set_resize(load_model(recipe.model, label_names, recipe.data.image_size), recipe.data.resize)
 
     def own_transforms(self, train: OwnTransform | None, evaluation: OwnTransform | None) -> OwnTransforms:
         """The transforms that a Python caller brings, each of one image; see `inputs.prepared.PreparedBatches`."""
@@ -85,10 +87,9 @@ class ImageClassification:
     ) -> LoadedModel:
         """A model that a Python caller brings; see `models.given.adopt_model`."""
         shape = prepared_shape(splits.train, own.train)
-        side = recipe.data.image_size
-        return adopt_model(
-            model, recipe.model, splits.label_names, processor, side, None if shape is None else shape[1]
-        )
+        side, usual_side = recipe.data.image_size, None if shape is None else shape[1]
+        adopted = adopt_model(model, recipe.model, splits.label_names, processor, side, usual_side)
+        return set_resize(adopted, recipe.data.resize)
 
     def load_trained(self, name: str | Path, revision: str | None = None, setting: str = "model.name") -> LoadedModel:
         """A fine-tuned folder or Hub model as it is; see `models.load.load_trained`."""
@@ -143,7 +144,8 @@ class ImageClassification:
         side = recipe.data.image_size or loaded.image_size
         if side != loaded.image_size:
             flops_per_image(loaded.model, side)
-        preprocessing = Preprocessing.of(loaded.processor, recipe.data.image_size)
+        processor = with_resize(loaded.processor, recipe.data.resize)
+        preprocessing = Preprocessing.of(processor, recipe.data.image_size)
         return ImageInputs(recipe, preprocessing, args, known_labels(loaded.model.config), side)
 
     def augmented_images(
@@ -157,7 +159,7 @@ class ImageClassification:
         from transformers import TrainingArguments
 
         processor, notes = load_model_processor(recipe.model, recipe.data.image_size)
-        preprocessing = Preprocessing.of(processor)
+        preprocessing = Preprocessing.of(with_resize(processor, recipe.data.resize))
         args = TrainingArguments(seed=seed, use_cpu=True)
         inputs = ImageInputs(recipe, preprocessing, args, splits.label_names, preprocessing.height)
         rows = np.array(sample_rows(splits.train, num_rows, seed))
