@@ -21,7 +21,7 @@ from hf_accel.formatting import format_count, format_epochs
 from hf_accel.measure.paired import PILOT_ROUNDS
 
 # Settings of `data` that change how images are read, not which images: the fingerprint does not depend on these.
-NOT_OF_ROWS = ("augment", "cache", "cache_dir", "cache_size", "class_weights", "hard_examples", "image_size",
+NOT_OF_ROWS = ("augment", "cache", "cache_dir", "cache_size", "channels", "class_weights", "hard_examples", "image_size",
                "max_length", "progressive_resizing", "resize", "sampling", "shuffle_buffer", "test_time_augmentation",
                "transforms")  # fmt: skip
 SET_FOR_EACH_RUN = ("output_dir", "seed", "resume_from_checkpoint", "data.fold")

@@ -32,6 +32,11 @@ def recorded_preprocessing(loaded: Loaded) -> tuple[Preprocessing, list[str]]:
         UserError: the processor does something that only itself can do.
     """
     preprocessing = Preprocessing.of(loaded.processor, closest=True)
+    if preprocessing.channels != 3:
+        raise UserError(
+            f"compress: the model takes images of {preprocessing.channels} channels, expected one for colour images. Only these "
+            "are exported."
+        )
     if preprocessing.processor is not None:
         raise UserError(
             f"{type(loaded.processor).__name__} prepares images in a way that cannot be recorded in an ONNX file. Expected a "

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
+from hf_accel.config.channels import channel_problems
 from hf_accel.config.domains import domain_problems
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.optimizers import optimizer_problem
@@ -59,6 +60,7 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         *_two_choices_of_rows(data),
         *_out_of_a_stream(model, data),
         *_rows_of_a_table(data),
+        *channel_problems(model, data, training, recipe.get("compress")),
         _rates_of_muon(training),
         _layers_that_join(model, training),
         _no_room_for_adapters(model, training),

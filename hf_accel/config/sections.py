@@ -206,6 +206,12 @@ class DataSettings:
     image_size: Annotated[StrictInt, Field(ge=4, le=4096), Whole] | None = Field(
         default=None, description="Side of the model's input in pixels; null: the model's own.", examples=[224]
     )
+    channels: Annotated[StrictInt, Field(ge=1, le=4), Whole] | None = Field(
+        default=None,
+        description="Channels of the model's input: 1 is grey, 3 is RGB; of images with 2 or 4 channels (RGBA) all are taken; "
+        "null: the model's own.",
+        examples=[1],
+    )
     resize: Literal["crop", "squash", "letterbox"] | None = Field(
         default=None,
         description="How an image of another shape becomes the model's input: crop keeps its middle, squash changes its aspect "

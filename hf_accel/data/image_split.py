@@ -41,9 +41,8 @@ class ImageSplit(LabelledRows):
     were_readable: bool = False  # the unreadable images were left out when the split was loaded
     has_stand_ins: bool = False  # an image that became unreadable since then is replaced by one of its class
     folder: Path | None = None  # of the data, if it is one on this machine
-    groups: np.ndarray | None = (
-        None  # (N,) int64, equal for rows that no split divides; kept only while splits are made
-    )
+    channels: int = 3  # of the pixels that are read
+    groups: np.ndarray | None = None  # (N,) int64, see `LabelledRows`; kept only while splits are made
     content: np.ndarray | None = None  # (N,) uint64, equal for equal files; kept only while splits are made
 
     @property
@@ -62,7 +61,7 @@ class ImageSplit(LabelledRows):
         return isinstance(self.dataset, Rows) and self.dataset.is_prepared
 
     def read(self, row: int, target_side: int | None = None) -> np.ndarray:
-        """Pixels of one row, (H, W, 3) uint8 RGB, upright.
+        """Pixels of one row, (H, W, channels) uint8, upright; three channels are RGB.
 
         Args:
             target_side: as in `decode_image`.
@@ -81,7 +80,7 @@ class ImageSplit(LabelledRows):
 
     def decode(self, encoded: dict | None, target_side: int | None = None) -> np.ndarray:
         """Pixels of a cell of the image column. Raises UnreadableImageError."""
-        return decode_image(encoded, self.max_pixels, target_side)
+        return decode_image(encoded, self.max_pixels, target_side, self.channels)
 
     def where(self, row: int) -> str:
         """The file of an image if it has one, else its row in the data set."""

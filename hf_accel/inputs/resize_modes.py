@@ -15,7 +15,8 @@ from transformers import CLIPImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_accel.errors import UserError
-from hf_accel.inputs.preprocessing import Preprocessing, is_timm
+from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.inputs.processors import is_timm
 
 Mode = Literal["crop", "squash", "letterbox"]
 TIMM_MODES = {"crop": "center", "squash": "squash", "letterbox": "border"}

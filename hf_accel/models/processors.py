@@ -13,7 +13,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
 from hf_accel.errors import UserError
-from hf_accel.inputs.preprocessing import with_image_size
+from hf_accel.inputs.processors import with_image_size
 from hf_accel.inputs.resize_modes import Mode, timm_settings, with_resize
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _timm_processor(
             cfg["input_size"] = (3, asked, asked) if isinstance(asked, int) else (3, *asked)
     cfg.pop("num_classes", None)
     if image_size is not None:
-        cfg["input_size"] = [3, image_size, image_size]
+        cfg["input_size"] = [*(cfg.get("input_size") or [3])[:1], image_size, image_size]
     had_none = not config.to_dict().get("pretrained_cfg")
     config.pretrained_cfg = plain(cfg)
     processor = TimmWrapperImageProcessor(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)

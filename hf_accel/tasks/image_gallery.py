@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 
+from hf_accel.inputs.preprocessing import as_pillow
+from hf_accel.inputs.processors import channels_of
 from hf_accel.tasks.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -103,9 +104,9 @@ def answered_examples(
     by_class = np.argsort(split.labels, kind="stable")
     model.eval()
     for row in (by_class[position] for position in (0, len(by_class) // 2, len(by_class) - 1)):
-        image = split.read(row)
+        image, given = split.read(row), replace(split, channels=channels_of(processor)).read(row)
         with torch.inference_mode():
-            inputs = processor(Image.fromarray(image), return_tensors="pt")
+            inputs = processor(as_pillow(given), return_tensors="pt")
             pixel_values = inputs["pixel_values"].to(model.device, torch.float32)
             probabilities = model(pixel_values=pixel_values).logits[0].float().softmax(-1)  # (C,)
         best = probabilities.topk(min(num_answers, len(split.label_names)))

@@ -8,12 +8,12 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from torch import Tensor
 
 from hf_accel.errors import UserError
-from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.inputs.preprocessing import Preprocessing, as_pillow
+from hf_accel.inputs.processors import channels_of
 from hf_accel.models.layout import is_channels_last
 from hf_accel.models.load import LoadedModel
 from hf_accel.tasks.image_scoring import Inputs
@@ -44,10 +44,14 @@ class TorchScorer:
         reading = self._preprocessing()
         return None if reading is None else reading.target_side
 
+    @property
+    def channels(self) -> int:
+        return channels_of(self.loaded.processor)
+
     def prepare(self, pixels: np.ndarray) -> Inputs:
         reading = self._preprocessing()
         if reading is None:
-            return dict(self.loaded.processor(images=[PIL.Image.fromarray(pixels)], return_tensors="pt"))
+            return dict(self.loaded.processor(images=[as_pillow(pixels)], return_tensors="pt"))
         return {"pixels": torch.from_numpy(np.ascontiguousarray(reading.apply(pixels)))[None]}
 
     def inputs(self, images: list[Inputs]) -> dict[str, Tensor]:
@@ -74,7 +78,7 @@ class TorchScorer:
     def _reading(self) -> Preprocessing | None:
         """What the processor does; None: it must be called."""
         processor = self.loaded.processor
-        made = processor(images=[PIL.Image.new("RGB", (64, 64))], return_tensors="pt")
+        made = processor(images=[as_pillow(np.zeros((64, 64, self.channels), np.uint8))], return_tensors="pt")
         if set(made) != {"pixel_values"} or made["pixel_values"].ndim != 4:
             return None
         with contextlib.suppress(UserError):  # it can classify, if not be fine-tuned

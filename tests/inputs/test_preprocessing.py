@@ -16,7 +16,8 @@ from hf_accel.data.splits import load_splits
 from hf_accel.errors import UserError
 from hf_accel.inputs.batches import ImageBatches
 from hf_accel.inputs.cache import open_evaluation_pixels
-from hf_accel.inputs.preprocessing import Preprocessing, with_image_size
+from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.inputs.processors import with_image_size
 from hf_accel.transforms.pipeline import EvalTransform
 from tests.support.image_splits import make_split, one_thread  # noqa: F401
 from tests.support.processors import TWO_LEVELS, levels_off
