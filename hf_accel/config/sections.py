@@ -206,10 +206,10 @@ class DataSettings:
     image_size: Annotated[StrictInt, Field(ge=4, le=4096), Whole] | None = Field(
         default=None, description="Side of the model's input in pixels; null: the model's own.", examples=[224]
     )
-    channels: Annotated[StrictInt, Field(ge=1, le=4), Whole] | None = Field(
+    channels: Annotated[StrictInt, Field(ge=1, le=512), Whole] | None = Field(
         default=None,
-        description="Channels of the model's input: 1 is grey, 3 is RGB; of images with 2 or 4 channels (RGBA) all are taken; "
-        "null: the model's own.",
+        description="Channels of the model's input: 1 is grey, 3 is RGB; other numbers take all channels of images that have as "
+        "many (RGBA, .npy files); null: the model's own.",
         examples=[1],
     )
     resize: Literal["crop", "squash", "letterbox"] | None = Field(

@@ -373,4 +373,5 @@ def _part(source: Any, where: str, settings: DataSettings, labels: np.ndarray, n
         source=where,
         fingerprint=hashlib.sha256(content.encode()).hexdigest(),
         max_pixels=settings.max_pixels,
+        channels=settings.channels or 3,
     )

@@ -60,6 +60,7 @@ def labelled_files(table: ImageTable, settings: DataSettings, role: str) -> Imag
         source=f"{settings.name}, {role} split",
         fingerprint=hashlib.sha256(content.encode()).hexdigest(),
         max_pixels=settings.max_pixels,
+        channels=settings.channels or 3,
         folder=Path(settings.name).expanduser(),
         content=table.content,
     )

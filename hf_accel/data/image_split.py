@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from hf_accel.data.arrays import for_people, is_array_file, read_array
 from hf_accel.data.images import MAX_PIXELS, UnreadableImageError, decode_image
 from hf_accel.data.labelled_rows import LabelledRows
 from hf_accel.data.rows import Rows
@@ -77,6 +78,17 @@ class ImageSplit(LabelledRows):
             if not self.were_readable:
                 advice = "Fix or remove it, or set data.on_bad_image: skip to leave out such images."
             raise self._unreadable(row, error, advice) from error
+
+    def shown(self, row: int) -> np.ndarray:
+        """Pixels of one row for people, (H, W, 3) uint8 RGB, whatever its channels.
+
+        Raises:
+            UserError: the image is unreadable.
+        """
+        path = (self.dataset[int(row)][self.image_column] or {}).get("path")
+        if path and is_array_file(path):
+            return for_people(read_array(Path(path), None))
+        return replace(self, channels=3).read(row)
 
     def decode(self, encoded: dict | None, target_side: int | None = None) -> np.ndarray:
         """Pixels of a cell of the image column. Raises UnreadableImageError."""

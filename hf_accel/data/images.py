@@ -24,6 +24,7 @@ import numpy as np
 import PIL.features
 import PIL.Image
 
+from hf_accel.data.arrays import is_array_file, read_array
 from hf_accel.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def decode_image(
         max_pixels: width x height from which an image is refused, by its header: a few KB may hold gigabytes of pixels.
             None: any size. A limit above Pillow's own switches that off in this process.
         target_side: pixels to which the caller will shrink the short side, or less. None: the image is wanted whole.
-        channels: 3 is RGB, 1 is grey; 2 and 4 are those of an image that has as many.
+        channels: 3 is RGB, 1 is grey; others are those of an image, or of an array in a .npy file, that has as many.
     Returns:
         (H, W, channels) uint8; of an animation the first frame. With `target_side`, both sides may be divided by 2, 4 or 8;
         their ratio stays as it is.
@@ -108,6 +109,8 @@ def decode_image(
     if max_pixels is None or max_pixels > MAX_PIXELS:
         PIL.Image.MAX_IMAGE_PIXELS = None
     try:
+        if isinstance(encoded, Path) and is_array_file(encoded):
+            return read_array(encoded, channels, max_pixels)
         with _open(encoded) as image:
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise ValueError(_too_large(f"{image.width} x {image.height}", max_pixels))

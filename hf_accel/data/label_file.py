@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_accel.config.sections import DataSettings
+from hf_accel.data.arrays import is_array_file
 from hf_accel.data.folders import ImageTable
 from hf_accel.data.labels import LABEL_COLUMNS
 from hf_accel.data.listing import files_fingerprint, is_image_file, list_files, printable, require_utf8
@@ -27,9 +28,11 @@ from hf_accel.errors import UserError, did_you_mean
 FILES = (*FILE_COLUMNS, "filename", "file", "image", "img", "image_path", "img_path", "file_path", "filepath", "path",
          "image_name", "image_id")  # fmt: skip
 LABELS = (*LABEL_COLUMNS, "class", "class_name", "category", "target")
-SPLITS = ("split", "is_valid")
 ROLES = ("train", "validation", "test")
-_TRUTH = {"true": "validation", "false": "train", "1": "validation", "0": "train"}  # of a column like fastai's is_valid
+IS_VALID = "is_valid"  # of fastai: which rows validate
+_TRUTH = {"true": "validation", "false": "train"}
+_NUMBERS = {"1": "validation", "0": "train"}  # in a column of that name alone: elsewhere they may mean anything
+SPLITS = ("split", IS_VALID)
 _SHOWN = 3
 
 
@@ -100,13 +103,13 @@ def find_columns(where: str, table: dict[str, list], settings: DataSettings) -> 
     Raises:
         UserError: a named column is absent, or none can be chosen; the columns are listed.
     """
-    if any(is_image_file(name) for name in table):
+    if any(map(_is_image, table)):
         raise UserError(f"{where}: its first row is an image, expected the names of the columns. {_listed(table)}")
     split = _named(where, table, "split", settings.split_column) or next((c for c in SPLITS if c in table), None)
     group = _named(where, table, "group", settings.group_column)
     file = _named(where, table, "image", settings.image_column)
     if file is None:
-        of_images = [name for name, cells in table.items() if cells and all(is_image_file(_text(c)) for c in cells)]
+        of_images = [name for name, cells in table.items() if cells and all(_is_image(_text(c)) for c in cells)]
         by_name = [name for name in FILES if name in table]
         file = next(
             iter([n for n in by_name if n in of_images] or by_name or (of_images if len(of_images) == 1 else [])), None
@@ -121,6 +124,10 @@ def find_columns(where: str, table: dict[str, list], settings: DataSettings) -> 
     if label is None:
         raise _no_column(where, table, "labels", "label")
     return Columns(file, label, split, group)
+
+
+def _is_image(name: str) -> bool:
+    return is_image_file(name) or is_array_file(name)
 
 
 def _named(where: str, table: dict[str, list], what: str, name: str | None) -> str | None:
@@ -243,10 +250,11 @@ def _roles(where: str, columns: Columns, table: dict[str, list]) -> list[str]:
     if columns.split is None:
         return ["train"] * len(table[columns.file])
     cells = [_text(cell).strip() for cell in table[columns.split]]
-    is_truth = set(map(str.lower, cells)) <= {*_TRUTH, ""}
+    truth = {**_TRUTH, **_NUMBERS} if columns.split == IS_VALID else _TRUTH
+    is_truth = set(map(str.lower, cells)) <= {*truth, ""}
     roles = []
     for row, cell in enumerate(cells):
-        role = "train" if not cell else _TRUTH[cell.lower()] if is_truth else split_role(cell)
+        role = "train" if not cell else truth[cell.lower()] if is_truth else split_role(cell)
         if role is None:
             raise UserError(
                 f"{where}, row {row}: {columns.split} is {cell!r}, expected train, validation or test. Correct it, or name the "

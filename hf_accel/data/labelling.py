@@ -51,6 +51,7 @@ def label_tables(
             source=where,
             fingerprint=hashlib.sha256(content.encode()).hexdigest(),
             max_pixels=settings.max_pixels,
+            channels=settings.channels or 3,
             folder=folder if folder.is_dir() else None,
             groups=groups_of(table, settings, role),
             content=numbers,

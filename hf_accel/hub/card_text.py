@@ -93,7 +93,10 @@ def _usage(recipe: Recipe, needs_package: bool) -> str:
 
 def _usage_of_channels(lines: list[str], channels: int) -> str:
     """The same for a model that `pipeline` would give colour images."""
-    convert = '.convert("L")' if channels == 1 else ""
+    what = "grey images" if channels == 1 else f"images of {channels} channels"
+    text = f"The model takes {what}; `pipeline` would give it colour images."
+    if channels != 1:
+        return f"## Use it\n\n```bash\nhf-accel predict {CARD_PLACEHOLDER} IMAGE\n```\n\n{text}"
     code = "\n".join(
         [
             *lines,
@@ -102,13 +105,12 @@ def _usage_of_channels(lines: list[str], channels: int) -> str:
             "",
             f'processor = AutoImageProcessor.from_pretrained("{CARD_PLACEHOLDER}")',
             f'model = AutoModelForImageClassification.from_pretrained("{CARD_PLACEHOLDER}")',
-            f'image = Image.open("photo.png"){convert}',
+            'image = Image.open("photo.png").convert("L")',
             'logits = model(**processor(image, return_tensors="pt")).logits',
             "print(model.config.id2label[int(logits.argmax())])",
         ]
     )
-    what = "grey images" if channels == 1 else f"images of {channels} channels"
-    return f"## Use it\n\n```python\n{code}\n```\n\nThe model takes {what}; `pipeline` would give it colour images."
+    return f"## Use it\n\n```python\n{code}\n```\n\n{text}"
 
 
 def _results(report: RunReport) -> str:

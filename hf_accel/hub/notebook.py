@@ -64,8 +64,7 @@ def _cells(text: str) -> list[dict[str, Any]]:
 
 def _data_flags(recipe: Recipe) -> str:
     """The flags that decide which rows are the test rows, and how they are scored; defaults are left out."""
-    names = ("config", "revision", "image_column", "label_column", "labels", "split_column", "max_test_rows",
-             "test_time_augmentation")  # fmt: skip
+    names = ("config", "revision", "image_column", "label_column", "max_test_rows", "test_time_augmentation")
     values = {name: getattr(recipe.data, name) for name in names}
     given = {name: value for name, value in values.items() if value != getattr(DataSettings, name)}
     return "".join(f" --data.{name} {shlex.quote(str(value))}" for name, value in given.items())

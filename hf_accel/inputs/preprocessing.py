@@ -93,12 +93,8 @@ class Preprocessing:
         Raises:
             UserError: it is known for colour images only.
         """
-        two_or_four = channels in (2, 4)  # Pillow would take one of them for transparency
-        if (
-            self.processor is not None
-            or self.bgr
-            or (two_or_four and "torchvision" not in _resizers(self.interpolation))
-        ):
+        others = channels not in (1, 3)  # Pillow has no such images, or takes a channel for transparency
+        if self.processor is not None or self.bgr or (others and "torchvision" not in _resizers(self.interpolation)):
             raise UserError(
                 f"data.channels: images of {channels} channels cannot be prepared as this model prepares colour images. Choose "
                 "another model, for example one of timm."
@@ -108,7 +104,7 @@ class Preprocessing:
             mean=over_channels(self.mean, channels),
             std=over_channels(self.std, channels),
             pad=None if self.pad is None else tuple(map(round, over_channels(self.pad, channels))),
-            resizer="torchvision" if two_or_four else self.resizer,
+            resizer="torchvision" if others else self.resizer,
         )
 
     @property

@@ -40,6 +40,7 @@ def with_resize(processor: BaseImageProcessor, mode: Mode | None) -> BaseImagePr
     usual = {
         **settings,
         "do_resize": True,
+        "do_convert_rgb": now.channels == 3,
         "resample": processor.to_dict().get("resample"),
         "do_rescale": True,
         "do_normalize": True,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 
-from hf_accel.inputs.preprocessing import as_pillow
+from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.processors import channels_of
 from hf_accel.tasks.predictions import Predictions
 
@@ -52,7 +53,7 @@ def confident_mistakes(predictions: Predictions, split: ImageSplit, count: int =
     surest = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:count]
     return [
         GalleryItem(
-            image=split.read(row),
+            image=split.shown(row),
             label=split.label_names[label],
             predicted=split.label_names[predicted],
             confidence=confidence,
@@ -72,7 +73,7 @@ def confident_mistakes(predictions: Predictions, split: ImageSplit, count: int =
 def data_sample(split: ImageSplit, count: int = 24, seed: int = 0) -> list[GalleryItem]:
     """Images of the rows that `sample_rows` chooses."""
     return [
-        GalleryItem(split.read(row), split.label_names[int(split.labels[row])], where=_place(split, row))
+        GalleryItem(split.shown(row), split.label_names[int(split.labels[row])], where=_place(split, row))
         for row in sample_rows(split, count, seed)
     ]
 
@@ -103,11 +104,16 @@ def answered_examples(
     """Three images, of the first, the middle and the last class, with the model's answers; nothing is read before."""
     by_class = np.argsort(split.labels, kind="stable")
     model.eval()
+    channels = channels_of(processor)
     for row in (by_class[position] for position in (0, len(by_class) // 2, len(by_class) - 1)):
-        image, given = split.read(row), replace(split, channels=channels_of(processor)).read(row)
+        image = split.shown(row)
         with torch.inference_mode():
-            inputs = processor(as_pillow(given), return_tensors="pt")
-            pixel_values = inputs["pixel_values"].to(model.device, torch.float32)
+            if channels == 3:
+                inputs = processor(Image.fromarray(image), return_tensors="pt")["pixel_values"]
+            else:
+                given = replace(split, channels=channels).read(row)
+                inputs = torch.from_numpy(Preprocessing.of(processor).pixel_values(given))[None]
+            pixel_values = inputs.to(model.device, torch.float32)
             probabilities = model(pixel_values=pixel_values).logits[0].float().softmax(-1)  # (C,)
         best = probabilities.topk(min(num_answers, len(split.label_names)))
         labels = [split.label_names[label] for label in best.indices.tolist()]

@@ -107,7 +107,8 @@ def pixels_of(
     if isinstance(source, PIL.Image.Image):
         return _pixels_in_memory(source, channels)
     if isinstance(source, np.ndarray):
-        return source
+        fits = source.ndim == 3 and source.shape[2] == channels
+        return source if fits else _pixels_in_memory(PIL.Image.fromarray(source), channels)
     if isinstance(source, str):
         if not is_url(source):
             return decode_image(Path(source), max_pixels, target_side, channels)

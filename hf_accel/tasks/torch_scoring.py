@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers.image_processing_utils import BaseImageProcessor
 
+from hf_accel.data.arrays import MOST_OF_PILLOW
 from hf_accel.errors import UserError
 from hf_accel.inputs.preprocessing import Preprocessing, as_pillow
 from hf_accel.inputs.processors import channels_of
@@ -44,9 +46,10 @@ class TorchScorer:
         reading = self._preprocessing()
         return None if reading is None else reading.target_side
 
-    @property
+    @cached_property
     def channels(self) -> int:
-        return channels_of(self.loaded.processor)
+        processor = self.loaded.processor
+        return channels_of(processor) if isinstance(processor, BaseImageProcessor) else 3
 
     def prepare(self, pixels: np.ndarray) -> Inputs:
         reading = self._preprocessing()
@@ -78,9 +81,11 @@ class TorchScorer:
     def _reading(self) -> Preprocessing | None:
         """What the processor does; None: it must be called."""
         processor = self.loaded.processor
-        made = processor(images=[as_pillow(np.zeros((64, 64, self.channels), np.uint8))], return_tensors="pt")
-        if set(made) != {"pixel_values"} or made["pixel_values"].ndim != 4:
-            return None
+        if self.channels <= MOST_OF_PILLOW:
+            blank = as_pillow(np.zeros((64, 64, self.channels), np.uint8))
+            made = processor(images=[blank], return_tensors="pt")
+            if set(made) != {"pixel_values"} or made["pixel_values"].ndim != 4:
+                return None
         with contextlib.suppress(UserError):  # it can classify, if not be fine-tuned
             reading = Preprocessing.of(processor)
             return reading if reading.processor is None else None

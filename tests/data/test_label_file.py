@@ -167,8 +167,12 @@ def test_a_column_gives_the_splits(tmp_path):
 
 
 def test_a_column_of_truth_values_says_which_rows_validate(tmp_path):
-    splits = load_rows(tmp_path, rows(is_valid=lambda n: n < 4))
+    splits = load_rows(tmp_path, rows(is_valid=lambda n: int(n < 4)))
     assert [len(splits.train), len(splits.test), splits.test_split] == [16, 4, "validation"]
+
+
+def test_numbers_of_splits_are_not_guessed(tmp_path):
+    assert "row 0: split is '1', expected train, validation or test" in refused_rows(tmp_path, rows(split=lambda n: 1))
 
 
 def test_an_unknown_split_is_named(tmp_path):

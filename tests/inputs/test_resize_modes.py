@@ -1,5 +1,8 @@
 """`data.resize` gives the same pixels in evaluation, in the saved processor and in `pipeline`."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -8,10 +11,12 @@ import transformers
 from transformers.image_utils import SizeDict
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
+from hf_accel.compression.export import recorded_preprocessing
 from hf_accel.errors import UserError
 from hf_accel.evaluate import evaluate, evaluation_recipe
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.resize_modes import mode_of, with_resize
+from hf_accel.models.exported import preprocessing_from, preprocessing_to
 from hf_accel.models.load import load_trained
 from hf_accel.report.run_report import RunReport
 from hf_accel.tasks import TASKS
@@ -72,6 +77,16 @@ def test_squash_and_crop_differ_in_what_they_show(name):
     }
     assert shares["squash"] == pytest.approx(0.5, abs=0.02)
     assert shares["crop"] > 0.97
+
+
+def test_an_exported_model_records_the_bars_and_leaves_out_what_cannot_say_them():
+    loaded = SimpleNamespace(processor=with_resize(PROCESSORS["timm"](), "letterbox"))
+    recorded, notes = recorded_preprocessing(loaded)
+    assert "preprocessor_config.json is left out" in notes[0]
+    again = preprocessing_from(json.loads(json.dumps(preprocessing_to(recorded))))
+    image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(again.apply(image), recorded.apply(image))
+    assert again.pad == (124, 116, 104)
 
 
 class OneWay(transformers.MobileViTImageProcessor):

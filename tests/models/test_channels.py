@@ -101,6 +101,51 @@ def test_images_are_read_with_the_channels_asked_for(tmp_path):
         decode_image(tmp_path / "three.png", channels=4)
 
 
+def test_arrays_are_read_with_either_order_of_axes_and_scaled_to_8_bits(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 256, (5, 7, 6), dtype=np.uint8)
+    forms = {
+        "last": levels,
+        "first": levels.transpose(2, 0, 1),
+        "deep": levels.astype(np.uint16) * 257,
+        "fractions": levels / 255,
+    }
+    for name, array in forms.items():
+        np.save(tmp_path / f"{name}.npy", array)
+        np.testing.assert_array_equal(decode_image(tmp_path / f"{name}.npy", channels=6), levels)
+    with pytest.raises(UserError, match=r"it has the shape \(5, 7, 6\), and data\.channels is 3"):
+        decode_image(tmp_path / "last.npy")
+    with pytest.raises(UserError, match="it has 35 pixels, more than"):
+        decode_image(tmp_path / "last.npy", max_pixels=30, channels=6)
+    np.save(tmp_path / "wide.npy", levels.astype(np.int32) * 1000)
+    with pytest.raises(UserError, match="it holds int32 from"):
+        decode_image(tmp_path / "wide.npy", channels=6)
+
+
+@pytest.mark.slow
+def test_a_run_on_arrays_of_six_channels_is_scored_as_it_was(tiny_recipe, tmp_path):
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    lines = ["file,label,split"]
+    for number in range(40):
+        pixels = rng.integers(0, 100, (20 + number % 5, 24, 6), dtype=np.uint8)
+        pixels[:, :, 5] += 150 * (number % 2)
+        np.save(folder / f"{number}.npy", pixels)
+        lines.append(f"{number}.npy,{('low', 'high')[number % 2]},{'test' if number < 8 else 'train'}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    labels = str(tmp_path / "labels.csv")
+    data = {"name": str(folder), "labels": labels, "channels": 6, "on_bad_image": "skip"}
+    run = train(tiny_recipe({"data": data}))
+    report = RunReport.load(run)
+    assert evaluate(evaluation_recipe(str(run), {}))["loss"] == pytest.approx(report.test.loss, rel=1e-4)
+    images = [folder / "0.npy", folder / "1.npy"]
+    answers = list(TASKS["image-classification"].score_images(load_trained(run / "model"), images))
+    assert [answer.error for answer in answers] == [None, None]
+    card = (run / "model" / "README.md").read_text("utf-8")
+    assert "hf-accel predict" in card
+    assert "takes images of 6 channels" in card
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
