@@ -19,7 +19,7 @@ from hf_accel.config.sections import SECTIONS
 from hf_accel.errors import UserError
 
 WORDS = (*COMMANDS, "help", "version")
-TAKE_SETTINGS = ("hf-accel train", "hf-accel evaluate", "hf-accel compare", "hf-accel profile", "hf-accel tune", "hf-accel doctor")
+TAKE_SETTINGS = tuple(f"hf-accel {verb}" for verb in ("train", "evaluate", "compare", "profile", "tune", "doctor"))
 
 
 def complete() -> NoReturn:

@@ -55,8 +55,8 @@ plain folder of class folders too. --data.* settings and TrainingArguments (--pe
 --bf16 true) are taken as in train; so is accelerate launch -m hf_accel.evaluate."""
 SCORES = ("accuracy", "top5_accuracy", "f1_macro", "f1_micro", "f1_weighted", "loss")
 # The settings of data that say which rows are scored; the others say how a model of PyTorch is trained or scored on them.
-DATA_OF_EXPORTED = ("name", "config", "revision", "image_column", "label_column", "layout", "max_pixels", "on_bad_image",
-                    "max_train_rows", "max_test_rows")  # fmt: skip
+DATA_OF_EXPORTED = ("name", "config", "revision", "image_column", "label_column", "labels", "split_column", "layout",
+                    "max_pixels", "on_bad_image", "max_train_rows", "max_test_rows")  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -138,7 +138,7 @@ def evaluation_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
     overrides["data"] = {"max_train_rows": None, "max_test_rows": None, **data}  # all rows of other data
     recipe = load_recipe(run.recipe, overrides=overrides)
     # not an override: the run's own settings may need validation rows, and evaluation leaves those settings out
-    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, validation=0))
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, validation=0, folds=None, fold=0))
 
 
 def require_known_data(model: str, run: RunFolder | None, data: dict[str, Any]) -> None:

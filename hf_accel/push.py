@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hf_accel import terminal
 from hf_accel.cli import command_parser, interrupt_says, print_result, run_and_exit
+from hf_accel.errors import UserError
 
 DESCRIPTION = """\
 Push a finished run to the Hub.
@@ -40,6 +41,11 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("hf_accel").setLevel(logging.WARNING if terminal.is_quiet() else logging.INFO)
     run = FinishedRun.read(args.folder)
     run.folder.refuse_damaged()
+    if run.recipe.data.channels not in (None, 3):
+        raise UserError(
+            f"{args.folder}: its model takes images of {run.recipe.data.channels} channels (data.channels), and the notebook and "
+            "the demo that are published with a model give it colour images. Upload the folder model/ with `hf upload`."
+        )
     with sole_use(args.folder, IN_USE), interrupt_says(UNDECIDED):
         result = push_run(run, hub_model_id=args.hub_model_id, private=args.private, revision=args.revision)
     print_result(args, dataclasses.asdict(result), str(result), result.url)

@@ -144,7 +144,7 @@ def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None =
 
     quiet_libraries()
     start_console(is_main_process())
-    arguments = training_arguments(recipe, has_validation=recipe.data.validation > 0)
+    arguments = training_arguments(recipe, has_validation=recipe.data.selects)
     splits = TASKS[recipe.model.task].open_splits(recipe.data, arguments.training.seed)
     logger.info("%s\n", splits.describe(min(80, terminal.columns(sys.stderr))))
     data = facts_of(splits)

@@ -9,8 +9,8 @@ from hf_accel.comparison.schema import Entry
 from hf_accel.config.recipe import Recipe
 
 # Settings of `data` that change how images are read, not which images: the fingerprint does not depend on these.
-NOT_OF_ROWS = ("augment", "cache", "cache_dir", "cache_size", "class_weights", "hard_examples", "image_size",
-               "max_length", "progressive_resizing", "sampling", "shuffle_buffer", "test_time_augmentation",
+NOT_OF_ROWS = ("augment", "cache", "cache_dir", "cache_size", "channels", "class_weights", "hard_examples", "image_size",
+               "max_length", "progressive_resizing", "resize", "sampling", "shuffle_buffer", "test_time_augmentation",
                "transforms")  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
     seconds, source = run_seconds(plan, runs, finished)
     rows = []
     for entry in plan.entries:
-        own = [run for run in runs if run.entry is entry]
+        own = [run for run in runs if run.entry.name == entry.name]
         there = sum(run.folder in finished for run in own)
         rows.append({"name": entry.name, "refused": entry.refused, "to_run": len(own) - there, "finished": there,
                      "seconds_of_a_run": seconds.get(entry.name)})  # fmt: skip

@@ -21,7 +21,7 @@ from hf_accel.errors import UserError, did_you_mean
 from hf_accel.formatting import format_count, format_epochs
 from hf_accel.measure.paired import PILOT_ROUNDS
 
-SET_FOR_EACH_RUN = ("output_dir", "seed", "resume_from_checkpoint")
+SET_FOR_EACH_RUN = ("output_dir", "seed", "resume_from_checkpoint", "data.fold")
 
 
 class Plan:
@@ -51,7 +51,7 @@ class Plan:
         output_name = folder_name([entry.recipe.output_name or entry.recipe.name for entry in self.entries])
         output_name += "" if args.leave_out is None else "-leave_out"
         self.folder = args.output_dir or Path("outputs") / "compare" / output_name
-        self.repeats = args.repeats
+        self.repeats = args.repeats or max((entry.folds or 0 for entry in self.entries), default=0) or None
         self._fingerprints = DataFingerprints()
         self.machine: Machine = probe_machine()
         self.entries = [replace(e, refused=e.refused or self._why_without_effect(e)) for e in self.entries]

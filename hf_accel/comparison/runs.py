@@ -122,13 +122,14 @@ def plan_run(entry: Entry, round_number: int, folder: Path, options: Sequence[st
         folder: the folder of the comparison.
         options: the arguments of `hf_accel.train`, from `--recipe` on.
     """
-    seed = seed_of(entry, round_number)
+    seed, entry = seed_of(entry, round_number), entry.in_round(round_number)
     described = {name: value for name, value in entry.recipe.to_dict().items() if name != "output_name"}
     described["training"] = {k: v for k, v in described["training"].items() if k not in ("seed", "output_dir")}
     environment = {name: machine.environment.get(name) for name in KEY_ENVIRONMENT}
     text = json.dumps([described, seed, environment], sort_keys=True, default=str)
     place = folder / RUNS / entry.name.replace("/", "_") / f"round-{round_number}"
-    command = (*options, "--seed", str(seed), "--output_dir", str(place))
+    fold = () if entry.folds is None else ("--data.fold", str(entry.recipe.data.fold))
+    command = (*options, *fold, "--seed", str(seed), "--output_dir", str(place))
     return PlannedRun(entry, round_number, place, command, hashlib.sha256(text.encode()).hexdigest())
 
 

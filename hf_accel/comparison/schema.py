@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -46,6 +46,17 @@ class Entry:
     refused: str | None = None  # why it cannot run on this machine
     trial: str | None = None  # how it does less than the file of its recipe says
     leaves_out: str | None = None  # the technique that is switched off, of a comparison with --leave_out
+
+    @property
+    def folds(self) -> int | None:
+        """The folds of cross-validation, which take turns in the rounds; None: every round has the same rows."""
+        return self.recipe.data.folds
+
+    def in_round(self, number: int) -> Entry:
+        """The entry as a round runs it."""
+        if self.folds is None:
+            return self
+        return replace(self, recipe=replace(self.recipe, data=replace(self.recipe.data, fold=number % self.folds)))
 
 
 @dataclass(kw_only=True)

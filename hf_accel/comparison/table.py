@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hf_accel.comparison.classes import classes_of
 from hf_accel.comparison.fronts import pareto_fronts
 from hf_accel.comparison.schema import AS_PUBLISHED, Comparison, Entry, Ratio, Row, RunOutcome
-from hf_accel.formatting import format_count, format_duration
+from hf_accel.formatting import format_accuracy, format_count, format_duration
 from hf_accel.measure.paired import (
     PairedRatio,
     difference_verdicts,
@@ -69,7 +69,7 @@ def build_comparison(entries: Sequence[Entry], runs: dict[str, list[RunOutcome]]
     first = reports[0] if reports else None
     several = len({entry.recipe.name for entry in entries}) > 1
     classes, without_classes = classes_of(finished) if several else (None, None)
-    notes = _notes(entries, others, finished, baseline)
+    notes = [*fold_notes(entries, finished), *_notes(entries, others, finished, baseline)]
     return Comparison(
         baseline=baseline,
         rounds=max((len(outcomes) for outcomes in finished.values()), default=0),
@@ -84,6 +84,23 @@ def build_comparison(entries: Sequence[Entry], runs: dict[str, list[RunOutcome]]
         classes=classes,
         task=by_name[baseline].recipe.model.task,
     )
+
+
+def fold_notes(entries: Sequence[Entry], finished: dict[str, dict[int, RunOutcome]]) -> list[str]:
+    """The validation accuracy over the folds of cross-validation, with Student's interval of its mean."""
+    notes = []
+    for entry in entries:
+        scores = [run.measured.validation for run in finished[entry.name].values()]
+        values = [score.accuracy for score in scores if score is not None and score.accuracy is not None]
+        if entry.folds is None or not values:
+            continue
+        mean, low, high = paired_difference(values, [0.0] * len(values))
+        interval = "" if low is None or high is None else f" ({100 * low:.2f} to {100 * min(high, 1.0):.2f})"
+        notes.append(
+            f"`{entry.name}`: validation accuracy {format_accuracy(mean)}{interval}, the mean over {len(values)} runs of "
+            f"{entry.folds} folds with its 95 % interval, which takes folds for independent although they share training rows."
+        )
+    return notes
 
 
 def _notes(
@@ -218,6 +235,9 @@ def _row(entry: Entry, runs: Sequence[RunOutcome], finished: dict[int, RunOutcom
         data={name: getattr(reports[0].data, name) for name in DATA_FACTS} if reports else None,
     )
     columns = [run_figures(report) for report in reports]
+    if entry.folds is not None:
+        for column, report in zip(columns, reports, strict=True):
+            column["validation_accuracy"] = report.validation.accuracy if report.validation else None
     for name in columns[0] if columns else ():
         values = [value for column in columns if (value := column[name]) is not None]
         if values:

@@ -24,6 +24,7 @@ from hf_accel.formatting import (
 # name in compare.json -> (heading, how it is written); `worded` fills in the words of the task
 FIGURES = {
     "accuracy": ("test accuracy", format_accuracy),
+    "validation_accuracy": ("validation accuracy", format_accuracy),
     "f1_macro": ("F1 (macro)", format_accuracy),
     "train_accuracy": ("train accuracy", format_accuracy),
     "accuracy_gap": ("train - test", lambda gap: MISSING if gap is None else f"{signed(gap)} points"),

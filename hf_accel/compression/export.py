@@ -32,15 +32,22 @@ def recorded_preprocessing(loaded: Loaded) -> tuple[Preprocessing, list[str]]:
         UserError: the processor does something that only itself can do.
     """
     preprocessing = Preprocessing.of(loaded.processor, closest=True)
+    if preprocessing.channels != 3:
+        raise UserError(
+            f"compress: the model takes images of {preprocessing.channels} channels, expected one for colour images. Only these "
+            "are exported."
+        )
     if preprocessing.processor is not None:
         raise UserError(
             f"{type(loaded.processor).__name__} prepares images in a way that cannot be recorded in an ONNX file. Expected a "
             "processor that resizes, crops and normalises."
         )
-    if preprocessing.resizer == "pillow":
-        return preprocessing, []
-    note = "images are resized by Pillow, and not by torchvision as the model's own processor does"
-    return replace(preprocessing, resizer="pillow"), [note]
+    notes = []
+    if preprocessing.pad is not None:
+        notes.append("images are letterboxed, which transformers.js cannot do: preprocessor_config.json is left out")
+    if preprocessing.resizer != "pillow":
+        notes.append("images are resized by Pillow, and not by torchvision as the model's own processor does")
+    return replace(preprocessing, resizer="pillow"), notes
 
 
 def write_onnx(loaded: LoadedModel, preprocessing: Preprocessing, folder: Path) -> Path:
@@ -83,8 +90,10 @@ def write_onnx(loaded: LoadedModel, preprocessing: Preprocessing, folder: Path) 
 
 
 def write_configuration(loaded: LoadedModel, preprocessing: Preprocessing, folder: Path) -> None:
-    """Write `config.json` and `preprocessor_config.json`, which transformers.js and optimum read."""
+    """Write `config.json` and, if it can say what is done, `preprocessor_config.json`: transformers.js and optimum read them."""
     write_model_configuration(loaded, folder)
+    if preprocessing.pad is not None:
+        return
     size = preprocessing.resize
     is_square = isinstance(size, tuple)
     settings = {

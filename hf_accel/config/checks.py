@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
+from hf_accel.config.channels import channel_problems
 from hf_accel.config.domains import domain_problems
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.optimizers import optimizer_problem
@@ -58,6 +59,8 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         *domain_problems(model, data, training, recipe.get("compress")),
         *_two_choices_of_rows(data),
         *_out_of_a_stream(model, data),
+        *_rows_of_a_table(data),
+        *channel_problems(model, data, training, recipe.get("compress")),
         _rates_of_muon(training),
         _layers_that_join(model, training),
         _no_room_for_adapters(model, training),
@@ -158,6 +161,9 @@ def _out_of_a_stream(model: dict[str, Any], data: dict[str, Any]) -> Iterator[st
         )
     for section, settings, name, fix in (
         ("data", data, "hard_examples", "Leave one of the two out."),
+        ("data", data, "labels", "Leave one of the two out."),
+        ("data", data, "group_column", "Bring the splits in files of their own."),
+        ("data", data, "folds", "Leave one of the two out."),
         ("data", data, "max_train_rows", "Set training.max_steps instead, or leave data.streaming out."),
         ("model", model, "whiten_stem", "Leave one of the two out."),
     ):
@@ -166,6 +172,25 @@ def _out_of_a_stream(model: dict[str, Any], data: dict[str, Any]) -> Iterator[st
                 f"data.streaming reads rows in the order of their shards, and {section}.{name} takes training rows from all over "
                 f"the data. {fix}"
             )
+
+
+def _rows_of_a_table(data: dict[str, Any]) -> Iterator[str]:
+    """Settings of `data.labels` and `data.folds` that have no effect, or none together."""
+    if data.get("split_column") is not None and data.get("labels") is None:
+        yield "data.split_column is a column of data.labels, which is not set. Set data.labels, or leave it out."
+    if data.get("labels") is not None and data.get("layout") == "classes":
+        yield "data.labels names the classes, and data.layout: classes takes those of the folders. Leave one of the two out."
+    folds, fold = data.get("folds"), data.get("fold", 0)
+    if folds is None and fold != 0:
+        yield "data.fold is one of the parts of data.folds, which is not set. Set data.folds, for example 5, or leave it out."
+    if isinstance(folds, int) and isinstance(fold, int) and fold >= folds:
+        yield f"data.fold is {fold}, expected 0 to {folds - 1} for data.folds: {folds}"
+
+
+def has_validation(data: dict[str, Any]) -> bool:
+    """Whether the section `data` of a recipe asks for a validation split; see `DataSettings.selects`."""
+    share = data.get("validation", 0)
+    return data.get("folds") is not None or (isinstance(share, int | float) and share > 0)
 
 
 def _rates_of_muon(training: dict[str, Any]) -> str | None:
@@ -218,7 +243,7 @@ def _no_room_for_adapters(model: dict[str, Any], training: dict[str, Any]) -> st
 
 
 def _nothing_to_select_by(data: dict[str, Any], training: dict[str, Any]) -> list[str]:
-    if data.get("validation", 0) == 0 and any(name in training for name in EARLY_STOPPING):
+    if not has_validation(data) and any(name in training for name in EARLY_STOPPING):
         return ["training.early_stopping_patience needs validation rows. Set data.validation, for example 0.1."]
     return []
 
@@ -227,7 +252,7 @@ def selection_problems(where: str, recipe: dict[str, Any]) -> list[str]:
     """Messages about scoring, saving and selecting that contradict each other, in a recipe whose values have the right types."""
     training = {name: value for name, value in (recipe.get("training") or {}).items() if value is not None}
     try:
-        selection_defaults(where, training, has_validation=recipe["data"].get("validation", 0) > 0)
+        selection_defaults(where, training, has_validation=has_validation(recipe["data"]))
     except UserError as error:
         return [str(error)]
     return []

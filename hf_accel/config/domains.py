@@ -14,8 +14,9 @@ from hf_accel.config.training import QUANTIZATION
 TEXT = "text-classification"
 OF_IMAGES: dict[str, tuple[str, ...]] = {
     "model": ("dropout", "drop_path", "activation", "channels_last", "fit_head", "freeze_batch_norm", "whiten_stem"),
-    "data": ("image_column", "image_size", "max_pixels", "transforms", "cache_size", "layout", "on_bad_image",
-             "progressive_resizing", "streaming", "shuffle_buffer", "test_time_augmentation", "augment"),
+    "data": ("image_column", "labels", "split_column", "image_size", "channels", "resize", "max_pixels", "transforms",
+             "cache_size", "layout", "on_bad_image", "progressive_resizing", "streaming", "shuffle_buffer",
+             "test_time_augmentation", "augment"),
 }  # fmt: skip
 OF_TEXTS: dict[str, tuple[str, ...]] = {"data": ("text_column", "max_length", "on_bad_text")}
 # The recipe that is meant where none is named, by task.

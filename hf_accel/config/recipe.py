@@ -26,7 +26,17 @@ from hf_accel.files import write_whole
 # Settings that have a meaning only for the model or data set that they were written for.
 OF_ONE_NAME = {
     "model": ("args", "revision", "pretrained"),
-    "data": ("config", "revision", "image_column", "text_column", "label_column", "class_weights"),
+    "data": (
+        "config",
+        "revision",
+        "image_column",
+        "text_column",
+        "label_column",
+        "labels",
+        "split_column",
+        "group_column",
+        "class_weights",
+    ),
 }
 # The same of arguments of `training`.
 OF_ONE_CHOICE = {"optim": ("optim_args", "optim_target_modules"), "lr_scheduler_type": ("lr_scheduler_kwargs",)}

@@ -159,6 +159,24 @@ class DataSettings:
     label_column: StrictStr | None = Field(
         default=None, description="Column of the labels; null: found by name and type.", examples=["fine_label"]
     )
+    labels: StrictStr | None = Field(
+        default=None,
+        description="A CSV, TSV, JSON lines or parquet file with the labels of the images in data.name: a row per image, whose "
+        "path is relative to data.name or to the file.",
+        examples=["labels.csv"],
+    )
+    split_column: StrictStr | None = Field(
+        default=None,
+        description="Column of data.labels that says whether a row is for train, validation or test; null: `split`, if there is "
+        "one.",
+        examples=["fold"],
+    )
+    group_column: StrictStr | None = Field(
+        default=None,
+        description="Column of what rows have in common, such as a patient or a place: rows of one group are never on both sides "
+        "of a split that is made here.",
+        examples=["patient"],
+    )
     text_column: StrictStr | Annotated[list[StrictStr], Field(min_length=1)] | None = Field(
         default=None,
         description="Column of the texts, or several that are joined line by line; null: found by name and type.",
@@ -176,8 +194,29 @@ class DataSettings:
         description="Fraction held out from train where there is no validation split; 0: all rows train, the last weights stay.",
         examples=[0.1],
     )
+    folds: Annotated[StrictInt, Field(ge=2, le=100), Whole] | None = Field(
+        default=None,
+        description="Number of parts for cross-validation: one of them is the validation split, the others train. "
+        "`hf-accel compare` runs all of them.",
+        examples=[5],
+    )
+    fold: Annotated[StrictInt, Field(ge=0, le=99), Whole] = Field(
+        default=0, description="The part of data.folds that is the validation split, from 0."
+    )
     image_size: Annotated[StrictInt, Field(ge=4, le=4096), Whole] | None = Field(
         default=None, description="Side of the model's input in pixels; null: the model's own.", examples=[224]
+    )
+    channels: Annotated[StrictInt, Field(ge=1, le=512), Whole] | None = Field(
+        default=None,
+        description="Channels of the model's input: 1 is grey, 3 is RGB; other numbers take all channels of images that have as "
+        "many (RGBA, .npy files); null: the model's own.",
+        examples=[1],
+    )
+    resize: Literal["crop", "squash", "letterbox"] | None = Field(
+        default=None,
+        description="How an image of another shape becomes the model's input: crop keeps its middle, squash changes its aspect "
+        "ratio, letterbox adds bars; null: the model's own way.",
+        examples=["letterbox"],
     )
     max_pixels: Annotated[StrictInt, Field(ge=1), Whole] | None = Field(
         default=178_956_970,  # the limit of PIL itself: twice Image.MAX_IMAGE_PIXELS
@@ -258,6 +297,11 @@ class DataSettings:
     augment: AugmentSettings = Field(
         default_factory=AugmentSettings, description="Random changes to a training image; absent means off."
     )
+
+    @property
+    def selects(self) -> bool:
+        """Whether there is a validation split, by which the best epoch is selected."""
+        return self.validation > 0 or self.folds is not None
 
     def rows_of_epoch(self, num_rows: int) -> int:
         """The rows that train in an epoch, of so many training rows.

@@ -44,6 +44,8 @@ class ImageTable:
     fingerprint: str
     content: np.ndarray | None  # (N,) uint64, equal for files of equal content; None: the files were not read
     name: str  # the folder's own name for the split
+    image_column: str = "image"  # the name of the paths
+    groups: list[str] | None = None  # (N,) what `data.group_column` says of each row
 
 
 @dataclass

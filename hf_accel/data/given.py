@@ -1,9 +1,10 @@
 """The rows that a Python caller brings -> `Splits`, with the same rules as those of a data set that a recipe names.
 
-Forms of the rows of one split: a `datasets.Dataset`; a torch data set, or anything else with a length and numbered rows,
-of (image, label) or of mappings; a pair (images, labels) of two columns, or a mapping of them. An image is a path, a PIL
-image, uint8 pixels, or the model's input as a float tensor (3, H, W). Files and tables are read as those of a recipe are,
-so they can be cached; a torch data set is asked for each row whenever it is needed, because it may transform at random.
+Forms of the rows of one split: a `datasets.Dataset`; a DataFrame of paths and labels; a torch data set, or anything else
+with a length and numbered rows, of (image, label) or of mappings; a pair (images, labels) of two columns, or a mapping of
+them. An image is a path, a PIL image, uint8 pixels, or the model's input as a float tensor (3, H, W). Files and tables are
+read as those of a recipe are, so they can be cached; a torch data set is asked for each row whenever it is needed, because it
+may transform at random.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from hf_accel.config.sections import DataSettings
 from hf_accel.data.columns import find_columns
 from hf_accel.data.given_rows import IMAGE_KEYS, LABEL_KEYS, GivenRows, image_of, label_of
 from hf_accel.data.image_split import ImageSplit
+from hf_accel.data.label_file import is_frame, read_frame
 from hf_accel.data.labels import normal_name
-from hf_accel.data.sources import source_of_tables
+from hf_accel.data.sources import source_of_files, source_of_tables
 from hf_accel.data.split_names import split_role
 from hf_accel.data.splits import Splits, splits_of_parts, splits_of_source
 from hf_accel.errors import UserError, did_you_mean
@@ -37,8 +39,8 @@ logger = logging.getLogger(__name__)
 COLUMN = "image"
 SELECTION = 0.1  # of train, where data.validation is 0 and the caller brings validation rows all the same
 EXPECTED = (
-    "expected a datasets.Dataset, a torch data set of (image, label) or of dictionaries, a list of such rows, or a pair "
-    "(images, labels)"
+    "expected a datasets.Dataset, a DataFrame, a torch data set of (image, label) or of dictionaries, a list of such rows, "
+    "or a pair (images, labels)"
 )
 
 
@@ -113,6 +115,8 @@ def given_splits(given: Any, settings: DataSettings, seed: int, classes: Classes
     """
     settings = replace(settings, name=f"given as {type(given).__name__}")
     parts_given = by_role(given, settings.name)
+    if all(map(is_frame, parts_given.values())):
+        return _frame_splits(given, parts_given, settings, seed, classes)
     if {"validation", "test"} <= set(parts_given):
         settings = replace(settings, validation=settings.validation or SELECTION)  # not drawn: only not zero
     sources = {role: _rows_of(rows, f"the given {role} rows") for role, rows in parts_given.items()}
@@ -138,6 +142,18 @@ def given_splits(given: Any, settings: DataSettings, seed: int, classes: Classes
     if any(not part.is_fixed for part in parts.values()):
         notes.append("data.cache: not used: a torch data set may change its rows, so it is asked for them every time")
     return splits_of_parts(parts, settings, seed, True, notes)
+
+
+def _frame_splits(given: Any, parts: dict[str, Any], settings: DataSettings, seed: int, classes: Classes) -> Splits:
+    """Splits of a DataFrame, which may have a column that names them, or of one for each role."""
+    import pandas as pd
+
+    frame = given if is_frame(given) else pd.concat([rows.assign(split=role) for role, rows in parts.items()])
+    read, notes = read_frame(frame, settings, settings.name)
+    if {"validation", "test"} <= set(read):
+        settings = replace(settings, validation=settings.validation or SELECTION)  # not drawn: only not zero
+    source = source_of_files(read, notes, settings)
+    return splits_of_source(source, settings, seed, name_classes=classes.chosen)
 
 
 def given_split(given: Any, settings: DataSettings, label_names: list[str]) -> ImageSplit:
@@ -369,4 +385,5 @@ def _part(source: Any, where: str, settings: DataSettings, labels: np.ndarray, n
         source=where,
         fingerprint=hashlib.sha256(content.encode()).hexdigest(),
         max_pixels=settings.max_pixels,
+        channels=settings.channels or 3,
     )

@@ -10,12 +10,11 @@ from pathlib import Path
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.folders import ImageTable, parquet_files, read_image_folder
 from hf_accel.data.image_split import ImageSplit
+from hf_accel.data.label_file import read_label_file
 from hf_accel.data.labels import numbered
 from hf_accel.data.listing import is_image_file, is_unread_picture, list_files
 from hf_accel.data.rows import FileRows
 from hf_accel.errors import UserError
-
-IMAGE_COLUMN = "image"
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,9 @@ def open_image_folder(settings: DataSettings) -> ImageFolder | None:
         UserError: its structure is ambiguous, or it cannot be read.
     """
     folder = Path(settings.name).expanduser()
+    if settings.labels is not None:
+        parts, notes = read_label_file(settings)
+        return ImageFolder(parts, {role: part.name for role, part in parts.items()}, notes)
     if settings.name == "digits" or not folder.is_dir():
         return None
     listing = list_files(folder)
@@ -49,25 +51,26 @@ def labelled_files(table: ImageTable, settings: DataSettings, role: str) -> Imag
     labels, names = numbered(table.labels)
     if not names:
         return None
-    content = f"{table.fingerprint} {IMAGE_COLUMN} {table.column}"
+    content = f"{table.fingerprint} {table.image_column} {table.column}"
     return ImageSplit(
-        dataset=FileRows(table.paths, IMAGE_COLUMN),
-        image_column=IMAGE_COLUMN,
+        dataset=FileRows(table.paths, table.image_column),
+        image_column=table.image_column,
         labels=labels,
         label_names=names,
         source=f"{settings.name}, {role} split",
         fingerprint=hashlib.sha256(content.encode()).hexdigest(),
         max_pixels=settings.max_pixels,
+        channels=settings.channels or 3,
         folder=Path(settings.name).expanduser(),
         content=table.content,
     )
 
 
 def _refuse_other_columns(table: ImageTable, settings: DataSettings) -> None:
-    for setting, known in (("image_column", IMAGE_COLUMN), ("label_column", table.column)):
+    for setting, known in (("image_column", table.image_column), ("label_column", table.column)):
         named = getattr(settings, setting)
         if named not in (None, known):
             raise UserError(
-                f"data.{setting} is {named}, and data.name {settings.name} has no such column. Columns: {IMAGE_COLUMN}, "
+                f"data.{setting} is {named}, and data.name {settings.name} has no such column. Columns: {table.image_column}, "
                 f"{table.column}."
             )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from hf_accel.data.arrays import for_people, is_array_file, read_array
 from hf_accel.data.images import MAX_PIXELS, UnreadableImageError, decode_image
 from hf_accel.data.labelled_rows import LabelledRows
 from hf_accel.data.rows import Rows
@@ -41,6 +42,8 @@ class ImageSplit(LabelledRows):
     were_readable: bool = False  # the unreadable images were left out when the split was loaded
     has_stand_ins: bool = False  # an image that became unreadable since then is replaced by one of its class
     folder: Path | None = None  # of the data, if it is one on this machine
+    channels: int = 3  # of the pixels that are read
+    groups: np.ndarray | None = None  # (N,) int64, see `LabelledRows`; kept only while splits are made
     content: np.ndarray | None = None  # (N,) uint64, equal for equal files; kept only while splits are made
 
     @property
@@ -59,7 +62,7 @@ class ImageSplit(LabelledRows):
         return isinstance(self.dataset, Rows) and self.dataset.is_prepared
 
     def read(self, row: int, target_side: int | None = None) -> np.ndarray:
-        """Pixels of one row, (H, W, 3) uint8 RGB, upright.
+        """Pixels of one row, (H, W, channels) uint8, upright; three channels are RGB.
 
         Args:
             target_side: as in `decode_image`.
@@ -76,9 +79,20 @@ class ImageSplit(LabelledRows):
                 advice = "Fix or remove it, or set data.on_bad_image: skip to leave out such images."
             raise self._unreadable(row, error, advice) from error
 
+    def shown(self, row: int) -> np.ndarray:
+        """Pixels of one row for people, (H, W, 3) uint8 RGB, whatever its channels.
+
+        Raises:
+            UserError: the image is unreadable.
+        """
+        path = (self.dataset[int(row)][self.image_column] or {}).get("path")
+        if path and is_array_file(path):
+            return for_people(read_array(Path(path), None))
+        return replace(self, channels=3).read(row)
+
     def decode(self, encoded: dict | None, target_side: int | None = None) -> np.ndarray:
         """Pixels of a cell of the image column. Raises UnreadableImageError."""
-        return decode_image(encoded, self.max_pixels, target_side)
+        return decode_image(encoded, self.max_pixels, target_side, self.channels)
 
     def where(self, row: int) -> str:
         """The file of an image if it has one, else its row in the data set."""
@@ -112,6 +126,7 @@ class ImageSplit(LabelledRows):
             labels=self.labels[rows],
             rows=rows if self.rows is None else self.rows[rows],
             fingerprint=digest.hexdigest(),
+            groups=None if self.groups is None else self.groups[rows],
             content=None if self.content is None else self.content[rows],
         )
 

@@ -24,6 +24,7 @@ import numpy as np
 import PIL.features
 import PIL.Image
 
+from hf_accel.data.arrays import is_array_file, read_array
 from hf_accel.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ IMAGE_SUFFIXES = (
 # How many times larger than what it is shrunk to an image stays when it is decoded at a reduced size. Measured on photographs
 # of 12 megapixels, bilinear and bicubic: at 5 the shrunk image differs by 1 or 2 levels of 255, at 4 by 3, at 3 by 4.
 REDUCED_TIMES = 5
+_MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode, to which every image can be converted
 _ORIENTATION = 0x0112  # the EXIF tag; 1 or absent: upright
 _UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
@@ -79,7 +81,10 @@ class UnreadableImageError(UserError):
 
 
 def decode_image(
-    encoded: dict | bytes | Path | None, max_pixels: int | None = MAX_PIXELS, target_side: int | None = None
+    encoded: dict | bytes | Path | None,
+    max_pixels: int | None = MAX_PIXELS,
+    target_side: int | None = None,
+    channels: int = 3,
 ) -> np.ndarray:
     """Decode one image of any PIL mode, upright.
 
@@ -89,8 +94,9 @@ def decode_image(
         max_pixels: width x height from which an image is refused, by its header: a few KB may hold gigabytes of pixels.
             None: any size. A limit above Pillow's own switches that off in this process.
         target_side: pixels to which the caller will shrink the short side, or less. None: the image is wanted whole.
+        channels: 3 is RGB, 1 is grey; others are those of an image, or of an array in a .npy file, that has as many.
     Returns:
-        (H, W, 3) uint8, RGB; of an animation the first frame. With `target_side`, both sides may be divided by 2, 4 or 8;
+        (H, W, channels) uint8; of an animation the first frame. With `target_side`, both sides may be divided by 2, 4 or 8;
         their ratio stays as it is.
     Raises:
         UnreadableImageError: missing, truncated, not an image, too large, or of grey levels without a known range.
@@ -103,6 +109,8 @@ def decode_image(
     if max_pixels is None or max_pixels > MAX_PIXELS:
         PIL.Image.MAX_IMAGE_PIXELS = None
     try:
+        if isinstance(encoded, Path) and is_array_file(encoded):
+            return read_array(encoded, channels, max_pixels)
         with _open(encoded) as image:
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise ValueError(_too_large(f"{image.width} x {image.height}", max_pixels))
@@ -110,8 +118,9 @@ def decode_image(
                 _reduce(image, REDUCED_TIMES * target_side)
             image.load()
             turn = _UPRIGHT.get(_orientation(image))
-            rgb = _to_rgb(image)
-            return np.array(rgb if turn is None else rgb.transpose(turn))
+            image = with_channels(image, channels)
+            pixels = np.array(image if turn is None else image.transpose(turn))
+            return pixels[:, :, None] if pixels.ndim == 2 else pixels
     except MemoryError:
         raise
     except Exception as error:  # on broken files PIL's decoders raise OSError, SyntaxError, struct.error, ValueError...
@@ -146,17 +155,26 @@ def _orientation(image: PIL.Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+def with_channels(image: PIL.Image.Image, channels: int) -> PIL.Image.Image:
+    """An image of so many channels of 8 bits: RGB, grey, or its own.
+
+    Raises:
+        ValueError: neither three nor one are asked for, and it has another number.
+    """
     if is_deep_grey(image):
         _warn_once(image.mode)
-        return _grey(_eight_bits(image))
+        image = _grey(_eight_bits(image))
     if image.mode == "La":  # grey with premultiplied alpha: PIL has no direct way to RGB
         image = image.convert("LA")
-    if image.mode == "RGB":
+    if channels not in _MODES:
+        if len(image.getbands()) != channels or image.mode in ("P", "PA"):
+            raise ValueError(f"it has the channels {', '.join(image.getbands())}, and data.channels is {channels}")
+        return image
+    if image.mode == _MODES[channels]:
         return image
     # A palette with several transparent entries makes `convert` warn for each file.
     image.info.pop("transparency", None)
-    return image.convert("RGB")
+    return image.convert(_MODES[channels])
 
 
 def is_deep_grey(image: PIL.Image.Image) -> bool:
@@ -211,7 +229,7 @@ def _warn_once(mode: str) -> None:
 
 
 def _grey(levels: np.ndarray) -> PIL.Image.Image:
-    return PIL.Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8)).convert("RGB")
+    return PIL.Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
 
 
 def _too_large(pixels: str, max_pixels: int) -> str:

@@ -18,6 +18,7 @@ class LabelledRows(ABC):
     source: str  # for messages: "data/cifar10, train split"
     fingerprint: str  # changes with the content and with the rows selected
     rows: np.ndarray | None  # (N,) the number of each row in `source`; None: 0..N-1
+    groups: np.ndarray | None  # (N,) int64, equal for rows that `data.group_column` keeps together; None: it is not set
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,7 +51,11 @@ class LabelledRows(ABC):
 
     @abstractmethod
     def read(self, row: int) -> Any:
-        """What a row holds: the pixels of an image, (H, W, 3) uint8 RGB, or a text."""
+        """What a row holds: the pixels of an image, (H, W, channels) uint8, or a text."""
+
+    def shown(self, row: int) -> Any:
+        """What a row holds, as people see it: an image in colour."""
+        return self.read(row)
 
     def file_names(self) -> list[str | None]:
         """The file of each row, relative to the folder of the data; None where a row has none."""

@@ -30,6 +30,7 @@ def label_tables(
 ) -> tuple[dict[str, ImageSplit], list[str]]:
     """Every part with its class numbers; empty and unlabelled ones are left out, and a note says so."""
     from hf_accel.data.columns import find_columns, is_unlabelled, label_text, read_column
+    from hf_accel.data.groups import groups_of
 
     parts, notes = {}, list(source.notes)
     folder = Path(settings.name).expanduser()
@@ -50,7 +51,9 @@ def label_tables(
             source=where,
             fingerprint=hashlib.sha256(content.encode()).hexdigest(),
             max_pixels=settings.max_pixels,
+            channels=settings.channels or 3,
             folder=folder if folder.is_dir() else None,
+            groups=groups_of(table, settings, role),
             content=numbers,
         )
         refuse_unknown_labels(part, label_column, partial(label_text, table, label_column))

@@ -6,17 +6,14 @@ folders directly below it. Stated labels come before the names of folders. A col
 
 from __future__ import annotations
 
-import csv
-import json
 import posixpath
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.labels import LABEL_COLUMNS
-from hf_accel.data.rows import require_datasets
+from hf_accel.data.plain_tables import plain_labels, read_plain_table
 from hf_accel.data.split_names import split_role
 from hf_accel.errors import UserError
 
@@ -50,7 +47,7 @@ def read_stated_labels(settings: DataSettings, folder: Path, files: list[str]) -
         where = f"data.name {settings.name}: {name}"
         if places.count(place) > 1:
             raise UserError(f"{where}: there is another metadata file next to it. Expected one: remove the others.")
-        table = _read_table(where, folder / name)
+        table = read_plain_table(where, folder / name)
         file_column = next((c for c in FILE_COLUMNS if c in table), None)
         wanted = (settings.label_column,) if settings.label_column else LABEL_COLUMNS
         label_column = next((c for c in wanted if c in table), None)
@@ -73,7 +70,7 @@ def read_stated_labels(settings: DataSettings, folder: Path, files: list[str]) -
 def _add_rows(
     where: str, place: str, table: dict[str, list], file_column: str, label_column: str, stated: StatedLabels
 ) -> None:
-    labels = _plain_labels(where, label_column, table[label_column])
+    labels = plain_labels(where, label_column, table[label_column])
     splits = table.get("split", [None] * len(labels))
     for number, (file_name, label, split) in enumerate(zip(table[file_column], labels, splits, strict=True)):
         path = posixpath.normpath(posixpath.join(place, str(file_name or "")))
@@ -95,70 +92,3 @@ def _add_rows(
             )
         if known is None:
             stated.rows.setdefault(role, {})[path] = label
-
-
-def _plain_labels(where: str, column: str, labels: list) -> list:
-    """Labels of one type: whole numbers where all are (a CSV has text only), truth values, else text."""
-    for number, label in enumerate(labels):
-        if label is not None and not isinstance(label, (str, int)):
-            raise UserError(
-                f"{where}, row {number}: {column} is {label!r}, expected one label: text or a whole number."
-            )
-    present = [label for label in labels if label not in (None, "")]
-    if all(isinstance(label, bool) for label in present):
-        return labels
-    if all(not isinstance(label, bool) and re.fullmatch(r"-?(0|[1-9]\d{0,17})", str(label)) for label in present):
-        return [None if label in (None, "") else int(label) for label in labels]
-    return [None if label is None else str(label) for label in labels]
-
-
-def _read_table(where: str, path: Path) -> dict[str, list]:
-    """Column name -> values, all of one length."""
-    try:
-        if path.suffix == ".parquet":
-            return _read_parquet(where, path)
-        if path.suffix == ".csv":
-            return _read_csv(where, path)
-        return _read_jsonl(where, path)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{where}: cannot be read: {error}") from error
-
-
-def _read_parquet(where: str, path: Path) -> dict[str, list]:
-    require_datasets(where)
-    import pyarrow as pa  # here: an exported model is scored on a folder of pictures without it
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_table(path).to_pydict()
-    except pa.ArrowException as error:
-        raise UserError(f"{where}: cannot be read: {error}") from error
-
-
-def _read_csv(where: str, path: Path) -> dict[str, list]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        header = [name.strip() for name in next(reader, [])]
-        rows = [row for row in reader if row]
-    for number, row in enumerate(rows):
-        if len(row) != len(header):
-            raise UserError(
-                f"{where}, row {number}: has {len(row)} values, expected {len(header)}: {', '.join(header)}"
-            )
-    return {name: [row[place] for row in rows] for place, name in enumerate(header)}
-
-
-def _read_jsonl(where: str, path: Path) -> dict[str, list]:
-    rows = []
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines()):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{where}, line {number + 1}: is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{where}, line {number + 1}: is {line.strip()[:40]}, expected an object with file_name")
-        rows.append(row)
-    columns = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in columns}

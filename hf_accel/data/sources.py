@@ -24,6 +24,7 @@ import pyarrow as pa
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.columns import Table
 from hf_accel.data.folders import ImageTable, parquet_files, read_image_folder
+from hf_accel.data.label_file import read_label_file
 from hf_accel.data.listing import (
     Listing,
     files_fingerprint,
@@ -35,6 +36,7 @@ from hf_accel.data.listing import (
     require_utf8,
 )
 from hf_accel.data.parquet import are_mixed_up, class_columns, has_mixed_up_names, read_parquet_tables
+from hf_accel.data.plain_tables import TABLE_SUFFIXES
 from hf_accel.data.split_names import SPLIT_WORDS, split_role
 from hf_accel.data.streaming import ParquetShard, Shard, StreamedTable, TarShard, open_shards
 from hf_accel.errors import UserError
@@ -63,6 +65,8 @@ def open_source(settings: DataSettings) -> Source:
         UserError: there is no such thing, it holds no images, its structure is ambiguous, or it cannot be read.
     """
     path = Path(settings.name).expanduser()
+    if settings.labels is not None:
+        return source_of_files(*read_label_file(settings), settings)
     if settings.name == DIGITS:
         _refuse_clash(path)
         if settings.streaming:
@@ -71,7 +75,11 @@ def open_source(settings: DataSettings) -> Source:
     if path.is_dir():
         return _stream_folder(settings, path) if settings.streaming else _open_folder(settings, path)
     if path.exists():
-        raise UserError(f"data.name {settings.name}: is a file, expected a folder of parquet files or of class folders")
+        is_table = path.suffix.lower() in TABLE_SUFFIXES
+        hint = f". Is it a table of labels? Name the folder of the images, and --data.labels {path}" if is_table else ""
+        raise UserError(
+            f"data.name {settings.name}: is a file, expected a folder of parquet files or of class folders{hint}"
+        )
     if is_local_name(settings.name):
         raise UserError(f"data.name {settings.name}: no such folder. {neighbouring_folders(path)}")
     return _stream_hub(settings) if settings.streaming else open_hub(settings)
@@ -117,23 +125,29 @@ def _open_folder(settings: DataSettings, folder: Path) -> Source:
         return open_parquet_folder(settings, folder, listing, tables, len(pictures))
     if pictures:
         parts, notes = read_image_folder(settings, where, folder, listing)
-        return Source(
-            parts={role: _table_of(part) for role, part in parts.items()},
-            fingerprints={role: part.fingerprint for role, part in parts.items()},
-            names={role: part.name for role, part in parts.items()},
-            notes=listing.notes() + notes,
-            content={role: part.content for role, part in parts.items()},
-        )
+        return source_of_files(parts, listing.notes() + notes, settings)
     files = listing.files
     content = f"none of its {len(files)} files is parquet or an image" if files else "the folder is empty"
     raise UserError(f"{where}: {content}. Expected parquet files, or a folder of images for each class.")
 
 
-def _table_of(part: ImageTable) -> datasets.Dataset:
-    text = datasets.Value("string")
-    types = {} if part.labels else {"features": datasets.Features({"image": text, part.column: text})}
-    table = datasets.Dataset.from_dict({"image": part.paths, part.column: part.labels}, **types)
-    return table.cast_column("image", datasets.Image(decode=False))
+def source_of_files(parts: dict[str, ImageTable], notes: list[str], settings: DataSettings) -> Source:
+    """Image files with their labels, by role, as a source."""
+    return Source(
+        parts={role: _table_of(part, settings.group_column) for role, part in parts.items()},
+        fingerprints={role: part.fingerprint for role, part in parts.items()},
+        names={role: part.name for role, part in parts.items()},
+        notes=notes,
+        content={role: part.content for role, part in parts.items()},
+    )
+
+
+def _table_of(part: ImageTable, group_column: str | None) -> datasets.Dataset:
+    text, image = datasets.Value("string"), part.image_column
+    types = {} if part.labels else {"features": datasets.Features({image: text, part.column: text})}
+    groups = {} if part.groups is None else {group_column: part.groups}
+    table = datasets.Dataset.from_dict({image: part.paths, part.column: part.labels, **groups}, **types)
+    return table.cast_column(image, datasets.Image(decode=False))
 
 
 def open_parquet_folder(

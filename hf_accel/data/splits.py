@@ -15,6 +15,7 @@ import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Generic
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy as np
 from hf_accel import terminal
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.duplicates import duplicate_notes, were_compared
-from hf_accel.data.holding_out import Part, hold_out, subset
+from hf_accel.data.holding_out import Part, fold_rows, hold_out, subset
 from hf_accel.data.image_split import ImageSplit
 from hf_accel.data.images import DEEP_GREY_SCALING, UnreadableImageError, decode_image, has_deep_grey
 from hf_accel.data.labelled_rows import LabelledRows
@@ -47,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 TEST_FRACTION = 0.2  # of train, where a data set has neither a validation nor a test split
 TEST_SEED = 0
+FOLD_SEED = 0  # runs of all folds divide the rows alike, whatever the seeds of these runs
 CLASSES_SHOWN = 20  # more classes than this are folded, so that `describe` fits one screen
 _NAMES_SHOWN = 3
 _NAME_LENGTH = 32
@@ -109,7 +111,8 @@ def load_splits(settings: DataSettings, seed: int, selection: bool = True) -> Sp
     """Open a data set and decide which rows train, select and score.
 
     Without a test split the validation split is the test; without either, a fifth of train is. Without a validation
-    split `data.validation` of train is held out. Rows are drawn within classes, so that each class keeps its share;
+    split `data.validation` of train is held out, or a fold of `data.folds`. Rows are drawn within
+    classes, so that each class keeps its share; whole groups by `data.group_column` are;
     a class of one row stays in train. `max_train_rows` counts the held-out rows too.
 
     Args:
@@ -176,7 +179,7 @@ def splits_of_parts(
     notes += coverage_notes(chosen) + balance_notes(chosen["train"], settings) + deep_grey_notes(chosen)
     notes += duplicate_notes(chosen, settings.name)
     duplicates_searched = were_compared(chosen.values())
-    chosen = {role: replace(part, content=None) for role, part in chosen.items()}
+    chosen = {role: replace(part, content=None, groups=None) for role, part in chosen.items()}
     made = splits_of_chosen(chosen, parts.keys(), settings, skipped, notes)
     return replace(made, duplicates_searched=duplicates_searched)
 
@@ -210,23 +213,52 @@ def choose_rows(
 ) -> dict[str, Part]:
     """train, validation (if any) and test as `load_splits` describes them; the decisions are added to the notes."""
     train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
-    selection = selection and settings.validation > 0
+    selection = selection and settings.selects
+    whole = "" if settings.group_column is None else f", whole groups by {settings.group_column}"
     if test is None and validation is not None:
         validation, test = None, validation
         notes.append("no test split: the validation split is the test")
     if test is None:
         train, test = hold_out(train, TEST_FRACTION, TEST_SEED, "test")
-        notes.append(f"no test split: {TEST_FRACTION:.0%} of train is the test, stratified, the same for every seed")
+        share = len(test) / (len(train) + len(test)) if whole else TEST_FRACTION
+        notes.append(f"no test split: {share:.0%} of train is the test, stratified{whole}, the same for every seed")
     test = subset(test, settings.max_test_rows, TEST_SEED)
     train = subset(train, settings.max_train_rows, seed)
     if not selection:
         validation = None
+    elif settings.folds is not None:
+        if validation is not None:
+            raise UserError(
+                f"data.folds divides the train split of {settings.name}, which has train, validation and test splits. Leave "
+                "data.folds out, or bring train and test only."
+            )
+        train, validation = fold_rows(train, settings.folds, settings.fold, FOLD_SEED)
+        notes.append(
+            f"validation: fold {settings.fold} of 0 to {settings.folds - 1}, stratified{whole}, the same for every seed"
+        )
     elif validation is not None:
         validation = subset(validation, settings.max_test_rows, TEST_SEED)
     else:
         train, validation = hold_out(train, settings.validation, seed, "validation")
-        notes.append(f"validation: {settings.validation:.3g} of train held out, stratified, seed {seed}")
-    return {"train": train, **({} if validation is None else {"validation": validation}), "test": test}
+        share = len(validation) / (len(train) + len(validation)) if whole else settings.validation
+        notes.append(f"validation: {share:.3g} of train held out, stratified{whole}, seed {seed}")
+    chosen = {"train": train, **({} if validation is None else {"validation": validation}), "test": test}
+    notes += shared_group_notes(chosen, settings)
+    return chosen
+
+
+def shared_group_notes(parts: Mapping[str, LabelledRows], settings: DataSettings) -> list[str]:
+    """Groups that are in two splits, because the data set brings them so."""
+    groups = {role: np.unique(part.groups) for role, part in parts.items() if part.groups is not None}
+    notes = []
+    for (first, ones), (second, others) in combinations(groups.items(), 2):
+        shared = len(np.intersect1d(ones, others))
+        if shared:
+            notes.append(
+                f"warning: {shared:,} of the {len(others):,} groups of {second} by {settings.group_column} are also in {first}, "
+                "as the data set divides its rows"
+            )
+    return notes
 
 
 def _held_out(brought: Iterable[str], used: Iterable[str]) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from hf_accel.data.columns import (
     listed_columns,
     read_column,
 )
+from hf_accel.data.groups import groups_of
 from hf_accel.data.holding_out import subset
 from hf_accel.data.labelled_rows import LabelledRows
 from hf_accel.data.labelling import refuse_unknown_labels
@@ -71,6 +72,7 @@ class TextSplit(LabelledRows):
     source: str  # for messages: "data/reviews, train split"
     fingerprint: str  # changes with the content and with the rows selected
     rows: np.ndarray | None = None  # (N,) the row of each text in `source`; None: 0..N-1
+    groups: np.ndarray | None = None  # (N,) int64, equal for rows that no split divides
 
     def texts(self, start: int = 0, stop: int | None = None) -> list[str]:
         """The texts of neighbouring rows; columns without text are left out."""
@@ -95,6 +97,7 @@ class TextSplit(LabelledRows):
             dataset=self.dataset.select(rows),
             labels=self.labels[rows],
             rows=rows if self.rows is None else self.rows[rows],
+            groups=None if self.groups is None else self.groups[rows],
             fingerprint=hashlib.sha256(self.fingerprint.encode() + rows.tobytes()).hexdigest(),
         )
 
@@ -227,6 +230,7 @@ def _label(
             label_names=label_map.names,
             source=f"{settings.name}, {role} split",
             fingerprint=hashlib.sha256(content.encode()).hexdigest(),
+            groups=groups_of(table, settings, role),
         )
         refuse_unknown_labels(part, label, partial(label_text, table, label))
         parts[role] = rows_with_text(part, settings, skipped)

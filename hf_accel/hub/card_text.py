@@ -80,6 +80,8 @@ def _link(source: Origin, prefix: str = "") -> str:
 def _usage(recipe: Recipe, needs_package: bool) -> str:
     lines = ["import hf_accel.cifar_nets  # registers the network; pip install hf_accel"] if needs_package else []
     texts = TEXTS[recipe.model.task]
+    if recipe.data.channels not in (None, 3):
+        return _usage_of_channels(lines, recipe.data.channels)
     lines += [
         "from transformers import pipeline",
         "",
@@ -88,6 +90,28 @@ def _usage(recipe: Recipe, needs_package: bool) -> str:
     ]
     code = "\n".join(lines)
     return f"## Use it\n\n```python\n{code}\n```\n\n{texts.usage.replace('MODEL', CARD_PLACEHOLDER)}"
+
+
+def _usage_of_channels(lines: list[str], channels: int) -> str:
+    """The same for a model that `pipeline` would give colour images."""
+    what = "grey images" if channels == 1 else f"images of {channels} channels"
+    text = f"The model takes {what}; `pipeline` would give it colour images."
+    if channels != 1:
+        return f"## Use it\n\n```bash\nhf-accel predict {CARD_PLACEHOLDER} IMAGE\n```\n\n{text}"
+    code = "\n".join(
+        [
+            *lines,
+            "from PIL import Image",
+            "from transformers import AutoImageProcessor, AutoModelForImageClassification",
+            "",
+            f'processor = AutoImageProcessor.from_pretrained("{CARD_PLACEHOLDER}")',
+            f'model = AutoModelForImageClassification.from_pretrained("{CARD_PLACEHOLDER}")',
+            'image = Image.open("photo.png").convert("L")',
+            'logits = model(**processor(image, return_tensors="pt")).logits',
+            "print(model.config.id2label[int(logits.argmax())])",
+        ]
+    )
+    return f"## Use it\n\n```python\n{code}\n```\n\n{text}"
 
 
 def _results(report: RunReport) -> str:

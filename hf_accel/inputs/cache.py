@@ -79,9 +79,10 @@ class CachedPixels(LoadedPixels):
     A pickled copy (a spawned DataLoader worker) maps the file again, or shares the memory of the first through torch.
     """
 
-    def __init__(self, flat: Tensor, index: np.ndarray, folder: Path | None = None) -> None:
+    def __init__(self, flat: Tensor, index: np.ndarray, folder: Path | None = None, channels: int = 3) -> None:
         self.folder = folder
         self.mode = "memory" if folder is None else "disk"
+        self.channels = channels
         self.flat = flat  # (nbytes,) uint8
         self.index = index  # (N, 3) int64: first byte, height, width
         self.nbytes = self.flat.numel()
@@ -89,24 +90,24 @@ class CachedPixels(LoadedPixels):
         self.shape = tuple(map(int, shapes[0])) if bool((shapes == shapes[0]).all()) else None  # of every image
 
     @classmethod
-    def mapped(cls, folder: Path) -> CachedPixels:
+    def mapped(cls, folder: Path, channels: int = 3) -> CachedPixels:
         """The pixels of a cache on disk, memory-mapped."""
-        return cls(*_map(folder), folder)
+        return cls(*_map(folder), folder, channels)
 
     def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
         if self.shape is not None:
             return self.images().index_select(0, torch.from_numpy(rows)), None
         starts, heights, widths = self.index[rows].T.tolist()
         images = [
-            self.flat[start : start + height * width * 3].view(height, width, 3)
+            self.flat[start : start + height * width * self.channels].view(height, width, self.channels)
             for start, height, width in zip(starts, heights, widths, strict=True)
         ]
         return frame(images)
 
     def images(self) -> Tensor:
-        """(N, H, W, 3) uint8, a view; only where all images have one size."""
+        """(N, H, W, channels) uint8, a view; only where all images have one size."""
         assert self.shape is not None
-        return self.flat.view(len(self.index), *self.shape, 3)
+        return self.flat.view(len(self.index), *self.shape, self.channels)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ if self.folder is None else {**self.__dict__, "flat": None, "index": None}
@@ -160,7 +161,7 @@ def frame(images: list[Tensor]) -> tuple[Tensor, Tensor | None]:
     if bool((sizes == sizes[0]).all()):
         return torch.stack(images), None
     height, width = sizes.amax(0).tolist()
-    framed = torch.zeros(len(images), height, width, 3, dtype=torch.uint8)
+    framed = torch.zeros(len(images), height, width, images[0].shape[2], dtype=torch.uint8)
     for target, image in zip(framed, images, strict=True):
         target[: image.shape[0], : image.shape[1]] = image
     return framed, sizes
@@ -192,7 +193,7 @@ def open_pixels(
     if settings.cache == "none" or not split.is_fixed or split.is_streamed:
         return DecodedPixels(stored)
     if settings.cache == "disk":
-        return CachedPixels.mapped(open_disk_cache(stored, settings.cache_dir))
+        return CachedPixels.mapped(open_disk_cache(stored, settings.cache_dir), stored.channels)
     cached = _read_into_memory(stored)
     return cached if settings.cache == "memory" else _move_to_device(stored, cached, torch.device(device))
 
@@ -222,7 +223,7 @@ def fits_in_memory(nbytes: int) -> bool:
 
 def _read_into_memory(stored: StoredImages) -> CachedPixels:
     shapes = stored.shapes()
-    sizes = shapes.prod(1) * 3
+    sizes = shapes.prod(1) * stored.channels
     nbytes = int(sizes.sum())
     level = logging.INFO if nbytes >= WORTH_SAYING_BYTES else logging.DEBUG
     logger.log(level, "%s: decoded images take %s of memory", stored.split.source, format_bytes(nbytes))
@@ -234,7 +235,7 @@ def _read_into_memory(stored: StoredImages) -> CachedPixels:
         )
     flat = torch.empty(nbytes, dtype=torch.uint8)
     stored.fill(flat.numpy(), shapes, f"decode {stored.split.source}")
-    return CachedPixels(flat, np.column_stack([np.cumsum(sizes) - sizes, shapes]))
+    return CachedPixels(flat, np.column_stack([np.cumsum(sizes) - sizes, shapes]), channels=stored.channels)
 
 
 def _move_to_device(stored: StoredImages, cached: CachedPixels, device: torch.device) -> DevicePixels:

@@ -71,7 +71,7 @@ def map_pixels(folder: Path) -> np.ndarray:
 
 def _build(stored: StoredImages, folder: Path, identity: dict) -> None:
     shapes = stored.shapes()
-    sizes = shapes.prod(1) * 3
+    sizes = shapes.prod(1) * stored.channels
     nbytes = int(sizes.sum())
     free = shutil.disk_usage(folder.parent).free
     logger.info("%s: decoded images take %s in %s", stored.split.source, format_bytes(nbytes), folder)

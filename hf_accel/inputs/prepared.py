@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from hf_accel.data.given_rows import GivenRows, as_picture, is_prepared
 from hf_accel.data.image_split import ImageSplit
+from hf_accel.data.images import with_channels
 from hf_accel.errors import UserError
 from hf_accel.inputs.batches import ImageBatches
 from hf_accel.inputs.counter_rng import random_bits
@@ -131,7 +132,8 @@ class PreparedBatches(Dataset):
                 )
             return tensor
         picture = as_picture(image, f"{self.split.where(row)}: what {self._what} gives")
-        return torch.from_numpy(self.preprocessing.pixel_values(np.array(picture.convert("RGB"))))
+        pixels = np.array(with_channels(picture, self.preprocessing.channels))
+        return torch.from_numpy(self.preprocessing.pixel_values(pixels.reshape(*pixels.shape[:2], -1)))
 
     @property
     def _what(self) -> str:

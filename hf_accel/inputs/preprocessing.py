@@ -13,12 +13,20 @@ import json
 import logging
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
 
 from hf_accel.errors import UserError
+from hf_accel.inputs.processors import (
+    channels_of,
+    is_timm,
+    over_channels,
+    run_processor,
+    with_channels,
+    with_image_size,
+)
 
 if TYPE_CHECKING:  # a spawned DataLoader worker imports this file, and transformers takes seconds
     from transformers.image_processing_utils import BaseImageProcessor
@@ -39,11 +47,12 @@ class Preprocessing:
     width: int
     resize: int | tuple[int, int] | None  # short side, or (height, width) whatever the aspect ratio
     interpolation: str  # Pillow's name: bilinear, bicubic, ...
-    mean: tuple[float, float, float]  # on the scale 0..1, in the order of the output's channels
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]  # of each channel, on the scale 0..1, in the order of the output's channels
+    std: tuple[float, ...]
     resizer: str = "pillow"  # or torchvision: bicubic differs by up to 10 levels in strong contrast
     crop_rounds: bool = False  # a crop that cannot be central: torchvision rounds its offset, transformers truncates it
     bgr: bool = False  # the model wants blue first
+    pad: tuple[int, ...] | None = None  # the colour around an image that fits into `resize`, which is then a pair
     processor: BaseImageProcessor | None = None  # set when only calling the processor gives the right pixels
 
     @classmethod
@@ -58,11 +67,14 @@ class Preprocessing:
         Raises:
             UserError: the images it makes differ in size, or its normalisation depends on the image.
         """
+        channels = channels_of(processor)
+        if channels != 3:
+            return cls.of(with_channels(processor, 3), image_size, closest).of_channels(channels)
         if image_size is not None:
             processor = with_image_size(processor, image_size)
         measured = _measure(processor)
         plain = cls(**measured, resize=None, interpolation="bilinear", processor=processor)
-        readings = _read_timm(processor) if _is_timm(processor) else _read_transformers(processor)
+        readings = _read_timm(processor) if is_timm(processor) else _read_transformers(processor)
         candidates = [replace(plain, **fields, processor=None) for fields in readings]
         measured_off = [(candidate._levels_off(processor), candidate) for candidate in candidates]
         near = [(off, candidate) for off, candidate in measured_off if off <= MAX_LEVELS_OFF]
@@ -75,13 +87,39 @@ class Preprocessing:
         )
         return plain
 
+    def of_channels(self, channels: int) -> Preprocessing:
+        """The same for images of another number of channels.
+
+        Raises:
+            UserError: it is known for colour images only.
+        """
+        others = channels not in (1, 3)  # Pillow has no such images, or takes a channel for transparency
+        if self.processor is not None or self.bgr or (others and "torchvision" not in _resizers(self.interpolation)):
+            raise UserError(
+                f"data.channels: images of {channels} channels cannot be prepared as this model prepares colour images. Choose "
+                "another model, for example one of timm."
+            )
+        return replace(
+            self,
+            mean=over_channels(self.mean, channels),
+            std=over_channels(self.std, channels),
+            pad=None if self.pad is None else tuple(map(round, over_channels(self.pad, channels))),
+            resizer="torchvision" if others else self.resizer,
+        )
+
+    @property
+    def channels(self) -> int:
+        """Of the model's input."""
+        return len(self.mean)
+
     @property
     def key(self) -> str:
         """Names the pixels that `apply` makes, for the file name of a cache."""
         if self.processor is not None:
             settings = json.dumps(self.processor.to_dict(), sort_keys=True, default=str)
             return f"processor-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
-        return f"{self.resize}-{self.height}x{self.width}-{self.crop_rounds}-{self.interpolation}-{self.resizer}"
+        pad = "" if self.pad is None else f"-pad {self.pad}"
+        return f"{self.resize}-{self.height}x{self.width}-{self.crop_rounds}-{self.interpolation}-{self.resizer}{pad}"
 
     @property
     def target_side(self) -> int | None:
@@ -91,11 +129,19 @@ class Preprocessing:
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """The size an image has after `resize`, before the crop."""
         if isinstance(self.resize, tuple):
-            return self.resize
+            return self.resize if self.pad is None else self._fitted(height, width, *self.resize)
         assert self.resize is not None, "the processor itself resizes"
         short, long = sorted((height, width))
         longer = int(self.resize * long / short)
         return (self.resize, longer) if height <= width else (longer, self.resize)
+
+    def _fitted(self, height: int, width: int, most_height: int, most_width: int) -> tuple[int, int]:
+        """The largest size of an image's shape within these bounds, rounded as the library does it."""
+        if self.crop_rounds:  # timm
+            ratio = max(height / most_height, width / most_width)
+            return max(1, round(height / ratio)), max(1, round(width / ratio))
+        scale = min(most_height / height, most_width / width)
+        return max(1, int(height * scale)), max(1, int(width * scale))
 
     def crop_offset(self, height: int, width: int) -> tuple[int, int]:
         """Top and left of the centre crop in an image that `resized` gives."""
@@ -103,17 +149,28 @@ class Preprocessing:
         return (round(top), round(left)) if self.crop_rounds else (int(top), int(left))
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 -> (height, width, 3) uint8: everything but the normalisation."""
+        """(H, W, C) uint8 -> (height, width, C) uint8: everything but the normalisation."""
         if self.processor is not None:
-            return self._undo(_run(self.processor, image))
+            return self._undo(run_processor(self.processor, image))
         height, width = self.resized(*image.shape[:2])
         top, left = self.crop_offset(height, width)
-        is_strip = height * width > MOST_ENLARGED * self.height * self.width
+        is_strip = self.channels in (1, 3) and height * width > MOST_ENLARGED * self.height * self.width
         if (is_strip or self.resizer == "pillow") and min(top, left) >= 0 and image.shape[:2] != (height, width):
             box = (top, left, self.height, self.width)
             return resize_part(image, (height, width), box, self.interpolation)
         image = resize_image(image, height, width, self.interpolation, self.resizer)
-        return image[top : top + self.height, left : left + self.width]
+        image = image[max(top, 0) : max(top, 0) + self.height, max(left, 0) : max(left, 0) + self.width]
+        return image if self.pad is None else self._padded(image, self.pad)
+
+    def _padded(self, image: np.ndarray, colour: tuple[int, ...]) -> np.ndarray:
+        """An image of at most the model's size, in the middle of a plane of this colour."""
+        height, width = image.shape[:2]
+        if (height, width) == (self.height, self.width):
+            return image
+        plane = np.full((self.height, self.width, self.channels), colour, np.uint8)
+        top, left = (self.height - height) // 2, (self.width - width) // 2
+        plane[top : top + height, left : left + width] = image
+        return plane
 
     def pixel_values(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> (3, height, width) float32, normalised, in the order of channels that the model takes."""
@@ -129,44 +186,12 @@ class Preprocessing:
 
     def _levels_off(self, processor: BaseImageProcessor) -> int:
         """Largest difference from the processor over the probe images, in levels of 255."""
-        if min(self.resized(64, 64)) < min(self.height, self.width):
+        if self.pad is None and min(self.resized(64, 64)) < min(self.height, self.width):
             return 255  # the crop pads, which `apply` does not do
         probes = _probes(self.resize if isinstance(self.resize, int) else self.height)
-        return max(int(np.abs(self._undo(_run(processor, p)).astype(np.int16) - self.apply(p)).max()) for p in probes)
-
-
-def with_image_size(processor: BaseImageProcessor, image_size: int) -> BaseImageProcessor:
-    """A processor that makes square images of this side and keeps the share of the image that the crop keeps.
-
-    Raises:
-        UserError: the processor has no such setting.
-    """
-    if _run(processor, np.zeros((64, 64, 3), np.uint8)).shape[1:] == (image_size, image_size):
-        return processor
-    if _is_timm(processor):
-        config = {**processor.data_config, "input_size": [3, image_size, image_size]}
-        architecture: str = processor.architecture  # type: ignore[attr-defined]  # upstream sets it from a keyword
-        return type(processor)(pretrained_cfg=config, architecture=architecture)
-    settings = processor.to_dict()
-    size, square = dict(settings["size"]), {"height": image_size, "width": image_size}
-    if settings.get("do_center_crop"):
-        crop = dict(settings["crop_size"])
-        settings["size"] = {k: round(v * image_size / min(crop.values())) for k, v in size.items()}
-        settings["crop_size"] = square
-    else:
-        settings["size"] = {"shortest_edge": image_size} if "shortest_edge" in size else square
-    resized = type(processor).from_dict(settings)
-    made = _run(resized, np.zeros((64, 64, 3), np.uint8)).shape[1:]
-    if made != (image_size, image_size):
-        raise UserError(
-            f"data.image_size: {type(processor).__name__} made {made[0]} x {made[1]} pixels when asked for {image_size}, "
-            "expected a processor with one square size. Leave data.image_size out to use the model's own."
+        return max(
+            int(np.abs(self._undo(run_processor(processor, p)).astype(np.int16) - self.apply(p)).max()) for p in probes
         )
-    return resized
-
-
-def _is_timm(processor: BaseImageProcessor) -> TypeGuard[TimmWrapperImageProcessor]:
-    return type(processor).__name__ == "TimmWrapperImageProcessor"
 
 
 def resize_image(image: np.ndarray, height: int, width: int, interpolation: str, resizer: str = "pillow") -> np.ndarray:
@@ -174,7 +199,7 @@ def resize_image(image: np.ndarray, height: int, width: int, interpolation: str,
     if image.shape[:2] == (height, width):
         return image
     if resizer == "pillow":
-        return np.array(PIL.Image.fromarray(image).resize((width, height), _RESAMPLING[interpolation]))
+        return _channelled(as_pillow(image).resize((width, height), _RESAMPLING[interpolation]))
     import torch  # here: an exported model is scored without it
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional as tvf
@@ -198,9 +223,19 @@ def resize_part(
     """
     (top, bottom), rows = _source_part(image.shape[0], size[0], box[0], box[2])
     (left, right), columns = _source_part(image.shape[1], size[1], box[1], box[3])
-    pixels = PIL.Image.fromarray(np.ascontiguousarray(image[rows, columns]))
+    pixels = as_pillow(np.ascontiguousarray(image[rows, columns]))
     filtered = _RESAMPLING[interpolation]
-    return np.array(pixels.resize((box[3], box[2]), filtered, box=(left, top, right, bottom)))
+    return _channelled(pixels.resize((box[3], box[2]), filtered, box=(left, top, right, bottom)))
+
+
+def as_pillow(image: np.ndarray) -> PIL.Image.Image:
+    return PIL.Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+
+
+def _channelled(image: PIL.Image.Image) -> np.ndarray:
+    """(H, W, C) uint8."""
+    pixels = np.array(image)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def _source_part(source: int, target: int, start: int, length: int) -> tuple[tuple[float, float], slice]:
@@ -214,15 +249,10 @@ def _source_part(source: int, target: int, start: int, length: int) -> tuple[tup
     return (first - cut, last - cut), slice(cut, min(source, math.ceil(last + margin)))
 
 
-def _run(processor: BaseImageProcessor, image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (3, height, width) float32, normalised, by the processor itself."""
-    return processor([PIL.Image.fromarray(image)], return_tensors="pt")["pixel_values"][0].float().numpy()
-
-
 def _measure(processor: BaseImageProcessor) -> dict[str, Any]:
     """Output size, mean, std and order of channels, from what the processor makes of images of one colour."""
     plain_images = ((0, (96, 96, 3)), (255, (96, 160, 3)), (128, (160, 96, 3)), ((255, 0, 0), (96, 96, 3)))
-    outputs = [_run(processor, np.full(shape, colour, np.uint8)) for colour, shape in plain_images]
+    outputs = [run_processor(processor, np.full(shape, colour, np.uint8)) for colour, shape in plain_images]
     name = type(processor).__name__
     sizes = {output.shape[1:] for output in outputs}
     if len(sizes) > 1:
@@ -252,8 +282,11 @@ def _read_transformers(processor: BaseImageProcessor) -> list[dict[str, Any]]:
     size = dict(settings.get("size") or {})
     if not settings.get("do_resize") or settings.get("do_pad"):
         return []
+    pad: dict[str, Any] = {}
     if set(size) == {"height", "width"}:
         resize: int | tuple[int, int] = (size["height"], size["width"])
+    elif set(size) == {"max_height", "max_width"} and settings.get("do_center_crop"):
+        resize, pad = (size["max_height"], size["max_width"]), {"pad": (0, 0, 0)}
     elif set(size) == {"shortest_edge"}:
         side = size["shortest_edge"]
         resize = side
@@ -262,7 +295,7 @@ def _read_transformers(processor: BaseImageProcessor) -> list[dict[str, Any]]:
     else:
         return []
     interpolation = PIL.Image.Resampling(int(settings["resample"])).name.lower()
-    return [{"resize": resize, "interpolation": interpolation, "resizer": r} for r in _resizers(interpolation)]
+    return [{"resize": resize, "interpolation": interpolation, "resizer": r, **pad} for r in _resizers(interpolation)]
 
 
 def _resizers(interpolation: str) -> tuple[str, ...]:
@@ -272,14 +305,21 @@ def _resizers(interpolation: str) -> tuple[str, ...]:
 
 def _read_timm(processor: TimmWrapperImageProcessor) -> list[dict[str, Any]]:
     steps = {type(step).__name__: step for step in processor.val_transforms.transforms}
-    if not set(steps) <= {"Resize", "CenterCrop", "MaybeToTensor", "ToTensor", "Normalize"} or "Resize" not in steps:
+    step, pad = steps.pop("Resize", None), {}
+    crop = steps.pop("CenterCrop" if step is not None else "CenterCropOrPad", None)
+    if step is None:
+        step = steps.pop("ResizeKeepRatio", None)
+        if step is None or crop is None or step.longest != 1:
+            return []
+        fill = crop.fill if isinstance(crop.fill, list | tuple) else [crop.fill] * 3
+        pad = {"pad": tuple(fill)}
+    if not set(steps) <= {"MaybeToTensor", "ToTensor", "Normalize"}:
         return []
-    size = steps["Resize"].size
-    sides = (size,) if isinstance(size, int) else tuple(size)
+    sides = (step.size,) if isinstance(step.size, int) else tuple(step.size)
     resize = sides[0] if len(sides) == 1 else sides
-    interpolation = steps["Resize"].interpolation.value
+    interpolation = step.interpolation.value
     return [
-        {"resize": resize, "interpolation": interpolation, "resizer": resizer, "crop_rounds": True}
+        {"resize": resize, "interpolation": interpolation, "resizer": resizer, "crop_rounds": True, **pad}
         for resizer in _resizers(interpolation)
     ]
 

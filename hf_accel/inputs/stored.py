@@ -41,9 +41,14 @@ class StoredImages:
 
     @property
     def key(self) -> str:
+        channels = "" if self.channels == 3 else f"{self.channels} channels, "
         if self.preprocessing is not None:
-            return self.preprocessing.key
-        return "original" if self.short_side is None else f"short-side-{self.short_side}"
+            return channels + self.preprocessing.key
+        return channels + ("original" if self.short_side is None else f"short-side-{self.short_side}")
+
+    @property
+    def channels(self) -> int:
+        return self.split.channels
 
     @property
     def target_side(self) -> int | None:
@@ -54,7 +59,7 @@ class StoredImages:
         return len(self.split)
 
     def read(self, row: int) -> np.ndarray:
-        """(H, W, 3) uint8 of one row. Raises UserError naming an unreadable image."""
+        """(H, W, channels) uint8 of one row. Raises UserError naming an unreadable image."""
         return self._as_stored(self.split.read(row, self.target_side))
 
     def read_many(self, rows: range) -> Iterator[np.ndarray]:
@@ -88,7 +93,7 @@ class StoredImages:
 
     def fill(self, buffer: np.ndarray, shapes: np.ndarray, title: str) -> None:
         """Decode every row into a flat uint8 buffer, with a progress bar and, for photographs, on all cores."""
-        ends = np.cumsum(shapes.prod(1) * 3)
+        ends = np.cumsum(shapes.prod(1) * self.channels)
 
         def fill_chunk(start: int) -> int:
             rows = range(start, min(start + _CHUNK, len(self)))
@@ -169,7 +174,9 @@ def stored_for_model(split: ImageSplit, preprocessing: Preprocessing) -> StoredI
     resized = preprocessing.resized(height, width) if preprocessing.processor is None else (0, 0)
     enlarges = resized[0] >= height and resized[1] >= width
     is_small = max(height, width) <= SMALL_SIDE and (height, width) != (preprocessing.height, preprocessing.width)
-    resizable = is_small and enlarges and preprocessing.interpolation in ("bilinear", "bicubic")
+    resizable = (
+        is_small and enlarges and preprocessing.pad is None and preprocessing.interpolation in ("bilinear", "bicubic")
+    )
     if resizable and all(size == (height, width) for size in sizes):
         return StoredImages(split, original_shape=(height, width))
     return StoredImages(split, preprocessing=preprocessing)

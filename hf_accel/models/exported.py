@@ -76,6 +76,10 @@ class Exported:
     def target_side(self) -> int | None:
         return self.preprocessing.target_side
 
+    @property
+    def channels(self) -> int:
+        return self.preprocessing.channels
+
     def content(self) -> str:
         """A hash of the file, which holds the classes, the preprocessing and the weights."""
         with self.file.open("rb") as file:

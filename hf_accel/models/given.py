@@ -18,7 +18,7 @@ from transformers.models.bit.image_processing_bit import BitImageProcessor
 
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError
-from hf_accel.inputs.preprocessing import with_image_size
+from hf_accel.inputs.processors import with_image_size
 from hf_accel.models.head import known_labels, set_labels
 from hf_accel.models.layers import freeze
 from hf_accel.models.layout import use_channels_last

@@ -35,6 +35,7 @@ import hf_accel.models.cct
 import hf_accel.models.cifar_resnet  # noqa: F401  all three register this package's networks with timm
 from hf_accel.config.sections import ModelSettings
 from hf_accel.errors import UserError, did_you_mean
+from hf_accel.models.channels import set_channels
 from hf_accel.models.encoder import (
     EncoderConfig,
     classifier_config,
@@ -71,13 +72,16 @@ class LoadedModel(Loaded):
         return json.dumps(self.processor.to_dict(), sort_keys=True, default=str)
 
 
-def load_model(settings: ModelSettings, label_names: list[str], image_size: int | None = None) -> LoadedModel:
+def load_model(
+    settings: ModelSettings, label_names: list[str], image_size: int | None = None, channels: int | None = None
+) -> LoadedModel:
     """Load or build a classifier for these labels.
 
     Args:
         settings: the `model:` section of a recipe.
         label_names: one name per class, in the order of the label numbers.
         image_size: side of the square input in pixels; None is the model's own.
+        channels: of an image; None is the model's own number.
     Raises:
         UserError: no such model, not an image classifier, no weights that can be loaded, or arguments that do not fit.
     """
@@ -86,6 +90,7 @@ def load_model(settings: ModelSettings, label_names: list[str], image_size: int 
         if _is_timm_architecture(settings)
         else _from_repository(settings, label_names, image_size)
     )
+    set_channels(loaded, channels)
     pad_single_pixels(loaded.model)
     if settings.channels_last:
         use_channels_last(loaded.model)

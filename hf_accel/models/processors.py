@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 from transformers import AutoImageProcessor, PreTrainedConfig, TimmWrapperConfig
@@ -13,7 +13,11 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
 from hf_accel.errors import UserError
-from hf_accel.inputs.preprocessing import with_image_size
+from hf_accel.inputs.processors import with_image_size
+from hf_accel.inputs.resize_modes import Mode, timm_settings, with_resize
+
+if TYPE_CHECKING:
+    from hf_accel.models.load import LoadedModel
 
 PREPROCESSING_KEYS = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
@@ -41,6 +45,21 @@ def load_processor(
             f"{name} has no preprocessor_config.json: the default of {config.model_type} is used ({_statistics(processor)})"
         ]
     return processor if image_size is None else with_image_size(processor, image_size), notes
+
+
+def set_resize(loaded: LoadedModel, mode: Mode | None) -> LoadedModel:
+    """Make a model's processor bring images to its size in this way, in place and for good; see `inputs.resize_modes`.
+
+    Raises:
+        UserError: the processor cannot be set so.
+    """
+    if mode is not None:
+        loaded.processor = with_resize(loaded.processor, mode)
+        config: Any = loaded.model.config  # a config keeps keywords that it has no field for
+        if isinstance(config, TimmWrapperConfig):  # which is where a timm model has its processor's settings
+            config.pretrained_cfg = plain(timm_settings(config.pretrained_cfg, mode))
+        loaded.notes.append(f"data.resize: {mode}, by {type(loaded.processor).__name__}, which is saved with the model")
+    return loaded
 
 
 def processor_size(processor: BaseImageProcessor) -> int:
@@ -86,7 +105,7 @@ def _timm_processor(
             cfg["input_size"] = (3, asked, asked) if isinstance(asked, int) else (3, *asked)
     cfg.pop("num_classes", None)
     if image_size is not None:
-        cfg["input_size"] = [3, image_size, image_size]
+        cfg["input_size"] = [*(cfg.get("input_size") or [3])[:1], image_size, image_size]
     had_none = not config.to_dict().get("pretrained_cfg")
     config.pretrained_cfg = plain(cfg)
     processor = TimmWrapperImageProcessor(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)

@@ -50,11 +50,12 @@ def augmented_images(inputs: ImageInputs, split: ImageSplit, rows: np.ndarray, n
 
 
 def pixels_of(pixel_values: Tensor, preprocessing: Preprocessing) -> np.ndarray:
-    """Normalised images (B, 3, H, W) as (B, H, W, 3) uint8 RGB."""
+    """Normalised images (B, C, H, W) as (B, H, W, 3) uint8 RGB."""
     mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
     levels = (pixel_values.permute(0, 2, 3, 1).cpu() * std + mean) * 255
     levels = levels.flip(3) if preprocessing.bgr else levels
-    return levels.round().clamp(0, 255).to(torch.uint8).numpy()
+    shown = levels[..., :3] if levels.shape[3] >= 3 else levels[..., :1].expand(*levels.shape[:3], 3)
+    return shown.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def shares_of(labels: Tensor, label_names: list[str]) -> list[str]:

@@ -46,7 +46,7 @@ def confident_mistakes(predictions: Predictions, split: LabelledRows, count: int
     surest = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:count]
     return [
         GalleryItem(
-            content=split.read(row),
+            content=split.shown(row),
             label=split.label_names[label],
             predicted=split.label_names[predicted],
             confidence=confidence,
@@ -66,7 +66,7 @@ def confident_mistakes(predictions: Predictions, split: LabelledRows, count: int
 def data_sample(split: LabelledRows, count: int = 24, seed: int = 0) -> list[GalleryItem]:
     """The rows that `sample_rows` chooses."""
     return [
-        GalleryItem(split.read(row), split.label_names[int(split.labels[row])], where=_place(split, row))
+        GalleryItem(split.shown(row), split.label_names[int(split.labels[row])], where=_place(split, row))
         for row in sample_rows(split, count, seed)
     ]
 
@@ -101,11 +101,10 @@ def answered_examples(
     """
     by_class = np.argsort(split.labels, kind="stable")
     for row in (by_class[position] for position in (0, len(by_class) // 2, len(by_class) - 1)):
-        content = split.read(row)
-        scores = probabilities(content)
+        scores = probabilities(split.read(row))
         best = np.argsort(-scores, kind="stable")[:num_answers]
         answers = [(split.label_names[label], float(scores[label])) for label in best.tolist()]
-        yield Example(content, split.label_names[split.labels[row]], answers)
+        yield Example(split.shown(row), split.label_names[split.labels[row]], answers)
 
 
 def _place(split: LabelledRows, row: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
@@ -26,11 +26,14 @@ from hf_accel.inputs.batches import ImageBatches, TransformedBatches
 from hf_accel.inputs.cache import open_evaluation_pixels, open_training_pixels
 from hf_accel.inputs.prepared import OwnTransform, OwnTransforms, PreparedBatches, ScoredBatches, prepared_shape
 from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.inputs.processors import channels_of, with_channels
+from hf_accel.inputs.resize_modes import with_resize
 from hf_accel.inputs.sampling import BalancedRows, draw_partners, mixes
 from hf_accel.inputs.stream import StreamedBatches, count_readers, in_turn
 from hf_accel.models.given import adopt_model
 from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel, load_model, load_model_processor, load_trained
+from hf_accel.models.processors import set_resize
 from hf_accel.models.trial import flops_per_image
 from hf_accel.tasks.augmented_images import augmented_images
 from hf_accel.tasks.gallery import (
@@ -79,7 +82,8 @@ class ImageClassification:
 
     def load_model(self, recipe: Recipe, label_names: list[str]) -> LoadedModel:
         """The recipe's model with a head for these labels; see `models.load.load_model`."""
-        return load_model(recipe.model, label_names, recipe.data.image_size)
+        data = recipe.data
+        return set_resize(load_model(recipe.model, label_names, data.image_size, data.channels), data.resize)
 
     def own_transforms(self, train: OwnTransform | None, evaluation: OwnTransform | None) -> OwnTransforms:
         """The transforms that a Python caller brings, each of one image; see `inputs.prepared.PreparedBatches`."""
@@ -90,10 +94,13 @@ class ImageClassification:
     ) -> LoadedModel:
         """A model that a Python caller brings; see `models.given.adopt_model`."""
         shape = prepared_shape(splits.train, own.train)
-        side = recipe.data.image_size
-        return adopt_model(
-            model, recipe.model, splits.label_names, processor, side, None if shape is None else shape[1]
-        )
+        if recipe.data.channels is not None:
+            raise UserError(
+                "data.channels: a model that is given has its own number of channels. Leave data.channels out."
+            )
+        side, usual_side = recipe.data.image_size, None if shape is None else shape[1]
+        adopted = adopt_model(model, recipe.model, splits.label_names, processor, side, usual_side)
+        return set_resize(adopted, recipe.data.resize)
 
     def load_trained(self, name: str | Path, revision: str | None = None, setting: str = "model.name") -> LoadedModel:
         """A fine-tuned folder or Hub model as it is; see `models.load.load_trained`."""
@@ -130,11 +137,11 @@ class ImageClassification:
         if recipe.data.progressive_resizing is not None:  # first: it refuses a model that is not square as what it is
             num_rows = recipe.data.rows_of_epoch(len(splits.train))
             sides = training_sides(recipe.data.progressive_resizing, preprocessing, args, num_rows)
-        shape = shape or (3, preprocessing.height, preprocessing.width)
+        shape = shape or (preprocessing.channels, preprocessing.height, preprocessing.width)
         flops = {loaded.image_size: flops_per_image(loaded.model, shape[1:], channels=shape[0])}
         if sides is not None:
             setting = "data.progressive_resizing"
-            flops |= {side: flops_per_image(loaded.model, side, setting) for side in sides.first_epochs()}
+            flops |= {side: flops_per_image(loaded.model, side, setting, shape[0]) for side in sides.first_epochs()}
         return ImageInputs(
             recipe, preprocessing, args, splits.label_names, loaded.image_size, flops, sides, own, shape, is_prepared
         )
@@ -146,9 +153,10 @@ class ImageClassification:
             UserError: the model or its processor cannot take images of this size.
         """
         side = recipe.data.image_size or loaded.image_size
+        processor = with_resize(loaded.processor, recipe.data.resize)
+        preprocessing = Preprocessing.of(processor, recipe.data.image_size)
         if side != loaded.image_size:
-            flops_per_image(loaded.model, side)
-        preprocessing = Preprocessing.of(loaded.processor, recipe.data.image_size)
+            flops_per_image(loaded.model, side, channels=preprocessing.channels)
         return ImageInputs(recipe, preprocessing, args, known_labels(loaded.model.config), side)
 
     def augmented_images(
@@ -162,7 +170,8 @@ class ImageClassification:
         from transformers import TrainingArguments
 
         processor, notes = load_model_processor(recipe.model, recipe.data.image_size)
-        preprocessing = Preprocessing.of(processor)
+        processor = with_resize(processor, recipe.data.resize)
+        preprocessing = Preprocessing.of(with_channels(processor, recipe.data.channels or channels_of(processor)))
         args = TrainingArguments(seed=seed, use_cpu=True)
         inputs = ImageInputs(recipe, preprocessing, args, splits.label_names, preprocessing.height)
         rows = np.array(sample_rows(splits.train, num_rows, seed))
@@ -189,6 +198,7 @@ class ImageClassification:
 
     def examples(self, split: ImageSplit, model: PreTrainedModel, processor: BaseImageProcessor) -> Iterator[Example]:
         """A few rows with the model's answers, read one by one."""
+        split = replace(split, channels=channels_of(processor))
         return answered_examples(split, processed_probabilities(model, processor))
 
     def find_sources(self, names: list[str]) -> list[Path | str]:
@@ -240,7 +250,7 @@ class ImageInputs:
         """
         if self.own.train is not None or split.is_prepared:
             return self._prepared(split, self.own.train)
-        data = self.recipe.data
+        data, split = self.recipe.data, self._in_channels(split)
         pixels = open_training_pixels(split, data, self.preprocessing, self.args.device)
         batches: ImageBatches
         if split.is_streamed:
@@ -259,6 +269,7 @@ class ImageInputs:
         """The dataset that an evaluation reads; raises as `train_batches` does."""
         if self.own.eval is not None or split.is_prepared:
             return self._prepared(split, self.own.eval)
+        split = self._in_channels(split)
         pixels = open_evaluation_pixels(split, self.recipe.data, self.preprocessing, self.args.device)
         if not split.is_streamed:
             return ImageBatches(split, pixels)
@@ -314,7 +325,11 @@ class ImageInputs:
 
     @property
     def _shape(self) -> tuple[int, int, int]:
-        return self.train_shape or (3, self.preprocessing.height, self.preprocessing.width)
+        return self.train_shape or (self.preprocessing.channels, self.preprocessing.height, self.preprocessing.width)
+
+    def _in_channels(self, split: ImageSplit) -> ImageSplit:
+        """The rows as the model takes them, and not as people look at them."""
+        return replace(split, channels=self.preprocessing.channels)
 
     def _prepared(self, split: ImageSplit, transform: OwnTransform | None) -> PreparedBatches:
         return PreparedBatches(split, transform, self.preprocessing, self.args.seed, self.recipe.model.channels_last)

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import PIL.Image
 
-from hf_accel.data.images import MAX_PIXELS, UnreadableImageError, decode_image
+from hf_accel.data.images import MAX_PIXELS, UnreadableImageError, decode_image, with_channels
 from hf_accel.data.urls import fetch_image, is_url
 
 # A file, a URL, the bytes of a file, an image, or its pixels (H, W, 3) uint8 RGB.
@@ -48,8 +48,12 @@ class Scorer(Protocol):
     def target_side(self) -> int | None:
         """What `prepare` shrinks the short side of an image to, for `decode_image`; None: it takes images whole."""
 
+    @property
+    def channels(self) -> int:
+        """Of the pixels that `prepare` takes; three are RGB."""
+
     def prepare(self, pixels: np.ndarray) -> Inputs:
-        """(H, W, 3) uint8 RGB -> the inputs of the model; called by several threads."""
+        """(H, W, channels) uint8 -> the inputs of the model; called by several threads."""
 
     def probabilities(self, images: list[Inputs]) -> np.ndarray:
         """Inputs of B images of equal shapes -> (B, C) float, in the order of the model's classes."""
@@ -71,11 +75,11 @@ def score_images(
     def prepare(item: tuple[int, ImageSource]) -> _Prepared:
         position, source = item
         try:
-            return _Prepared(position, source, scorer.prepare(pixels_of(source, max_pixels, target_side)))
+            return _Prepared(position, source, scorer.prepare(pixels_of(source, max_pixels, target_side, channels)))
         except UnreadableImageError as error:
             return _Prepared(position, source, None, error)
 
-    target_side = scorer.target_side
+    target_side, channels = scorer.target_side, scorer.channels
     threads = min(os.cpu_count() or 1, MOST_THREADS)
     with ThreadPoolExecutor(threads) as pool:
         prepared = _ahead(pool, prepare, enumerate(sources), _BATCHES_AHEAD * batch_size)
@@ -92,24 +96,35 @@ class _Prepared:
     error: UnreadableImageError | None = None
 
 
-def pixels_of(source: ImageSource, max_pixels: int | None = MAX_PIXELS, target_side: int | None = None) -> np.ndarray:
-    """The pixels of an image, (H, W, 3) uint8 RGB; the arguments are those of `decode_image`.
+def pixels_of(
+    source: ImageSource, max_pixels: int | None = MAX_PIXELS, target_side: int | None = None, channels: int = 3
+) -> np.ndarray:
+    """The pixels of an image, (H, W, channels) uint8; the arguments are those of `decode_image`.
 
     Raises:
         UnreadableImageError: the file, URL or bytes give no image.
     """
     if isinstance(source, PIL.Image.Image):
-        return np.array(source.convert("RGB"))
+        return _pixels_in_memory(source, channels)
     if isinstance(source, np.ndarray):
-        return source
+        fits = source.ndim == 3 and source.shape[2] == channels
+        return source if fits else _pixels_in_memory(PIL.Image.fromarray(source), channels)
     if isinstance(source, str):
         if not is_url(source):
-            return decode_image(Path(source), max_pixels, target_side)
+            return decode_image(Path(source), max_pixels, target_side, channels)
         try:
-            return decode_image(fetch_image(source), max_pixels, target_side)
+            return decode_image(fetch_image(source), max_pixels, target_side, channels)
         except UnreadableImageError as error:
             raise UnreadableImageError(source, error.reason) from error
-    return decode_image(source, max_pixels, target_side)
+    return decode_image(source, max_pixels, target_side, channels)
+
+
+def _pixels_in_memory(image: PIL.Image.Image, channels: int) -> np.ndarray:
+    try:
+        pixels = np.array(image.convert("RGB") if channels == 3 else with_channels(image, channels))
+    except ValueError as error:
+        raise UnreadableImageError("image", str(error)) from error
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def _ahead(

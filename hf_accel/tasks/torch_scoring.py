@@ -9,12 +9,14 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import PIL.Image
 import torch
 from torch import Tensor
+from transformers.image_processing_utils import BaseImageProcessor
 
+from hf_accel.data.arrays import MOST_OF_PILLOW
 from hf_accel.errors import UserError
-from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.inputs.preprocessing import Preprocessing, as_pillow
+from hf_accel.inputs.processors import channels_of
 from hf_accel.models.layout import is_channels_last
 from hf_accel.models.load import LoadedModel
 from hf_accel.tasks.image_scoring import Inputs
@@ -23,20 +25,23 @@ from hf_accel.transforms.views import mean_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-    from transformers.image_processing_utils import BaseImageProcessor
 
 
 def processed_probabilities(
     model: PreTrainedModel, processor: BaseImageProcessor
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Pixels of an image, (H, W, 3) uint8 RGB -> the probabilities of the classes, (C,), as a reader of the card gets them."""
+    """Pixels of an image, (H, W, channels) uint8 -> the probabilities of the classes, (C,), as a reader of the card gets them."""
+
+    def pixel_values(image: np.ndarray) -> Tensor:
+        if channels_of(processor) == 3:
+            return processor(as_pillow(image), return_tensors="pt")["pixel_values"]
+        return torch.from_numpy(Preprocessing.of(processor).pixel_values(image))[None]
 
     def probabilities(image: np.ndarray) -> np.ndarray:
         model.eval()
         with torch.inference_mode():
-            inputs = processor(PIL.Image.fromarray(image), return_tensors="pt")
-            pixel_values = inputs["pixel_values"].to(model.device, torch.float32)
-            return model(pixel_values=pixel_values).logits[0].float().softmax(-1).cpu().numpy()
+            inputs = pixel_values(image).to(model.device, torch.float32)
+            return model(pixel_values=inputs).logits[0].float().softmax(-1).cpu().numpy()
 
     return probabilities
 
@@ -64,10 +69,15 @@ class TorchScorer:
         reading = self._preprocessing()
         return None if reading is None else reading.target_side
 
+    @cached_property
+    def channels(self) -> int:
+        processor = self.loaded.processor
+        return channels_of(processor) if isinstance(processor, BaseImageProcessor) else 3
+
     def prepare(self, pixels: np.ndarray) -> Inputs:
         reading = self._preprocessing()
         if reading is None:
-            return dict(self.loaded.processor(images=[PIL.Image.fromarray(pixels)], return_tensors="pt"))
+            return dict(self.loaded.processor(images=[as_pillow(pixels)], return_tensors="pt"))
         return {"pixels": torch.from_numpy(np.ascontiguousarray(reading.apply(pixels)))[None]}
 
     def inputs(self, images: list[Inputs]) -> dict[str, Tensor]:
@@ -94,9 +104,11 @@ class TorchScorer:
     def _reading(self) -> Preprocessing | None:
         """What the processor does; None: it must be called."""
         processor = self.loaded.processor
-        made = processor(images=[PIL.Image.new("RGB", (64, 64))], return_tensors="pt")
-        if set(made) != {"pixel_values"} or made["pixel_values"].ndim != 4:
-            return None
+        if self.channels <= MOST_OF_PILLOW:
+            blank = as_pillow(np.zeros((64, 64, self.channels), np.uint8))
+            made = processor(images=[blank], return_tensors="pt")
+            if set(made) != {"pixel_values"} or made["pixel_values"].ndim != 4:
+                return None
         with contextlib.suppress(UserError):  # it can classify, if not be fine-tuned
             reading = Preprocessing.of(processor)
             return reading if reading.processor is None else None

@@ -86,9 +86,10 @@ def build_trainer(
     Args:
         recipe: the recipe, as `load_recipe` returns it.
         splits: the rows. None loads those of the recipe. Else the train rows, or a mapping of train, validation and test to
-            rows (`datasets.DatasetDict` too). Rows are a `datasets.Dataset`; a torch data set of (image, label) or of
-            dictionaries; a list of such rows; or a pair (images, labels). An image is a path, a PIL image, uint8 pixels
-            (H, W, 3) or (3, H, W), or a float tensor (C, H, W), which the model is given as it is. Texts: see `data.given_texts`.
+            rows (`datasets.DatasetDict` too). Rows are a `datasets.Dataset`; a DataFrame as `data.labels` is read; a torch data
+            set of (image, label) or of dictionaries; a list of such rows; or a pair (images, labels). An image is a path, a PIL
+            image, uint8 pixels (H, W, 3) or (3, H, W), or a float tensor (C, H, W), which the model is given as it is. Texts:
+            see `data.given_texts`.
         loaded: the model, as `load_model` returns it; its head must fit the labels.
         arguments: the arguments, as `training_arguments` returns them; None builds them.
         model: a classifier of transformers, also one that PEFT wraps; a timm model; or any `torch.nn.Module` that turns
@@ -120,7 +121,7 @@ def build_trainer(
     own = task.own_transforms(train_transform, eval_transform)
     recipe, splits = open_rows(recipe, splits, Classes(label_names, given.label_names()))
     if arguments is None:
-        has_validation = recipe.data.validation > 0 if splits is None else splits.validation is not None
+        has_validation = recipe.data.selects if splits is None else splits.validation is not None
         arguments = training_arguments(recipe, has_validation, compute_metrics is not None, standard_metrics)
     splits = splits or task.open_splits(recipe.data, arguments.training.seed)
     metrics = EvaluationMetrics(len(splits.label_names), compute_metrics, standard_metrics)

@@ -136,24 +136,24 @@ def resample(
     """Resize both axes.
 
     Args:
-        pixels: (B, h, w, 3) uint8.
+        pixels: (B, h, w, C) uint8.
         vertical, horizontal: from `resize_axis`, to H and W pixels.
         channels_last: memory format of the result.
-        affine: scale and shift, (3,) each, applied to the levels; done on the smaller side of the resize.
+        affine: scale and shift, (C,) each, applied to the levels; done on the smaller side of the resize.
         rounded: round to whole levels after each axis, as an 8-bit resize does.
     Returns:
-        (B, 3, H, W) float32, levels 0..255 (beyond them by a bicubic overshoot unless `rounded`).
+        (B, C, H, W) float32, levels 0..255 (beyond them by a bicubic overshoot unless `rounded`).
     """
-    num, height = pixels.shape[:2]
-    columns = pixels.permute(0, 2, 3, 1).to(torch.float32, memory_format=torch.contiguous_format)  # (B, w, 3, h)
+    num, height, _, channels = pixels.shape
+    columns = pixels.permute(0, 2, 3, 1).to(torch.float32, memory_format=torch.contiguous_format)  # (B, w, C, h)
     if affine is not None:
         columns = columns.mul_(affine[0][:, None]).add_(affine[1][:, None])
-    narrow = _sum_rows(columns.flatten(2)[:, None], horizontal).view(num, -1, 3, height)  # (B, W, 3, h)
+    narrow = _sum_rows(columns.flatten(2)[:, None], horizontal).view(num, -1, channels, height)  # (B, W, C, h)
     if rounded:
         narrow = narrow.add_(0.5).floor_().clamp_(0, 255)
     if channels_last:
-        rows = narrow.permute(0, 3, 1, 2).reshape(num, 1, height, -1)  # (B, 1, h, W * 3)
-        resized = _sum_rows(rows, vertical).unflatten(3, (-1, 3))[:, 0].permute(0, 3, 1, 2)
+        rows = narrow.permute(0, 3, 1, 2).reshape(num, 1, height, -1)  # (B, 1, h, W * C)
+        resized = _sum_rows(rows, vertical).unflatten(3, (-1, channels))[:, 0].permute(0, 3, 1, 2)
     else:
         resized = _sum_rows(narrow.permute(0, 2, 3, 1).contiguous(), vertical)
     return resized.add_(0.5).floor_().clamp_(0, 255) if rounded else resized
@@ -179,12 +179,12 @@ def resample_each(pixels: Tensor, boxes: Boxes, flip: Tensor, size: tuple[int, i
     """Crop and resize one image after the other, on a CPU.
 
     Args:
-        pixels: (B, h, w, 3) uint8.
+        pixels: (B, h, w, C) uint8.
         flip: (B,) bool.
     Returns:
-        (B, H, W, 3) uint8.
+        (B, H, W, C) uint8.
     """
-    out = torch.empty(len(pixels), *size, 3, dtype=torch.uint8)
+    out = torch.empty(len(pixels), *size, pixels.shape[3], dtype=torch.uint8)
     corners = torch.stack(boxes, 1).int().tolist()
     for image, (top, left, height, width), mirrored, target in zip(pixels, corners, flip.tolist(), out, strict=True):
         part = image[top : top + height, left : left + width].permute(2, 0, 1)[None]
@@ -199,12 +199,12 @@ def shift_and_flip(
     """Move the window of each image by whole pixels and mirror it.
 
     Args:
-        pixels: (B, h, w, 3) uint8.
+        pixels: (B, h, w, C) uint8.
         flip: (B,) bool.
         move: (B,) int64 each, how far the window moves down and right; None: it stays.
         reflect: the uncovered pixels are reflections of the image; False: they are black.
     Returns:
-        (B, h, w, 3) uint8.
+        (B, h, w, C) uint8.
     """
     num, height, width = pixels.shape[:3]
     y = torch.arange(height, device=pixels.device).expand(num, height)
@@ -218,7 +218,7 @@ def shift_and_flip(
     image = torch.arange(num, device=pixels.device)[:, None, None]
     index = (image * height + y[:, :, None]) * width + x[:, None]
     # 4 times faster on a CPU than indexing with three tensors
-    moved = pixels.reshape(-1, 3).index_select(0, index.flatten()).view(pixels.shape)
+    moved = pixels.reshape(-1, pixels.shape[3]).index_select(0, index.flatten()).view(pixels.shape)
     return moved if move is None or reflect else moved * covered[..., None]
 
 
@@ -235,7 +235,7 @@ class ModelGeometry:
         self._axes: dict[tuple[int, int, torch.device], tuple[Axis, Axis]] = {}
 
     def __call__(self, pixels: Tensor, channels_last: bool) -> Tensor:
-        """(B, h, w, 3) uint8 -> the same where it has the model's size, else (B, 3, H, W) float32 in whole levels."""
+        """(B, h, w, C) uint8 -> the same where it has the model's size, else (B, C, H, W) float32 in whole levels."""
         height, width = pixels.shape[1:3]
         if (height, width) == (self.preprocessing.height, self.preprocessing.width):
             return pixels

@@ -18,7 +18,7 @@ import pytest
 
 from hf_accel import compare
 from hf_accel.cli import run
-from hf_accel.comparison import checks, forecast
+from hf_accel.comparison import checks, forecast, runs
 from hf_accel.comparison import plan as comparison_plan
 from hf_accel.comparison.export import csv_table, latex, markdown, text_table, write_comparison
 from hf_accel.comparison.paper import paper_table
@@ -31,6 +31,7 @@ from hf_accel.comparison.text import figure_cells, footnotes
 from hf_accel.config.recipe import load_recipe, variant_names
 from hf_accel.errors import UserError
 from hf_accel.measure.paired import MOST_ROUNDS, PILOT_ROUNDS
+from hf_accel.report.run_report import RunReport, Scores
 from hf_accel.runs import process
 from hf_accel.runs.lock import sole_use
 from tests.support import stub_train
@@ -68,6 +69,29 @@ def two_rows_once(recipe_file: Path, folder: Path) -> list[str]:
 def compared(recipe_file: Path, folder: Path, *words: str) -> Comparison:
     assert compare.main(["--recipe", str(recipe_file), "--output_dir", str(folder), *words]) == 0
     return Comparison.load(folder)
+
+
+def test_each_round_runs_a_fold_and_the_table_has_their_mean_with_its_interval(recipe_file, stubbed, monkeypatch):
+    folder, done = stubbed
+    scores = iter([0.8, 0.9, 1.0])
+    run_here = stub_train.run_here
+
+    def run_with_validation(words, output, tick):
+        code = run_here(words, output, tick)
+        place = Path(words[list(words).index("--output_dir") + 1])
+        report = RunReport.load(place)
+        report.validation = Scores(accuracy=next(scores))
+        report.save(place)
+        assert words[list(words).index("--data.fold") + 1] == place.name.removeprefix("round-")
+        return code
+
+    monkeypatch.setattr(runs, "run_process", run_with_validation)
+    table = compared(recipe_file, folder, "--variants", "default", "--data.folds", "3")
+    assert len(done()) == 3
+    assert table.rows[0].figures["validation_accuracy"]["mean"] == pytest.approx(0.9)
+    assert "`default`: validation accuracy 90.00 % (65.16 to 100.00), the mean over 3 runs of 3 folds" in table.notes[0]
+    with pytest.raises(UserError, match=r"--data\.fold: a comparison sets it for each run"):
+        compared(recipe_file, folder, "--data.folds", "3", "--data.fold", "1")
 
 
 def test_every_round_runs_each_row_once_and_rounds_differ_in_order(recipe_file, stubbed):

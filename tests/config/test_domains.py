@@ -24,6 +24,7 @@ def loaded(folder, model, data, training=None):
         ("model.fit_head", True),
         ("data.image_size", 224),
         ("data.image_column", "img"),
+        ("data.labels", "labels.csv"),
         ("data.transforms", "loader"),
         ("data.on_bad_image", "skip"),
         ("data.augment", {"flip": True}),

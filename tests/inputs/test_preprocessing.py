@@ -1,6 +1,5 @@
 """Reading image processors: the settings that are read must give the processor's own pixels."""
 
-import functools
 import io
 import logging
 
@@ -13,13 +12,15 @@ from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmW
 
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.images import decode_image
-from hf_accel.data.splits import ImageSplit, load_splits
+from hf_accel.data.splits import load_splits
 from hf_accel.errors import UserError
 from hf_accel.inputs.batches import ImageBatches
 from hf_accel.inputs.cache import open_evaluation_pixels
-from hf_accel.inputs.preprocessing import Preprocessing, with_image_size
+from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.inputs.processors import with_image_size
 from hf_accel.transforms.pipeline import EvalTransform
 from tests.support.image_splits import make_split, one_thread  # noqa: F401
+from tests.support.processors import TWO_LEVELS, levels_off
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 READ = {
@@ -38,33 +39,12 @@ READ = {
     "timm": lambda: TimmWrapperImageProcessor({"input_size": (3, 224, 224), "crop_pct": 0.95, **IMAGENET}),
     "timm bilinear": lambda: TimmWrapperImageProcessor({"input_size": (3, 160, 160), "interpolation": "bilinear"}),
     "timm squash": lambda: TimmWrapperImageProcessor({"input_size": (3, 192, 192), "crop_mode": "squash"}),
+    "timm border": lambda: TimmWrapperImageProcessor({"input_size": (3, 128, 128), "crop_mode": "border", **IMAGENET}),
 }
 CALLED = {
     "levit": lambda: transformers.LevitImageProcessor(),
-    "timm border": lambda: TimmWrapperImageProcessor({"input_size": (3, 128, 128), "crop_mode": "border"}),
     "mobilevit pads": lambda: transformers.MobileViTImageProcessor(),
 }
-
-
-TWO_LEVELS = 2 + 1e-3  # the promise, and float32
-
-
-@functools.cache
-def real_images(name: str) -> ImageSplit:
-    return load_splits(DataSettings(name=name, max_test_rows=12), seed=0).test
-
-
-def levels_off(processor, name: str) -> float:
-    """Largest difference from the processor, in levels of 255, over some test images of a data set."""
-    split = real_images(name)
-    preprocessing = Preprocessing.of(processor)
-    pixels = open_evaluation_pixels(split, DataSettings(name=name), preprocessing)
-    ours = EvalTransform(preprocessing)(ImageBatches(split, pixels).__getitems__(list(range(len(split)))))
-    originals = [PIL.Image.fromarray(split.read(row)) for row in range(len(split))]
-    theirs = torch.stack([processor([image], return_tensors="pt")["pixel_values"][0] for image in originals])
-    std = torch.tensor(preprocessing.std)[:, None, None]
-    assert ours["pixel_values"].dtype == torch.float32
-    return float(((ours["pixel_values"] - theirs).abs() * std).max() * 255)
 
 
 @pytest.mark.slow

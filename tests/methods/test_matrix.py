@@ -104,6 +104,8 @@ METHODS = {
     ),
     "kernels": Method({"model": {**VIT, "kernels": "auto"}}),
     "progressive resizing": Method({"data": {"progressive_resizing": {"start": 8, "full_at": 1.0}}}),
+    "letterbox": Method({"data": {"resize": "letterbox"}}),
+    "grey images": Method({"data": {"channels": 1}}),
     "test-time augmentation": Method({"data": {"test_time_augmentation": "flip"}}),
     "alternating flip": Method({"data": {"augment": {"flip": "alternating"}}}),
     **{name: Method({"data": {"augment": augment}}) for name, augment in AUGMENTATIONS.items()},

@@ -129,7 +129,7 @@ def test_images_are_prepared_while_the_model_computes(tmp_path):
     file, next_batch = photograph(tmp_path / "a.jpg"), threading.Event()
 
     class Waiting:
-        target_side, prepared = None, 0
+        target_side, channels, prepared = None, 3, 0
 
         def prepare(self, pixels):
             self.prepared += 1

@@ -20,7 +20,7 @@ class Fixed(Exported):
         self.file, self.label_names = Path("x.onnx"), ["a", "b"]
         self.by_number = np.array(logits, np.float32)
 
-    target_side = None  # images are decoded whole
+    target_side, channels = None, 3  # images are decoded whole
 
     def prepare(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         return {INPUT: np.full((1, 1), pixels[0, 0, 0])}

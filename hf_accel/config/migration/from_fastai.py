@@ -6,6 +6,10 @@ from hf_accel.config.migration.counterparts import last_number, timm_name
 FASTAI = (
     Row("path", "--data.name VALUE", "./photos", "`ImageDataLoaders.from_folder(path)`"),
     Row("train valid", note="folders called train, validation (val, valid, dev) and test are found"),
+    Row("df fn_col label_col valid_col", note="`--data.labels labels.csv` with `--data.image_column`, `--data.label_column` and "
+        "`--data.split_column`; `build_trainer(recipe, df)` takes a DataFrame"),
+    Row("ResizeMethod", "--data.resize VALUE", "Squish", "`Resize(224, ResizeMethod.Squish)`",
+        values={"squish": "--data.resize squash", "pad": "--data.resize letterbox", "crop": "--data.resize crop", "true": ""}),
     Row("valid_pct", "--data.validation VALUE", "0.2"),
     Row("bs", "--per_device_train_batch_size VALUE", "64"),
     Row("val_bs", "--per_device_eval_batch_size VALUE", "64"),

@@ -43,7 +43,8 @@ TIMM = (
     Row("target-key", "--data.label_column VALUE", "label"),
     Row("dataset-download", note="a data set of the Hub is downloaded when it is first used"),
     Row("dataset-trust-remote-code", note="code from the Hub is never run; convert the data set to parquet or folders"),
-    Row("input-img-mode in-chans", note="images are read as RGB"),
+    Row("in-chans", "--data.channels VALUE", "1"),
+    Row("input-img-mode", note="images are read as RGB, or as `data.channels` says"),
     # model
     Row("model", "--model.name VALUE", "resnet50", convert=timm_name),
     Row("pretrained", "--model.pretrained true", note="the default here; `false` trains from random weights"),
