@@ -38,6 +38,7 @@ COMMANDS = {
     "train": "fine-tune an image classifier by a recipe",
     "evaluate": "score a trained folder or Hub model on a data set",
     "predict": "classify files, folders or globs of images",
+    "audit": "find images whose labels are probably wrong",
     "compare": "run variants or recipes side by side: which technique pays here",
     "recipe": "list, show, validate and copy recipes",
     "page": "write the page, plots and card of a finished run again",

@@ -19,7 +19,7 @@ from hf_accel.config.sections import SECTIONS
 from hf_accel.errors import UserError
 
 WORDS = (*COMMANDS, "help", "version")
-TAKE_SETTINGS = ("hf-accel train", "hf-accel evaluate", "hf-accel compare")
+TAKE_SETTINGS = ("hf-accel train", "hf-accel evaluate", "hf-accel audit", "hf-accel compare")
 
 
 def complete() -> NoReturn:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.named_model import model_place
 
 if TYPE_CHECKING:
+    import numpy as np
     from gradio import Blocks
     from PIL.Image import Image
 
@@ -29,6 +32,7 @@ Serve a small web page to drop an image on.
   hf-accel demo outputs/digits/default
   hf-accel demo someone/digits --port 7860
   hf-accel demo outputs/digits/default/exported             without PyTorch; or exported/onnx/FILE.onnx
+  hf-accel demo outputs/digits/default --explain            with a button: what speaks for the class?
   hf-accel demo outputs/digits/default --space my_space     writes a folder ready to be a Space
 
 Only this machine can reach the page. Needs Gradio: pip install "hf_accel[demo]"."""
@@ -43,6 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = command_parser("demo", DESCRIPTION)
     parser.add_argument("model", metavar="FOLDER_OR_ID", help="the folder of a run or a model, or an id on the Hub")
     parser.add_argument("--port", type=int, help="port of the page; default: the first free one from 7860")
+    parser.add_argument(
+        "--explain", action="store_true", help="offer pictures of what speaks for a class; needs hf_accel[trust]"
+    )
     parser.add_argument("--space", type=Path, metavar="FOLDER", help="write a Space there and serve nothing")
     args = parser.parse_args(argv)
     model, title = _find_model(args.model)
@@ -50,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     if importlib.util.find_spec("gradio") is None:
         fix = 'pip install "hf_accel[demo]"' if exported is None else "pip install gradio"
         raise UserError(f"hf-accel demo: needs Gradio, which is not installed. {fix}")
+    if args.explain:
+        _refuse_to_explain(args)
     if args.space is not None:
         if exported is not None:
             raise UserError(
@@ -67,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from hf_accel.hub.space_app import CSS, LARGEST_UPLOAD
 
-    page = page_of_model(model, title) if exported is None else page_of_exported(model, title)
+    page = page_of_model(model, title, args.explain) if exported is None else page_of_exported(model, title)
     _, url, _ = page.launch(
         server_name="127.0.0.1",
         server_port=args.port,
@@ -86,15 +95,36 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def page_of_model(model: str, title: str) -> Blocks:
-    """Raises:
-    UserError: there is no such model, or it cannot be loaded.
+def _refuse_to_explain(args: argparse.Namespace) -> None:
+    if args.space is not None or exported_file(model_place(args.model)) is not None:
+        raise UserError(
+            "--explain: needs PyTorch and this package, which a Space and an exported model do without. Leave it out."
+        )
+    from hf_accel.models.heat_maps import refuse_missing_captum
+
+    refuse_missing_captum("--explain")
+
+
+def page_of_model(model: str, title: str, explain: bool = False) -> Blocks:
+    """Args:
+        explain: offer pictures of what speaks for a class.
+    Raises:
+        UserError: there is no such model, or it cannot be loaded.
     """
     from hf_accel.hub.space_app import build_page
     from hf_accel.models.load_errors import load_errors
 
     with load_errors("model.name", model):
-        return build_page(model, title)
+        return build_page(model, title, explanation(model) if explain else None)
+
+
+def explanation(model: str) -> Callable[[Image], np.ndarray]:
+    """An image -> (H, W, 3) uint8 RGB: the same with the places that speak for its likeliest class in bright colours."""
+    from hf_accel.models.load import load_trained
+    from hf_accel.tasks.explanations import Explainer
+
+    explainer = Explainer(load_trained(model))
+    return explainer.picture_of_likeliest
 
 
 def page_of_exported(place: str, title: str) -> Blocks:
@@ -106,10 +136,12 @@ def page_of_exported(place: str, title: str) -> Blocks:
 
     exported = ExportedImageClassification().load_trained(place)
 
-    def probabilities(image: Image) -> list[float]:
-        return exported.probabilities([exported.prepare(np.array(image))])[0].tolist()
+    def answer(image: Image) -> tuple[list[float], str]:
+        (logits,) = exported.score([exported.prepare(np.array(image))])
+        probabilities, verdict = exported.confidence.answer(logits)
+        return probabilities.tolist(), verdict or ""
 
-    return page_of(probabilities, exported.label_names, title, [])
+    return page_of(answer, exported.label_names, title, [])
 
 
 def _find_model(name: str) -> tuple[str, str]:

@@ -7,10 +7,8 @@ import collections
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +20,14 @@ from hf_accel.errors import UserError
 from hf_accel.formatting import format_count
 from hf_accel.runs.named_model import model_place
 from hf_accel.runs.process import warn_of_missing_processes
-from hf_accel.tables import format_table, printable
+from hf_accel.tables import printable
 
 if TYPE_CHECKING:
     from accelerate import PartialState
     from tqdm import tqdm
 
     from hf_accel.data.images import UnreadableImageError
+    from hf_accel.models.confidence import Confidence
     from hf_accel.models.exported import Exported
     from hf_accel.models.load import LoadedModel
     from hf_accel.tasks.image_classification import ImageClassification
@@ -43,6 +42,7 @@ Classify images.
   hf-accel predict outputs/digits/default/exported photo.jpg               without PyTorch; or exported/onnx/FILE.onnx
   hf-accel predict outputs/digits/default photos/ --output photos.csv      the same command continues it
   hf-accel predict google/vit-base-patch16-224 'more/*.png' https://example.org/a.jpg --top_k 3 --format csv
+  hf-accel predict outputs/digits/default photos/ --explain why/           pictures of what speaks for each class
   find photos -newer last -name '*.jpg' | hf-accel predict outputs/digits/default -
 
 Exit code: 0 all images are classified, 1 some could not be read (they are named, the others are classified), 2 none
@@ -74,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=FORMS, help="default: table; with --output what the ending says")
     parser.add_argument("--top_k", type=int, help="classes to give for each image (default 5; 1 in csv)")
     parser.add_argument("--probabilities", action="store_true", help="csv, json: the probabilities of all classes, too")
+    parser.add_argument(
+        "--explain",
+        type=Path,
+        metavar="FOLDER",
+        help="write there a picture of each image that shows what speaks for its class; needs hf_accel[trust]",
+    )
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument(
         "--data.max_pixels",
@@ -114,6 +120,8 @@ def classify(args: argparse.Namespace) -> int:
         from hf_accel.tasks.predictions import PredictionShape, form_of
 
     place = model_place(args.model)
+    if args.explain is not None:
+        refuse_to_explain(args.model, exported_file(place) is not None)
     # with --output, --json is about what is printed, and asks for no form of the file
     asked = None if args.json and args.output is not None else args.format
     form = (asked or "table") if args.output is None else form_of(args.output, asked)
@@ -121,7 +129,9 @@ def classify(args: argparse.Namespace) -> int:
     sources, count = named_images(task, args.images)
     is_exported = exported_file(place) is not None
     loaded, state = (task.load_trained(place), None) if is_exported else load_for_torch(task, place, args)
-    shape = PredictionShape(loaded.label_names, args.top_k or (1 if form == "csv" else TOP_K), args.probabilities)
+    confidence = loaded.confidence
+    top_k = args.top_k or (1 if form == "csv" else TOP_K)
+    shape = PredictionShape(loaded.label_names, top_k, args.probabilities, verdicts=confidence.is_learned)
     bf16 = {"bf16": True} if computes_in_bf16(args, state) else {}
     output = None if args.output is None else open_output(args, form, loaded, shape, **bf16)
     if state is not None:
@@ -134,7 +144,37 @@ def classify(args: argparse.Namespace) -> int:
     def score(images: Iterable[ImageSource]) -> Iterator[ScoredImage]:
         return task.score_images(loaded, images, args.batch_size, args.test_time_augmentation, **limit, **bf16)
 
-    return Work(args, form, shape, output, count, done_before).finish(shared(state, sources, score, args.batch_size))
+    explain = None if args.explain is None else drawing(args, loaded)
+    work = Work(args, form, shape, confidence, explain, output, count, done_before)
+    return work.finish(shared(state, sources, score, args.batch_size))
+
+
+def refuse_to_explain(name: str, is_exported: bool) -> None:
+    """Raises:
+    UserError: --explain is asked of an exported model, or its library is not installed.
+    """
+    if is_exported:
+        raise UserError(
+            f"--explain: needs the gradients of a model of PyTorch, and {name} is an exported model. Name the folder of the run "
+            "or the model that it was exported from."
+        )
+    from hf_accel.models.heat_maps import refuse_missing_captum
+
+    refuse_missing_captum("--explain")
+
+
+def drawing(args: argparse.Namespace, loaded: Any) -> Callable[[ScoredImage, int], None]:
+    """What draws the explanation of an answer, with the number of its class, into the folder of --explain."""
+    from hf_accel.tasks.explanations import Explainer, picture_name, save_picture
+
+    explainer = Explainer(loaded)
+    limit = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
+
+    def draw(answer: ScoredImage, label: int) -> None:
+        name = picture_name(answer.position, answer.source, loaded.label_names[label])
+        save_picture(explainer.picture(answer.source, label, **limit), args.explain / name)
+
+    return draw
 
 
 def task_of(place: str) -> Any:
@@ -250,6 +290,8 @@ class Work:
     """Answers -> rows on the screen or in a file, with a bar, and the exit code.
 
     Args:
+        confidence: of the model.
+        explain: draws the explanation of an answer, with the number of its class.
         output: the file that gets the rows; None: standard output does.
         count: how many images there are, those that `output` holds included; None: not known.
         done_before: how many of them it holds.
@@ -260,11 +302,14 @@ class Work:
         args: argparse.Namespace,
         form: str,
         shape: PredictionShape,
+        confidence: Confidence,
+        explain: Callable[[ScoredImage, int], None] | None,
         output: PredictionFile | None,
         count: int | None,
         done_before: int,
     ) -> None:
         self.args, self.form, self.shape, self.output, self.count = args, form, shape, output, count
+        self.confidence, self.explain = confidence, explain
         self.done_before = done_before
         self.classified = 0
         self.unreadable: list[UnreadableImageError] = []
@@ -294,9 +339,12 @@ class Work:
     def _rows(self, answers: Iterable[ScoredImage], bar: tqdm) -> Iterator[PredictedRow]:
         for answer in answers:
             bar.update()
-            if answer.probabilities is not None:
+            if answer.logits is not None:
                 self.classified += 1
-                yield self.shape.row(answer.probabilities, file=str(answer.source))
+                probabilities, verdict = self.confidence.answer(answer.logits)
+                if self.explain is not None and is_main_process():
+                    self.explain(answer, int(probabilities.argmax()))
+                yield self.shape.row(probabilities, file=str(answer.source), verdict=verdict)
             elif answer.error is not None:
                 self._note(answer.error, bar)
 
@@ -314,6 +362,8 @@ class Work:
         elif self.output is not None:
             self.output.write(rows)
         else:
+            from hf_accel.tasks.printed_predictions import render
+
             render(rows, self.form, self.shape, self.args.batch_size)
 
     def _exit_code(self) -> int:
@@ -337,30 +387,6 @@ class Work:
         if self.unreadable:
             what = f"{format_count(len(self.unreadable))} of {format_count(total)} images could not be read"
             terminal.warn(f"{what} and are left out")
-
-
-def render(rows: Iterator[PredictedRow], form: str, shape: PredictionShape, rows_at_once: int = 32) -> None:
-    """Print rows as they come: a table for people, JSON, JSON lines, or CSV."""
-    from hf_accel.tasks.predictions import write_predictions
-
-    if form == "table":
-        widths: list[int] = []
-        while lines := [_table_line(row) for row in itertools.islice(rows, rows_at_once)]:
-            cells = [max(map(len, column)) for column in zip(*lines, strict=True)]
-            widths = [max(pair) for pair in itertools.zip_longest(widths, cells, fillvalue=0)]
-            print(format_table((), lines, align="l" * len(lines[0]), min_widths=widths), flush=True)
-    elif form == "json":
-        separator = "["
-        for row in rows:
-            print(separator + "\n" + textwrap.indent(json.dumps(shape.record(row), indent=2), "  "), end="", flush=True)
-            separator = ","
-        print("[]" if separator == "[" else "\n]")
-    else:
-        write_predictions(sys.stdout, shape, rows, form)
-
-
-def _table_line(row: PredictedRow) -> list[str]:
-    return [printable(cell) for cell in (row.file or "", *(f"{name} {score:.3f}" for name, score in row.best))]
 
 
 if __name__ == "__main__":

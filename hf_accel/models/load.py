@@ -69,8 +69,10 @@ class LoadedModel(Loaded):
     is_given: bool = False  # by a Python caller: nothing is known of where its weights come from
 
     def content(self) -> str:
-        """A hash of the classes, the preprocessing and the weights."""
+        """A hash of the classes, the preprocessing, the weights and what turns logits into answers."""
         digest = hashlib.sha256(json.dumps(self.label_names).encode())
+        if self.confidence.is_learned:
+            digest.update(json.dumps(self.confidence.to_dict()).encode())
         digest.update(json.dumps(self.processor.to_dict(), sort_keys=True, default=str).encode())
         for key, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())

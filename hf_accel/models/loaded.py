@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from hf_accel.models.confidence import Confidence
 from hf_accel.models.head import known_labels
 
 
@@ -21,6 +22,11 @@ class Loaded:
     @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def confidence(self) -> Confidence:
+        """What the model has learned about its answers."""
+        return Confidence.of_config(getattr(self.model, "config", None))
 
     @property
     def label_names(self) -> list[str]:

@@ -74,6 +74,8 @@ def write_page(
     sample: Sequence[GalleryItem] = (),
     plots: dict[str, Plot] | None = None,
     recipe_text: str | None = None,
+    pairs: Sequence[tuple[str, str, int, Sequence[GalleryItem]]] = (),
+    as_trained: Sequence[GalleryItem] = (),
 ) -> Path:
     """Write the page of a run; it links to the files of the run that are there, so it is written last.
 
@@ -84,6 +86,8 @@ def write_page(
         sample: images of the data set.
         plots: as `draw_plots` returns them; None draws and saves them.
         recipe_text: the recipe as YAML, fit to be published.
+        pairs: (true class, predicted class, mistakes, some of them) of the most frequent pairs.
+        as_trained: training images as augmentation changes them.
     Returns:
         The path of `report.html`.
     """
@@ -97,8 +101,10 @@ def write_page(
         title=run_title(report.model.name, report.data.name, len(report.data.labels)),
         plots=draw_plots(report, run.plots) if plots is None else plots,
         tiles=run_tiles(report),
-        gallery=[_shown(item, MISTAKE_SIDE) for item in gallery[:MOST_IMAGES]],
-        sample=[_shown(item, SAMPLE_SIDE) for item in sample[:MOST_IMAGES]],
+        gallery=[shown(item, MISTAKE_SIDE) for item in gallery[:MOST_IMAGES]],
+        sample=[shown(item, SAMPLE_SIDE) for item in sample[:MOST_IMAGES]],
+        pairs=[(*names, count, [shown(item, SAMPLE_SIDE) for item in items]) for *names, count, items in pairs],
+        as_trained=[shown(item, SAMPLE_SIDE) for item in as_trained[:MOST_IMAGES]],
         confusions=largest_confusions(report.test.confusion, report.data.labels, MOST_CONFUSIONS)
         if report.test
         else [],
@@ -213,7 +219,8 @@ def data_uri(image: np.ndarray, longest_side: int) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _shown(item: GalleryItem, longest_side: int) -> dict[str, Any]:
+def shown(item: GalleryItem, longest_side: int) -> dict[str, Any]:
+    """An image as the templates take it."""
     if item.predicted is None:
         alt = f"An image of class {item.label}"
     else:
@@ -226,6 +233,7 @@ def _shown(item: GalleryItem, longest_side: int) -> dict[str, Any]:
         "item": item,
         "small": small,
         "confidence": confidence,
+        "explanation": None if item.explanation is None else data_uri(item.explanation, longest_side),
     }
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hf_accel.data.splits import ImageSplit
 
 COLUMNS = ("row", "file", "label", "predicted", "confidence")
+VERDICT = "verdict"  # a column, or key, of `predict`
 EARLIER_COLUMNS = ("row", "label", "predicted", "confidence")  # of version 0.1, with numbers of classes and of rows
 ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 FORMS = ("csv", "jsonl")  # of a file
@@ -34,6 +35,7 @@ class PredictedRow:
     file: str | None = None  # None: the image has no file
     label: str | None = None  # the true class; None: not known
     probabilities: Sequence[float] | None = None  # of all classes
+    verdict: str | None = None  # sure, unsure or unlike; None: not known
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,12 @@ class PredictionShape:
     label_names: Sequence[str]
     top_k: int = 1  # classes with their probabilities
     probabilities: bool = False  # those of all classes, too
+    verdicts: bool = False  # whether the answers are sure
 
     @property
     def columns(self) -> list[str]:
         others = [f"{name}_{rank}" for rank in range(2, self._ranks + 1) for name in COLUMNS[-2:]]
+        others += [VERDICT] if self.verdicts else []
         return [*COLUMNS, *others, *(f"p({name})" for name in (self.label_names if self.probabilities else ()))]
 
     def row(self, probabilities: np.ndarray, **of_image: Any) -> PredictedRow:
@@ -54,7 +58,7 @@ class PredictionShape:
 
         Args:
             probabilities: (C,)
-            of_image: `row`, `file` and `label`, where they are known.
+            of_image: `row`, `file`, `label` and `verdict`, where they are known.
         """
         order = np.argsort(-probabilities, kind="stable")[: self._ranks]
         best = [(self.label_names[number], float(probabilities[number])) for number in order]
@@ -63,7 +67,8 @@ class PredictionShape:
     def cells(self, row: PredictedRow) -> list[Any]:
         """For the columns of a CSV file."""
         best = [cell for name, score in row.best[: self._ranks] for cell in (name, _figure(score))]
-        return [row.row, row.file, row.label, *best, *map(_figure, row.probabilities or ())]
+        verdict = [row.verdict] if self.verdicts else []
+        return [row.row, row.file, row.label, *best, *verdict, *map(_figure, row.probabilities or ())]
 
     def record(self, row: PredictedRow) -> dict[str, Any]:
         """For JSON; what is not known is left out."""
@@ -74,6 +79,7 @@ class PredictionShape:
             "label": row.label,
             "predicted": name,
             "confidence": score,
+            VERDICT: row.verdict,
         }
         record["labels"] = [{"label": name, "score": score} for name, score in row.best[: self._ranks]]
         if row.probabilities is not None:

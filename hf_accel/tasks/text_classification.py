@@ -107,6 +107,18 @@ class TextClassification:
         """None: the page shows pictures alone."""
         return []
 
+    def mistakes_by_pair(
+        self, predictions: Predictions, split: TextSplit
+    ) -> list[tuple[str, str, int, list[GalleryItem]]]:
+        """None: the page shows pictures alone."""
+        return []
+
+    def as_trained(
+        self, recipe: Recipe, splits: Splits[TextSplit], processor: PreTrainedTokenizerBase
+    ) -> list[GalleryItem]:
+        """None: the page shows pictures alone."""
+        return []
+
     def sample(self, split: TextSplit) -> list[GalleryItem]:
         """None: the page shows pictures alone."""
         return []

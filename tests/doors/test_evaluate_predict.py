@@ -15,11 +15,11 @@ from hf_accel import demo, evaluate
 from hf_accel.cli import run
 from hf_accel.errors import UserError
 from hf_accel.predict import main as predict_main
-from hf_accel.predict import render as render_predictions
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs import manifest
 from hf_accel.tasks.image_classification import ImageClassification
 from hf_accel.tasks.predictions import PredictionShape
+from hf_accel.tasks.printed_predictions import render as render_predictions
 from hf_accel.train import train
 
 pytestmark = pytest.mark.slow
