@@ -172,7 +172,7 @@ def ours(network: str, folder: str, model: str, size: str, count: int, seconds: 
 
     def classify(files: list[Path]) -> list[str]:
         answers = task.score_sources(loaded, files, bf16=uses_bf16)
-        return [loaded.label_names[int(answer.probabilities.argmax())] for answer in answers]
+        return [loaded.label_names[int(answer.logits.argmax())] for answer in answers]
 
     return _rate(classify, sorted(Path(folder).glob("*.jpg")), seconds)
 

@@ -38,6 +38,7 @@ COMMANDS = {
     "train": "fine-tune an image classifier by a recipe",
     "evaluate": "score a trained folder or Hub model on a data set",
     "predict": "classify files, folders or globs of images",
+    "audit": "find images whose labels are probably wrong",
     "compare": "run variants or recipes side by side: which technique pays here",
     "profile": "measure each phase of a run: what bounds it, and which recipe lines may help",
     "tune": "find the fastest safe settings of a recipe on this machine",

@@ -19,7 +19,8 @@ from hf_accel.config.sections import SECTIONS
 from hf_accel.errors import UserError
 
 WORDS = (*COMMANDS, "help", "version")
-TAKE_SETTINGS = tuple(f"hf-accel {verb}" for verb in ("train", "evaluate", "compare", "profile", "tune", "doctor"))
+VERBS_WITH_SETTINGS = ("train", "evaluate", "audit", "compare", "profile", "tune", "doctor")
+TAKE_SETTINGS = tuple(f"hf-accel {verb}" for verb in VERBS_WITH_SETTINGS)
 
 
 def complete() -> NoReturn:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +25,7 @@ from hf_accel.runs.named_model import model_place
 from hf_accel.tasks.texts import TEXTS
 
 if TYPE_CHECKING:
+    import numpy as np
     from gradio import Blocks
     from PIL.Image import Image
 
@@ -32,6 +35,7 @@ Serve a small web page to drop an image on; of a text classifier, to enter texts
   hf-accel demo outputs/digits/default
   hf-accel demo someone/digits --port 7860
   hf-accel demo outputs/digits/default/exported             without PyTorch; or exported/onnx/FILE.onnx
+  hf-accel demo outputs/digits/default --explain            with a button: what speaks for the class?
   hf-accel demo outputs/digits/default --space my_space     writes a folder ready to be a Space
 
 Only this machine can reach the page. Needs Gradio: pip install "hf_accel[demo]"."""
@@ -47,6 +51,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = command_parser("demo", DESCRIPTION)
     parser.add_argument("model", metavar="FOLDER_OR_ID", help="the folder of a run or a model, or an id on the Hub")
     parser.add_argument("--port", type=int, help="port of the page; default: the first free one from 7860")
+    parser.add_argument(
+        "--explain", action="store_true", help="offer pictures of what speaks for a class; needs hf_accel[trust]"
+    )
     parser.add_argument("--space", type=Path, metavar="FOLDER", help="write a Space there and serve nothing")
     args = parser.parse_args(argv)
     model, title = _find_model(args.model)
@@ -54,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     if importlib.util.find_spec("gradio") is None:
         fix = 'pip install "hf_accel[demo]"' if exported is None else "pip install gradio"
         raise UserError(f"hf-accel demo: needs Gradio, which is not installed. {fix}")
+    if args.explain:
+        _refuse_to_explain(args, model)
     if args.space is not None:
         if exported is not None:
             raise UserError(
@@ -71,7 +80,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     task = IMAGES if exported is not None else task_of(model)
     app = import_module(f"hf_accel.hub.{TEXTS[task].app}")
-    page = page_of_model(model, title, app, task) if exported is None else page_of_exported(model, title)
+    explain = {"explain": explanation(model)} if args.explain else {}
+    page = page_of_model(model, title, app, task, **explain) if exported is None else page_of_exported(model, title)
     _, url, _ = page.launch(
         server_name="127.0.0.1",
         server_port=args.port,
@@ -90,20 +100,45 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _refuse_to_explain(args: argparse.Namespace, model: str) -> None:
+    if args.space is not None or exported_file(model) is not None:
+        raise UserError(
+            "--explain: needs PyTorch and this package, which a Space and an exported model do without. Leave it out."
+        )
+    if task_of(model) != IMAGES:
+        raise UserError(f"--explain: shows places of images, and {args.model} classifies texts. Leave it out.")
+    from hf_accel.models.heat_maps import refuse_missing_captum
+
+    refuse_missing_captum("--explain")
+
+
 def task_of(model: str) -> str:
     from hf_accel.models.kind import task_of_model  # here: --help needs no transformers
 
     return task_of_model(model)
 
 
-def page_of_model(model: str, title: str, app: ModuleType, task: str) -> Blocks:
-    """Raises:
-    UserError: there is no such model, or it cannot be loaded.
+def page_of_model(
+    model: str, title: str, app: ModuleType, task: str, **explain: Callable[[Image], np.ndarray]
+) -> Blocks:
+    """Args:
+        explain: for images, `explain` of `page_of`.
+    Raises:
+        UserError: there is no such model, or it cannot be loaded.
     """
     from hf_accel.models.load_errors import load_errors
 
     with load_errors("model.name", model, kind=f"{TEXTS[task].unit} classifier"):
-        return app.build_page(model, title)
+        return app.build_page(model, title, **explain)
+
+
+def explanation(model: str) -> Callable[[Image], np.ndarray]:
+    """An image -> (H, W, 3) uint8 RGB: the same with the places that speak for its likeliest class in bright colours."""
+    from hf_accel.models.load import load_trained
+    from hf_accel.tasks.explanations import Explainer
+
+    explainer = Explainer(load_trained(model))
+    return explainer.picture_of_likeliest
 
 
 def page_of_exported(place: str, title: str) -> Blocks:
@@ -115,10 +150,12 @@ def page_of_exported(place: str, title: str) -> Blocks:
 
     exported = ExportedImageClassification().load_trained(place)
 
-    def probabilities(image: Image) -> list[float]:
-        return exported.probabilities([exported.prepare(np.array(image))])[0].tolist()
+    def answer(image: Image) -> tuple[list[float], str]:
+        (logits,) = exported.score([exported.prepare(np.array(image))])
+        probabilities, verdict = exported.confidence.answer(logits)
+        return probabilities.tolist(), verdict or ""
 
-    return page_of(probabilities, exported.label_names, title, [])
+    return page_of(answer, exported.label_names, title, [])
 
 
 def _find_model(name: str) -> tuple[str, str]:

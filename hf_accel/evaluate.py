@@ -197,7 +197,7 @@ def evaluate(
         label_names = known_labels(loaded.model.config)
         split = rows.split.relabelled(model_labels(rows.split, label_names), label_names)
         trainer = build_evaluator(recipe, loaded, split, arguments)
-        predictions = trainer.score(trainer.test_dataset, probabilities=output is not None and output.probabilities)
+        predictions = trainer.score(trainer.test_dataset, logits=output is not None and output.probabilities)
     if output is not None and is_main_process():
         output.write(predictions_of(predictions, split))
     scores = scores_of(predictions, label_names, "test")

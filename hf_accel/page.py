@@ -19,6 +19,7 @@ DESCRIPTION = """\
 Write the page, the plots, the model card and the notebook of a finished run again, from its report and its recipe.
 
   hf-accel page outputs/digits/default
+  hf-accel page outputs/digits/default --explain     with heat maps over the mistakes; needs hf_accel[trust]
 
 Its figures and its model stay as they are. Images and texts are read from the data of the run; where it is not
 available, or has changed, the page has none."""
@@ -27,25 +28,37 @@ available, or has changed, the page has none."""
 def main(argv: list[str] | None = None) -> int:
     parser = command_parser("page", DESCRIPTION)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder of a finished run")
+    parser.add_argument(
+        "--explain", action="store_true", help="show which places speak for the wrong class of each mistake"
+    )
     args = parser.parse_args(argv)
+    from hf_accel.models.heat_maps import refuse_missing_captum
     from hf_accel.report.finished_run import FinishedRun
     from hf_accel.runs.folder import IN_USE
     from hf_accel.runs.lock import sole_use
     from hf_accel.runs.log import quiet_libraries, start_console
 
+    if args.explain:
+        refuse_missing_captum("--explain")
     run = FinishedRun.read(args.folder)
+    if args.explain and run.recipe.model.task != "image-classification":
+        raise UserError(f"--explain: shows places of images, and {args.folder} classifies texts. Leave it out.")
     quiet_libraries()
     start_console(is_main=True)
     unfinished = "its report and its model are as they were. The same command writes the rest again."
     with interrupt_says(unfinished), sole_use(args.folder, IN_USE), run.folder.additions():
-        failed = write_again(run)
+        failed = write_again(run, args.explain)
     written = run.folder.page if run.folder.page.is_file() else run.folder.path
     print_result(args, {"page": str(written), "failed": failed}, str(written))
     return 1 if failed else 0
 
 
-def write_again(run: FinishedRun) -> list[str]:
-    """Write everything that is made from a finished run; returns the names of the parts that failed."""
+def write_again(run: FinishedRun, explain: bool = False) -> list[str]:
+    """Write everything that is made from a finished run; returns the names of the parts that failed.
+
+    Args:
+        explain: draw heat maps over the mistakes.
+    """
     from hf_accel.tasks import TASKS
     from hf_accel.tasks.predictions import Predictions
     from hf_accel.training.finish import write_extras
@@ -59,7 +72,7 @@ def write_again(run: FinishedRun) -> list[str]:
     if splits is None:
         return write_extras(run, predictions, splits=None, model=None, processor=None)
     loaded = TASKS[run.recipe.model.task].load_trained(run.folder.model)
-    return write_extras(run, predictions, splits, loaded.model, loaded.processor)
+    return write_extras(run, predictions, splits, loaded.model, loaded.processor, explain)
 
 
 def splits_of(run: FinishedRun) -> Splits | None:

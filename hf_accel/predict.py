@@ -47,6 +47,7 @@ Classify images, or texts where the model is a classifier of texts.
   hf-accel predict outputs/digits/default/exported photo.jpg               without PyTorch; or exported/onnx/FILE.onnx
   hf-accel predict outputs/digits/default photos/ --output photos.csv      the same command continues it
   hf-accel predict google/vit-base-patch16-224 'more/*.png' https://example.org/a.jpg --top_k 3 --format csv
+  hf-accel predict outputs/digits/default photos/ --explain why/           pictures of what speaks for each class
   find photos -newer last -name '*.jpg' | hf-accel predict outputs/digits/default -
   hf-accel predict outputs/reviews/default "It works." more.txt reviews.csv       a file ends in .txt (a text per line),
                                         .csv, .tsv, .json, .jsonl, .ndjson or .parquet, a folder in /, all else is a text
@@ -89,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=FORMS, help="default: table; with --output what the ending says")
     parser.add_argument("--top_k", type=int, help="classes to give for each row (default 5; 1 in csv)")
     parser.add_argument("--probabilities", action="store_true", help="csv, json: the probabilities of all classes, too")
+    parser.add_argument(
+        "--explain",
+        type=Path,
+        metavar="FOLDER",
+        help="write there a picture of each image that shows what speaks for its class; needs hf_accel[trust]",
+    )
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument(
         "--data.max_pixels",
@@ -140,12 +147,16 @@ def classify(args: argparse.Namespace) -> int:
     asked = None if args.json and args.output is not None else args.format
     form = (asked or "table") if args.output is None else form_of(args.output, asked)
     task = task_of(place)
+    is_exported = exported_file(place) is not None
+    if args.explain is not None:
+        refuse_to_explain(args.model, task, is_exported)
     reading, scoring = settings_of_task(task, args)
     sources, count = named_sources(task, args.sources, reading)
-    is_exported = exported_file(place) is not None
     loaded, state = (task.load_trained(place), None) if is_exported else load_for_torch(task, place, args)
     top_k = args.top_k or (1 if form == "csv" else TOP_K)
-    shape = PredictionShape(loaded.label_names, top_k, args.probabilities, has_text=task.has_text)
+    shape = PredictionShape(
+        loaded.label_names, top_k, args.probabilities, has_text=task.has_text, verdicts=loaded.confidence.is_learned
+    )
     bf16 = {"bf16": True} if computes_in_bf16(args, state) else {}
     of_rows = {name: value for name, value in {**ROW_SETTINGS, **reading, **scoring}.items() if name in ROW_SETTINGS}
     of_rows = {name: value for name, value in of_rows.items() if name in known_settings(task)}
@@ -160,9 +171,39 @@ def classify(args: argparse.Namespace) -> int:
     def score(sources: Iterable[Any]) -> Iterator[Answer]:
         return task.score_sources(loaded, sources, args.batch_size, **scoring, **bf16)
 
-    return Work(args, task, form, shape, output, count, done_before).finish(
-        shared(state, sources_left, score, args.batch_size)
-    )
+    explain = None if args.explain is None else drawing(args, loaded)
+    work = Work(args, task, form, shape, loaded, explain, output, count, done_before)
+    return work.finish(shared(state, sources_left, score, args.batch_size))
+
+
+def refuse_to_explain(name: str, task: Any, is_exported: bool) -> None:
+    """Raises:
+    UserError: --explain is asked of an exported model or of texts, or its library is not installed.
+    """
+    if is_exported:
+        raise UserError(
+            f"--explain: needs the gradients of a model of PyTorch, and {name} is an exported model. Name the folder of the run "
+            "or the model that it was exported from."
+        )
+    if task.unit != "image":
+        raise UserError(f"--explain: shows places of images, and {name} classifies {task.unit}s. Leave it out.")
+    from hf_accel.models.heat_maps import refuse_missing_captum
+
+    refuse_missing_captum("--explain")
+
+
+def drawing(args: argparse.Namespace, loaded: Any) -> Callable[[Answer, int], None]:
+    """What draws the explanation of an answer, with the number of its class, into the folder of --explain."""
+    from hf_accel.tasks.explanations import Explainer, picture_name, save_picture
+
+    explainer = Explainer(loaded)
+    limit = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
+
+    def draw(answer: Answer, label: int) -> None:
+        name = picture_name(answer.position, answer.source, loaded.label_names[label])
+        save_picture(explainer.picture(answer.source, label, **limit), args.explain / name)
+
+    return draw
 
 
 def task_of(place: str) -> Any:
@@ -295,6 +336,8 @@ class Work:
     """Answers -> rows on the screen or in a file, with a bar, and the exit code.
 
     Args:
+        loaded: the model, which makes answers of logits.
+        explain: draws the explanation of an answer, with the number of its class.
         output: the file that gets the rows; None: standard output does.
         count: how many images or texts there are, those that `output` holds included; None: not known.
         done_before: how many of them it holds.
@@ -306,11 +349,14 @@ class Work:
         task: Any,
         form: str,
         shape: PredictionShape,
+        loaded: Loaded | Exported,
+        explain: Callable[[Answer, int], None] | None,
         output: PredictionFile | None,
         count: int | None,
         done_before: int,
     ) -> None:
         self.args, self.task, self.form, self.shape, self.output, self.count = args, task, form, shape, output, count
+        self.loaded, self.explain = loaded, explain
         self.done_before = done_before
         self.classified = 0
         self.unreadable: list[Problem] = []
@@ -340,9 +386,12 @@ class Work:
     def _rows(self, answers: Iterable[Answer], bar: tqdm) -> Iterator[PredictedRow]:
         for answer in answers:
             bar.update()
-            if answer.probabilities is not None:
+            if answer.logits is not None:
                 self.classified += 1
-                yield self.shape.row(answer.probabilities, **self.task.place_of(answer.source))
+                probabilities, verdict = self.loaded.answer(answer.logits)
+                if self.explain is not None and is_main_process():
+                    self.explain(answer, int(probabilities.argmax()))
+                yield self.shape.row(probabilities, verdict=verdict, **self.task.place_of(answer.source))
             elif answer.error is not None:
                 self._note(answer.error, bar)
 
@@ -360,9 +409,9 @@ class Work:
         elif self.output is not None:
             self.output.write(rows)
         else:
-            from hf_accel.tasks.predictions import print_predictions
+            from hf_accel.tasks.printed_predictions import render
 
-            print_predictions(rows, self.form, self.shape, self.args.batch_size)
+            render(rows, self.form, self.shape, self.args.batch_size)
 
     def _exit_code(self) -> int:
         unreadable = len(self.unreadable)

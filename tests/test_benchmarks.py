@@ -40,6 +40,7 @@ from benchmarks import (  # noqa: E402
     stopwatch,
     time_to_accuracy,
     timm_script,
+    trust,
     zoo,
 )
 from benchmarks.session import middle, ratio_cells  # noqa: E402
@@ -117,6 +118,7 @@ def only_table(folder: Path) -> str:
             [],
             ["| 5 | hf_accel, cross-entropy | 0.", "| 5 | published: baseline of fastai/imagenette | 0.6660 |"],
         ),
+        (trust, [], ["| 5% | ", "| 20% | ", "| energy: logarithm of the sum of the exponentials | "]),
         (zoo, ["--complete", "--network", "cct_2_3x2"], ["| cct_2_3x2 | as shipped | 0."]),
         (
             compact,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hf_accel.compression.configuration import write_model_configuration
 from hf_accel.errors import UserError
 from hf_accel.inputs.preprocessing import Preprocessing
-from hf_accel.models.exported import EXPORTED_MODEL, INPUT, LABELS, OUTPUT, PREPROCESSING, preprocessing_to
+from hf_accel.models.exported import CONFIDENCE, EXPORTED_MODEL, INPUT, LABELS, OUTPUT, PREPROCESSING, preprocessing_to
 from hf_accel.models.load import LoadedModel
 from hf_accel.models.loaded import Loaded
 
@@ -81,10 +81,10 @@ def write_onnx(loaded: LoadedModel, preprocessing: Preprocessing, folder: Path) 
         raise UserError(f"{type(loaded.model).__name__} cannot be exported to ONNX: {text[:300]}") from error
     model = onnx.load(file)
     _remove_traces(model.graph)
-    onnx.helper.set_model_props(
-        model,
-        {LABELS: json.dumps(loaded.label_names), PREPROCESSING: json.dumps(preprocessing_to(preprocessing))},
-    )
+    about = {LABELS: loaded.label_names, PREPROCESSING: preprocessing_to(preprocessing)}
+    if loaded.confidence.is_learned:
+        about[CONFIDENCE] = loaded.confidence.to_dict()
+    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in about.items()})
     onnx.save(model, file)
     return file
 

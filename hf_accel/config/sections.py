@@ -96,6 +96,14 @@ class ModelSettings:
         description="A new classifier on pretrained weights starts as a logistic regression on their features.",
         examples=[True],
     )
+    sure_precision: Number | None = Field(
+        default=0.95,
+        gt=0,
+        lt=1,
+        description="Share of right answers among those that `predict` does not call unsure, on the validation rows, which also "
+        "calibrate its probabilities; null: neither.",
+        examples=[0.99],
+    )
     whiten_stem: StrictBool = Field(
         default=False, description="The first convolution becomes a fixed whitening of the training images' patches."
     )

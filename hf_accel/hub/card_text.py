@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 FOLDED_FROM_CLASSES = 20  # a longer per-class table is folded
 CONFUSIONS_SHOWN = 5
 PLOT_TITLES = {"accuracy": "Validation accuracy", "confusion": "Confusion matrix",
-               "per_class": "Precision, recall and F1 by class", "step_time": "Where the time of a step goes"}  # fmt: skip
+               "per_class": "Precision, recall and F1 by class", "reliability": "Confidence and accuracy",
+               "step_time": "Where the time of a step goes"}  # fmt: skip
 
 
 def card_body(
@@ -48,6 +49,7 @@ def card_body(
         _summary(report, recipe, base, data),
         _usage(recipe, needs_package),
         _results(report),
+        _confidence(report),
         _per_class(report),
         _plots(plots),
         _data(report, recipe, data),
@@ -141,6 +143,19 @@ def _results(report: RunReport) -> str:
             f" The 95 % interval of the test accuracy, for this number of {unit}s, is {low:.4f} to {high:.4f} (Wilson)."
         )
     return f"## Results\n\n{format_table(['', *columns], rows, 'markdown')}\n\n{' '.join([how, *report.score_notes])}"
+
+
+def _confidence(report: RunReport) -> str:
+    if report.calibration is None:
+        return ""
+    unit = TEXTS[report.task].unit
+    how = (
+        "The `pipeline` gives the model's own probabilities. `hf_accel_confidence` in config.json has the temperature that "
+        "divides the logits for calibrated ones, the probability below which an answer is unsure, and the spread (the norm of "
+        f"the logits about their mean) below which the {unit} is unlike those of the training."
+    )
+    used = " `hf-accel predict` uses all three." if unit == "image" else ""
+    return f"### Confidence\n\n{' '.join(report.calibration.sentences(unit))} {how}{used}"
 
 
 def _per_class(report: RunReport) -> str:

@@ -21,18 +21,24 @@ CLASSES_NAMED = 12
 LARGEST_UPLOAD = "20mb"
 MOST_PIXELS = 50_000_000  # a PNG of 20 KB can hold 169 megapixels
 LONGEST = 16  # long side / short side: enlarged to the model's size, a longer strip would take gigabytes
+# What is said of an answer, by what the model has learned about its own.
+REMARKS = {
+    "unsure": "**Unsure:** answers with such a probability are wrong more often than was asked for.\n\n",
+    "unlike": "**Unlike the training images:** this may be none of the classes.\n\n",
+}
+Answer = Callable[[Image.Image], tuple[Sequence[float], str]]
 # An image of 32 pixels fills its frame too.
 CSS = ".image-frame img { width: 100%; height: 100%; object-fit: contain; }"
 
 
-def build_page(model_name: str, title: str) -> gr.Blocks:
-    """The page for a model folder or an id on the Hub."""
+def build_page(model_name: str, title: str, explain: Callable[[Image.Image], Any] | None = None) -> gr.Blocks:
+    """The page for a model folder or an id on the Hub; `explain` is that of `page_of`."""
     examples = sorted(str(path) for path in (Path(model_name) / "examples").glob("*.png"))
-    return page_of(*load_classifier(model_name), title, examples)
+    return page_of(*load_classifier(model_name), title, examples, explain)
 
 
-def load_classifier(model_name: str) -> tuple[Callable[[Image.Image], list[float]], list[str]]:
-    """What gives the probabilities of the classes for an image, and the names of the classes."""
+def load_classifier(model_name: str) -> tuple[Answer, list[str]]:
+    """What answers for an image, and the names of the classes."""
     import torch
     from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedConfig
 
@@ -46,23 +52,46 @@ def load_classifier(model_name: str) -> tuple[Callable[[Image.Image], list[float
     processor = AutoImageProcessor.from_pretrained(model_name, trust_remote_code=False)
     is_cropped = sees_the_middle(processor)
 
-    def probabilities(image: Image.Image) -> list[float]:
+    learned = config.get("hf_accel_confidence") or {}
+
+    def answer(image: Image.Image) -> tuple[list[float], str]:
         with torch.inference_mode():
             pixels = processor(middle(image) if is_cropped else image, return_tensors="pt")["pixel_values"]
-            return model(pixel_values=pixels).logits[0].softmax(-1).tolist()
+            logits = model(pixel_values=pixels).logits[0].double()
+            probabilities = (logits / learned.get("temperature", 1.0)).softmax(-1)
+        spread = float((logits - logits.mean()).norm())
+        return probabilities.tolist(), verdict_of(learned, spread, float(probabilities.max()))
 
     names = model.config.id2label
-    return probabilities, [names[number] for number in range(len(names))]
+    return answer, [names[number] for number in range(len(names))]
+
+
+def verdict_of(learned: dict[str, float | None], spread: float, confidence: float) -> str:
+    """A key of `REMARKS`, by what the config of the model says about its answers.
+
+    Args:
+        spread: the norm of the logits about their mean.
+        confidence: the largest probability.
+    """
+    unlike, unsure = learned.get("unlike_below"), learned.get("unsure_below")
+    if unlike is not None and spread < unlike:
+        return "unlike"
+    return "unsure" if unsure is not None and confidence < unsure else ""
 
 
 def page_of(
-    probabilities: Callable[[Image.Image], Sequence[float]], names: Sequence[str], title: str, examples: list[str]
+    answer: Answer,
+    names: Sequence[str],
+    title: str,
+    examples: list[str],
+    explain: Callable[[Image.Image], Any] | None = None,
 ) -> gr.Blocks:
     """The page for anything that classifies images.
 
     Args:
-        probabilities: an upright RGB image -> those of the classes, in their order.
+        answer: an upright RGB image -> the probabilities of the classes, in their order, and a key of `REMARKS`.
         examples: files of images to choose from.
+        explain: an upright RGB image -> a picture of what speaks for its class; None: the page offers none.
     """
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow refuses twice this number, and warns of what `read_image` refuses
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -72,11 +101,11 @@ def page_of(
         if path is None:
             return None, ""
         start = time.perf_counter()
-        scores = probabilities(read_image(path))
+        scores, verdict = answer(read_image(path))
         seconds = time.perf_counter() - start
         likely = sorted(range(len(scores)), key=lambda number: -scores[number])[:TOP]
         confidences = {names[number]: float(scores[number]) for number in likely}
-        return confidences, f"{1000 * seconds:.0f} ms for this image on this machine"
+        return confidences, f"{REMARKS.get(verdict, '')}{1000 * seconds:.0f} ms for this image on this machine"
 
     named = ", ".join(names[:CLASSES_NAMED]) + (" …" if len(names) > CLASSES_NAMED else "")
     with gr.Blocks(title=title, analytics_enabled=False) as page:
@@ -87,6 +116,10 @@ def page_of(
                 label = gr.Label(num_top_classes=TOP, label="Class")
                 note = gr.Markdown()
         image.change(classify, image, [label, note], api_name="classify")
+        if explain is not None:
+            why = gr.Button("What speaks for this class?")
+            places = gr.Image(label="The image as the model sees it; bright places speak for the class", height=320)
+            why.click(lambda path: path and explain(read_image(path)), image, places, api_name="explain")
         if examples:
             gr.Examples(examples, image, label="Test images")
     return page

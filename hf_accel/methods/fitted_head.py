@@ -91,7 +91,7 @@ class FittedHead:
         with counted():
             device, rows = self.args.device, self._rows
             known = None if self.probe is None else self.probe.train.features
-            features = self._features() if known is None else known[torch.from_numpy(rows)]
+            features = self._features(rows) if known is None else known[torch.from_numpy(rows)]
             labels = torch.as_tensor(self.labels[rows], dtype=torch.int64, device=device)
             with torch.autocast(device.type, enabled=False):
                 fit_classifier(self.split, features.to(device).float(), labels, self.weights)
@@ -112,16 +112,31 @@ class FittedHead:
         count = min(len(self.labels), MAX_ROWS, max(MAX_BYTES // numbers, 1))
         return np.unique(np.linspace(0, len(self.labels) - 1, count).astype(np.int64))
 
-    def _features(self) -> Tensor:
-        rows = self._rows
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+    def _features(self, rows: np.ndarray) -> Tensor:
+        return image_features(self.split, self.images, rows, self.transform, self.args)
 
-            def of_rows(places: np.ndarray) -> Tensor:
-                pixels = np.stack(list(pool.map(self.images.read, rows[places].tolist())))
-                batch = self.transform({"pixels": torch.from_numpy(pixels).to(self.args.device)})
-                return self.split.features(**batch)
 
-            return gathered_features(len(rows), self.args, "features for the classifier", of_rows)
+def image_features(
+    split: HeadSplit,
+    images: StoredImages,
+    rows: np.ndarray,
+    transform: Callable[[dict[str, Any]], dict[str, Tensor]],
+    args: TrainingArguments,
+) -> Tensor:
+    """The classifier's input for these rows, (N, ...), on every rank.
+
+    Args:
+        rows: (N,) int64.
+        transform, args: as in `FittedHead`.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def of_rows(places: np.ndarray) -> Tensor:
+            pixels = np.stack(list(pool.map(images.read, rows[places].tolist())))
+            batch = transform({"pixels": torch.from_numpy(pixels).to(args.device)})
+            return split.features(**batch)
+
+        return gathered_features(len(rows), args, "features for the classifier", of_rows)
 
 
 def fitted_head(

@@ -14,13 +14,15 @@ import numpy as np
 
 from hf_accel.errors import UserError
 from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.models.confidence import Answer, Confidence
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 EXPORTED_MODEL = Path("onnx") / "model.onnx"  # in an exported folder: where transformers.js and optimum look for it
 RESULT = "compress.json"  # in an exported folder: how it was made
-LABELS, PREPROCESSING = "hf_accel.labels", "hf_accel.preprocessing"  # metadata of the file, as JSON
+# Metadata of the file, as JSON.
+LABELS, PREPROCESSING, CONFIDENCE = "hf_accel.labels", "hf_accel.preprocessing", "hf_accel.confidence"
 INPUT, OUTPUT = "pixel_values", "logits"  # (B, 3, H, W) float32; (B, C) float32
 INSTALL = 'pip install "hf_accel[onnx]"'
 
@@ -71,6 +73,7 @@ class Exported:
             )
         self.label_names: list[str] = json.loads(about[LABELS])
         self.preprocessing = preprocessing_from(json.loads(about[PREPROCESSING]))
+        self.confidence = Confidence.of_values(json.loads(about.get(CONFIDENCE, "{}")))
 
     @property
     def target_side(self) -> int | None:
@@ -92,11 +95,13 @@ class Exported:
         """(B, 3, H, W) float32 -> (B, C) float32"""
         return self.session.run([OUTPUT], {INPUT: pixel_values})[0]
 
-    def probabilities(self, images: list[dict[str, Any]]) -> np.ndarray:
-        """(B, C) float64, whose logarithms are exact where float32 would have ones and zeros."""
-        logits = self.logits(np.concatenate([image[INPUT] for image in images])).astype(np.float64)
-        powers = np.exp(logits - logits.max(-1, keepdims=True))
-        return powers / powers.sum(-1, keepdims=True)
+    def answer(self, logits: np.ndarray) -> Answer:
+        """What is said of the logits (C,) of one image."""
+        return self.confidence.answer(logits)
+
+    def score(self, images: list[dict[str, Any]]) -> np.ndarray:
+        """What `prepare` made of B images -> logits (B, C) float32."""
+        return self.logits(np.concatenate([image[INPUT] for image in images]))
 
 
 def preprocessing_to(preprocessing: Preprocessing) -> dict[str, Any]:

@@ -7,8 +7,10 @@ import json
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 
+from hf_accel.models.confidence import Answer, Confidence
 from hf_accel.models.head import known_labels
 
 
@@ -26,8 +28,10 @@ class Loaded(ABC):
         """The same for processors that prepare rows in the same way."""
 
     def content(self) -> str:
-        """A hash of the classes, the preprocessing and the weights."""
+        """A hash of the classes, the preprocessing, the weights and what turns logits into answers."""
         digest = hashlib.sha256(json.dumps(self.label_names).encode())
+        if self.confidence.is_learned:
+            digest.update(json.dumps(self.confidence.to_dict()).encode())
         digest.update(self.preprocessing().encode())
         for key, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -37,6 +41,18 @@ class Loaded(ABC):
     @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def confidence(self) -> Confidence:
+        """What the model has learned about its answers."""
+        return Confidence.of_config(getattr(self.model, "config", None))
+
+    def answer(self, logits: np.ndarray) -> Answer:
+        """What is said of the logits (C,) of one row; of classes that do not exclude each other, as `pipeline` says it."""
+        config = self.model.config
+        if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+            return Answer(1 / (1 + np.exp(-logits.astype(np.float64))), None)
+        return self.confidence.answer(logits)
 
     @property
     def label_names(self) -> list[str]:

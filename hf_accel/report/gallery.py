@@ -42,7 +42,13 @@ def _(content: np.ndarray, item: GalleryItem, is_large: bool) -> Markup:
     alt = what if item.predicted is None else f"{what} that the model takes for {item.predicted}"
     kind = Markup(' class="small"') if max(content.shape[:2]) <= 64 else ""
     uri = data_uri(content, MISTAKE_SIDE if is_large else SAMPLE_SIDE)
-    return Markup('<img src="{}" alt="{}"{}>').format(uri, alt, kind)
+    image = Markup('<img src="{}" alt="{}"{}>').format(uri, alt, kind)
+    if item.explanation is None:
+        return image
+    alt = f"The same image, with the places that speak for {item.predicted} in bright colours"
+    return image + Markup('<img class="explanation" src="{}" alt="{}">').format(
+        data_uri(item.explanation, MISTAKE_SIDE), alt
+    )
 
 
 @content_html.register(str)

@@ -69,6 +69,8 @@ def write_page(
     sample: Sequence[GalleryItem] = (),
     plots: dict[str, Plot] | None = None,
     recipe_text: str | None = None,
+    pairs: Sequence[tuple[str, str, int, Sequence[GalleryItem]]] = (),
+    as_trained: Sequence[GalleryItem] = (),
 ) -> Path:
     """Write the page of a run; it links to the files of the run that are there, so it is written last.
 
@@ -79,6 +81,8 @@ def write_page(
         sample: rows of the data set.
         plots: as `draw_plots` returns them; None draws and saves them.
         recipe_text: the recipe as YAML, fit to be published.
+        pairs: (true class, predicted class, mistakes, some of them) of the most frequent pairs.
+        as_trained: training images as augmentation changes them.
     Returns:
         The path of `report.html`.
     """
@@ -94,6 +98,8 @@ def write_page(
         tiles=run_tiles(report),
         gallery=[shown(item, is_large=True) for item in gallery[:MOST_ROWS]],
         sample=[shown(item, is_large=False) for item in sample[:MOST_ROWS]],
+        pairs=[(*names, count, [shown(item, is_large=False) for item in items]) for *names, count, items in pairs],
+        as_trained=[shown(item, is_large=False) for item in as_trained[:MOST_ROWS]],
         confusions=largest_confusions(report.test.confusion, report.data.labels, MOST_CONFUSIONS)
         if report.test
         else [],

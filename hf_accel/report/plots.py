@@ -27,6 +27,7 @@ from hf_accel.tables import printable
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
+    from hf_accel.report.calibration import CalibrationSummary
     from hf_accel.report.run_report import RunReport
 
 INK, MUTED, GRID = "#1f2329", "#5b6572", "#d5dae1"
@@ -115,6 +116,8 @@ def run_plots(report: RunReport) -> dict[str, Plot]:
         plots = [*_curves(report.history), _step_time(report)]
         if report.test is not None:
             plots += [_per_class(report.test.per_class), _confusion(report.test.confusion, report.data.labels)]
+        if report.calibration is not None:
+            plots.append(_reliability(report.calibration))
         if report.pruning is not None:
             plots += [_sparsity_by_layer(report.sparsity), _sparsity_by_step(report.pruning.history)]
     return {plot.name: plot for plot in plots if plot is not None}
@@ -255,6 +258,32 @@ def _write_counts(axes: Any, matrix: np.ndarray, share: np.ndarray) -> None:
             fontsize=few,
             color="white" if share[true, predicted] > 0.5 else INK,
         )
+
+
+def _reliability(calibration: CalibrationSummary) -> Plot | None:
+    if not calibration.reliability_after:
+        return None
+    figure, axes = new_axes(3.6)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":")
+    for bins, label, colour, style in (
+        (calibration.reliability_before, "as the model says", ORANGE, "o--"),
+        (calibration.reliability_after, "calibrated", BLUE, "o-"),
+    ):
+        confidence, accuracy, rows = np.array(bins).T
+        axes.plot(confidence, accuracy, style, color=colour, label=label, markersize=3)
+        axes.scatter(confidence, accuracy, 160 * rows / rows.sum(), color=colour, alpha=0.4, linewidths=0)
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("accuracy")
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.02)
+    axes.legend(loc="upper left")
+    return Plot(
+        "reliability",
+        "Confidence and accuracy",
+        figure,
+        "Accuracy of the test answers by their confidence, in bins. Expected calibration error: "
+        f"{format_score(calibration.ece_before)} as the model says, {format_score(calibration.ece_after)} calibrated.",
+    )
 
 
 def largest_confusions(counts: list[list[int]] | None, labels: Sequence[str], most: int) -> list[tuple[str, str, int]]:

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from hf_accel.errors import UserError
 from hf_accel.files import write_whole
+from hf_accel.report.calibration import CalibrationSummary
 from hf_accel.report.history import history_csv
 from hf_accel.report.table import WIDTH, render_table
 from hf_accel.runs.folder import RunFolder
@@ -226,6 +227,7 @@ class RunReport:
         validation: None when no rows were held out.
         test: None when the test split was not scored.
         reference: None for images.
+        calibration: None without validation rows, with too few of them, or where it is switched off.
     """
 
     schema: int = SCHEMA
@@ -246,6 +248,7 @@ class RunReport:
     validation: Scores | None = None
     test: DetailedScores | None = None
     reference: ReferenceScores | None = None
+    calibration: CalibrationSummary | None = None
 
     @property
     def has_several_views(self) -> bool:
@@ -316,6 +319,7 @@ class RunReport:
             "validation": Scores,
             "test": DetailedScores,
             "reference": ReferenceScores,
+            "calibration": CalibrationSummary,
         }
         for name, section in sections.items():
             if values.get(name) is not None:

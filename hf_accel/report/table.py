@@ -72,6 +72,7 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
         *_wrapped(_measured_on(report.environment), width),
         *_wrapped(_counts(report), width),
         *_wrapped(_left_out(train.compile_seconds, words.rate), width),
+        *_wrapped(_confidence(report), width),
         *(line for note in report.score_notes for line in _wrapped(note, width)),
     ]
     if folder is not None:
@@ -96,6 +97,10 @@ def _quantization_line(report: "RunReport") -> list[tuple[str, str, str]]:
     if quantization is None:
         return []
     return [("as int8", format_score(quantization.test_accuracy), "test accuracy with int8 weights and activations")]
+
+
+def _confidence(report: "RunReport") -> str:
+    return "" if report.calibration is None else " ".join(report.calibration.sentences(TEXTS[report.task].unit))
 
 
 def _measured_on(environment: dict[str, Any]) -> str:

@@ -59,7 +59,7 @@ class ExportedImageClassification:
         test_time_augmentation: str = "none",
         max_pixels: int | None = MAX_PIXELS,
     ) -> Iterator[ScoredImage]:
-        """The probabilities of the classes, image by image.
+        """The logits of the classes, image by image.
 
         Raises:
             UserError: several views of an image are asked for.

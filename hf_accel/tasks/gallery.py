@@ -23,6 +23,9 @@ class GalleryItem:
     predicted: str | None = None
     confidence: float | None = None  # the model's confidence in its prediction, in [0, 1]
     where: str = ""  # file or row, so that a reader can find the image again
+    explanation: np.ndarray | None = (
+        None  # (H, W, 3) uint8 RGB: the image, with what speaks for the prediction in bright
+    )
 
 
 @dataclass(frozen=True)
@@ -44,22 +47,53 @@ def confident_mistakes(predictions: Predictions, split: LabelledRows, count: int
     """
     wrong = np.flatnonzero(predictions.labels != predictions.predicted)
     surest = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:count]
+    return gallery_of(split, surest, predictions.predicted, predictions.confidence)
+
+
+def mistakes_by_pair(
+    predictions: Predictions, split: LabelledRows, pairs: int = 6, count: int = 4
+) -> list[tuple[str, str, int, list[GalleryItem]]]:
+    """(true class, predicted class, mistakes, the surest of them) of the most frequent pairs, at least two mistakes each.
+
+    Args:
+        predictions, split: as in `confident_mistakes`.
+        pairs: the most pairs to return.
+        count: the most rows of a pair.
+    """
+    wrong = np.flatnonzero(predictions.labels != predictions.predicted)
+    both = np.stack([predictions.labels[wrong], predictions.predicted[wrong]], axis=1)
+    kinds, places, counts = np.unique(both, axis=0, return_inverse=True, return_counts=True)
+    found = []
+    for kind in np.argsort(-counts, kind="stable")[:pairs].tolist():
+        if counts[kind] < 2:
+            break
+        rows = wrong[places.reshape(-1) == kind]
+        surest = rows[np.argsort(-predictions.confidence[rows], kind="stable")][:count]
+        true, predicted = (split.label_names[label] for label in kinds[kind])
+        items = gallery_of(split, surest, predictions.predicted, predictions.confidence)
+        found.append((true, predicted, int(counts[kind]), items))
+    return found
+
+
+def gallery_of(
+    split: LabelledRows, rows: np.ndarray, predicted: np.ndarray, confidence: np.ndarray
+) -> list[GalleryItem]:
+    """These rows with the classes that they were taken for.
+
+    Args:
+        rows: (K,) int64.
+        predicted: (N,) int64, of all rows of the split.
+        confidence: (N,) of the same.
+    """
     return [
         GalleryItem(
             content=split.shown(row),
-            label=split.label_names[label],
-            predicted=split.label_names[predicted],
-            confidence=confidence,
+            label=split.label_names[split.labels[row]],
+            predicted=split.label_names[predicted[row]],
+            confidence=float(confidence[row]),
             where=_place(split, row),
         )
-        for row, label, predicted, confidence in zip(
-            surest.tolist(),
-            *(
-                column[surest].tolist()
-                for column in (predictions.labels, predictions.predicted, predictions.confidence)
-            ),
-            strict=True,
-        )
+        for row in rows.tolist()
     ]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from hf_accel.config.augmentation import AugmentSettings
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.given import Classes, given_split, given_splits
@@ -33,15 +34,17 @@ from hf_accel.inputs.stream import StreamedBatches, count_readers, in_turn
 from hf_accel.models.given import adopt_model
 from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel, load_model, load_model_processor, load_trained
-from hf_accel.models.processors import set_resize
+from hf_accel.models.processors import processor_size, set_resize
 from hf_accel.models.trial import flops_per_image
 from hf_accel.tasks.augmented_images import augmented_images
+from hf_accel.tasks.explanations import Explainer
 from hf_accel.tasks.gallery import (
     Example,
     GalleryItem,
     answered_examples,
     confident_mistakes,
     data_sample,
+    mistakes_by_pair,
     sample_rows,
 )
 from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images
@@ -56,6 +59,8 @@ from hf_accel.transforms.views import mean_logits, views_note
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
     from transformers.image_processing_utils import BaseImageProcessor
+
+MOST_AS_TRAINED = 16  # images on the page of a run
 
 
 class ImageClassification:
@@ -167,15 +172,20 @@ class ImageClassification:
         Raises:
             UserError: the model's processor cannot be had, or an image is unreadable.
         """
+        processor, notes = load_model_processor(recipe.model, recipe.data.image_size)
+        return self._augmented(recipe, splits, processor, seed, num_rows, num_epochs), notes
+
+    def _augmented(
+        self, recipe: Recipe, splits: Splits, processor: BaseImageProcessor, seed: int, num_rows: int, num_epochs: int
+    ) -> list[AugmentedImage]:
         from transformers import TrainingArguments
 
-        processor, notes = load_model_processor(recipe.model, recipe.data.image_size)
         processor = with_resize(processor, recipe.data.resize)
         preprocessing = Preprocessing.of(with_channels(processor, recipe.data.channels or channels_of(processor)))
         args = TrainingArguments(seed=seed, use_cpu=True)
         inputs = ImageInputs(recipe, preprocessing, args, splits.label_names, preprocessing.height)
         rows = np.array(sample_rows(splits.train, num_rows, seed))
-        return augmented_images(inputs, splits.train, rows, num_epochs), notes
+        return augmented_images(inputs, splits.train, rows, num_epochs)
 
     def collate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """`data_collator`: `ImageBatches.__getitems__` returns whole batches, so there is nothing to collate."""
@@ -191,6 +201,31 @@ class ImageClassification:
     def mistakes(self, predictions: Predictions, split: ImageSplit) -> list[GalleryItem]:
         """The rows that the model got wrong and was surest about, surest first."""
         return confident_mistakes(predictions, split)
+
+    def mistakes_by_pair(
+        self, predictions: Predictions, split: ImageSplit
+    ) -> list[tuple[str, str, int, list[GalleryItem]]]:
+        """(true class, predicted class, mistakes, some of them) of the most frequent pairs."""
+        return mistakes_by_pair(predictions, split)
+
+    def explained(
+        self, items: list[GalleryItem], model: PreTrainedModel, processor: BaseImageProcessor
+    ) -> list[GalleryItem]:
+        """The same mistakes, each with a picture of what speaks for the predicted class."""
+        explainer = Explainer(LoadedModel(model, processor, processor_size(processor)))
+        numbers = {name: number for number, name in enumerate(known_labels(model.config))}
+        return [
+            replace(item, explanation=explainer.picture(item.content, numbers[item.predicted or item.label]))
+            for item in items
+        ]
+
+    def as_trained(self, recipe: Recipe, splits: Splits, processor: BaseImageProcessor) -> list[GalleryItem]:
+        """Some training rows as the first epoch sees them; none where nothing changes them, or of a stream."""
+        if recipe.data.augment == AugmentSettings() or splits.train.is_streamed:
+            return []
+        seed = int(recipe.training.get("seed", 42))
+        images = self._augmented(recipe, splits, processor, seed, MOST_AS_TRAINED, 1)
+        return [GalleryItem(image.samples[0], image.sample_labels[0]) for image in images]
 
     def sample(self, split: ImageSplit) -> list[GalleryItem]:
         """Some rows of as many classes as fit on a page."""
@@ -222,7 +257,7 @@ class ImageClassification:
         max_pixels: int | None = MAX_PIXELS,
         bf16: bool = False,
     ) -> Iterator[ScoredImage]:
-        """The probabilities of the classes, image by image; see `tasks.image_scoring.score_images`."""
+        """The logits of the classes, image by image; see `tasks.image_scoring.score_images`."""
         return score_images(TorchScorer(loaded, test_time_augmentation, bf16), sources, batch_size, max_pixels)
 
 

@@ -1,4 +1,4 @@
-"""Images, of files or in memory -> the probabilities of the classes, one by one and in their order.
+"""Images, of files or in memory -> the logits of the classes, one by one and in their order.
 
 Images are read and resized by threads while the model computes. Only a few batches of finished images are held at a time,
 however many images there are, and an image that cannot be read is a result like any other.
@@ -37,7 +37,7 @@ class ScoredImage:
 
     position: int  # among the images that were given, from 0
     source: ImageSource
-    probabilities: np.ndarray | None = None  # (C,) float, in the order of the model's classes; None: unreadable
+    logits: np.ndarray | None = None  # (C,) float, in the order of the model's classes; None: unreadable
     error: UnreadableImageError | None = None  # why there are none
 
 
@@ -55,8 +55,8 @@ class Scorer(Protocol):
     def prepare(self, pixels: np.ndarray) -> Inputs:
         """(H, W, channels) uint8 -> the inputs of the model; called by several threads."""
 
-    def probabilities(self, images: list[Inputs]) -> np.ndarray:
-        """Inputs of B images of equal shapes -> (B, C) float, in the order of the model's classes."""
+    def score(self, images: list[Inputs]) -> np.ndarray:
+        """Inputs of B images of equal shapes -> logits (B, C) float, in the order of the model's classes."""
 
 
 def score_images(
@@ -161,7 +161,7 @@ def _groups(images: Iterable[_Prepared], batch_size: int) -> Iterator[list[_Prep
 
 def _answers(scorer: Scorer, group: list[_Prepared]) -> Iterator[ScoredImage]:
     inputs = [image.inputs for image in group if image.inputs is not None]
-    scores = iter(scorer.probabilities(inputs) if inputs else ())
+    scores = iter(scorer.score(inputs) if inputs else ())
     for image in group:
-        probabilities = None if image.inputs is None else next(scores)
-        yield ScoredImage(image.position, image.source, probabilities, image.error)
+        logits = None if image.inputs is None else next(scores)
+        yield ScoredImage(image.position, image.source, logits, image.error)

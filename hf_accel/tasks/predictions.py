@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import os
-import sys
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 import numpy as np
 
 from hf_accel.errors import UserError, did_you_mean
-from hf_accel.tables import csv_cell, format_table, printable, write_csv
+from hf_accel.tables import csv_cell, write_csv
 
 if TYPE_CHECKING:
     from hf_accel.data.splits import ImageSplit
 
 COLUMNS = ("row", "file", "label", "predicted", "confidence")
+VERDICT = "verdict"  # a column, or key, of `predict`
 EARLIER_COLUMNS = ("row", "label", "predicted", "confidence")  # of version 0.1, with numbers of classes and of rows
 ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 FORMS = ("csv", "jsonl")  # of a file
-LONGEST_TEXT = 60  # characters in a table
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,7 @@ class PredictedRow:
     text: str | None = None  # of a row that is a text
     label: str | None = None  # the true class; None: not known
     probabilities: Sequence[float] | None = None  # of all classes
+    verdict: str | None = None  # sure, unsure or unlike; None: not known
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,12 @@ class PredictionShape:
     top_k: int = 1  # classes with their probabilities
     probabilities: bool = False  # those of all classes, too
     has_text: bool = False  # rows are texts, which stand in a column of their own
+    verdicts: bool = False  # whether the answers are sure
 
     @property
     def columns(self) -> list[str]:
         others = [f"{name}_{rank}" for rank in range(2, self._ranks + 1) for name in COLUMNS[-2:]]
+        others += [VERDICT] if self.verdicts else []
         text = ["text"] if self.has_text else []
         named = (f"p({name})" for name in (self.label_names if self.probabilities else ()))
         return [*COLUMNS[:2], *text, *COLUMNS[2:], *others, *named]
@@ -61,7 +61,7 @@ class PredictionShape:
         """
         Args:
             probabilities: (C,)
-            known: `row`, `file`, `text` and `label`, where they are known.
+            known: `row`, `file`, `text`, `label` and `verdict`, where they are known.
         """
         order = np.argsort(-probabilities, kind="stable")[: self._ranks]
         best = [(self.label_names[number], float(probabilities[number])) for number in order]
@@ -71,7 +71,8 @@ class PredictionShape:
         """For the columns of a CSV file."""
         best = [cell for name, score in row.best[: self._ranks] for cell in (name, _figure(score))]
         text = [row.text] if self.has_text else []
-        return [row.row, row.file, *text, row.label, *best, *map(_figure, row.probabilities or ())]
+        verdict = [row.verdict] if self.verdicts else []
+        return [row.row, row.file, *text, row.label, *best, *verdict, *map(_figure, row.probabilities or ())]
 
     def record(self, row: PredictedRow) -> dict[str, Any]:
         """For JSON; what is not known is left out."""
@@ -83,6 +84,7 @@ class PredictionShape:
             "label": row.label,
             "predicted": name,
             "confidence": score,
+            VERDICT: row.verdict,
         }
         record["labels"] = [{"label": name, "score": score} for name, score in row.best[: self._ranks]]
         if row.probabilities is not None:
@@ -110,32 +112,6 @@ def write_predictions(
         else:
             file.write(json.dumps(shape.record(row)) + "\n")
         file.flush()
-
-
-def print_predictions(rows: Iterator[PredictedRow], form: str, shape: PredictionShape, rows_at_once: int = 32) -> None:
-    """Print rows as they come: a table for people, JSON, JSON lines, or CSV."""
-    if form == "table":
-        widths: list[int] = []
-        while lines := [_table_line(row) for row in itertools.islice(rows, rows_at_once)]:
-            cells = [max(map(len, column)) for column in zip(*lines, strict=True)]
-            widths = [max(pair) for pair in itertools.zip_longest(widths, cells, fillvalue=0)]
-            print(format_table((), lines, align="l" * len(lines[0]), min_widths=widths), flush=True)
-    elif form == "json":
-        separator = "["
-        for row in rows:
-            print(separator + "\n" + textwrap.indent(json.dumps(shape.record(row), indent=2), "  "), end="", flush=True)
-            separator = ","
-        print("[]" if separator == "[" else "\n]")
-    else:
-        write_predictions(sys.stdout, shape, rows, form)
-
-
-def _table_line(row: PredictedRow) -> list[str]:
-    what = row.file or ""
-    if row.text is not None:
-        place = "" if row.file is None else f"{row.file}, row {row.row}: "
-        what = place + textwrap.shorten(row.text, LONGEST_TEXT, placeholder=" …")
-    return [printable(cell) for cell in (what, *(f"{name} {score:.3f}" for name, score in row.best))]
 
 
 def form_of(path: Path, asked: str | None) -> str:

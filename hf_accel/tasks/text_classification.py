@@ -23,9 +23,17 @@ from hf_accel.errors import UserError
 from hf_accel.formatting import format_count
 from hf_accel.inputs.prepared import OwnTransforms
 from hf_accel.inputs.text import IDS, MASK, MULTIPLE, TYPES, TextBatches, Tokenising, open_tokens
+from hf_accel.models.confidence import softmax
 from hf_accel.models.given_text import adopt_text_model
 from hf_accel.models.text import LoadedText, load_text_model, load_trained_text, text_flops
-from hf_accel.tasks.gallery import Example, GalleryItem, answered_examples, confident_mistakes, data_sample
+from hf_accel.tasks.gallery import (
+    Example,
+    GalleryItem,
+    answered_examples,
+    confident_mistakes,
+    data_sample,
+    mistakes_by_pair,
+)
 from hf_accel.tasks.text_reference import Reference, tfidf_reference
 from hf_accel.tasks.text_scoring import ScoredText, TextScorer, score_texts
 
@@ -127,6 +135,18 @@ class TextClassification:
         """The rows that the model got wrong and was surest about, surest first."""
         return confident_mistakes(predictions, split)
 
+    def mistakes_by_pair(
+        self, predictions: Predictions, split: TextSplit
+    ) -> list[tuple[str, str, int, list[GalleryItem]]]:
+        """(true class, predicted class, mistakes, some of them) of the most frequent pairs."""
+        return mistakes_by_pair(predictions, split)
+
+    def as_trained(
+        self, recipe: Recipe, splits: Splits[TextSplit], processor: PreTrainedTokenizerBase
+    ) -> list[GalleryItem]:
+        """None: texts are not augmented."""
+        return []
+
     def sample(self, split: TextSplit) -> list[GalleryItem]:
         """Some rows of as many classes as fit on a page."""
         return data_sample(split)
@@ -136,7 +156,7 @@ class TextClassification:
     ) -> Iterator[Example]:
         """A few rows with the model's answers, read one by one."""
         scorer = TextScorer(LoadedText(model.eval(), processor, processor.model_max_length))
-        return answered_examples(split, lambda text: scorer.probabilities([text])[0])
+        return answered_examples(split, lambda text: softmax(scorer.score([text])[0]))
 
     def find_sources(self, names: list[str], text_column: str | list[str] | None = None) -> TextList:
         """The texts that words of a command line stand for; see `data.text_files.find_texts`."""
@@ -153,7 +173,7 @@ class TextClassification:
     def score_sources(
         self, loaded: LoadedText, sources: Iterable[TextSource], batch_size: int = 32, bf16: bool = False
     ) -> Iterator[ScoredText]:
-        """The probabilities of the classes, text by text; see `tasks.text_scoring.score_texts`."""
+        """The logits of the classes, text by text; see `tasks.text_scoring.score_texts`."""
         return score_texts(TextScorer(loaded, bf16), sources, batch_size)
 
     def reference(self, splits: Splits[TextSplit]) -> Reference:

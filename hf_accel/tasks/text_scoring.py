@@ -1,4 +1,4 @@
-"""Texts -> the probabilities of the classes, one by one and in their order.
+"""Texts -> the logits of the classes, one by one and in their order.
 
 Some batches of texts are read at a time and sorted by length before they are divided, so that a batch needs little padding.
 No more than these are held, however many texts there are, and a text that cannot be classified is a result like any other.
@@ -27,7 +27,7 @@ class ScoredText:
 
     position: int  # among the texts that were given, from 0
     source: TextSource
-    probabilities: np.ndarray | None = None  # (C,) float, in the order of the model's classes; None: not classified
+    logits: np.ndarray | None = None  # (C,) float, in the order of the model's classes; None: not classified
     error: UnusableTextError | None = None  # why there are none
 
 
@@ -50,11 +50,9 @@ class TextScorer:
         self.model, self.bf16 = loaded.model, bf16
         self.tokenising = Tokenising(loaded.processor, loaded.max_length)
         self.padding = Padding(self.tokenising)
-        # its classes do not exclude each other, so that each has a probability of its own
-        self.is_multi_label = config.problem_type == "multi_label_classification" or config.num_labels == 1
 
-    def probabilities(self, texts: list[str], batch_size: int = 32) -> np.ndarray:
-        """(N, C) float32, in the order of the model's classes; the texts are sorted by length into batches."""
+    def score(self, texts: list[str], batch_size: int = 32) -> np.ndarray:
+        """Logits (N, C) float32, in the order of the model's classes; the texts are sorted by length into batches."""
         columns = self.tokenising(texts)
         order = np.argsort([-len(numbers) for numbers in columns[IDS]], kind="stable")
         answers: list[np.ndarray] = []
@@ -71,8 +69,7 @@ class TextScorer:
         device = next(self.model.parameters()).device
         inputs = {name: tensor.to(device) for name, tensor in self.padding(columns).items()}
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.model(**inputs).logits.float()
-        return (logits.sigmoid() if self.is_multi_label else logits.softmax(-1)).cpu().numpy()
+            return self.model(**inputs).logits.float().cpu().numpy()
 
 
 def score_texts(
@@ -93,7 +90,7 @@ def score_texts(
 
 def _answers(scorer: TextScorer, window: list[tuple[int, TextSource]], batch_size: int) -> Iterator[ScoredText]:
     texts = [source.text for _, source in window if not source.problem]
-    scores = iter(scorer.probabilities(texts, batch_size) if texts else ())
+    scores = iter(scorer.score(texts, batch_size) if texts else ())
     for position, source in window:
         try:
             source.require_text()

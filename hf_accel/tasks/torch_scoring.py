@@ -86,12 +86,12 @@ class TorchScorer:
         inputs = {name: torch.cat([image[name] for image in images]).to(device) for name in images[0]}
         return self._normalise(inputs) if "pixels" in inputs else inputs
 
-    def probabilities(self, images: list[Inputs]) -> np.ndarray:
+    def score(self, images: list[Inputs]) -> np.ndarray:
         others = self.inputs(images)
         pixel_values = others.pop("pixel_values")
         forward = partial(self._logits, others)
         with torch.inference_mode(), torch.autocast(pixel_values.device.type, torch.bfloat16, enabled=self.bf16):
-            return mean_logits(forward, pixel_values, self.views).float().softmax(-1).cpu().numpy()
+            return mean_logits(forward, pixel_values, self.views).float().cpu().numpy()
 
     def _logits(self, others: dict[str, Any], pixel_values: Tensor) -> Tensor:
         return self.loaded.model(pixel_values=pixel_values, **others).logits

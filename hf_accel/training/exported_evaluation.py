@@ -10,6 +10,7 @@ import numpy as np
 from hf_accel import terminal
 from hf_accel.data.image_split import ImageSplit
 from hf_accel.errors import RunError, UserError
+from hf_accel.models.confidence import softmax
 from hf_accel.models.exported import Exported
 from hf_accel.report.run_report import DetailedScores
 from hf_accel.tasks.image_scoring import ImageSource, score_images
@@ -41,13 +42,14 @@ def score_exported(
                     f"{split.where(answer.position)}: cannot be read as an image: {answer.error.reason}. Fix or remove it, or "
                     "add --data.on_bad_image skip to leave out such images."
                 )
-            assert answer.probabilities is not None
-            likeliest = np.argsort(-answer.probabilities, kind="stable")[:TOP_K]
+            assert answer.logits is not None
+            of_classes = softmax(answer.logits)
+            likeliest = np.argsort(-of_classes, kind="stable")[:TOP_K]
             top_ids.append(likeliest)
-            confidence.append(answer.probabilities[likeliest[0]])
-            losses.append(-np.log(max(answer.probabilities[labels[answer.position]], SMALLEST)))
+            confidence.append(of_classes[likeliest[0]])
+            losses.append(-np.log(max(of_classes[labels[answer.position]], SMALLEST)))
             if probabilities:
-                kept.append(answer.probabilities)
+                kept.append(of_classes)
             bar.update()
     broken = int(np.isnan(confidence).sum())
     if broken:

@@ -6,6 +6,7 @@ import logging
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from hf_accel.hub.examples import write_examples
 from hf_accel.hub.publication import cleaned_recipe, cleaned_report
 from hf_accel.machine.description import describe_environment
 from hf_accel.measure.latency import Latency, cpu_latency
+from hf_accel.models.confidence import softmax
 from hf_accel.models.lora import merge_adapters
 from hf_accel.models.saved import ROWS_COMPARED, check_saved
+from hf_accel.report.calibration import CalibrationSummary
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.history import history_from_log
 from hf_accel.report.page import draw_plots, write_page
@@ -43,6 +46,7 @@ from hf_accel.runs import manifest
 from hf_accel.runs.folder import RunFolder
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.predictions import Predictions
+from hf_accel.training.confidence import learn_confidence, score_test
 from hf_accel.training.metrics import detailed_scores
 from hf_accel.training.pruning import pruning_figures
 from hf_accel.training.quantization import quantization_summary, save_learned_ranges
@@ -62,11 +66,13 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
     """
     train_summary = summarise_training(trainer, trainer.train_accuracy())
     merge_adapters(trainer.model)
+    calibration = learn_confidence(trainer)
     save_model(run, trainer)
     save_learned_ranges(trainer, run.model)
-    output = trainer.score(trainer.test_dataset)
+    output, calibration = score_test(trainer, calibration)
     latency = check_saved_model(trainer, run.model)
-    finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output, run.model, latency))
+    report = build_report(trainer, recipe, train_summary, output, calibration, run.model, latency)
+    finished = FinishedRun(run, recipe, report)
     if trainer.is_world_process_zero():
         run.seal_model()
         run.record_results(finished.report.texts(run))
@@ -95,6 +101,8 @@ def save_model(run: RunFolder, trainer: ImageTrainer) -> None:
 def report_on(trainer: ImageTrainer) -> RunReport:
     """Score the test rows with a trained model, and gather the measurements of its run; nothing is written.
 
+    The config of the model gets what the validation rows tell about its confidence, as `hf-accel train` saves it.
+
     Args:
         trainer: of `build_trainer`, after `train()`.
     Returns:
@@ -107,8 +115,8 @@ def report_on(trainer: ImageTrainer) -> RunReport:
     """
     if not hasattr(trainer, "recipe"):
         raise UserError("report_on: expected a trainer of build_trainer, and this one only scores")
-    output = trainer.score(trainer.test_dataset)
-    return build_report(trainer, trainer.recipe, summarise_training(trainer, trainer.train_accuracy()), output)
+    summary = summarise_training(trainer, trainer.train_accuracy())
+    return build_report(trainer, trainer.recipe, summary, *score_test(trainer, learn_confidence(trainer)))
 
 
 def build_report(
@@ -116,12 +124,14 @@ def build_report(
     recipe: Recipe,
     train: TrainSummary,
     output: PredictionOutput,
+    calibration: CalibrationSummary | None = None,
     model: Path | None = None,
     latency: Latency | None = None,
 ) -> RunReport:
     """Gather what was measured.
 
     Args:
+        output, calibration: of `score_test`.
         model: the folder of the saved model; None: it is not saved.
         latency: of the saved model on the CPU; None: it was not measured.
     """
@@ -154,6 +164,7 @@ def build_report(
         quantization=quantization_summary(trainer),
         validation=validation_scores(trainer),
         test=replace(test, views=NUM_VIEWS.get(views, 1), test_time_augmentation=views),
+        calibration=calibration,
         reference=reference_scores(trainer, recipe),
     )
 
@@ -191,6 +202,7 @@ def write_extras(
     splits: Splits | None,
     model: PreTrainedModel | None,
     processor: BaseImageProcessor | None,
+    explain: bool = False,
 ) -> list[str]:
     """Write what is made from a finished run: predictions, page, plots, examples, card, notebook, each for itself.
 
@@ -198,6 +210,7 @@ def write_extras(
         predictions: of the test rows; None: the page shows no mistakes.
         splits: None, the data cannot be had: the page shows no rows, and examples stay as they are.
         model: answers the examples; None keeps those that there are.
+        explain: draw heat maps over the mistakes.
     Returns:
         What could not be written; each was logged, with the command that makes it later.
     """
@@ -217,13 +230,12 @@ def write_extras(
             )
             return None
 
-    mistakes = sample = None
     if predictions is not None:
         attempt(folder.predictions.name, lambda: write_whole(folder.predictions, predictions.to_text()))
-    if splits is not None:
-        if predictions is not None:
-            mistakes = attempt("gallery of mistakes", lambda: task.mistakes(predictions, splits.test))
-        sample = attempt("sample of the data", lambda: task.sample(splits.train))
+    pictures = page_pictures(run, attempt, predictions, splits, processor)
+    if explain and "gallery" in pictures and model is not None:
+        draw = partial(task.explained, pictures["gallery"], model, processor)
+        pictures["gallery"] = attempt("heat maps", draw) or pictures["gallery"]
     plots = attempt("plots", lambda: draw_plots(run.report, folder.plots))
     if splits is not None and model is not None and processor is not None:
         attempt("examples", lambda: write_examples(folder, run.recipe, task.examples(splits.test, model, processor)))
@@ -233,10 +245,30 @@ def write_extras(
     attempt(
         folder.page.name,
         lambda: write_page(
-            folder.path, cleaned_report(run), mistakes or (), sample or (), plots or {}, cleaned_recipe(run)
+            folder.path, cleaned_report(run), plots=plots or {}, recipe_text=cleaned_recipe(run), **pictures
         ),
     )
     return failed
+
+
+def page_pictures(
+    run: FinishedRun,
+    attempt: Callable[[str, Callable[[], Any]], Any],
+    predictions: Predictions | None,
+    splits: Splits | None,
+    processor: BaseImageProcessor | None,
+) -> dict[str, Any]:
+    """The pictures of a page, as `write_page` takes them; those that cannot be had are left out."""
+    if splits is None:
+        return {}
+    task, found = TASKS[run.recipe.model.task], {}
+    if predictions is not None:
+        found["gallery"] = attempt("gallery of mistakes", lambda: task.mistakes(predictions, splits.test))
+        found["pairs"] = attempt("mistakes by pair", lambda: task.mistakes_by_pair(predictions, splits.test))
+    found["sample"] = attempt("sample of the data", lambda: task.sample(splits.train))
+    if processor is not None:
+        found["as_trained"] = attempt("images as trained on", lambda: task.as_trained(run.recipe, splits, processor))
+    return {name: pictures for name, pictures in found.items() if pictures}
 
 
 def check_saved_model(trainer: ImageTrainer, folder: Path) -> Latency | None:
@@ -324,7 +356,7 @@ def scores_of(output: PredictionOutput, label_names: list[str], prefix: str) -> 
 
 def predictions_of(output: PredictionOutput, split: LabelledRows) -> Predictions:
     """What the Trainer predicted for the rows of a split, in their order; several ranks give it in another one."""
-    top_ids, confidence, _, *probabilities, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
+    top_ids, confidence, _, *logits, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
     order = np.argsort(rows)
     return Predictions(
         label_names=split.label_names,
@@ -333,5 +365,5 @@ def predictions_of(output: PredictionOutput, split: LabelledRows) -> Predictions
         confidence=confidence[order],
         rows=split.row_numbers(),
         files=split.file_names(),
-        probabilities=probabilities[0][order] if probabilities else None,
+        probabilities=softmax(logits[0][order]) if logits else None,
     )

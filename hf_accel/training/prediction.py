@@ -16,6 +16,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from hf_accel.data.given_rows import as_picture, is_prepared
 from hf_accel.errors import UserError
 from hf_accel.methods.finite import refuse_broken_weights
+from hf_accel.models.confidence import Answer, Confidence
 from hf_accel.models.given import model_to_predict
 from hf_accel.models.head import known_labels
 from hf_accel.models.layout import use_layout_for_prediction
@@ -37,6 +38,7 @@ class Prediction:
     score: float  # its probability, in [0, 1]
     top: list[tuple[str, float]]  # the `top_k` likeliest classes with their probabilities, likeliest first
     file: str | None = None  # the image's path or URL; None for an image in memory
+    verdict: str | None = None  # sure, unsure or unlike (the training images); None: the model has not learned to say
 
 
 def predict(
@@ -78,12 +80,12 @@ def predict(
     if isinstance(model, ImageTrainer):
         names: list[str] | None = known_labels(model.model.config)
         rows = [image if isinstance(image, Path) else _picture(image, place) for place, image in enumerate(given)]
-        probabilities = torch.from_numpy(model.predict(rows).predictions).softmax(-1)
+        logits, confidence = np.asarray(model.predict(rows).predictions), Confidence.of_config(model.model.config)
     else:
         loaded, names = _loaded(model, processor, label_names)
-        probabilities = _probabilities(loaded, given, batch_size)
-    names = names or [str(number) for number in range(probabilities.shape[1])]
-    return [_prediction(row, names, top_k, image) for row, image in zip(probabilities, given, strict=True)]
+        logits, confidence = _logits(loaded, given, batch_size), loaded.confidence
+    names = names or [str(number) for number in range(logits.shape[1])]
+    return [_prediction(confidence.answer(row), names, top_k, image) for row, image in zip(logits, given, strict=True)]
 
 
 def _single_images(images: Any) -> Iterator[Any]:
@@ -132,8 +134,8 @@ def _loaded(
     return loaded, label_names or (None if config is None else known_labels(config))
 
 
-def _probabilities(loaded: LoadedModel, images: list[Any], batch_size: int) -> Tensor:
-    """(N, C) float32, on the CPU; the mode of the model is left as it was."""
+def _logits(loaded: LoadedModel, images: list[Any], batch_size: int) -> np.ndarray:
+    """(N, C) float32; the mode of the model is left as it was."""
     model, was_training = loaded.model, loaded.model.training
     sources = (
         image if isinstance(image, Path | bytes | str) else _picture(image, place) for place, image in enumerate(images)
@@ -144,13 +146,14 @@ def _probabilities(loaded: LoadedModel, images: list[Any], batch_size: int) -> T
         for answer in TASK.score_sources(loaded, sources, batch_size):
             if answer.error is not None:
                 raise answer.error
-            parts.append(torch.from_numpy(answer.probabilities))
+            parts.append(answer.logits)
     finally:
         model.train(was_training)
-    return torch.stack(parts)
+    return np.stack(parts)
 
 
-def _prediction(probabilities: Tensor, names: list[str], top_k: int, image: Any) -> Prediction:
-    best = probabilities.topk(min(top_k, len(probabilities)))
-    top = [(names[number], score) for number, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
-    return Prediction(*top[0], top=top, file=str(image) if isinstance(image, Path | str) else None)
+def _prediction(answer: Answer, names: list[str], top_k: int, image: Any) -> Prediction:
+    best = np.argsort(-answer.probabilities, kind="stable")[:top_k].tolist()
+    top = [(names[number], float(answer.probabilities[number])) for number in best]
+    file = str(image) if isinstance(image, Path | str) else None
+    return Prediction(*top[0], top=top, file=file, verdict=answer.verdict)

@@ -61,7 +61,7 @@ class ScoringTrainer(Trainer):
         self.read_rows = read_rows
         self.scoring_model = scoring_model
         self.methods = list(methods)
-        self._predicts_logits = self._keeps_probabilities = False
+        self._predicts_logits = self._adds_logits = False
         self._scored_dataset: ScoredBatches = test_dataset
 
     @contextmanager
@@ -149,25 +149,23 @@ class ScoringTrainer(Trainer):
         labels = None if output.label_ids is None else np.asarray(output.label_ids)[order]
         return PredictionOutput(logits[order], labels, output.metrics)
 
-    def score(
-        self, dataset: ScoredBatches, metric_key_prefix: str = "test", probabilities: bool = False
-    ) -> PredictionOutput:
+    def score(self, dataset: ScoredBatches, metric_key_prefix: str = "test", logits: bool = False) -> PredictionOutput:
         """As `predict`, but of each row `kept_of_rows` and the row's number are kept: logits of many classes are large.
 
         Args:
-            probabilities: keep those of all classes, too, (N, C) before the numbers of the rows.
+            logits: keep them, too, (N, C) before the numbers of the rows.
         """
-        self._keeps_probabilities = probabilities
+        self._adds_logits = logits
         try:
             output = super().predict(dataset, metric_key_prefix=metric_key_prefix)
         finally:
-            self._keeps_probabilities = False
+            self._adds_logits = False
         *first, rows = output.predictions
         if len(first) > 1:
             return output
-        logits = torch.from_numpy(first[0])  # which the metrics of the caller needed
-        figures = kept_of_rows(logits, torch.from_numpy(np.asarray(output.label_ids)))
-        whole = (logits.softmax(-1),) if probabilities else ()
+        needed = torch.from_numpy(first[0])  # by the metrics of the caller
+        figures = kept_of_rows(needed, torch.from_numpy(np.asarray(output.label_ids)))
+        whole = (needed,) if logits else ()
         kept: Any = (*(figure.numpy() for figure in (*figures, *whole)), rows)
         return PredictionOutput(kept, output.label_ids, output.metrics)
 
@@ -204,5 +202,5 @@ class ScoringTrainer(Trainer):
             return loss, (logits.float(), rows), labels
         if labels is None:
             return loss, None, None
-        whole = (logits.float().softmax(-1),) if self._keeps_probabilities else ()
+        whole = (logits.float(),) if self._adds_logits else ()
         return loss, (*kept_of_rows(logits, labels), *whole, rows), labels

@@ -17,6 +17,7 @@ from hf_accel.compression.answers import answers
 from hf_accel.compression.export import recorded_preprocessing
 from hf_accel.errors import UserError
 from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.models.confidence import Confidence, remember, softmax
 from hf_accel.models.exported import EXPORTED_MODEL, Exported, exported_file, preprocessing_from, preprocessing_to
 from hf_accel.models.load import LoadedModel
 from tests.support.onnx_files import VIT, loaded_model, noise_images, write_exported
@@ -79,12 +80,20 @@ def test_the_file_does_not_tell_where_the_code_of_its_layers_lies(loaded, tmp_pa
     assert b"stack_trace" not in content
 
 
+@pytest.mark.slow
+def test_the_file_holds_what_the_model_has_learned_about_its_answers(loaded, tmp_path):
+    assert not Exported(write_exported(loaded, tmp_path / "before")).confidence.is_learned
+    learned = Confidence(temperature=1.5, unsure_below=0.8, unlike_below=None)
+    remember(loaded.model.config, learned)
+    assert Exported(write_exported(loaded, tmp_path / "after")).confidence == learned
+
+
 def test_probabilities_are_the_softmax_of_the_logits(monkeypatch):
     exported = object.__new__(Exported)
     monkeypatch.setattr(Exported, "logits", lambda self, pixel_values: np.array([[1000.0, 1001.0], [0, 0]], np.float32))
     inputs = [{"pixel_values": np.zeros((1, 3, 4, 4), np.float32)}] * 2
     expected = [[1 / (1 + np.e), np.e / (1 + np.e)], [0.5, 0.5]]
-    np.testing.assert_allclose(exported.probabilities(inputs), expected, rtol=1e-6)
+    np.testing.assert_allclose(softmax(exported.score(inputs)), expected, rtol=1e-6)
 
 
 def test_a_file_of_other_origin_or_damaged_is_refused(tmp_path):

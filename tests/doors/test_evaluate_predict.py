@@ -18,7 +18,8 @@ from hf_accel.predict import main as predict_main
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs import manifest
 from hf_accel.tasks.image_classification import ImageClassification
-from hf_accel.tasks.predictions import PredictionShape, print_predictions
+from hf_accel.tasks.predictions import PredictionShape
+from hf_accel.tasks.printed_predictions import render as render_predictions
 from hf_accel.train import train
 
 pytestmark = pytest.mark.slow
@@ -227,7 +228,7 @@ def test_predictions_do_not_act_in_a_terminal_or_a_spreadsheet(form, capsys):
     rows = [
         shape.row(np.array(scores), file=file) for file, scores in (("@a.png", [0.75, 0.25]), ("long name.png", [0, 1]))
     ]
-    print_predictions(iter(rows), form, shape)
+    render_predictions(iter(rows), form, shape)
     out = capsys.readouterr().out
     assert "\x1b" not in out
     if form == "table":
@@ -245,10 +246,10 @@ def test_predictions_do_not_act_in_a_terminal_or_a_spreadsheet(form, capsys):
 def test_a_table_keeps_its_columns_from_batch_to_batch_and_json_is_one_list(capsys):
     shape = PredictionShape(["a", "b"], top_k=1)
     rows = [shape.row(np.array([0.75, 0.25]), file=file) for file in ("long name.png", "b.png", "c.png")]
-    print_predictions(iter(rows), "table", shape, rows_at_once=1)
+    render_predictions(iter(rows), "table", shape, rows_at_once=1)
     assert capsys.readouterr().out.splitlines() == [f"{row.file:13}  a 0.750" for row in rows]
     for count in (0, 3):
-        print_predictions(iter(rows[:count]), "json", shape)
+        render_predictions(iter(rows[:count]), "json", shape)
         assert [row["file"] for row in json.loads(capsys.readouterr().out)] == [row.file for row in rows[:count]]
 
 

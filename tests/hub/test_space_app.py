@@ -8,7 +8,8 @@ from transformers import ViTImageProcessor
 gr = pytest.importorskip("gradio", reason='needs Gradio: pip install "hf_accel[demo]"')
 
 from hf_accel.hub import space_app  # noqa: E402
-from hf_accel.hub.space_app import LONGEST, middle, read_image, sees_the_middle  # noqa: E402
+from hf_accel.hub.space_app import LONGEST, REMARKS, middle, read_image, sees_the_middle, verdict_of  # noqa: E402
+from hf_accel.models.confidence import SURE, Confidence, spread  # noqa: E402
 
 CROPS = ViTImageProcessor(size={"shortest_edge": 18}, do_center_crop=True, crop_size={"height": 16, "width": 16})
 SQUEEZES = ViTImageProcessor(size={"height": 16, "width": 16})
@@ -46,3 +47,16 @@ def test_an_upload_is_refused_by_its_header_or_turned_upright(tmp_path, monkeypa
     monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
     with pytest.raises(gr.Error, match="30 x 20 pixels"):
         read_image(tmp_path / "turned.jpg")
+
+
+def test_a_space_says_of_an_answer_what_predict_says():
+    """It has a copy of a few lines, because it runs without this package."""
+    learned = Confidence(temperature=1.5, unsure_below=0.7, unlike_below=2.0)
+    said = set()
+    for logits in np.random.default_rng(0).normal(0, 2, (200, 3)):
+        answer = learned.answer(logits)
+        verdict = verdict_of(learned.to_dict(), float(spread(logits)), float(answer.probabilities.max()))
+        assert (verdict or SURE) == answer.verdict
+        said.add(verdict)
+    assert said == {"", *REMARKS}
+    assert verdict_of({}, 0.0, 0.1) == ""

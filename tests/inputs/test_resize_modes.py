@@ -16,6 +16,7 @@ from hf_accel.errors import UserError
 from hf_accel.evaluate import evaluate, evaluation_recipe
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.resize_modes import mode_of, with_resize
+from hf_accel.models.confidence import softmax
 from hf_accel.models.exported import preprocessing_from, preprocessing_to
 from hf_accel.models.load import load_trained
 from hf_accel.report.run_report import RunReport
@@ -116,7 +117,7 @@ def test_a_run_saves_the_mode_and_predict_evaluate_and_pipeline_give_its_answers
     scores = evaluate(evaluation_recipe(str(folder), {}), own_data=False)
     assert scores["loss"] == pytest.approx(report.test.loss, rel=1e-4)
     wide = PIL.Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 90, 3), dtype=np.uint8))
-    ours = next(iter(TASKS["image-classification"].score_images(load_trained(folder / "model"), [wide]))).probabilities
+    ours = next(iter(TASKS["image-classification"].score_sources(load_trained(folder / "model"), [wide]))).logits
     classify = transformers.pipeline("image-classification", str(folder / "model"), device="cpu")
     theirs = {answer["label"]: answer["score"] for answer in classify(wide)}
-    assert ours == pytest.approx([theirs[name] for name in report.data.labels], abs=5e-3)
+    assert softmax(ours) == pytest.approx([theirs[name] for name in report.data.labels], abs=5e-3)

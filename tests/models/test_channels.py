@@ -14,6 +14,7 @@ from hf_accel.data.images import decode_image
 from hf_accel.errors import UserError
 from hf_accel.evaluate import evaluate, evaluation_recipe
 from hf_accel.inputs.preprocessing import Preprocessing
+from hf_accel.models.confidence import softmax
 from hf_accel.models.load import load_model, load_trained
 from hf_accel.report.run_report import RunReport
 from hf_accel.tasks import TASKS
@@ -67,10 +68,10 @@ def test_a_saved_model_loads_upstream_with_its_channels(save, channels, tmp_path
     values = processor(picture, return_tensors="pt")["pixel_values"]
     assert values.shape[1] == channels
     assert model(pixel_values=values).logits.shape == (1, 2)
-    ours = next(iter(TASKS["image-classification"].score_images(load_trained(tmp_path / "saved"), [picture])))
+    ours = next(iter(TASKS["image-classification"].score_sources(load_trained(tmp_path / "saved"), [picture])))
     with torch.no_grad():
         theirs = model(pixel_values=values).logits.softmax(-1)[0]
-    assert ours.probabilities == pytest.approx(theirs.numpy(), abs=2e-3)
+    assert softmax(ours.logits) == pytest.approx(theirs.numpy(), abs=2e-3)
 
 
 def test_a_processor_of_other_channels_is_read_with_its_own_means(tmp_path):
@@ -139,7 +140,7 @@ def test_a_run_on_arrays_of_six_channels_is_scored_as_it_was(tiny_recipe, tmp_pa
     report = RunReport.load(run)
     assert evaluate(evaluation_recipe(str(run), {}))["loss"] == pytest.approx(report.test.loss, rel=1e-4)
     images = [folder / "0.npy", folder / "1.npy"]
-    answers = list(TASKS["image-classification"].score_images(load_trained(run / "model"), images))
+    answers = list(TASKS["image-classification"].score_sources(load_trained(run / "model"), images))
     assert [answer.error for answer in answers] == [None, None]
     card = (run / "model" / "README.md").read_text("utf-8")
     assert "hf-accel predict" in card
@@ -163,11 +164,11 @@ def test_a_grey_run_trains_and_is_scored_as_it_was(data, tiny_recipe, tmp_path):
     loaded = load_trained(folder / "model")
     assert next(loaded.model.parameters()).shape[1] == 1
     photo = PIL.Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8))
-    answer = next(iter(TASKS["image-classification"].score_images(loaded, [photo])))
+    answer = next(iter(TASKS["image-classification"].score_sources(loaded, [photo])))
     with torch.no_grad():
         values = loaded.processor(photo.convert("L"), return_tensors="pt")["pixel_values"]
         theirs = loaded.model(pixel_values=values).logits.softmax(-1)[0]
-    assert answer.probabilities == pytest.approx(theirs.numpy(), abs=5e-3)
+    assert softmax(answer.logits) == pytest.approx(theirs.numpy(), abs=5e-3)
     assert '.convert("L")' in (card := (folder / "model" / "README.md").read_text("utf-8"))
     assert "`pipeline` would give it colour images" in card
     assert "from transformers import pipeline" not in card

@@ -22,6 +22,7 @@ from hf_accel.formatting import (
     format_quantity,
     format_score,
 )
+from hf_accel.report.calibration import CalibrationSummary
 from hf_accel.report.history import HISTORY_COLUMNS, history_from_log
 from hf_accel.report.run_report import (
     DataSummary,
@@ -123,14 +124,21 @@ def test_the_keys_are_those_promised():
         "quantization": "layers begin freeze test_accuracy",
         "validation": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted",
         "reference": "name accuracy f1_macro seconds train_rows",
+        "calibration": "temperature unsure_below unlike_below sure_precision validation_rows validation_ece_before "
+        "validation_ece_after ece_before ece_after adaptive_ece_before adaptive_ece_after reliability_before "
+        "reliability_after test_sure test_sure_accuracy test_unlike",
         "test": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted views test_time_augmentation per_class confusion",
     }
     written = replace(
-        full_report(), pruning=PruningSummary(), quantization=QuantizationSummary(), reference=ReferenceScores()
+        full_report(),
+        pruning=PruningSummary(),
+        quantization=QuantizationSummary(),
+        reference=ReferenceScores(),
+        calibration=CalibrationSummary(),
     ).to_dict()
     assert " ".join(written) == (
         "schema recipe variant task settings notes environment data model train history phases sparsity pruning quantization "
-        "validation test reference"
+        "validation test reference calibration"
     )
     assert {name: " ".join(written[name]) for name in promised} == promised
     assert " ".join(HISTORY_COLUMNS) == (

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hf_accel.tasks.gallery import confident_mistakes, data_sample
+from hf_accel.tasks.gallery import confident_mistakes, data_sample, mistakes_by_pair
 from hf_accel.tasks.predictions import Predictions
 from tests.support.image_splits import make_split, noise
 
@@ -44,3 +44,19 @@ def test_the_sample_has_as_many_classes_as_fit_and_is_the_same_again():
     assert all(np.array_equal(a.content, b.content) for a, b in zip(six, again, strict=True))
     assert [item.label for item in data_sample(split, count=2)] != ["a", "a"]
     assert len(data_sample(split, count=100)) == 30
+
+
+def test_mistakes_are_shown_by_pair_of_classes_the_most_frequent_first():
+    split = make_split(noise(*[(8, 8)] * 12))  # labels 0, 1, 2 in turn
+    predicted = split.labels.copy()
+    predicted[[0, 3, 6]] = 1
+    predicted[[1, 4]] = 2
+    predicted[2] = 0  # once is no pattern
+    confidence = np.linspace(0.5, 0.9, 12)
+    predictions = Predictions(split.label_names, split.labels, predicted, confidence, np.arange(12))
+    pairs = mistakes_by_pair(predictions, split, count=2)
+    assert [(true, wrong, count) for true, wrong, count, _ in pairs] == [("a", "b", 3), ("b", "c", 2)]
+    assert [item.where for item in pairs[0][3]] == ["row 6", "row 3"]
+    assert mistakes_by_pair(predictions, split, pairs=1)[0][:2] == ("a", "b")
+    nothing = Predictions(split.label_names, split.labels, split.labels, confidence, np.arange(12))
+    assert mistakes_by_pair(nothing, split) == []

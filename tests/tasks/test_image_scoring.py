@@ -10,6 +10,7 @@ import torch
 from transformers import ViTImageProcessor
 
 from hf_accel.data.images import UnreadableImageError
+from hf_accel.models.confidence import softmax
 from hf_accel.models.load import LoadedModel
 from hf_accel.tasks import TASKS, image_scoring
 from hf_accel.tasks.image_scoring import score_images
@@ -30,21 +31,21 @@ def test_every_source_gets_one_answer_in_order_and_a_broken_one_says_why(loaded,
     files = task.find_sources([str(photos / "test" / "red"), str(photos / "test" / "blue")])
     whole = list(task.score_sources(loaded, files, batch_size=3))
     assert [(answer.position, answer.source) for answer in whole] == list(enumerate(files))
-    assert all(answer.probabilities.sum() == pytest.approx(1) for answer in whole)
+    assert all(softmax(answer.logits).sum() == pytest.approx(1) for answer in whole)
     files[1].write_bytes(b"broken")
     again = list(task.score_sources(loaded, files, batch_size=3))
     assert [answer.position for answer in again] == list(range(8))
     assert str(files[1]) in str(again[1].error)
-    assert again[1].probabilities is None
+    assert again[1].logits is None
     for before, after in zip(whole[:1] + whole[2:], again[:1] + again[2:], strict=True):
-        np.testing.assert_allclose(after.probabilities, before.probabilities, atol=1e-6)
+        np.testing.assert_allclose(after.logits, before.logits, atol=1e-6)
 
 
 def test_a_file_its_name_its_bytes_its_picture_and_its_pixels_are_the_same_image(loaded, photos):
     file = photos / "test" / "red" / "00.png"
     picture = PIL.Image.open(file)
     sources = [file, str(file), file.read_bytes(), picture, picture.convert("RGBA"), np.array(picture)]
-    answers = [answer.probabilities for answer in score_images(TorchScorer(loaded), sources)]
+    answers = [answer.logits for answer in score_images(TorchScorer(loaded), sources)]
     assert len(answers) == 6
     assert all((answer == answers[0]).all() for answer in answers[1:])
 
@@ -72,7 +73,7 @@ def test_images_of_different_input_sizes_are_not_put_into_one_batch(loaded):
     shapes = [(20, 20), (20, 20), (20, 40), (20, 20)]
     answers = list(score_images(TorchScorer(loaded), [np.full((*shape, 3), 90, np.uint8) for shape in shapes]))
     assert [answer.position for answer in answers] == [0, 1, 2, 3]
-    assert all(answer.probabilities is not None for answer in answers)
+    assert all(answer.logits is not None for answer in answers)
 
 
 @pytest.mark.parametrize("shape", [(1, 900), (900, 2), (30, 290), (3, 2000)])
@@ -103,7 +104,7 @@ def test_a_photograph_is_decoded_at_a_reduced_size_and_gets_the_answer_of_the_wh
     file = photograph(tmp_path / "a.jpg")
     answers = list(score_images(scorer, [file, np.array(PIL.Image.open(file))]))
     assert sorted(decoded) == [(150, 200, 3), (300, 400, 3)]
-    np.testing.assert_allclose(answers[0].probabilities, answers[1].probabilities, atol=5e-3)
+    np.testing.assert_allclose(answers[0].logits, answers[1].logits, atol=5e-3)
 
 
 def test_a_processor_that_makes_more_than_pixel_values_is_called_for_each_image(loaded, tmp_path, monkeypatch):
@@ -121,7 +122,7 @@ def test_a_processor_that_makes_more_than_pixel_values_is_called_for_each_image(
     loaded.model.parameters = model.parameters
     assert scorer.target_side is None
     (answer,) = score_images(scorer, [photograph(tmp_path / "a.jpg")])
-    assert answer.probabilities.sum() == pytest.approx(1)
+    assert softmax(answer.logits).sum() == pytest.approx(1)
     assert len(seen) == 1
 
 
@@ -137,7 +138,7 @@ def test_images_are_prepared_while_the_model_computes(tmp_path):
                 next_batch.set()
             return {"pixels": pixels}
 
-        def probabilities(self, images):
+        def score(self, images):
             assert next_batch.wait(60), "nothing was prepared during the forward pass"
             return np.ones((len(images), 1), np.float32)
 
@@ -147,7 +148,7 @@ def test_images_are_prepared_while_the_model_computes(tmp_path):
 def test_bf16_changes_the_probabilities_by_its_rounding(loaded):
     images = [np.random.default_rng(n).integers(0, 256, (20, 20, 3), dtype=np.uint8) for n in range(3)]
     exact, rounded = (
-        np.stack([answer.probabilities for answer in score_images(TorchScorer(loaded, bf16=bf16), images)])
+        np.stack([softmax(answer.logits) for answer in score_images(TorchScorer(loaded, bf16=bf16), images)])
         for bf16 in (False, True)
     )
     assert 0 < np.abs(exact - rounded).max() < 0.02

@@ -24,13 +24,16 @@ def folder(request, tmp_path):
 
 def test_the_answers_are_those_of_the_pipeline_in_the_order_of_the_texts(folder):
     texts = [row["text"] for row in rows(40)] + ["the " * 60]  # the last one is cut
-    answers = list(score_texts(TextScorer(load_trained_text(folder)), sources(texts), batch_size=7))
+    loaded = load_trained_text(folder)
+    answers = list(score_texts(TextScorer(loaded), sources(texts), batch_size=7))
     assert [answer.source.text for answer in answers] == texts
     classify = pipeline("text-classification", model=str(folder), truncation=True, top_k=None)
-    found = classify(texts, max_length=load_trained_text(folder).max_length)
+    found = classify(texts, max_length=loaded.max_length)
     for answer, expected in zip(answers, found, strict=True):
         named = {row["label"]: row["score"] for row in expected}
-        assert dict(zip(LABELS, answer.probabilities, strict=True)) == pytest.approx(named, abs=1e-5)
+        assert dict(zip(LABELS, loaded.answer(answer.logits).probabilities, strict=True)) == pytest.approx(
+            named, abs=1e-5
+        )
 
 
 def test_a_text_that_cannot_be_classified_is_an_answer_and_changes_no_other(tmp_path):
@@ -38,9 +41,9 @@ def test_a_text_that_cannot_be_classified_is_an_answer_and_changes_no_other(tmp_
     whole = list(score_texts(scorer, sources(["good", "bad thing", "it is fine"]), batch_size=2))
     with_blank = list(score_texts(scorer, sources(["good", "", "bad thing", "it is fine"]), batch_size=2))
     assert str(with_blank[1].error) == "row 1 of a.csv: cannot be classified: it is blank"
-    assert with_blank[1].probabilities is None
-    left = [answer.probabilities for answer in with_blank if answer.error is None]
-    np.testing.assert_allclose(left, [answer.probabilities for answer in whole], atol=1e-6)
+    assert with_blank[1].logits is None
+    left = [answer.logits for answer in with_blank if answer.error is None]
+    np.testing.assert_allclose(left, [answer.logits for answer in whole], atol=1e-6)
 
 
 def test_texts_are_sorted_by_length_and_an_endless_list_is_read_as_it_is_needed(tmp_path, monkeypatch):
@@ -61,10 +64,9 @@ def test_classes_that_do_not_exclude_each_other_have_probabilities_of_their_own_
     loaded = load_trained_text(save_text_model(tmp_path / "model", "bert", LABELS))
     loaded.model.config.problem_type = "multi_label_classification"
     (answer,) = score_texts(TextScorer(loaded), sources(["good"]))
+    np.testing.assert_allclose(loaded.answer(answer.logits).probabilities, 1 / (1 + np.exp(-answer.logits)), rtol=1e-6)
     loaded.model.config.problem_type = None
-    (other,) = score_texts(TextScorer(loaded), sources(["good"]))
-    assert answer.probabilities.sum() != pytest.approx(1)
-    assert other.probabilities.sum() == pytest.approx(1)
+    assert loaded.answer(answer.logits).probabilities.sum() == pytest.approx(1)
     loaded.model.config.problem_type = "regression"
     with pytest.raises(UserError, match="is a regression"):
         TextScorer(loaded)
