@@ -91,7 +91,7 @@ def examine(args: argparse.Namespace, recipe: Recipe | None) -> int:
         "machine": checkup.to_dict(),
         "packages": [{**dataclasses.asdict(package), "is_met": package.is_met} for package in needed],
         "faults": [fault_facts(fault) for fault in faults],
-        "recipe": None if recipe is None or rehearsal is None else recipe.to_dict(),
+        "recipe": None if recipe is None or rehearsal is None else recipe.without_secrets().to_dict(),
         "chosen": rehearsal.chosen if rehearsal else [],
         "data": None if verdict is None else verdict.facts,
         "problems": problems,

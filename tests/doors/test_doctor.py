@@ -81,7 +81,9 @@ def test_a_recipe_that_can_run_is_told_what_it_would_train_and_nothing_is_writte
 
 def test_a_recipe_that_cannot_run_is_exit_code_1_with_every_reason(recipe_file, tmp_path, capsys):
     absent = str(tmp_path / "absent")
-    code, found = document(["--recipe", recipe_file(), "--data.name", absent, "--fp16", "true"], capsys)
+    flags = ["--data.name", absent, "--fp16", "true", "--hub_token", "hf_secret"]
+    code, found = document(["--recipe", recipe_file(), *flags], capsys)
+    assert "hf_secret" not in json.dumps(found)
     assert (code, found["can_run"], found["data"]) == (1, False, None)
     data, precision = sorted(found["problems"])
     assert data.startswith(f"data.name {absent}: no such folder")
