@@ -58,6 +58,8 @@ class CalibrationSummary:
             )
         if self.unsure_below is None:
             found.append(f"No threshold makes {format_percent(self.sure_precision)} of the answers above it right.")
+        elif self.test_sure == 0:
+            found.append("None of the test answers is sure.")
         elif self.test_sure is not None:
             found.append(
                 f"{format_percent(self.test_sure)} of the test answers are sure, and {format_percent(self.test_sure_accuracy)} "
