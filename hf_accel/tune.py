@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,11 +128,13 @@ def remove_search(folder: Path) -> None:
 def find_settings(args: argparse.Namespace, request: Request) -> int:
     """Search, store and print the result."""
     from hf_accel.comparison.runs import probe_machine
+    from hf_accel.tasks.texts import TEXTS
     from hf_accel.tuning.engine import Engine
     from hf_accel.tuning.stored import Stored, store
     from hf_accel.tuning.text import header_lines, summary, terminal_text
 
-    engine = Engine(request, probe_machine(), tell)
+    rate = TEXTS[request.candidates.plain.model.task].rate
+    engine = Engine(request, probe_machine(), partial(tell, rate))
     tuning = engine.finish()
     if request.objective == "time" and not request.allowed:
         store(engine.key, Stored(tuning.patch, summary(tuning)[0], not tuning.stopped))
@@ -188,10 +191,10 @@ def write_recipe(path: Path, candidates: Candidates, patch: dict[str, object], r
     return f"{path}: written. Train it with: hf-accel train --recipe {path}"
 
 
-def tell(trial: Trial) -> None:
-    """A line for each trial."""
-    rate = "" if trial.images_per_second is None else f"{trial.images_per_second:,.0f} images/s"
-    terminal.say(f"trial: {trial.name}: {trial.error or rate} ({format_duration(trial.wall_seconds)})")
+def tell(rate: str, trial: Trial) -> None:
+    """A line for each trial, with its speed in this unit."""
+    speed = "" if trial.images_per_second is None else f"{trial.images_per_second:,.0f} {rate}"
+    terminal.say(f"trial: {trial.name}: {trial.error or speed} ({format_duration(trial.wall_seconds)})")
 
 
 if __name__ == "__main__":

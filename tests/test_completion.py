@@ -21,6 +21,7 @@ OFFERED = {
     "hf-accel train --recipe mi": {"mine.yaml"},
     "hf-accel train --recipe mine.yaml --variant f": {"fast"},
     "hf-accel compare --recipe mine.yaml --variants f": {"fast"},
+    "hf-accel tune --budg": {"--budget"},
     "hf-accel recipe val": {"validate"},
     "hf-accel recipe show digi": {"digits"},
     "hf-accel train pho": {"photos/"},

@@ -39,9 +39,13 @@ def run_forked(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module])
-    process = context.Process(target=_call, args=(module, list(argv), str(output)))
+    process = context.Process(target=_call, args=(module, list(argv), str(output), multiprocessing.get_start_method()))
     started = time.monotonic()
-    process.start()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # ^C is for the command, which ends the others
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         while process.is_alive():
             process.join(TICK_SECONDS)
@@ -57,8 +61,13 @@ def run_forked(
     return code, output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
 
 
-def _call(module: str, argv: list[str], output: str) -> None:
-    """In the process: ends with the server, which ends with the command that asked for it."""
+def _call(module: str, argv: list[str], output: str, start_method: str) -> None:
+    """In the process: ends with the server, which ends with the command that asked for it.
+
+    Args:
+        start_method: of processes that it starts, such as those of a DataLoader; it would be the server's.
+    """
+    multiprocessing.set_start_method(start_method, force=True)
     ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG of prctl(2)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):

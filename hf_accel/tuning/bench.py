@@ -63,8 +63,8 @@ class TrialBench:
             raise UserError(f"{self.candidates.plain.name}: a trial of the recipe as it stands failed: {first.error}")
         self._facts = Facts(**first.facts)
         self._reference = first.losses
-        reference = self.candidates.reference()
-        if reference != self.candidates.plain:
+        reference = self.candidates.reference(self._facts.mixed_precision)
+        if reference is not None:
             trial = self._trial((REFERENCE,), 0, 0, reference, Rung(0.0, 0))
             if trial.error is None and trial.losses:
                 self._reference = trial.losses

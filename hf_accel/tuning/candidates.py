@@ -54,9 +54,16 @@ class Candidates:
     def with_patch(self, patch: dict[str, Any]) -> Recipe:
         return self.file.recipe(self.variant, merge(self.overrides, patch))
 
-    def reference(self) -> Recipe:
-        """The same in fp32."""
-        return self.with_patch(REFERENCE_PATCH)
+    def reference(self, mixed_precision: bool) -> Recipe | None:
+        """The same in fp32 and eager; None where the recipe is that already.
+
+        Args:
+            mixed_precision: whether `bf16: auto` is a 16-bit format here.
+        """
+        training = self.plain.training
+        bf16 = training.get("bf16")
+        is_16_bit = training.get("fp16") or (mixed_precision if bf16 == "auto" else bf16)
+        return self.with_patch(REFERENCE_PATCH) if is_16_bit or training.get("torch_compile") else None
 
     def write(self, path: Path, patch: dict[str, Any], remarks: Sequence[str]) -> None:
         """Write a recipe that `train` takes: one that extends the recipe, or a whole one where that is not the same."""

@@ -25,14 +25,13 @@ from hf_accel.measure.paired import PairedRatio, paired_ratio, verdicts
 from hf_accel.report.run_report import RunReport
 from hf_accel.tuning.estimate import Expected, expected_run, fill_seconds
 from hf_accel.tuning.space import Facts
-from hf_accel.tuning.trials import NOT_IN_A_TRIAL, Trial
+from hf_accel.tuning.trials import BATCHES, NOT_IN_A_TRIAL, SCORED_BATCHES, Trial
 
 RECIPE, TUNED = "recipe", "tuned"
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 5
 WARM_UP_STEPS, FEWEST_STEPS, MOST_STEPS = 3, 3, 200
 MEASURED_SECONDS = 6.0  # of optimisation per run
 OTHER_SECONDS = 12.0  # of a run: starting, scoring, saving, plots
-BATCHES, SCORED_BATCHES = 16, 2
 
 
 @dataclass(frozen=True)

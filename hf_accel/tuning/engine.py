@@ -133,8 +133,11 @@ class Engine:
     def _result(self, search: Search, confirmed: Confirmed | None) -> Tuning:
         request, bench, plain = self.request, self.bench, self.request.candidates.plain
         is_better = confirmed is not None and confirmed.verdict == "better"
-        start = {} if confirmed is None else {"start": confirmed.start_seconds}
-        before, after = (self._expected(techniques, start) for techniques in ((), search.best))
+        rates = {} if confirmed is None else _rates(confirmed)
+        before, after = (
+            self._expected(techniques, rates.get(name), confirmed)
+            for name, techniques in ((RECIPE, ()), (TUNED, search.best))
+        )
         changes = any(technique.changes for technique in search.best)
         return Tuning(
             recipe=plain.name,
@@ -153,7 +156,7 @@ class Engine:
             accepted=[technique.name for technique in search.best],
             patch=patch_of(search.best) if is_better else {},
             confirmed=None if confirmed is None else _ratio(confirmed),
-            images_per_second={} if confirmed is None else _rates(confirmed),
+            images_per_second=rates,
             accuracy_difference=_accuracy(confirmed) if changes else None,
             before=before,
             after=after,
@@ -162,13 +165,18 @@ class Engine:
             notes=self._notes(search, confirmed),
         )
 
-    def _expected(self, best: tuple[Technique, ...], start: dict[str, float]) -> Expected | None:
-        """The whole run, by the longest trial."""
+    def _expected(
+        self, best: tuple[Technique, ...], rate: float | None, confirmed: Confirmed | None
+    ) -> Expected | None:
+        """The whole run, by the longest trial, and at the rate of the confirmed runs where there are some."""
         trials = self.bench.trials_of(best)
         if not trials:
             return None
-        expected = self.bench.expected(self.request.candidates.recipe(best), trials[0])
-        return None if expected is None else dataclasses.replace(expected, **start)
+        trial = trials[0] if rate is None else dataclasses.replace(trials[0], images_per_second=rate)
+        expected = self.bench.expected(self.request.candidates.recipe(best), trial)
+        if expected is None or confirmed is None:
+            return expected
+        return dataclasses.replace(expected, start=confirmed.start_seconds)
 
     def _available_gib(self) -> float | None:
         environment = self.machine.environment

@@ -194,8 +194,7 @@ class Search:
             logs.append(math.log(costs["base"] / costs["changed"]))
             if self._is_decided(logs):
                 break
-        mean = statistics.fmean(logs)
-        return math.exp(min(logs) if self.noise <= NOISE and min(logs) > 0 else mean), None
+        return math.exp(statistics.fmean(logs)), None
 
     def _is_decided(self, logs: list[float]) -> bool:
         """Whether another pair would change nothing: the mean is further from the thresholds than the noise explains."""

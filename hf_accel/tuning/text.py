@@ -122,7 +122,8 @@ def remarks(tuning: Tuning) -> list[str]:
         f"Gain: {what} of the run without the technique over {what} with it, in trials of a few steps; contribution: the same "
         "when the technique is taken away from the result. Warm-up steps count in neither, compilation counts as much as "
         "the whole run needs.",
-        f"{tuning.trials} trials, {format_duration(tuning.spent_seconds)} of {format_duration(tuning.budget_seconds)}.",
+        f"{tuning.trials} trial{'' if tuning.trials == 1 else 's'}, {format_duration(tuning.spent_seconds)} of "
+        f"{format_duration(tuning.budget_seconds)}.",
         f"Measured on {device_text(environment)}; {versions}.",
     ]
     if tuning.stopped:

@@ -35,10 +35,8 @@ from hf_accel.training.build import build_trainer
 from hf_accel.training.trainer import ImageTrainer
 from hf_accel.tuning.learning_rate import has_diverged, range_rates
 from hf_accel.tuning.space import Facts
-from hf_accel.tuning.trials import LOSS_STEPS, RESULT, TASK, Task, Trial
+from hf_accel.tuning.trials import BATCHES, LOSS_STEPS, RESULT, SCORED_BATCHES, TASK, Task, Trial
 
-BATCHES = 16  # that the training rows of a trial make
-SCORED_BATCHES = 2
 SLOW_STEP_SECONDS = 1.5  # of such steps the second is measured already: warm-up is short compared with them
 
 

@@ -26,6 +26,7 @@ PROCESS = "hf_accel.tuning.trial_process"
 COMMAND = (sys.executable, "-m", PROCESS)
 TASK, RESULT = "task.json", "result.json"
 LOSS_STEPS = 3  # first steps whose loss is compared with the reference's
+BATCHES, SCORED_BATCHES = 16, 2  # that the rows of a trial make, those that train and those that are scored
 TRIAL_STEPS = 60  # the most; the same in every trial, because the schedule depends on it
 # Settings of `training` that have no place in a trial, which neither scores, nor saves, nor publishes.
 NOT_IN_A_TRIAL = (

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from hf_accel.config.recipe import load_recipe
+from hf_accel.config.recipe import RecipeFile, load_recipe
 from hf_accel.tuning.candidates import Candidates, patch_of
 from hf_accel.tuning.space import Facts, LeftOut, Pace, Technique, techniques
 
@@ -129,3 +129,22 @@ def test_the_last_of_two_patches_counts():
     one = Technique("a", "a", {"training": {"x": 1, "y": 1}}, "")
     other = Technique("b", "b", {"training": {"y": 2}}, "")
     assert patch_of([one, other]) == {"training": {"x": 1, "y": 2}}
+
+
+@pytest.mark.parametrize(
+    ("training", "mixed_precision", "is_needed"),
+    [
+        ({"bf16": False}, True, False),
+        ({"bf16": "auto"}, True, True),
+        ({"bf16": "auto"}, False, False),
+        ({"bf16": True}, False, True),
+        ({"bf16": False, "torch_compile": True}, False, True),
+    ],
+)
+def test_a_recipe_that_is_not_plain_fp32_needs_a_reference(training, mixed_precision, is_needed):
+    overrides = {"training": training}
+    candidates = Candidates(RecipeFile.read("digits"), None, overrides)
+    reference = candidates.reference(mixed_precision)
+    assert (reference is not None) == is_needed
+    if reference is not None:
+        assert (reference.training["bf16"], reference.training["torch_compile"]) == (False, False)
