@@ -183,12 +183,12 @@ def require_batches_that_train(
 
 
 def smallest_batch(args: TrainingArguments, rows: int) -> int:
-    """Images of the smallest batch that a process trains on; between processes the last batches are filled up."""
-    size, rest = args.train_batch_size, rows % args.train_batch_size
+    """Images of the smallest batch that a process trains on."""
+    size = args.train_batch_size
     if _sharing(args).split_batches:
         size = max(1, size // args.world_size)
-    filled = args.world_size > 1 and _sharing(args).even_batches
-    return size if rest == 0 or filled or args.dataloader_drop_last else min(size, rest)
+    rest = rows % size
+    return size if rest == 0 or args.dataloader_drop_last else rest
 
 
 def _sharing(args: TrainingArguments) -> AcceleratorConfig:
