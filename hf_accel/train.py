@@ -28,6 +28,7 @@ from hf_accel.config.flags import overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe, shipped_recipes
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_count, format_epochs
+from hf_accel.ranks import count_restarts
 from hf_accel.report.next_commands import next_commands, place_below
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.checkpoints import has_manifest, missing_optimizer
@@ -136,7 +137,7 @@ def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None =
     """
     if recipe.compress is not None:
         refuse_missing_packages(f"{recipe.name}: compress")
-    run = RunFolder.claim(recipe, overwrite)
+    run = RunFolder.claim(recipe, overwrite and count_restarts() == 0)  # a restart continues what the launcher began
 
     with quick_imports():
         from hf_accel.compression.export import recorded_preprocessing
@@ -146,11 +147,13 @@ def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None =
         from hf_accel.training.arguments import training_arguments
         from hf_accel.training.build import build_trainer
         from hf_accel.training.finish import finish
-        from hf_accel.training.resuming import continued_data_notes, require_same_model
+        from hf_accel.training.resuming import continued_data_notes, keep_batch, require_same_model
 
     quiet_libraries()
     start_console(is_main_process())
     arguments = training_arguments(recipe, has_validation=recipe.data.validation > 0)
+    if run.checkpoint is not None and not run.begins_elsewhere:
+        keep_batch(run.checkpoint, arguments)
     splits = TASKS[recipe.model.task].open_splits(recipe.data, arguments.training.seed)
     logger.info("%s\n", splits.describe(min(80, terminal.columns(sys.stderr))))
     data = facts_of(splits)
@@ -243,7 +246,7 @@ def train_from(checkpoint: Path | None, trainer: ImageTrainer, signals: StopSign
         if missing := missing_optimizer(checkpoint):
             names = ", ".join(missing)
             logger.warning("%s has no %s: the optimizer and the schedule start from scratch", checkpoint.name, names)
-        trainer.measurement.load(checkpoint)
+        trainer.measurement.load(checkpoint, trainer.args.world_size)
     trainer.stop_signals = signals
     with nullcontext() if signals is None else signals.waiting_for_a_step():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -137,6 +137,11 @@ def _is_numbered(checkpoint: Path) -> bool:
     return checkpoint.name.rpartition("-")[2].isdigit()
 
 
+def processes_of(checkpoint: Path) -> int | None:
+    """How many processes saved a checkpoint; None: its manifest does not say it, or it has none."""
+    return (manifest.read(checkpoint) or {}).get("processes")
+
+
 def has_manifest(checkpoint: Path) -> bool:
     return (checkpoint / manifest.MANIFEST).is_file()
 

@@ -136,7 +136,7 @@ def require_steps(recipe: Recipe, args: TrainingArguments, rows: int) -> None:
     Raises:
         UserError: not one step would be made.
     """
-    batches, processes = rows // args.train_batch_size, _processes(args)
+    batches, processes = rows // args.train_batch_size, count_batches(args)
     if not args.dataloader_drop_last or batches >= processes:
         return
     each = "" if processes == 1 else f" for each of the {processes} processes"
@@ -197,7 +197,7 @@ def _sharing(args: TrainingArguments) -> AcceleratorConfig:
     return args.accelerator_config
 
 
-def _processes(args: TrainingArguments) -> int:
+def count_batches(args: TrainingArguments) -> int:
     """Batches of `train_batch_size` that one step takes, one per process."""
     return 1 if _sharing(args).split_batches else args.world_size
 
