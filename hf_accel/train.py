@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,11 +147,13 @@ def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None =
         from hf_accel.training.arguments import training_arguments
         from hf_accel.training.build import build_trainer
         from hf_accel.training.finish import finish
+        from hf_accel.training.machines import agree_on_checkpoint, folder_of_machine
         from hf_accel.training.resuming import continued_data_notes, keep_batch, require_same_model
 
     quiet_libraries()
     start_console(is_main_process())
     arguments = training_arguments(recipe, has_validation=recipe.data.validation > 0)
+    agree_on_checkpoint(run, arguments.training)
     if run.checkpoint is not None and not run.begins_elsewhere:
         keep_batch(run.checkpoint, arguments)
     splits = TASKS[recipe.model.task].open_splits(recipe.data, arguments.training.seed)
@@ -165,8 +167,9 @@ def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None =
         require_same_model(run.checkpoint, trainer.model)
         trainer.notes += continued_data_notes(run.checkpoint, splits)
     # from here on nothing in the recipe can be refused
-    with run.open(recipe, data), interrupt_says(lambda: how_to_continue(run, recipe, overwrite)):
+    with run.open(recipe, data), interrupt_says(lambda: how_to_continue(run, recipe, overwrite)), ExitStack() as stack:
         trainer.accelerator.wait_for_everyone()
+        stack.enter_context(folder_of_machine(run, recipe, data, trainer.args, trainer.notes))
         tell_what_was_chosen(trainer, recipe, run)
         hub.warn_early(recipe)
         train_from(run.checkpoint, trainer, signals)

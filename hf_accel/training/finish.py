@@ -68,10 +68,11 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
     output = trainer.score(trainer.test_dataset)
     latency = check_saved_model(trainer, run.model)
     finished = FinishedRun(run, recipe, build_report(trainer, recipe, train_summary, output, run.model, latency))
-    if trainer.is_world_process_zero():
+    if trainer.args.should_save:  # the process that writes the folder, or the folder of its machine
         run.seal_model()
         run.record_results(finished.report.texts(run))
         finished.report.save(run.path)
+    if trainer.is_world_process_zero():
         write_extras(
             finished,
             predictions_of(output, trainer.splits.test),
@@ -85,10 +86,10 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
 
 def save_model(run: RunFolder, trainer: ImageTrainer) -> None:
     """Save the trained model, which does not count as complete until `RunFolder.seal_model`."""
-    if trainer.is_world_process_zero():
+    if trainer.args.should_save:
         manifest.begin(run.model, clear=False)  # a card and a notebook may be there
     trainer.save_model(str(run.model))
-    if trainer.is_world_process_zero():
+    if trainer.args.should_save:
         # a pickle with local paths and perhaps a token: nothing in this package reads it
         (run.model / "training_args.bin").unlink(missing_ok=True)
 

@@ -1,14 +1,21 @@
 """Runs of two processes that fail, are started again, or resume with another number of processes."""
 
 import json
+import shutil
 import time
+from dataclasses import replace
 
 import pytest
+import torch
 
-from hf_accel import cli, train
+from hf_accel import cli, train, verify
+from hf_accel.config.sections import HardExamples
+from hf_accel.methods.row_losses import RowLosses
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs import manifest
-from tests.support.two_processes import TWO, launch, train_in_two_processes
+from hf_accel.runs.folder import RunFolder
+from hf_accel.training.evaluation import TrainAccuracyCallback
+from tests.support.two_processes import TWO, launch, launch_on_two_machines
 
 DIES = """
 import os, sys
@@ -18,7 +25,7 @@ step = ImageTrainer.training_step
 
 def training_step(self, *args, **kwargs):
     assert self.args.world_size == 2
-    if os.environ["RANK"] == "1" and self.state.global_step == 3 and ranks.count_restarts() == 0:
+    if os.environ["RANK"] == "1" and self.state.global_step == 4 and ranks.count_restarts() == 0:
         os._exit(3) if sys.argv[1] == "silently" else 1 / 0
     return step(self, *args, **kwargs)
 
@@ -33,7 +40,7 @@ def run_recipe(tiny_recipe, tmp_path):
 
     def make(folder, batch=4, **training):
         training |= {"per_device_train_batch_size": batch, "output_dir": str(tmp_path / folder), "num_train_epochs": 2,
-                     "optim": "sgd", "logging_steps": 1, "save_strategy": "steps", "save_steps": 1,
+                     "optim": "sgd", "logging_steps": 3, "save_strategy": "steps", "save_steps": 1,
                      "eval_strategy": "no", "load_best_model_at_end": False}  # fmt: skip
         data = {"validation": 0, "max_train_rows": 17}
         return tiny_recipe({"training": training, "data": data, "model": {"freeze_batch_norm": True}})
@@ -65,7 +72,7 @@ def test_a_launcher_that_restarts_resumes(run_recipe, tmp_path):
     (tmp_path / "run").mkdir()
     done = launch_dying(run_recipe("run"), tmp_path, "silently", "--overwrite", options=(*TWO, "--max_restarts", "1"))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "resuming from checkpoint-3" in done.stderr
+    assert "resuming from checkpoint-4" in done.stderr
     report = RunReport.load(tmp_path / "run")
     assert (report.train.world_size, report.train.resumes, report.train.steps) == (2, 1, 6)
     whole = RunReport.load(train.train(run_recipe("whole", batch=8)))
@@ -84,43 +91,81 @@ def test_a_mistake_is_said_once(run_recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_resumes_with_another_number_of_processes_and_the_same_batches(run_recipe, tmp_path):
-    """From two processes to one and back to two; the loss of the log and the accuracy of the epoch are theirs, too."""
-    whole = RunReport.load(train.train(run_recipe("whole", batch=8)))
+def test_one_process_resumes_a_run_of_two_with_the_same_batches(run_recipe, tmp_path):
+    """Within an epoch and between two lines of the log: its loss and the accuracy of the epoch are of all rows, too."""
     recipe = run_recipe("run")
     done = launch_dying(recipe, tmp_path, "silently")
-    assert "checkpoint-3" in {path.name for path in (tmp_path / "run").iterdir()}, done.stderr[-3000:]
-    stop_after(tmp_path / "run", recipe, 5)
-    assert manifest.read(tmp_path / "run" / "checkpoint-5")["processes"] == 1
-    report = train_in_two_processes(recipe, tmp_path / "run.yaml")
-    assert report.train.resumes == 2
-    assert report.train.effective_batch_size == 8
-    assert [entry["loss"] for entry in report.history] == pytest.approx(
-        [entry["loss"] for entry in whole.history], rel=1e-5
-    )
+    assert (tmp_path / "run" / "checkpoint-4").is_dir(), done.stderr[-3000:]
+    report, whole = (RunReport.load(train.train(made)) for made in (recipe, run_recipe("whole", batch=8)))
+    assert (report.train.world_size, report.train.resumes, report.train.effective_batch_size) == (1, 1, 8)
+    losses = [[entry["loss"] for entry in found.history] for found in (report, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert report.test.loss == pytest.approx(whole.test.loss, rel=1e-5)
     assert report.train.accuracy == pytest.approx(whole.train.accuracy)
-    assert [note for note in report.notes if note.startswith("processes: 2 from checkpoint-5")] == []
+    assert any(note.startswith("processes: 1 from checkpoint-4 on, which is of 2") for note in report.notes)
+    facts = manifest.read(tmp_path / "run" / "checkpoint-6")
+    assert (facts["processes"], facts["batch"]) == (1, 8)
 
 
-def stop_after(folder, recipe, step):
-    """Run a recipe in this process until it has saved a step."""
-    from hf_accel.training.trainer import ImageTrainer
+@pytest.mark.parametrize("now", [1, 2, 3])
+def test_the_sums_of_all_processes_are_those_of_another_number_of_them(now, tmp_path):
+    counts = TrainAccuracyCallback(torch.device("cpu"))
+    states = [{"correct": 3, "loss": 1.5, "seen": 4, "epoch": 1}, {"correct": 1, "loss": 2.0, "seen": 2, "epoch": 1}]
+    joined = [counts.joined(states, process) for process in range(now)]
+    assert {name: sum(state[name] for state in joined) for name in ("correct", "loss", "seen")} == {
+        "correct": 4,
+        "loss": 3.5,
+        "seen": 6,
+    }
+    assert {state["epoch"] for state in joined} == {1}
+    losses = RowLosses(HardExamples(), 2, 2, torch.device("cpu"))
+    states = [{"losses": torch.ones(2), "sums": torch.tensor(x), "counts": torch.tensor([1.0, 0.0]), "epoch": 1}
+              for x in ([2.0, 0.0], [3.0, 0.0])]  # fmt: skip
+    joined = [losses.joined(states, process) for process in range(now)]
+    assert sum(state["sums"] for state in joined).tolist() == [5.0, 0.0]
+    assert sum(state["counts"] for state in joined).tolist() == [2.0, 0.0]
+    assert all(torch.equal(state["losses"], torch.ones(2)) for state in joined)
 
-    original = ImageTrainer.training_step
 
-    def training_step(self, *args, **kwargs):
-        assert self.args.gradient_accumulation_steps == 2
-        if self.state.global_step == step:
-            raise KeyboardInterrupt
-        return original(self, *args, **kwargs)
+@pytest.mark.slow
+def test_two_machines_with_a_folder_each_both_keep_the_run_and_resume_it(run_recipe, tmp_path):
+    """One of them has lost its newest checkpoint, so both resume from the one before."""
+    recipe = run_recipe("run")
+    machines = [tmp_path / name for name in ("first", "second")]
+    for machine in machines:
+        machine.mkdir()
+    replace(recipe, training=recipe.training | {"output_dir": "run"}).write(tmp_path / "run.yaml")
+    (tmp_path / "dies.py").write_text(DIES)
+    words = ("--recipe", tmp_path / "run.yaml")
+    done = launch_on_two_machines(machines, tmp_path / "dies.py", "silently", *words)
+    assert [ended.returncode for ended in done] != [0, 0]
+    for machine in machines:
+        assert RunFolder(machine / "run").checkpoints.newest_whole().name == "checkpoint-4"
+    shutil.rmtree(machines[1] / "run" / "checkpoint-4")
+    done = launch_on_two_machines(machines, "-m", "hf_accel.train", *words)
+    assert [ended.returncode for ended in done] == [0, 0], done[1].stderr[-3000:]
+    assert "resuming from checkpoint-3" in done[0].stderr
+    whole = RunReport.load(train.train(run_recipe("whole", batch=8)))
+    for machine in machines:
+        assert cli.run(verify.main, [str(machine / "run")]) == 0
+        report = RunReport.load(machine / "run")
+        assert (report.train.world_size, report.train.resumes) == (2, 1)
+        assert report.test.loss == pytest.approx(whole.test.loss, rel=1e-5)
+    names = [{path.name for path in (machine / "run" / "checkpoint-6").glob("rng_state_*")} for machine in machines]
+    assert names == [{"rng_state_0.pth"}, {"rng_state_1.pth"}]
+    assert (machines[0] / "run" / "report.html").is_file()
 
-    ImageTrainer.training_step = training_step
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            train.train(recipe)
-    finally:
-        ImageTrainer.training_step = original
+
+@pytest.mark.slow
+def test_two_machines_with_a_shared_folder_leave_what_one_leaves(run_recipe, tmp_path):
+    run_recipe("run").write(tmp_path / "run.yaml")
+    done = launch_on_two_machines([tmp_path, tmp_path], "-m", "hf_accel.train", "--recipe", tmp_path / "run.yaml")
+    assert [ended.returncode for ended in done] == [0, 0], done[1].stderr[-3000:]
+    assert cli.run(verify.main, [str(tmp_path / "run")]) == 0
+    report = RunReport.load(tmp_path / "run")
+    assert report.train.world_size == 2
+    assert not any("is not shared" in note for note in report.notes)
+    assert len([*(tmp_path / "run" / "checkpoint-6").glob("rng_state_*")]) == 2
 
 
 def test_processes_that_cannot_make_the_same_batches_are_refused(run_recipe, tmp_path, capsys):
