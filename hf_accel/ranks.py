@@ -45,12 +45,14 @@ def record_failure(message: str) -> None:
 
 
 def join_after_restart(timeout_seconds: float = 1800) -> None:
-    """Connect processes that the launcher has started again, under a name of their own.
+    """Connect the processes of one machine that the launcher has started again, under a name of their own.
 
     The launcher keeps its store, in which the addresses of the processes before are still those of the group: the new ones
-    would wait for them, or connect to nobody.
+    would wait for them, or connect to nobody (https://github.com/pytorch/pytorch/issues/135712). Several machines do not count
+    restarts together (https://github.com/pytorch/pytorch/issues/108158), so they have no common name.
     """
-    if count_restarts() == 0 or os.environ.get("WORLD_SIZE", "1") == "1":
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if count_restarts() == 0 or processes == "1" or os.environ.get("LOCAL_WORLD_SIZE") != processes:
         return
     from torch import distributed
 

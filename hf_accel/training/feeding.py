@@ -99,7 +99,7 @@ class FeedingTrainer(CheckpointingTrainer):
         return found, num_items
 
     def _marked(self, batches: Iterator[Batch], number: int) -> Iterator[Batch]:
-        """The batches of a step; the last one of an epoch may be there for the sake of the other processes alone."""
+        """The batches of a step, the last of which may be there for the sake of the other processes alone."""
         ends = self.state.global_step + 1 == self._last_step_of_epoch
         is_repeated = ends and self._rounds is not None and not self._rounds.counts_last(self.args.process_index)
         for place, batch in enumerate(islice(batches, number), start=1):

@@ -295,6 +295,7 @@ def summarise_training(trainer: ImageTrainer, accuracy: float | None) -> TrainSu
         skipped_steps=trainer.finite_steps.skipped,
         epochs=state.epoch,
         world_size=args.world_size,
+        parallel=parallelism(trainer),
         resumes=trainer.measurement.resumes,
         repeated_steps=trainer.measurement.repeated_steps,
         effective_batch_size=trainer.get_total_train_batch_size(args),
@@ -305,6 +306,15 @@ def summarise_training(trainer: ImageTrainer, accuracy: float | None) -> TrainSu
         final_loss=losses[-1] if losses else None,
         accuracy=accuracy,
     )
+
+
+def parallelism(trainer: ImageTrainer) -> str | None:
+    """As `TrainSummary.parallel`."""
+    if trainer.is_deepspeed_enabled:
+        return "deepspeed"
+    if trainer.is_fsdp_enabled:
+        return f"fsdp{trainer.accelerator.state.fsdp_plugin.fsdp_version}"
+    return "ddp" if trainer.args.world_size > 1 else None
 
 
 def validation_scores(trainer: ImageTrainer) -> Scores | None:

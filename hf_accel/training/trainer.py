@@ -50,7 +50,7 @@ from hf_accel.models.loaded import Loaded
 from hf_accel.tasks.texts import TEXTS
 from hf_accel.training.arguments import Arguments
 from hf_accel.training.checkpointing import LoggedSums
-from hf_accel.training.checks import refuse_sharding
+from hf_accel.training.checks import refuse_sharding, refuse_unsharded
 from hf_accel.training.evaluation import TrainAccuracyCallback
 from hf_accel.training.failure import failed_at
 from hf_accel.training.feeding import FeedingTrainer, count_rows
@@ -120,6 +120,7 @@ class ImageTrainer(FeedingTrainer):
         # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
         refuse_loss_kwargs(model)
         super().__init__(model=model, args=args, methods=methods, compute_loss_func=self.loss, **kwargs)
+        refuse_unsharded(args, self.is_fsdp_enabled)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             refuse_sharding(self.model, own_optimizer, methods, skips_bad_steps and self.is_deepspeed_enabled)
         self.train_transform = train_transform

@@ -70,6 +70,13 @@ def compared(recipe_file: Path, folder: Path, *words: str) -> Comparison:
     return Comparison.load(folder)
 
 
+def test_one_of_several_processes_is_refused_because_each_would_start_all_runs(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="a launcher has started 2 of compare"):
+        compare.main(two_rows_once(recipe_file, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_round_runs_each_row_once_and_rounds_differ_in_order(recipe_file, stubbed):
     folder, done = stubbed
     variants = ["baseline", "bf16", "all", "ga_larger_batch"]
