@@ -21,13 +21,14 @@ from importlib import import_module
 from itertools import takewhile
 from typing import Any, NoReturn
 
-from hf_accel import __version__, terminal
+from hf_accel import __version__, ranks, terminal
 from hf_accel.errors import (
     Interrupted,
     RunError,
     Stopped,
     UserError,
     did_you_mean,
+    is_lost_connection,
     machine_failure,
     name_too_long,
     own_words,
@@ -198,21 +199,19 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
         leave_process_group()
         return code
     except (UserError, RunError) as error:
-        say_error(own_words(error))
-        return 2 if isinstance(error, UserError) else 1
+        return _failed(own_words(error), 2 if isinstance(error, UserError) else 1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         message = name_too_long(error)
         if message is not None:
-            say_error(message)
-            return 2
+            return _failed(message, 2)
         message = machine_failure(error)
         if message is None:
+            _let_others_speak()
             raise
-        say_error(message)
-        return 1
+        return _failed(message, 1, others_know=is_lost_connection(error))
     except KeyboardInterrupt as interrupt:
         number = signal_of(interrupt)
         terminal.close_bars()
@@ -221,6 +220,23 @@ def run(main: Callable[[list[str] | None], int], argv: list[str] | None = None) 
             how = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
             print(terminal.wrap(how + (f": {what}" if what else ""), sys.stderr), file=sys.stderr)
         return 128 + number
+
+
+def _failed(message: str, code: int, others_know: bool = False) -> int:
+    """Say why the command failed, if no other process does; returns the exit code.
+
+    Args:
+        others_know: another process failed first, and says why.
+    """
+    _let_others_speak(others_know)
+    say_error(message)
+    ranks.record_failure(message)
+    return code
+
+
+def _let_others_speak(others_know: bool = False) -> None:
+    if others_know or not ranks.speaks_first():
+        ranks.wait_to_be_ended()
 
 
 def say_error(message: str) -> None:

@@ -6,6 +6,7 @@ or another program that comes and goes, affects all rows alike.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     from hf_accel.comparison.plan import Plan
     from hf_accel.comparison.runs import claim_folder, remove_runs
 
+    refuse_launcher()
     plan = Plan(args, flags)
     claim_folder(plan.folder)
     plan.require_startable(args.overwrite)
@@ -80,6 +82,21 @@ def main(argv: list[str] | None = None) -> int:
     text = f"{text_table(comparison)}\n\n{page}"
     print_result(args, {"folder": str(plan.folder), **comparison.to_dict()}, text, str(page))
     return 0 if any(row.num_runs for row in comparison.rows) else 1
+
+
+def refuse_launcher() -> None:
+    """Refuse to be one of several processes: each would start all runs.
+
+    Raises:
+        UserError: a launcher has started several.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise UserError(
+            f"compare starts each run in a process of its own, and a launcher has started {processes} of compare. Start it "
+            "without one. Variants that train in several processes are runs of their own: `accelerate launch -m "
+            "hf_accel.train --recipe NAME --variant VARIANT`."
+        )
 
 
 def how_to_continue(plan: Plan, overwrite: bool) -> str:

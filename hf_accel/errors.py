@@ -70,7 +70,7 @@ def machine_failure(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         place = "" if error.filename is None else f"{error.filename}: "
         return f"{place}{error.strerror}. {_RESUMES}"
-    if kind.startswith("Dist") or _has(text, _CONNECTION):
+    if is_lost_connection(error):
         return (
             f"the processes of this run lost each other ({_first_sentence(text)}): see what the others say. {_RESUMES}"
         )
@@ -80,6 +80,11 @@ def machine_failure(error: BaseException) -> str | None:
             "CUDA_LAUNCH_BLOCKING=1 shows the operation."
         )
     return None
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether the error only says that another process of the run is gone."""
+    return type(error).__name__.startswith("Dist") or _has(str(error), _CONNECTION)
 
 
 def name_too_long(error: BaseException) -> str | None:

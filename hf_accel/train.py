@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from hf_accel.config.flags import named_data, overrides_from_flags
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_count, format_epochs
+from hf_accel.ranks import count_restarts
 from hf_accel.report.next_commands import next_commands, place_below
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.checkpoints import has_manifest, missing_optimizer
@@ -130,7 +131,7 @@ def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None =
     """
     if recipe.compress is not None:
         refuse_missing_packages(f"{recipe.name}: compress")
-    run = RunFolder.claim(recipe, overwrite)
+    run = RunFolder.claim(recipe, overwrite and count_restarts() == 0)  # a restart continues what the launcher began
 
     with quick_imports():
         from hf_accel.compression.export import recorded_preprocessing
@@ -140,11 +141,15 @@ def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None =
         from hf_accel.training.arguments import training_arguments
         from hf_accel.training.build import build_trainer
         from hf_accel.training.finish import finish
-        from hf_accel.training.resuming import continued_data_notes, require_same_model
+        from hf_accel.training.machines import agree_on_checkpoint, folder_of_machine
+        from hf_accel.training.resuming import continued_data_notes, keep_batch, require_same_model
 
     quiet_libraries()
     start_console(is_main_process())
     arguments = training_arguments(recipe, has_validation=recipe.data.selects)
+    agree_on_checkpoint(run, arguments.training)
+    if run.checkpoint is not None and not run.begins_elsewhere:
+        keep_batch(run.checkpoint, arguments)
     splits = TASKS[recipe.model.task].open_splits(recipe.data, arguments.training.seed)
     logger.info("%s\n", splits.describe(min(80, terminal.columns(sys.stderr))))
     data = facts_of(splits)
@@ -156,8 +161,9 @@ def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None =
         require_same_model(run.checkpoint, trainer.model)
         trainer.notes += continued_data_notes(run.checkpoint, splits)
     # from here on nothing in the recipe can be refused
-    with run.open(recipe, data), interrupt_says(lambda: how_to_continue(run, recipe, overwrite)):
+    with run.open(recipe, data), interrupt_says(lambda: how_to_continue(run, recipe, overwrite)), ExitStack() as stack:
         trainer.accelerator.wait_for_everyone()
+        stack.enter_context(folder_of_machine(run, recipe, data, trainer.args, trainer.notes))
         tell_what_was_chosen(trainer, recipe, run)
         hub.warn_early(recipe)
         train_from(run.checkpoint, trainer, signals)
@@ -237,7 +243,7 @@ def train_from(checkpoint: Path | None, trainer: ImageTrainer, signals: StopSign
         if missing := missing_optimizer(checkpoint):
             names = ", ".join(missing)
             logger.warning("%s has no %s: the optimizer and the schedule start from scratch", checkpoint.name, names)
-        trainer.measurement.load(checkpoint)
+        trainer.measurement.load(checkpoint, trainer.args.world_size)
     trainer.stop_signals = signals
     with nullcontext() if signals is None else signals.waiting_for_a_step():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

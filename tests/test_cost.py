@@ -24,6 +24,21 @@ def test_the_table_of_the_document_is_the_one_of_the_command(capsys):
     assert capsys.readouterr().out.strip() in (REPOSITORY / "docs" / "scale.md").read_text("utf-8")
 
 
+def test_the_growth_in_the_document_is_the_one_of_the_command(capsys):
+    assert cost.main(["--growth"]) == 0
+    assert capsys.readouterr().out.strip() in (REPOSITORY / "docs" / "scale.md").read_text("utf-8")
+
+
+def test_the_growth_of_eight_gpus_by_hand():
+    """7/4 of 4 bytes for each of 68.3 million parameters, at 300 GB/s; 512 images at 2,866 per second."""
+    images, computing, sent, reducing = cost.growth(8)
+    assert cost.RESNET50_PARAMETERS == 68_260_241
+    assert (images, sent) == (512, 477_821_687)
+    assert (computing, reducing) == (pytest.approx(0.17865, rel=1e-4), pytest.approx(0.0015927, rel=1e-4))
+    assert cost.growth(1)[2:] == (0, 0)
+    assert cost.growth(1_024)[0] == 32
+
+
 def test_a_report_fills_its_row_and_no_other(tmp_path, capsys):
     gpu_report().save(tmp_path)
     assert cost.main([str(tmp_path), "--price", "3"]) == 0

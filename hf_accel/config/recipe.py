@@ -43,6 +43,7 @@ OF_ONE_CHOICE = {"optim": ("optim_args", "optim_target_modules"), "lr_scheduler_
 VARIANT_ALIASES = {"ga": "ga_same_batch"}
 _PACKAGE = Path(__file__).parents[1]
 RECIPES_FOLDER = next(f for f in (_PACKAGE / "recipes", _PACKAGE.parent / "recipes") if f.is_dir())
+LAUNCH_FILES = "accelerate"  # the folder in it with configurations of `accelerate launch`
 _LARGEST_FILE = 1 << 20
 
 
@@ -189,9 +190,12 @@ def find_recipe(name: str | Path) -> Path:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Name -> file of every recipe that comes with the package, sub-folders included; `_shared` parts are left out."""
+    """Name -> file of every recipe that comes with the package, sub-folders included.
+
+    `_shared` parts are left out, and so are the configurations of `accelerate launch`.
+    """
     paths = sorted(RECIPES_FOLDER.rglob("*.yaml"), key=lambda path: path.stem)
-    return {path.stem: path for path in paths if not path.stem.startswith("_")}
+    return {path.stem: path for path in paths if not path.stem.startswith("_") and path.parent.name != LAUNCH_FILES}
 
 
 def header(path: Path) -> list[str]:

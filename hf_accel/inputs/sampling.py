@@ -1,4 +1,6 @@
-"""The order of rows in an epoch, and the partners of mixup and cutmix, both from the counter hash of counter_rng.py.
+"""The order of rows in an epoch, its batches, and the partners of mixup and cutmix.
+
+Order and partners come from the counter hash of counter_rng.py.
 
 The epoch travels within the index of a row, so that a dataset in any worker or rank knows it.
 
@@ -7,10 +9,11 @@ Recipe: `data: {sampling: balanced}` for epochs in which every class is equally 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, Sampler
 
 from hf_accel.config.augmentation import AugmentSettings
 from hf_accel.inputs.counter_rng import random_bits
@@ -176,3 +179,36 @@ class EpochSampler(Sampler[int]):
         if self.groups is not None:
             rows = self.groups.order(self.seed, self.epoch, rows)
         yield from encode(self.epoch, rows, self.num_rows).tolist()
+
+
+class WholeRounds(BatchSampler):
+    """The batches of an epoch, which several processes take in turn: of each round every process takes one.
+
+    All processes must make the same steps, so the last round is completed with batches that have been trained before. Their
+    rows must not count: the processes that get them compute, but train nothing. So no row trains twice, and none is left out.
+
+    Args:
+        sampler: the rows of an epoch.
+        batch_size: of each process.
+        processes: how many take turns.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, processes: int) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+        self.processes = processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        round_before: deque[list[int]] = deque(maxlen=self.processes)
+        for batch in super().__iter__():
+            round_before.append(batch)
+            yield batch
+        for _ in range(len(self) - super().__len__() if round_before else 0):
+            round_before.append(round_before[0])
+            yield round_before[-1]
+
+    def __len__(self) -> int:
+        return -(-super().__len__() // self.processes) * self.processes
+
+    def counts_last(self, process: int) -> bool:
+        """Whether the rows of this process's last batch count."""
+        return super().__len__() - (len(self) - self.processes) > process

@@ -24,6 +24,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hf_accel.files import write_whole
 from hf_accel.machine.resources import ResourceWatch, join_resources
+from hf_accel.runs.checkpoints import processes_of
 from hf_accel.runs.folder import RunFolder
 
 SAVED = ("step_seconds", "warmup_seconds", "feature_seconds", "images", "wait_seconds", "transform_seconds", "resumes",
@@ -254,10 +255,17 @@ class Measurement:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(values))  # the checkpoint counts as complete: half a file would stop its resume
 
-    def load(self, checkpoint: Path) -> None:
-        """Continue from the sums of a checkpoint; one of another Trainer has none, and counting starts from zero."""
+    def load(self, checkpoint: Path, processes: int = 1) -> None:
+        """Continue from the sums of a checkpoint; one of another Trainer has none, and counting starts from zero.
+
+        Args:
+            processes: that train now. The times and images of more or fewer of them cannot be joined with theirs.
+        """
         file = state_file(checkpoint)
-        if file.is_file():
+        others = sorted(checkpoint.glob("measurement_*.json"))
+        if processes_of(checkpoint) not in (None, processes) and others:
+            self.resumes = json.loads(others[0].read_text())["resumes"]
+        elif file.is_file():
             self.set_sums(json.loads(file.read_text()))
         self.resumes += 1
 

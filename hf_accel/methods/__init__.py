@@ -14,6 +14,8 @@ these classes to the Trainer. Such a class may have
 - `in_place()`: a context in which the model has the weights that are evaluated (`EvaluatedWeights`);
 - `state_dict()` and `load_state_dict(state)`, if it remembers something from step to step: each rank's state is saved in
   every checkpoint and loaded by a resume, before the first step;
+- `joined(states, process)`: that state for one of another number of processes, if it is a part of a sum over all
+  (`DiffersBetweenProcesses`); the states of others are those of the first process;
 - `may_be_kept()`: whether the present weights may be the model that the run leaves (`KeptLater`);
 - `figures()`: what is logged with the loss (`LoggedFigures`).
 
@@ -29,7 +31,7 @@ The docstring of a module says what the method does, its source, its line in a r
 settings with which it cannot work.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -78,6 +80,14 @@ class EvaluatedWeights(Protocol):
     """A method whose weights, and not those that train, are evaluated and kept."""
 
     def in_place(self) -> AbstractContextManager[None]: ...
+
+
+@runtime_checkable
+class DiffersBetweenProcesses(Protocol):
+    """What remembers sums over the rows of its process."""
+
+    def joined(self, states: Sequence[dict[str, Any]], process: int) -> dict[str, Any]:
+        """The state of this process, from those of all processes of a run that had more or fewer of them."""
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ Measured: nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -127,3 +128,8 @@ class RowLosses(TrainerCallback):
             return
         self.losses, self._sums, self._counts = state["losses"], state["sums"], state["counts"]
         self.epoch = state["epoch"]
+
+    def joined(self, states: Sequence[dict[str, Any]], process: int) -> dict[str, Any]:
+        """The sums of all processes in the first one; see `DiffersBetweenProcesses`."""
+        share = 1 if process == 0 else 0
+        return states[0] | {name: share * sum(state[name] for state in states) for name in ("sums", "counts")}

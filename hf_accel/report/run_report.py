@@ -72,6 +72,8 @@ class TrainSummary:
     """Optimisation alone: seconds and images_per_second leave out evaluation, saving, compilation and warm-up steps.
 
     Attributes:
+        parallel: how several processes share the work: ddp, fsdp2 (fsdp1 for its first version) or deepspeed; None: there is
+            one process.
         resumes: how often the run was interrupted, or made longer, and resumed from a checkpoint.
         repeated_steps: optimizer steps that were lost with a process and done again; no other figure contains them.
         effective_batch_size: the images per optimizer step that were really used, over all processes.
@@ -89,6 +91,7 @@ class TrainSummary:
     skipped_steps: int | None = None
     epochs: float | None = None
     world_size: int | None = None
+    parallel: str | None = None
     resumes: int | None = None
     repeated_steps: int | None = None
     effective_batch_size: int | None = None

@@ -30,6 +30,7 @@ DEFAULT_EPOCHS = 3.0  # of TrainingArguments
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model_fsdp_0", "latest")  # the last: DeepSpeed
 RANDOM_STATES = "rng_state*.pth"  # one of each process
 OPTIMIZER_FILES = ("optimizer.pt", "scheduler.pt")  # of a checkpoint whose weights are one model.safetensors
+FSDP_OPTIMIZER = "optimizer.bin"  # of FSDP, whole
 # Settings that the state of an optimizer and its schedule holds, so that a checkpoint's values stay in force.
 KEPT_BY_OPTIMIZER = tuple(
     f"training.{name}"
@@ -104,7 +105,8 @@ def missing_optimizer(checkpoint: Path) -> list[str]:
     """Files without which the Trainer, silently, begins with a new optimizer and schedule."""
     if not (checkpoint / WEIGHTS[0]).is_file():  # sharded: the state lies elsewhere
         return []
-    return [name for name in OPTIMIZER_FILES if not (checkpoint / name).is_file()]
+    files = (FSDP_OPTIMIZER, OPTIMIZER_FILES[1]) if (checkpoint / FSDP_OPTIMIZER).is_file() else OPTIMIZER_FILES
+    return [name for name in files if not (checkpoint / name).is_file()]
 
 
 def step_of(checkpoint: Path) -> int:
@@ -135,6 +137,11 @@ def checkpoint_damage(checkpoint: Path, largest_hashed: int | None = None, run: 
 def _is_numbered(checkpoint: Path) -> bool:
     """Whether the name says the step: a copy may be called anything."""
     return checkpoint.name.rpartition("-")[2].isdigit()
+
+
+def processes_of(checkpoint: Path) -> int | None:
+    """How many processes saved a checkpoint; None: its manifest does not say it, or it has none."""
+    return (manifest.read(checkpoint) or {}).get("processes")
 
 
 def has_manifest(checkpoint: Path) -> bool:

@@ -64,6 +64,7 @@ class RunFolder:
         self.path = Path(path)
         self.checkpoint: Path | None = None
         self.overwrite = False
+        self._is_agreed = False
         self.checkpoints = StoredCheckpoints(self.path, CHECKPOINT_PREFIX, lambda: self.identity)
         self.mark = self.path / RUN_MARK
         self.steps_done = self.path / STEPS_DONE
@@ -102,22 +103,27 @@ class RunFolder:
         run = cls(folder if (folder / "model").is_dir() else folder.parent)
         return run if folder.is_dir() and run.recipe.is_file() else None
 
+    def take_checkpoint(self, checkpoint: Path | None) -> None:
+        """Start from a checkpoint that the machines of the run have agreed on, in place of the newest one here."""
+        self.checkpoint, self._is_agreed = checkpoint, True
+
     @contextmanager
-    def open(self, recipe: Recipe, data: DataFacts | None = None) -> Iterator[None]:
+    def open(self, recipe: Recipe, data: DataFacts | None = None, identity: str | None = None) -> Iterator[None]:
         """Hold the folder for as long as the run lasts: mark it, and start its log and recipe.
 
         Call it when nothing in the recipe can be refused any more. Of several processes, the first one does this.
 
         Args:
             data: the rows of the run, which it is compared by when it is resumed.
+            identity: that of the run of the first process, in a folder that this machine does not share with it.
         Raises:
             UserError: another process is at work there, or has been since `claim`.
         """
-        if not is_main_process():
+        if not is_main_process() and identity is None:
             yield
             return
         with sole_use(self.path, IN_USE):
-            if self._usable_checkpoint(recipe) != self.checkpoint:
+            if not self._is_agreed and self._usable_checkpoint(recipe) != self.checkpoint:
                 raise UserError(f"{self.path}: another run has used this folder since this one began. Try again.")
             if self.overwrite:
                 self._remove()
@@ -125,7 +131,11 @@ class RunFolder:
                 self._remove_results()
             asked = asked_checkpoint(recipe)
             longer_from = asked.name if isinstance(asked, Path) and lies_in(asked, self.path) else None
-            facts = {"data": to_json(data or {}), "longer_from": longer_from, "run": self._identity_to_keep()}
+            facts = {
+                "data": to_json(data or {}),
+                "longer_from": longer_from,
+                "run": identity or self._identity_to_keep(),
+            }
             self._write_mark(files=None, others=self._others(), **facts)
             start_log(self.log)
             recorded(recipe).write(self.recipe)

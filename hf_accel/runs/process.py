@@ -22,14 +22,22 @@ ENDS_WITH_PARENT = (
 )
 # Set by launchers that start several processes: torch's, and those of MPI, which accelerate can use.
 RANK_IS_KNOWN = ("RANK", "WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+TASKS_OF_SLURM = "SLURM_STEP_NUM_TASKS"  # set by srun
 
 
 def missing_processes(environment: Mapping[str, str]) -> str | None:
-    """A warning where `accelerate launch` was asked for several processes and started this one alone; else None.
+    """A warning where several processes were asked for and this one is alone; else None.
 
-    With --cpu, or without --multi_gpu on CPUs, it starts one process whatever --num_processes and --num_machines say. It
-    names an address of the first process, which it does for several only, but tells nobody of a rank.
+    With --cpu, or without --multi_gpu on CPUs, `accelerate launch` starts one process whatever --num_processes and
+    --num_machines say. It names an address of the first process, which it does for several only, but tells nobody of a rank.
+    `srun` starts one for each task, and connects none of them.
     """
+    tasks = environment.get(TASKS_OF_SLURM, "1")
+    if tasks not in ("0", "1") and not any(name in environment for name in RANK_IS_KNOWN):
+        return (
+            f"srun started {tasks} tasks, and each of them trains alone. Start one task per machine with --ntasks-per-node 1, "
+            "and in it `accelerate launch` or torchrun."
+        )
     launched = "ACCELERATE_MIXED_PRECISION" in environment and "MASTER_ADDR" in environment
     if not launched or any(name in environment for name in RANK_IS_KNOWN):
         return None

@@ -41,6 +41,10 @@ class StoredCheckpoints:
         found = [path for path in self.all() if checkpoint_damage(path, manifest.SIZES, identity) is None]
         return max(found, key=step_of, default=None)
 
+    def all_whole(self) -> list[Path]:
+        """Those that are as they were written, every byte, in no order."""
+        return [checkpoint for checkpoint in self.all() if self._damage_of(checkpoint) is None]
+
     def newest_whole(self) -> Path | None:
         """The newest one that is as it was written, every byte; those that are newer and are not: in `damaged`.
 

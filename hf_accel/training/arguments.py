@@ -36,6 +36,7 @@ from hf_accel.config.training import (
 from hf_accel.errors import UserError, did_you_mean
 from hf_accel.machine.precision import native_bf16
 from hf_accel.models.lora import require_peft
+from hf_accel.ranks import join_after_restart
 from hf_accel.training.supported import OwnOptimizer, refuse_unbuildable, refuse_unsupported
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ def training_arguments(
     values |= precision
     notes.append(f"precision: {why}")
     own_optimizer, schedule = _own_optimizer(recipe.name, values), own_schedule(values)
+    join_after_restart(values.get("ddp_timeout", TrainingArguments.ddp_timeout))
     arguments = _construct(recipe.name, values, own_optimizer, schedule)
     if arguments.n_gpu > 1:  # the Trainer would wrap the model in nn.DataParallel, and multiply an exact loss by n_gpu
         notes.append(f"1 of {arguments.n_gpu} GPUs is used: `accelerate launch -m hf_accel.train` uses all")

@@ -19,12 +19,12 @@ from transformers import (
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from hf_accel.errors import RunError, Stopped
-from hf_accel.methods import EvaluatedWeights, KeptLater
+from hf_accel.methods import DiffersBetweenProcesses, EvaluatedWeights, KeptLater
 from hf_accel.models.given import is_peft
 from hf_accel.models.lora import has_adapters, load_adapters, merged_state, save_adapters
 from hf_accel.models.plain import PlainClassifier
 from hf_accel.runs import manifest
-from hf_accel.runs.checkpoints import checkpoint_damage, refuse_damaged_checkpoint
+from hf_accel.runs.checkpoints import checkpoint_damage, processes_of, refuse_damaged_checkpoint
 from hf_accel.runs.folder import RunFolder
 from hf_accel.training.preemption import StopSignals
 from hf_accel.training.scoring import ScoringTrainer
@@ -87,7 +87,8 @@ class CheckpointingTrainer(ScoringTrainer):
             raise Stopped(f"step {self.state.global_step} of {self.state.max_steps}", number)
 
     def _commit(self, run: RunFolder, folder: Path) -> None:
-        facts = {"step": self.state.global_step, "run": run.identity, "processes": self.args.world_size}
+        batch = self.get_total_train_batch_size(self.args)
+        facts = {"step": self.state.global_step, "run": run.identity, "processes": self.args.world_size, "batch": batch}
         manifest.commit(folder, **facts)
         found = checkpoint_damage(folder, manifest.SIZES)
         if found is not None:
@@ -124,15 +125,18 @@ class CheckpointingTrainer(ScoringTrainer):
             self._load_method_states(checkpoint, self._stateful_methods())
 
     def _load_method_states(self, checkpoint: str, methods: dict[str, Stateful]) -> None:
-        file = self._method_file(checkpoint)
-        if not file.is_file():  # a checkpoint without a training state
-            return
+        as_many = processes_of(Path(checkpoint)) in (None, self.args.world_size)
+        own, all_files = self._method_file(checkpoint), sorted(Path(checkpoint).glob("method_state_*.pth"))
         # several processes on a CPU have devices cpu:0, cpu:1..., which torch.load does not know
         device = "cpu" if self.args.device.type == "cpu" else self.args.device
-        state = torch.load(file, map_location=device, weights_only=True)
+        files = [file for file in ([own] if as_many else all_files) if file.is_file()]  # none: without a training state
+        states = [torch.load(file, map_location=device, weights_only=True) for file in files]
         for name, method in methods.items():
-            if name in state:
-                method.load_state_dict(state[name])
+            found = [state[name] for state in states if name in state]
+            if found and isinstance(method, DiffersBetweenProcesses) and not as_many:
+                method.load_state_dict(method.joined(found, self.args.process_index))
+            elif found:
+                method.load_state_dict(found[0])
 
     def _stateful_methods(self) -> dict[str, Stateful]:
         found = (*self.own_state, *self.methods)
@@ -214,6 +218,10 @@ class LoggedSums(TrainerCallback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._loaded = state
+
+    def joined(self, states: Sequence[dict[str, Any]], process: int) -> dict[str, Any]:
+        loss = torch.stack([state["loss"] for state in states]).mean()  # what is logged is the mean over the processes
+        return states[0] | {"loss": loss}
 
 
 def load_weights(model: PreTrainedModel, folder: str | Path) -> None:

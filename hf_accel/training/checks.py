@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,6 +68,22 @@ def require_known_layers(recipe: Recipe, model: PreTrainedModel) -> None:
         raise UserError(
             f"{recipe.name}: training.{settings[0]} needs a model of transformers or timm, whose layers are known. Leave it out, "
             "or give the Trainer an optimizer of your own."
+        )
+
+
+def refuse_unsharded(args: TrainingArguments, is_sharded: bool) -> None:
+    """Refuse FSDP where Accelerate, without a word, gives every process the whole model.
+
+    Args:
+        is_sharded: whether Accelerate shards the weights.
+    Raises:
+        UserError: FSDP is asked for, and the processes train on CPUs.
+    """
+    asked = bool(args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if asked and args.world_size > 1 and not is_sharded:
+        raise UserError(
+            f"FSDP is asked for, and Accelerate shards weights on accelerators only, not on {args.device.type}. Launch with "
+            "`--multi_gpu` or recipes/accelerate/ddp.yaml, and leave training.fsdp out."
         )
 
 
@@ -136,7 +153,7 @@ def require_steps(recipe: Recipe, args: TrainingArguments, rows: int) -> None:
     Raises:
         UserError: not one step would be made.
     """
-    batches, processes = rows // args.train_batch_size, _processes(args)
+    batches, processes = rows // args.train_batch_size, count_batches(args)
     if not args.dataloader_drop_last or batches >= processes:
         return
     each = "" if processes == 1 else f" for each of the {processes} processes"
@@ -183,12 +200,12 @@ def require_batches_that_train(
 
 
 def smallest_batch(args: TrainingArguments, rows: int) -> int:
-    """Images of the smallest batch that a process trains on; between processes the last batches are filled up."""
-    size, rest = args.train_batch_size, rows % args.train_batch_size
+    """Images of the smallest batch that a process trains on."""
+    size = args.train_batch_size
     if _sharing(args).split_batches:
         size = max(1, size // args.world_size)
-    filled = args.world_size > 1 and _sharing(args).even_batches
-    return size if rest == 0 or filled or args.dataloader_drop_last else min(size, rest)
+    rest = rows % size
+    return size if rest == 0 or args.dataloader_drop_last else rest
 
 
 def _sharing(args: TrainingArguments) -> AcceleratorConfig:
@@ -197,7 +214,7 @@ def _sharing(args: TrainingArguments) -> AcceleratorConfig:
     return args.accelerator_config
 
 
-def _processes(args: TrainingArguments) -> int:
+def count_batches(args: TrainingArguments) -> int:
     """Batches of `train_batch_size` that one step takes, one per process."""
     return 1 if _sharing(args).split_batches else args.world_size
 

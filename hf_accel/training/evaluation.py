@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,3 +142,9 @@ class TrainAccuracyCallback(TrainerCallback):
         self.correct.fill_(state["correct"])
         self.loss.fill_(state.get("loss", math.nan))  # checkpoints of earlier versions do not know it
         self.seen, self.epoch = state["seen"], state["epoch"]
+
+    def joined(self, states: Sequence[dict[str, Any]], process: int) -> dict[str, Any]:
+        """The counts of all processes in the first one; see `DiffersBetweenProcesses`."""
+        counted = states if process == 0 else []
+        sums = {name: sum(state[name] for state in counted) for name in ("correct", "loss", "seen")}
+        return {**states[0], **sums}

@@ -73,10 +73,11 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
     latency = check_saved_model(trainer, run.model)
     report = build_report(trainer, recipe, train_summary, output, calibration, run.model, latency)
     finished = FinishedRun(run, recipe, report)
-    if trainer.is_world_process_zero():
+    if trainer.args.should_save:  # the process that writes the folder, or the folder of its machine
         run.seal_model()
         run.record_results(finished.report.texts(run))
         finished.report.save(run.path)
+    if trainer.is_world_process_zero():
         write_extras(
             finished,
             predictions_of(output, trainer.splits.test),
@@ -90,10 +91,10 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
 
 def save_model(run: RunFolder, trainer: ImageTrainer) -> None:
     """Save the trained model, which does not count as complete until `RunFolder.seal_model`."""
-    if trainer.is_world_process_zero():
+    if trainer.args.should_save:
         manifest.begin(run.model, clear=False)  # a card and a notebook may be there
     trainer.save_model(str(run.model))
-    if trainer.is_world_process_zero():
+    if trainer.args.should_save:
         # a pickle with local paths and perhaps a token: nothing in this package reads it
         (run.model / "training_args.bin").unlink(missing_ok=True)
 
@@ -324,6 +325,7 @@ def summarise_training(trainer: ImageTrainer, accuracy: float | None) -> TrainSu
         skipped_steps=trainer.finite_steps.skipped,
         epochs=state.epoch,
         world_size=args.world_size,
+        parallel=parallelism(trainer),
         resumes=trainer.measurement.resumes,
         repeated_steps=trainer.measurement.repeated_steps,
         effective_batch_size=trainer.get_total_train_batch_size(args),
@@ -334,6 +336,15 @@ def summarise_training(trainer: ImageTrainer, accuracy: float | None) -> TrainSu
         final_loss=losses[-1] if losses else None,
         accuracy=accuracy,
     )
+
+
+def parallelism(trainer: ImageTrainer) -> str | None:
+    """As `TrainSummary.parallel`."""
+    if trainer.is_deepspeed_enabled:
+        return "deepspeed"
+    if trainer.is_fsdp_enabled:
+        return f"fsdp{trainer.accelerator.state.fsdp_plugin.fsdp_version}"
+    return "ddp" if trainer.args.world_size > 1 else None
 
 
 def validation_scores(trainer: ImageTrainer) -> Scores | None:

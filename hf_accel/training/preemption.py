@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hf_accel.cli import is_main_process
-from hf_accel.errors import Stopped
+from hf_accel.errors import Stopped, is_lost_connection
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +66,10 @@ class StopSignals:
         self._waits_for_step[0] = 1
         try:
             yield
+        except Exception as error:
+            if self.received is None or not is_lost_connection(error):
+                raise
+            # the launcher ends all processes of a run in which one has failed
         finally:
             self._waits_for_step[0] = 0
         if self.received is not None:  # no step followed it

@@ -15,7 +15,7 @@ from hf_accel.training.trainer import ImageTrainer
 def save_learned_ranges(trainer: ImageTrainer, folder: Path) -> None:
     """Write the ranges of the activations next to the saved weights; nothing for a run that did not round."""
     method = _method(trainer)
-    if method is not None and method.known and trainer.is_world_process_zero():
+    if method is not None and method.known and trainer.args.should_save:
         save_ranges(folder, method.learned_ranges())
 
 

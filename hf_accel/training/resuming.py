@@ -1,4 +1,4 @@
-"""Whether a run may start from a checkpoint: it must be one of the same model, and of rows that are not tested now."""
+"""Whether a run may start from a checkpoint: of the same model, of rows that are not tested now, with the same batches."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from transformers import PreTrainedModel
 from hf_accel.data.splits import Splits
 from hf_accel.errors import UserError
 from hf_accel.models.head import known_labels
+from hf_accel.runs import manifest
 from hf_accel.runs.checkpoints import SETTING
 from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.recorded_data import changes, facts_of
+from hf_accel.training.arguments import Arguments
 from hf_accel.training.checkpointing import load_weights
+from hf_accel.training.checks import count_batches
 
 
 def require_same_model(checkpoint: Path, model: PreTrainedModel) -> None:
@@ -50,6 +53,32 @@ def require_same_model(checkpoint: Path, model: PreTrainedModel) -> None:
         raise UserError(
             f"{where}: its weights do not fit {model.config.name_or_path or 'the model'}: {reason}"
         ) from None
+
+
+def keep_batch(checkpoint: Path, arguments: Arguments) -> None:
+    """Let a run that resumes with another number of processes keep the rows of a step, by gradient accumulation.
+
+    Raises:
+        UserError: no number of micro-batches gives them.
+    """
+    facts, args = manifest.read(checkpoint) or {}, arguments.training
+    processes, batch = facts.get("processes"), facts.get("batch")
+    rows = args.train_batch_size * count_batches(args)
+    if processes is None or batch in (None, rows * args.gradient_accumulation_steps):
+        return
+    if batch % rows:
+        raise UserError(
+            f"{checkpoint}: is of a run with {processes} processes and batches of {batch} rows. {args.world_size} processes with "
+            f"{args.train_batch_size} each take {rows} at a time, which does not divide {batch}. Resume it with {processes} "
+            "processes, add --overwrite to start from scratch, or choose another --output_dir."
+        )
+    asked, args.gradient_accumulation_steps = args.gradient_accumulation_steps, batch // rows
+    arguments.changed["gradient_accumulation_steps"] = args.gradient_accumulation_steps
+    arguments.notes.append(
+        f"processes: {args.world_size} from {checkpoint.name} on, which is of {processes}; gradient_accumulation_steps: "
+        f"{args.gradient_accumulation_steps} in place of {asked}, so a step keeps its {batch} rows. Rates and times are of the "
+        "steps since then"
+    )
 
 
 def continued_data_notes(checkpoint: Path, splits: Splits) -> list[str]:

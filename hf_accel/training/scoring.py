@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
@@ -105,9 +106,16 @@ class ScoringTrainer(Trainer):
             self.compute_metrics = EvaluationMetrics(len(known_labels(self.model.config)), own=asked, standard=False)
         try:
             with self._evaluated_weights():
+                self._share_buffers()
                 return super().evaluation_loop(dataloader, *args, **kwargs)
         finally:
             self.compute_metrics = asked
+
+    def _share_buffers(self) -> None:
+        """Give the statistics of batch norm of the first process, which are saved, to all, as DDP does before each step."""
+        if self.args.world_size > 1 and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            for buffer in self.model.buffers():
+                broadcast(buffer)
 
     @contextmanager
     def _evaluated_weights(self) -> Iterator[None]:

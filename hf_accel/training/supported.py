@@ -98,7 +98,6 @@ EFFECT: dict[str, str] = {
             "restore_callback_states_from_checkpoint",
             "full_determinism",
             "seed",
-            "accelerator_config",
             "ddp_bucket_cap_mb",
             "ddp_broadcast_buffers",
             "ddp_static_graph",
@@ -161,6 +160,8 @@ EFFECT: dict[str, str] = {
     "optim": "passed to the Trainer; `muon` is an optimizer of this package, `timm/NAME` is one of timm's; one whose package is "
     "missing is refused",
     "lr_scheduler_type": "passed to the Trainer; `one_cycle` and `trapezoid` are schedules of this package",
+    "accelerator_config": "passed to the Trainer; `dispatch_batches: true` is refused, and `even_batches` has no effect in "
+    "training: every row trains once",
     "output_dir": "the folder of the run; default `outputs/RECIPE/VARIANT`",
     "use_cpu": "passed to the Trainer; `true` where there is no accelerator",
     "dataloader_pin_memory": "passed to the Trainer; `false` without an accelerator, with a note",
@@ -236,6 +237,12 @@ def refuse_unsupported(where: str, asked: dict[str, Any]) -> None:
         raise UserError(
             f"{where}: training.optim_target_modules has no effect with this optimizer. Expected it with training.optim: "
             "galore_* or apollo_*."
+        )
+    sharing = asked.get("accelerator_config")
+    if isinstance(sharing, dict) and sharing.get("dispatch_batches"):
+        raise UserError(
+            f"{where}: training.accelerator_config.dispatch_batches is true, and each process reads its own batches. Leave it "
+            "out."
         )
     _refuse_without_launcher(where, asked)
 

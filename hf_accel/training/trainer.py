@@ -2,24 +2,22 @@
 
 It is thin, and changes what upstream gets wrong or leaves out: batches are transformed on the training device, the loss is
 exact under gradient accumulation, a run whose loss or weights are no longer finite ends and saves nothing, and a network that
-cannot be compiled is trained eagerly. How it evaluates is in `scoring`, how it saves and resumes in `checkpointing`; what is
-particular to images is in `tasks/`.
+cannot be compiled is trained eagerly. How it evaluates is in `scoring`, how it saves and resumes in `checkpointing`, which
+rows it trains on in `feeding`; what is particular to images is in `tasks/`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from accelerate.data_loader import BatchSamplerShard
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import BatchSampler, DataLoader
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -33,20 +31,12 @@ from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.schedules import Schedule
 from hf_accel.data.splits import Splits
-from hf_accel.data.streaming import StreamedRows
 from hf_accel.errors import RunError
-from hf_accel.inputs.batches import ImageBatches, TransformedBatches
-from hf_accel.inputs.features import FeatureBatches
-from hf_accel.inputs.prepared import PreparedBatches
-from hf_accel.inputs.sampling import EpochSampler, LengthGroups
-from hf_accel.inputs.stream import StreamSampler, count_readers
-from hf_accel.inputs.text import TextBatches
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
 from hf_accel.methods import (
     AfterForward,
     BatchLoss,
     BeforeTraining,
-    ChoosesRows,
     LoggedFigures,
 )
 from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
@@ -59,10 +49,11 @@ from hf_accel.models.layers import layer_numbers
 from hf_accel.models.loaded import Loaded
 from hf_accel.tasks.texts import TEXTS
 from hf_accel.training.arguments import Arguments
-from hf_accel.training.checkpointing import CheckpointingTrainer, LoggedSums
-from hf_accel.training.checks import refuse_sharding
+from hf_accel.training.checkpointing import LoggedSums
+from hf_accel.training.checks import refuse_sharding, refuse_unsharded
 from hf_accel.training.evaluation import TrainAccuracyCallback
 from hf_accel.training.failure import failed_at
+from hf_accel.training.feeding import FeedingTrainer, count_rows
 from hf_accel.training.progress import BarCallback
 from hf_accel.training.scoring import Batch, Method, Methods
 from hf_accel.training.search import begin_again, refuse_loss_kwargs, search
@@ -71,7 +62,7 @@ from hf_accel.training.supported import OwnOptimizer
 logger = logging.getLogger(__name__)
 
 
-class ImageTrainer(CheckpointingTrainer):
+class ImageTrainer(FeedingTrainer):
     """A Trainer whose datasets make whole batches (`ImageBatches`), which are transformed on the training device.
 
     Args:
@@ -98,13 +89,10 @@ class ImageTrainer(CheckpointingTrainer):
     """
 
     model: PreTrainedModel
-    train_dataset: ImageBatches | TransformedBatches | PreparedBatches | FeatureBatches | TextBatches
-    # A Trainer that only scores has none of these five.
+    # A Trainer that only scores has neither these three, nor `splits` and `flops_of_row`.
     recipe: Recipe
-    splits: Splits
     loaded: Loaded
     arguments: Arguments
-    flops_of_row: Callable[[Batch], int]
 
     def __init__(
         self,
@@ -132,6 +120,7 @@ class ImageTrainer(CheckpointingTrainer):
         # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
         refuse_loss_kwargs(model)
         super().__init__(model=model, args=args, methods=methods, compute_loss_func=self.loss, **kwargs)
+        refuse_unsharded(args, self.is_fsdp_enabled)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             refuse_sharding(self.model, own_optimizer, methods, skips_bad_steps and self.is_deepspeed_enabled)
         self.train_transform = train_transform
@@ -246,15 +235,21 @@ class ImageTrainer(CheckpointingTrainer):
         if not self.model.training:
             total = cross_entropy_sum(logits, labels)
         else:
-            smoothing = self.args.label_smoothing_factor
-            total = training_loss_sum(logits, labels, self.class_weights, smoothing, self.method_settings)
-            for changed in self.batch_losses:
-                total = changed.loss_sum(logits, labels, total)
-            self.train_accuracy_counts.count(logits, labels, total)
+            total = self._training_loss_sum(logits, labels)
             for method in self.methods:
                 if isinstance(method, AfterForward):
                     method.after_forward()
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    def _training_loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.is_repeated:
+            return logits[:0].float().sum()  # zero, with a gradient of zero: all processes exchange gradients
+        smoothing = self.args.label_smoothing_factor
+        total = training_loss_sum(logits, labels, self.class_weights, smoothing, self.method_settings)
+        for changed in self.batch_losses:
+            total = changed.loss_sum(logits, labels, total)
+        self.train_accuracy_counts.count(logits, labels, total)
+        return total
 
     def train_accuracy(self) -> float | None:
         """Accuracy over the training batches of the last epoch, as trained on: augmented, dropout on."""
@@ -270,20 +265,9 @@ class ImageTrainer(CheckpointingTrainer):
         correct, loss, seen = self.accelerator.reduce(self.train_accuracy_counts.counts()).tolist()
         return {"accuracy": correct, "loss": loss}[figure] / seen
 
-    def get_batch_samples(
-        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
-    ) -> tuple[list, Tensor | int | None]:
-        with self.measurement.waiting():
-            batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Tensor | int | None]:
         self._logged_loss_before = self._tr_loss.clone()
-        for batch in batches:
-            self.measurement.count_images(len(batch["labels"]), self.flops_of_row(batch))
-        return batches, num_items
-
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | int | None:
-        # upstream counts the elements of `labels`; soft labels of the loader are (B, C)
-        rows = [{"labels": x["labels"][..., 0] if x["labels"].ndim == 2 else x["labels"]} for x in batch_samples]
-        return super()._get_num_items_in_batch(rows, device)
+        return super().get_batch_samples(*args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         with self.step_methods():
@@ -349,37 +333,6 @@ class ImageTrainer(CheckpointingTrainer):
             )
             self._fail(bad)
 
-    def _prepare_inputs(self, inputs: Batch) -> Batch:
-        inputs = super()._prepare_inputs(inputs)
-        if not self.model.training:
-            return inputs
-        self._rows = inputs["rows"]
-        if self.train_transform is None:
-            return self.train_dataset.complete(inputs)
-        with self.measurement.transforming():
-            return self.train_transform(self.train_dataset.complete(inputs))
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        rows = self.splits.train.dataset
-        if isinstance(rows, StreamedRows):
-            readers = count_readers(self.args.world_size, self.args.dataloader_num_workers)
-            sampler = StreamSampler(rows, seed, self._train_batch_size, readers)
-            self.own_state = (self.train_accuracy_counts, self.finite_steps, self.logged_sums, sampler)
-            self._train_sampler: EpochSampler = sampler
-            return sampler
-        chosen = next((method for method in self.methods if isinstance(method, ChoosesRows)), None)
-        length, choose = (None, None) if chosen is None else (len(chosen), chosen.rows)
-        self._train_sampler = EpochSampler(len(dataset), seed, length, choose, self._length_groups(dataset))
-        return self._train_sampler
-
-    def _length_groups(self, dataset: Any) -> LengthGroups | None:
-        if self.args.train_sampling_strategy != "group_by_length":
-            return None
-        ranks, steps = self.args.world_size, self.args.gradient_accumulation_steps
-        return LengthGroups(dataset.lengths, self._train_batch_size * steps * ranks)
-
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # Where several processes resume within an epoch, Accelerate's set_epoch does not reach the sampler, which would begin
         # with the rows of the first epoch: https://github.com/huggingface/accelerate/issues/2016
@@ -390,15 +343,6 @@ class ImageTrainer(CheckpointingTrainer):
         self._last_step_of_epoch = (kwargs["epoch"] + 1) * kwargs["num_update_steps_per_epoch"]
         super()._run_epoch(*args, **kwargs)
         self._stop_if_asked(kwargs["model"], kwargs["trial"])
-
-    def num_examples(self, dataloader: DataLoader) -> int:
-        """As upstream, which takes the rows of the data set for those of an epoch."""
-        batches = dataloader.batch_sampler
-        if isinstance(batches, BatchSamplerShard):
-            batches = batches.batch_sampler
-        if isinstance(batches, BatchSampler) and isinstance(batches.sampler, EpochSampler):
-            return len(batches.sampler)
-        return super().num_examples(dataloader)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -412,7 +356,7 @@ class ImageTrainer(CheckpointingTrainer):
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        return 3 * self.flops_of_row(inputs) * len(inputs["labels"])  # a backward pass costs two forward passes
+        return 3 * self.flops_of_row(inputs) * count_rows(inputs)  # a backward pass costs two forward passes
 
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
         """As upstream. Every trial begins with new weights: of `model_init`, or else of the recipe.

@@ -71,6 +71,13 @@ def compared(recipe_file: Path, folder: Path, *words: str) -> Comparison:
     return Comparison.load(folder)
 
 
+def test_one_of_several_processes_is_refused_because_each_would_start_all_runs(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="a launcher has started 2 of compare"):
+        compare.main(two_rows_once(recipe_file, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_each_round_runs_a_fold_and_the_table_has_their_mean_with_its_interval(recipe_file, stubbed, monkeypatch):
     folder, done = stubbed
     scores = iter([0.8, 0.9, 1.0])

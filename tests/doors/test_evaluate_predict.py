@@ -1,10 +1,7 @@
 import csv
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -21,6 +18,7 @@ from hf_accel.tasks.image_classification import ImageClassification
 from hf_accel.tasks.predictions import PredictionShape
 from hf_accel.tasks.printed_predictions import render as render_predictions
 from hf_accel.train import train
+from tests.support.two_processes import output_of_two, train_in_two_processes
 
 pytestmark = pytest.mark.slow
 
@@ -435,16 +433,6 @@ def test_predict_refuses_a_pattern_that_matches_nothing(run_folder, argv):
         predict_main([str(run_folder), *argv])
 
 
-def launch(module, *argv):
-    """Two ranks on the CPU; without --multi_gpu accelerate would silently start one."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-               "--main_process_port", "0", "-m", module, *map(str, argv)]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 def test_two_processes_give_the_figures_of_one(run_folder, photos, capsys):
     """An odd number of images, so that a sampler that pads would count one twice."""
     (photos / "test" / "red" / "00.png").unlink()
@@ -454,7 +442,7 @@ def test_two_processes_give_the_figures_of_one(run_folder, photos, capsys):
     ):
         main(list(map(str, argv)))
         one = json.loads(capsys.readouterr().out)
-        two = json.loads(launch(module, *argv))
+        two = json.loads(output_of_two("-m", module, *argv))
         if module == "hf_accel.evaluate":
             assert one["rows"] == two["rows"] == 7
             assert {k: v for k, v in one.items() if k != "loss"} == {k: v for k, v in two.items() if k != "loss"}
@@ -470,14 +458,13 @@ def test_training_in_two_processes_says_so_and_matches_one(tiny_recipe, tmp_path
     def recipe(folder, batch):
         training = {"per_device_train_batch_size": batch, "output_dir": str(tmp_path / folder), "optim": "sgd",
                     "label_smoothing_factor": 0}  # fmt: skip
-        # 24 images less 8 held out are two whole batches: a last, smaller one would be padded on the second rank
-        return tiny_recipe({"training": training, "model": {"freeze_batch_norm": True}, "data": {"validation": 0.33}})
+        # 17 images: the last step has one, and the second process none
+        data = {"validation": 0, "max_train_rows": 17}
+        return tiny_recipe({"training": training, "model": {"freeze_batch_norm": True}, "data": data})
 
     one = RunReport.load(train(recipe("one", 8)))
-    recipe("two", 4).write(tmp_path / "two.yaml")
-    launch("hf_accel.train", "--recipe", tmp_path / "two.yaml")
-    two = RunReport.load(tmp_path / "two")
-    assert (one.train.world_size, two.train.world_size) == (1, 2)
+    two = train_in_two_processes(recipe("two", 4), tmp_path / "two.yaml")
+    assert one.train.world_size == 1
     assert (one.settings.get("ddp_find_unused_parameters"), two.settings["ddp_find_unused_parameters"]) == (None, False)
     assert one.train.effective_batch_size == two.train.effective_batch_size == 8
     assert sum(map(sum, two.test.confusion)) == 8

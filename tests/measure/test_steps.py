@@ -403,6 +403,8 @@ def test_rates_are_summed_over_ranks_and_seconds_are_the_slowest_ranks(monkeypat
     monkeypatch.setattr("hf_accel.training.finish.gather_object", gather)
     trainer = SimpleNamespace(
         args=SimpleNamespace(world_size=2),
+        is_fsdp_enabled=False,
+        is_deepspeed_enabled=False,
         get_total_train_batch_size=lambda args: 16,
         finite_steps=SimpleNamespace(skipped=0),
         state=TrainerState(global_step=4, epoch=1.0, log_history=[{"loss": 2.0}, {"loss": 1.0}]),
@@ -411,6 +413,7 @@ def test_rates_are_summed_over_ranks_and_seconds_are_the_slowest_ranks(monkeypat
     summary = summarise_training(trainer, accuracy=0.5)
     assert summary.images_per_second == pytest.approx(8.0 + 6.4)
     assert summary.seconds == 5.0
+    assert summary.parallel == "ddp"
     assert summary.data_wait_fraction == pytest.approx(0.1)
     assert summary.transform_fraction is None
     assert (summary.peak_rss_gib, summary.read_bytes, summary.energy_joules) == (3.0, 15, 70.0)

@@ -4,9 +4,6 @@ A new method is a line of METHODS. A comparison that a method cannot pass is lis
 which it cannot work are refused by name.
 """
 
-import os
-import subprocess
-import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -22,6 +19,7 @@ from hf_accel.training.build import build_trainer
 from hf_accel.training.evaluation import TrainAccuracyCallback
 from tests.support.saved_models import save_timm
 from tests.support.trained import assert_same_but_for_rounding, differing, losses, weights
+from tests.support.two_processes import train_in_two_processes
 
 pytestmark = pytest.mark.slow
 
@@ -278,7 +276,7 @@ TOGETHER = (
      "training": {**MUON, "label_smoothing_factor": 0.2, "gradient_checkpointing": True, "bf16": True,
                   "num_train_epochs": 2, "logging_steps": 1}},
 )  # fmt: skip
-# 16 rows, so that no batch is filled up, and epochs enough for the losses of both processes to choose rows
+# epochs enough for the losses of both processes to choose rows
 EVEN = {"model": {"freeze_batch_norm": True}, "data": {"validation": 0.33},
         "training": {"num_train_epochs": 2, "logging_steps": 1, "optim": "sgd"}}  # fmt: skip
 IN_TWO = {
@@ -302,8 +300,8 @@ def test_methods_give_in_two_processes_what_they_give_in_one(methods, tiny_recip
         return tiny_recipe(*IN_TWO[methods], patch)
 
     one = RunReport.load(train(recipe("one", 8)))
-    two = trained_in_two(recipe("two", 4), tmp_path / "two")
-    assert (one.train.world_size, two.train.world_size) == (1, 2)
+    two = train_in_two_processes(recipe("two", 4), tmp_path / "two.yaml")
+    assert one.train.world_size == 1
     assert one.train.effective_batch_size == two.train.effective_batch_size == 8
     assert one.train.steps == two.train.steps == 4
     # bf16 rounds the gradients of each rank before they are averaged
@@ -321,21 +319,9 @@ def test_two_processes_that_resume_within_an_epoch_end_bit_for_bit_as_uninterrup
         training |= {"per_device_train_batch_size": 4, "output_dir": str(tmp_path / folder)}
         return tiny_recipe(*IN_TWO["rows by loss"], SAVED, {"training": training | {"save_steps": 1}})
 
-    whole = trained_in_two(recipe("whole"), tmp_path / "whole")
+    whole = train_in_two_processes(recipe("whole"), tmp_path / "whole.yaml")
     within = str(tmp_path / "whole" / "checkpoint-3")
-    resumed = trained_in_two(recipe("resumed", resume_from_checkpoint=within), tmp_path / "resumed")
+    resumed = train_in_two_processes(recipe("resumed", resume_from_checkpoint=within), tmp_path / "resumed.yaml")
     assert resumed.train.steps == whole.train.steps == 4
     assert resumed.history[-1]["loss"] == whole.history[-1]["loss"]
     assert resumed.test.loss == whole.test.loss
-
-
-def trained_in_two(recipe, folder):
-    """The report of a run in two processes."""
-    recipe.write(folder.with_suffix(".yaml"))
-    # without --multi_gpu accelerate would silently start one process
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-               "--main_process_port", "0", "-m", "hf_accel.train", "--recipe", str(folder.with_suffix(".yaml"))]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return RunReport.load(folder)

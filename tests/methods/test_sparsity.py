@@ -1,7 +1,4 @@
 import math
-import os
-import subprocess
-import sys
 from itertools import pairwise
 
 import pytest
@@ -18,6 +15,7 @@ from hf_accel.train import train
 from hf_accel.training.build import build_trainer
 from hf_accel.training.pruning import pruning_figures
 from tests.support.sharding import pretend_fsdp
+from tests.support.two_processes import train_in_two_processes
 
 
 def test_the_schedules_are_their_formulas():
@@ -301,15 +299,7 @@ def test_sharded_weights_are_refused(tiny_recipe, monkeypatch):
 @pytest.mark.slow
 def test_the_masks_of_two_processes_are_identical(pruned_recipe, tmp_path):
     training = {"save_strategy": "epoch", "output_dir": str(tmp_path / "two"), "per_device_train_batch_size": 4}
-    pruned_recipe(POLYNOMIAL, {"training": training}).write(tmp_path / "two.yaml")
-    # without --multi_gpu accelerate would silently start one process
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-               "--main_process_port", "0", "-m", "hf_accel.train", "--recipe", str(tmp_path / "two.yaml")]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    report = RunReport.load(tmp_path / "two")
-    assert report.train.world_size == 2
+    report = train_in_two_processes(pruned_recipe(POLYNOMIAL, {"training": training}), tmp_path / "two.yaml")
     assert zeros_are_as_asked(report.sparsity, POLYNOMIAL)
     (last,) = (tmp_path / "two").glob(f"checkpoint-{report.train.steps}")
     first, second = (

@@ -116,7 +116,7 @@ def test_the_keys_are_those_promised():
         "data": "name fingerprint fingerprints train_rows validation_rows test_rows test_split labels "
         "duplicates_searched skipped",
         "model": "name parameters flops_per_image pretrained cpu_latency_seconds cpu_latency_runs",
-        "train": "steps skipped_steps epochs world_size resumes repeated_steps effective_batch_size seconds "
+        "train": "steps skipped_steps epochs world_size parallel resumes repeated_steps effective_batch_size seconds "
         "feature_seconds images_per_second step_seconds_median data_wait_fraction transform_fraction compiled compile_failure "
         "compile_seconds peak_memory_gib peak_rss_gib peak_anonymous_gib "
         "read_bytes energy_joules final_loss accuracy",

@@ -22,6 +22,9 @@ SEVERAL = SIMPLE | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}  # and t
         ({"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}, False),
         (SEVERAL | {"RANK": "0", "WORLD_SIZE": "2"}, False),
         (SEVERAL | {"OMPI_COMM_WORLD_SIZE": "2"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "4", "RANK": "0", "WORLD_SIZE": "4"}, False),
     ],
 )
 def test_the_warning_comes_where_several_were_asked_for_and_one_was_started(environment, is_missing):

@@ -16,6 +16,7 @@ from hf_accel.runs.folder import RunFolder
 from hf_accel.train import main
 from hf_accel.training.preemption import STOPPING, StopSignals
 from hf_accel.training.trainer import ImageTrainer
+from tests.support.two_processes import launch
 
 CPU = torch.device("cpu")
 OTHERS = [number for number in STOPPING if number != signal.SIGINT]
@@ -265,7 +266,4 @@ cli.run_and_exit(lambda argv: train.main(sys.argv[2:]))
 
 def in_two(recipe, tmp_path, ranks):
     (tmp_path / "two.py").write_text(IN_TWO)
-    words = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-             "--main_process_port", "0", str(tmp_path / "two.py"), ranks, *command(recipe, tmp_path)]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
+    return launch(tmp_path / "two.py", ranks, *command(recipe, tmp_path))

@@ -48,7 +48,7 @@ HF_EXAMPLE = (
     Row("sharded_ddp fsdp_min_num_params fsdp_transformer_layer_cls_to_wrap",
         note="`--fsdp` and `--fsdp_config` under `accelerate launch`"),
     Row("split_batches", "--accelerator_config '{split_batches: true}'"),
-    Row("dispatch_batches", "--accelerator_config '{dispatch_batches: true}'"),
+    Row("dispatch_batches", note="each process reads its own batches"),
     Row("logging_dir", note="the variable TENSORBOARD_LOGGING_DIR names the folder; default: `runs/` in the run's folder"),
     Row("push_to_hub_model_id", "--push_to_hub true --hub_model_id VALUE", "me/photos"),
     Row("push_to_hub_organization", note="`--push_to_hub true --hub_model_id ORGANIZATION/NAME`"),
