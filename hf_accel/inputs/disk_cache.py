@@ -113,12 +113,12 @@ class PixelFile:
         """
         for row, (start, _, _, checksum), target in zip(rows.tolist(), entries, targets, strict=True):
             try:
-                count = os.preadv(self._pixels, [target], start)
+                count = os.preadv(self._pixels, [target.data], start)
             except OSError as error:
                 raise self._damaged(_PIXELS, f"image {row} cannot be read ({error.strerror})") from error
             if count != target.nbytes:
                 raise self._damaged(_PIXELS, "it is truncated")
-            if xxhash.xxh3_64_intdigest(target, row) != checksum & _ALL_BITS:
+            if xxhash.xxh3_64_intdigest(target.data, row) != checksum & _ALL_BITS:
                 raise self._damaged(_PIXELS, f"image {row} is not as it was written")
 
     def _damaged(self, name: str, what: str) -> RunError:
@@ -167,7 +167,7 @@ def _build(stored: StoredImages, folder: Path, identity: dict) -> None:
         checksums = np.zeros(len(shapes), dtype=np.uint64)
 
         def note(row: int, image: np.ndarray) -> None:
-            checksums[row] = xxhash.xxh3_64_intdigest(np.ascontiguousarray(image), row)
+            checksums[row] = xxhash.xxh3_64_intdigest(np.ascontiguousarray(image).data, row)
 
         with open(partial / _PIXELS, "w+b") as file:
             if hasattr(os, "posix_fallocate"):  # not on macOS

@@ -30,6 +30,10 @@ def refusal(overrides, recipe="digits", variant=None) -> str:
         ({"data": {"streaming": True, "max_train_rows": 10}}, "Set training.max_steps instead"),
         ({"data": {"streaming": True}, "model": {"whiten_stem": True}}, "model.whiten_stem takes training rows from"),
         ({"data": {"shuffle_buffer": 9}}, "data.shuffle_buffer has no effect without data.streaming"),
+        (
+            {"training": {"auto_find_batch_size": True, "optim": "lomo"}},
+            "optim: lomo changes the weights in the middle of it",
+        ),
         ({"training": {"fp16": True, "bf16": True}}, "training.fp16 and training.bf16 are both true"),
         (NO_SELECTION | {"training": {"early_stopping_patience": 2}}, "early_stopping_patience needs validation rows"),
         (NO_SELECTION | {"training": {"eval_strategy": "steps"}}, "training.eval_strategy is 'steps' but there are no"),
