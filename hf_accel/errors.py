@@ -9,7 +9,8 @@ from typing import Any
 _RESUMES = "What was saved before stays, and an unfinished run is resumed by the same command."
 _SMALLER = (
     "Make batches smaller (--per_device_train_batch_size, --per_device_eval_batch_size; predict: --batch_size), with "
-    "--gradient_accumulation_steps where the step should stay as it is, set --data.cache disk, or end other programs"
+    "--gradient_accumulation_steps where the step should stay as it is (--auto_find_batch_size true does both when it must), set "
+    "--data.cache disk, or end other programs"
 )
 # Signs in the text of an error: libraries wrap the system's errors in errors of their own.
 _DISK_FULL = (

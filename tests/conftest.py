@@ -25,6 +25,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if item.get_closest_marker("kills") and "kills" not in config.getoption("markexpr"):
+            item.add_marker(pytest.mark.skip(reason="runs only with -m kills"))
         if item.get_closest_marker("network"):
             item.add_marker(pytest.mark.skip(reason="needs the Hub"))
         if "browser" in getattr(item, "fixturenames", ()):

@@ -65,6 +65,7 @@ def contradictions(where: str, recipe: dict[str, Any]) -> list[str]:
         _layers_that_join(model, training),
         _no_room_for_adapters(model, training),
         *_nothing_to_select_by(data, training),
+        _steps_that_cannot_be_repeated(training),
         *sparsity_problems(model, training),
         *quantization_problems(model, training),
     ]
@@ -246,6 +247,20 @@ def _nothing_to_select_by(data: dict[str, Any], training: dict[str, Any]) -> lis
     if not has_validation(data) and any(name in training for name in EARLY_STOPPING):
         return ["training.early_stopping_patience needs validation rows. Set data.validation, for example 0.1."]
     return []
+
+
+def _steps_that_cannot_be_repeated(training: dict[str, Any]) -> str | None:
+    optim = training.get("optim")
+    if (
+        training.get("auto_find_batch_size") is True
+        and isinstance(optim, str)
+        and optim.endswith(("lomo", "layerwise"))
+    ):
+        return (
+            f"training.auto_find_batch_size repeats a step in which memory ran out, and optim: {optim} changes the weights in "
+            "the middle of it. Choose another optimizer, or leave auto_find_batch_size out."
+        )
+    return None
 
 
 def selection_problems(where: str, recipe: dict[str, Any]) -> list[str]:

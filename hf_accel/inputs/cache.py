@@ -1,4 +1,4 @@
-"""Where the decoded pixels of a split live: memory, a memory-mapped file, the training device, or nowhere.
+"""Where the decoded pixels of a split live: memory, a file, the training device, or nowhere.
 
 The mode changes speed and memory, never a pixel. `memory`: fastest to start, a copy in each rank. `disk`: one file for
 all ranks and later runs, no anonymous memory. `device`: batches carry row numbers only; images of one size that fit.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from hf_accel.config.sections import DataSettings
 from hf_accel.data.splits import ImageSplit
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_bytes
-from hf_accel.inputs.disk_cache import map_pixels, open_disk_cache, read_index
+from hf_accel.inputs.disk_cache import PixelFile, open_disk_cache
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.stored import StoredImages, stored_for_model, stored_for_training
 
@@ -74,25 +73,16 @@ class LoadedPixels(PixelStore):
 
 
 class CachedPixels(LoadedPixels):
-    """Pixels in one flat buffer, in memory or memory-mapped.
+    """Pixels in one flat buffer in memory. A pickled copy (a spawned DataLoader worker) shares it through torch."""
 
-    A pickled copy (a spawned DataLoader worker) maps the file again, or shares the memory of the first through torch.
-    """
+    mode = "memory"
 
-    def __init__(self, flat: Tensor, index: np.ndarray, folder: Path | None = None, channels: int = 3) -> None:
-        self.folder = folder
-        self.mode = "memory" if folder is None else "disk"
-        self.channels = channels
+    def __init__(self, flat: Tensor, index: np.ndarray, channels: int = 3) -> None:
         self.flat = flat  # (nbytes,) uint8
         self.index = index  # (N, 3) int64: first byte, height, width
+        self.channels = channels
         self.nbytes = self.flat.numel()
-        shapes = self.index[:, 1:]
-        self.shape = tuple(map(int, shapes[0])) if bool((shapes == shapes[0]).all()) else None  # of every image
-
-    @classmethod
-    def mapped(cls, folder: Path, channels: int = 3) -> CachedPixels:
-        """The pixels of a cache on disk, memory-mapped."""
-        return cls(*_map(folder), folder, channels)
+        self.shape = _common_shape(index)
 
     def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
         if self.shape is not None:
@@ -109,17 +99,32 @@ class CachedPixels(LoadedPixels):
         assert self.shape is not None
         return self.flat.view(len(self.index), *self.shape, self.channels)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ if self.folder is None else {**self.__dict__, "flat": None, "index": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self.folder is not None:
-            self.flat, self.index = _map(self.folder)
+class DiskPixels(LoadedPixels):
+    """Pixels in a cache on disk, which are read when they are needed."""
+
+    mode = "disk"
+
+    def __init__(self, file: PixelFile) -> None:
+        self.file = file
+        self.nbytes = file.nbytes
+        self.shape = _common_shape(file.index)
+
+    def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        entries = self.file.entries(rows)
+        if self.shape is not None:
+            pixels = torch.empty(len(rows), *self.shape, self.file.channels, dtype=torch.uint8)
+            self.file.read(rows, entries, pixels.numpy())
+            return pixels, None
+        images = [torch.empty(height, width, self.file.channels, dtype=torch.uint8) for _, height, width, _ in entries]
+        self.file.read(rows, entries, [image.numpy() for image in images])
+        return frame(images)
 
 
-def _map(folder: Path) -> tuple[Tensor, np.ndarray]:
-    return torch.from_numpy(map_pixels(folder)), read_index(folder)
+def _common_shape(index: np.ndarray) -> tuple[int, int] | None:
+    """Height and width of all images of an index; None where they differ."""
+    shapes = index[:, 1:3]
+    return tuple(map(int, shapes[0])) if bool((shapes == shapes[0]).all()) else None  # type: ignore[return-value]
 
 
 class DevicePixels(PixelStore):
@@ -193,7 +198,7 @@ def open_pixels(
     if settings.cache == "none" or not split.is_fixed or split.is_streamed:
         return DecodedPixels(stored)
     if settings.cache == "disk":
-        return CachedPixels.mapped(open_disk_cache(stored, settings.cache_dir), stored.channels)
+        return DiskPixels(PixelFile(open_disk_cache(stored, settings.cache_dir), stored.channels))
     cached = _read_into_memory(stored)
     return cached if settings.cache == "memory" else _move_to_device(stored, cached, torch.device(device))
 

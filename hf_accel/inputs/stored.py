@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -91,8 +91,21 @@ class StoredImages:
             for row, encoded in zip(rows, self._encoded(rows), strict=True):
                 yield self._header_shape(row, encoded)
 
-    def fill(self, buffer: np.ndarray, shapes: np.ndarray, title: str) -> None:
-        """Decode every row into a flat uint8 buffer, with a progress bar and, for photographs, on all cores."""
+    def fill(
+        self,
+        buffer: np.ndarray,
+        shapes: np.ndarray,
+        title: str,
+        note: Callable[[int, np.ndarray], None] = lambda row, image: None,
+    ) -> None:
+        """Decode every row into a flat uint8 buffer, with a progress bar and, for photographs, on all cores.
+
+        Args:
+            buffer: has room for all of them.
+            shapes: (N, 2), of `shapes`.
+            title: of the bar.
+            note: is called with the number of each row and its image, in several threads.
+        """
         ends = np.cumsum(shapes.prod(1) * self.channels)
 
         def fill_chunk(start: int) -> int:
@@ -104,6 +117,7 @@ class StoredImages:
                         "its header says. Fix or remove it, or set data.cache: none."
                     )
                 buffer[ends[row] - image.size : ends[row]] = image.reshape(-1)
+                note(row, image)
             return len(rows)
 
         height, width = next(self.original_shapes())

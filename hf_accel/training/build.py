@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-    EvalPrediction,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_accel.config.recipe import Recipe
@@ -49,6 +42,7 @@ from hf_accel.tasks.image_classification import ImageInputs
 from hf_accel.tasks.text_classification import TextInputs
 from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.checks import require_batches_that_train, require_steps, require_usable_model
+from hf_accel.training.early_stopping import EarlyStopping
 from hf_accel.training.evaluation import EvaluationMetrics
 from hf_accel.training.given_model import GivenModel
 from hf_accel.training.scoring import Method, Methods
@@ -293,8 +287,8 @@ def method_notes(methods: Methods) -> list[str]:
     return [method.note for method in methods if isinstance(method, NOTED)]
 
 
-def early_stopping(arguments: Arguments) -> list[EarlyStoppingCallback]:
-    return [EarlyStoppingCallback(**arguments.early_stopping)] if arguments.early_stopping else []
+def early_stopping(arguments: Arguments) -> list[EarlyStopping]:
+    return [EarlyStopping(**arguments.early_stopping)] if arguments.early_stopping else []
 
 
 def skip_unused_parameter_search(model: PreTrainedModel, inputs: Inputs, arguments: Arguments) -> list[str]:

@@ -88,12 +88,17 @@ def refuse_unsharded(args: TrainingArguments, is_sharded: bool) -> None:
 
 
 def refuse_sharding(
-    model: nn.Module, own_optimizer: OwnOptimizer | None, methods: Sequence[Any], leaves_steps_to_deepspeed: bool
+    model: nn.Module,
+    own_optimizer: OwnOptimizer | None,
+    methods: Sequence[Any],
+    leaves_steps_to_deepspeed: bool,
+    repeats_steps: bool = False,
 ) -> None:
     """Refuse what needs whole tensors, or the parameters that learn from the start, under FSDP and DeepSpeed.
 
     Args:
         leaves_steps_to_deepspeed: whether steps are to be left out, and DeepSpeed makes them.
+        repeats_steps: whether a step is to be repeated when memory runs out.
     Raises:
         UserError: something of this run cannot be sharded.
     """
@@ -138,6 +143,11 @@ def refuse_sharding(
             leaves_steps_to_deepspeed,
             "training.on_nan is 'skip', but DeepSpeed makes the optimizer's step itself. Leave on_nan out, or launch without "
             "DeepSpeed.",
+        ),
+        (
+            repeats_steps,
+            "training.auto_find_batch_size repeats a step in the process that ran out of memory, and under FSDP and DeepSpeed "
+            "the others wait for it within the step. Launch without them, or leave auto_find_batch_size out.",
         ),
     ]
     for is_found, problem in problems:

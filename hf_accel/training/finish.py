@@ -184,10 +184,14 @@ def reference_scores(trainer: ImageTrainer, recipe: Recipe) -> ReferenceScores |
 
 def batch_size_note(trainer: ImageTrainer) -> list[str]:
     """What `auto_find_batch_size` did, if it did something."""
-    asked, used = trainer.args.train_batch_size, trainer._train_batch_size
-    if used == asked:
+    smaller = trainer.smaller_batches
+    if smaller is None or not smaller.halvings:
         return []
-    return [f"auto_find_batch_size: batches of {used} instead of {asked} on each device, because memory ran out"]
+    return [
+        f"auto_find_batch_size: since step {step} a forward pass has at most {rows} of the {smaller.asked} rows of a batch, "
+        "because memory ran out; the rows of each step are the same"
+        for step, rows in smaller.halvings
+    ]
 
 
 def was_compiled(trainer: ImageTrainer) -> bool | None:
@@ -323,6 +327,7 @@ def summarise_training(trainer: ImageTrainer, accuracy: float | None) -> TrainSu
     return TrainSummary(
         steps=state.global_step,
         skipped_steps=trainer.finite_steps.skipped,
+        out_of_memory=[] if trainer.smaller_batches is None else [list(x) for x in trainer.smaller_batches.halvings],
         epochs=state.epoch,
         world_size=args.world_size,
         parallel=parallelism(trainer),

@@ -80,7 +80,6 @@ EFFECT: dict[str, str] = {
             "gradient_checkpointing",
             "torch_compile",
             "torch_empty_cache_steps",
-            "auto_find_batch_size",
             "logging_strategy",
             "logging_first_step",
             "log_on_each_node",
@@ -141,6 +140,8 @@ EFFECT: dict[str, str] = {
     **dict.fromkeys(
         ["early_stopping_patience", "early_stopping_threshold"], "passed to transformers.EarlyStoppingCallback"
     ),
+    "auto_find_batch_size": "a step in which memory runs out is repeated with half as many rows in each forward pass; the "
+    "effective batch stays, and the run does not begin again, as it does upstream",
     "cpu_threads": "the number of threads of PyTorch's operations on the CPU",
     "keep_freed_memory": "on a CPU, freed memory stays with the process for the next step",
     "on_nan": "ends the run, or leaves out the step, when a loss or gradient norm is not finite",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torch.distributed.checkpoint.stateful import Stateful
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import (
     PreTrainedModel,
@@ -26,6 +28,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.modeling_outputs import ModelOutput
+from transformers.trainer_utils import TrainOutput
 
 from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import Recipe
@@ -54,6 +57,7 @@ from hf_accel.training.checks import refuse_sharding, refuse_unsharded
 from hf_accel.training.evaluation import TrainAccuracyCallback
 from hf_accel.training.failure import failed_at
 from hf_accel.training.feeding import FeedingTrainer, count_rows
+from hf_accel.training.out_of_memory import SmallerBatches
 from hf_accel.training.progress import BarCallback
 from hf_accel.training.scoring import Batch, Method, Methods
 from hf_accel.training.search import begin_again, refuse_loss_kwargs, search
@@ -122,7 +126,8 @@ class ImageTrainer(FeedingTrainer):
         super().__init__(model=model, args=args, methods=methods, compute_loss_func=self.loss, **kwargs)
         refuse_unsharded(args, self.is_fsdp_enabled)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            refuse_sharding(self.model, own_optimizer, methods, skips_bad_steps and self.is_deepspeed_enabled)
+            leaves_out = skips_bad_steps and self.is_deepspeed_enabled
+            refuse_sharding(self.model, own_optimizer, methods, leaves_out, args.auto_find_batch_size)
         self.train_transform = train_transform
         self.class_weights = None if class_weights is None else class_weights.to(args.device)
         self.own_optimizer, self.schedule = own_optimizer, schedule
@@ -139,7 +144,14 @@ class ImageTrainer(FeedingTrainer):
         self.train_accuracy_counts = TrainAccuracyCallback(args.device)
         self.finite_steps = FiniteSteps(self.model, args.device, skips_bad_steps, self.accelerator.scaler is not None)
         self.logged_sums = LoggedSums(self)
-        self.own_state = (self.train_accuracy_counts, self.finite_steps, self.logged_sums)
+        self.smaller_batches: SmallerBatches | None = None
+        if args.auto_find_batch_size:
+            self.smaller_batches = SmallerBatches(
+                self.accelerator, args.train_batch_size, self._changed_in_a_forward_pass
+            )
+        self.own_state: tuple[Stateful, ...] = (self.train_accuracy_counts, self.finite_steps, self.logged_sums)
+        self.own_state += tuple(callback for callback in callbacks if isinstance(callback, Stateful))
+        self.own_state += () if self.smaller_batches is None else (self.smaller_batches,)
         self._rows = torch.zeros(0, dtype=torch.int64)  # of the training batch
         self.compile_failure: str | None = None  # why a run that was to be compiled is eager
         self._replace_callbacks(callbacks)
@@ -269,11 +281,31 @@ class ImageTrainer(FeedingTrainer):
         self._logged_loss_before = self._tr_loss.clone()
         return super().get_batch_samples(*args, **kwargs)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        with self.step_methods():
-            loss = super().training_step(*args, **kwargs)
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As `CheckpointingTrainer`; `auto_find_batch_size` is answered in each step, and not by a run that begins again."""
+        asked, self.args.auto_find_batch_size = self.args.auto_find_batch_size, False
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.args.auto_find_batch_size = asked
+
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
+        train_rows = partial(self._train_rows, model)
+        if self.smaller_batches is None:
+            loss = train_rows(inputs, num_items_in_batch)
+        else:
+            step = self.state.global_step + 1
+            loss = self.smaller_batches.train(model, inputs, num_items_in_batch, step, train_rows)
         self.finite_steps.add_loss(loss)
         return loss
+
+    def _train_rows(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any) -> Tensor:
+        with self.step_methods():
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    def _changed_in_a_forward_pass(self) -> list[object]:
+        kinds = (BatchLoss, AfterForward, AbstractContextManager)
+        return [self.train_accuracy_counts, *(method for method in self.methods if isinstance(method, kinds))]
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
         """As upstream, which calls it once per optimizer step, before the update."""
@@ -336,7 +368,8 @@ class ImageTrainer(FeedingTrainer):
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # Where several processes resume within an epoch, Accelerate's set_epoch does not reach the sampler, which would begin
         # with the rows of the first epoch: https://github.com/huggingface/accelerate/issues/2016
-        if self.state.global_step >= self.state.max_steps:  # a run that had ended: upstream would do one more step
+        # a run that had ended, or stopped early: upstream would do one more step
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
             self.control.should_training_stop = True
             return
         self._train_sampler.set_epoch(kwargs["epoch"])

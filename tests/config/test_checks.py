@@ -35,6 +35,10 @@ def refusal(overrides, recipe="digits", variant=None) -> str:
         ({"data": {"folds": 3, "fold": 3}}, "data.fold is 3, expected 0 to 2 for data.folds: 3"),
         ({"data": {"streaming": True, "folds": 3}}, "data.folds takes training rows from all over"),
         ({"data": {"shuffle_buffer": 9}}, "data.shuffle_buffer has no effect without data.streaming"),
+        (
+            {"training": {"auto_find_batch_size": True, "optim": "lomo"}},
+            "optim: lomo changes the weights in the middle of it",
+        ),
         ({"training": {"fp16": True, "bf16": True}}, "training.fp16 and training.bf16 are both true"),
         (NO_SELECTION | {"training": {"early_stopping_patience": 2}}, "early_stopping_patience needs validation rows"),
         (NO_SELECTION | {"training": {"eval_strategy": "steps"}}, "training.eval_strategy is 'steps' but there are no"),

@@ -25,7 +25,6 @@ from hf_accel.train import main, train, train_from
 from hf_accel.training.arguments import choose_precision, training_arguments
 from hf_accel.training.build import build_trainer
 from hf_accel.training.progress import BarCallback
-from hf_accel.training.trainer import ImageTrainer
 from tests.support.checkpoints import write_checkpoint
 from tests.support.saved_models import save_encoder
 
@@ -311,28 +310,6 @@ def test_a_checkpoint_is_not_continued_with_test_rows_that_it_was_trained_on(tin
         train(tiny_recipe(plain, {"training": training}))
 
 
-def test_a_batch_that_was_made_smaller_is_the_one_reported(tiny_recipe, monkeypatch):
-    """Memory runs out at the fourth step; the run begins again with 7 of 8 images and the sums start again, too."""
-    steps = 0
-    step = ImageTrainer.training_step
-
-    def training_step(self, *args, **kwargs):
-        nonlocal steps
-        steps += 1
-        if steps == 4:
-            raise RuntimeError("CUDA out of memory.")
-        return step(self, *args, **kwargs)
-
-    monkeypatch.setattr(ImageTrainer, "training_step", training_step)
-    training = {"auto_find_batch_size": True, "num_train_epochs": 2, "gradient_accumulation_steps": 1}
-    report = RunReport.load(train(tiny_recipe({"training": training})))
-    assert report.train.effective_batch_size == 7
-    assert report.train.steps == 6
-    assert report.train.repeated_steps == 3
-    assert "auto_find_batch_size: batches of 7 instead of 8 on each device, because memory ran out" in report.notes
-    assert (report.train.accuracy * 19) % 1 == pytest.approx(0, abs=1e-9)  # of the 19 rows of one epoch
-
-
 class _StopAfter:
     def __new__(cls, steps):
         from transformers import TrainerCallback
@@ -373,6 +350,22 @@ def test_early_stopping_is_one_line(tiny_recipe):
     trainer = build_trainer(tiny_recipe({"training": patience}))
     trainer.train()
     assert trainer.state.epoch < 20
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_early_stopping_counts_on_where_a_run_was_interrupted(epochs, tiny_recipe):
+    """Nothing is learned, so a run with patience 2 ends after 3 epochs; also one that was killed right after its last step."""
+    training = {"early_stopping_patience": 2, "num_train_epochs": 20, "learning_rate": 0.0, "save_total_limit": 9}
+    recipe = tiny_recipe({"training": training})
+    whole = build_trainer(recipe)
+    whole.train()
+    assert whole.state.epoch == 3
+    resumed = build_trainer(recipe)
+    resumed.train(resume_from_checkpoint=str(recipe.output_dir / f"checkpoint-{3 * epochs}"))
+    assert resumed.state.epoch == 3
+    assert resumed.state.global_step == whole.state.global_step
+    whole.train()
+    assert whole.state.epoch == 3
 
 
 def test_without_validation_every_row_trains_and_the_last_weights_are_scored(tiny_recipe):

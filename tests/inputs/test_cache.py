@@ -1,5 +1,6 @@
 """Where decoded pixels live: the same pixels in every mode, and disk caches that survive damage and races."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +22,7 @@ from transformers import BitImageProcessor, ViTImageProcessor
 from hf_accel.config.augmentation import AugmentSettings
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.splits import load_splits
-from hf_accel.errors import UserError
+from hf_accel.errors import RunError, UserError
 from hf_accel.files import cache_folder
 from hf_accel.inputs import cache, disk_cache
 from hf_accel.inputs.batches import ImageBatches
@@ -157,7 +159,7 @@ def test_a_disk_cache_is_built_once_and_read_again(vit48, tmp_path, monkeypatch)
         store = open_evaluation_pixels(split, settings("disk", tmp_path), vit48)
     assert len(builds) == 1
     assert store.nbytes == 24 * 48 * 48 * 3
-    assert isinstance(store.index, np.memmap)
+    assert isinstance(store.file.index, np.memmap)
 
 
 def test_other_rows_or_another_geometry_have_a_cache_of_their_own(vit48, tmp_path, monkeypatch):
@@ -177,53 +179,170 @@ def test_pixels_that_were_decoded_in_another_way_have_a_cache_of_their_own(vit48
     assert len(set(builds)) == 2
 
 
-def truncate(folder: Path) -> None:
-    os.truncate(folder / "pixels.bin", 1000)
+def only_folder(place: Path) -> Path:
+    """The one cache in a folder."""
+    (folder,) = (path for path in place.iterdir() if path.is_dir())
+    return folder
 
 
-def zero_a_part(folder: Path) -> None:
-    with open(folder / "pixels.bin", "r+b") as file:
-        file.seek(5000)
-        file.write(bytes(100))
+def truncate(name: str):
+    return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size - 1)
 
 
-def lose_manifest(folder: Path) -> None:
+def flip_a_bit(path: Path, position: int) -> None:
+    with open(path, "r+b") as file:
+        file.seek(position)
+        byte = file.read(1)[0]
+        file.seek(position)
+        file.write(bytes([byte ^ 1 << position % 8]))
+
+
+def lose(name: str):
+    return lambda folder: (folder / name).unlink()
+
+
+def replace_by_a_folder(folder: Path) -> None:
     (folder / "manifest.json").unlink()
+    (folder / "manifest.json").mkdir()
 
 
-def cut_manifest(folder: Path) -> None:
-    (folder / "manifest.json").write_text((folder / "manifest.json").read_text()[:20])
+def replace_by_a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("")
 
 
-def make_stale(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"split": "another"}))
+def manifest_with(**changes):
+    def change(folder: Path) -> None:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+
+    return change
 
 
-def lose_index(folder: Path) -> None:
-    (folder / "index.npy").unlink()
+def manifest_of(content: bytes):
+    return lambda folder: (folder / "manifest.json").write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [truncate, zero_a_part, lose_manifest, cut_manifest, make_stale, lose_index])
+DAMAGE = {
+    "pixels truncated": truncate("pixels.bin"),
+    "index truncated": truncate("index.npy"),
+    "no pixels": lose("pixels.bin"),
+    "no index": lose("index.npy"),
+    "no manifest": lose("manifest.json"),
+    "a bit of the index": lambda folder: flip_a_bit(folder / "index.npy", 300),
+    "a folder as the manifest": replace_by_a_folder,
+    "a file in place of the folder": replace_by_a_file,
+    "another split": manifest_with(split="another"),
+    "files: 3": manifest_with(files=3),
+    "files: {}": manifest_with(files={}),
+    "files: text": manifest_with(files={"pixels.bin": "x", "index.npy": None}),
+    "index: 3": manifest_with(index=3),
+    **{
+        repr(content[:12]): manifest_of(content)
+        for content in (b"", b"{", b"{}", b"[]", b"null", b"3", b'"x"', b"\xff\xfe", b"[" * 10**5, b"\0" * 100)
+    },
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_or_stale_disk_cache_is_built_again(damage, vit48, tmp_path, monkeypatch, caplog):
-    split = make_split(noise(*VARIED))
-    before = open_evaluation_pixels(split, settings("disk", tmp_path), vit48).images().clone()
-    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
-    damage(folder)
+    split, rows = make_split(noise(*VARIED)), np.arange(24)
+    before = open_evaluation_pixels(split, settings("disk", tmp_path), vit48).batch(rows)[0]
+    DAMAGE[damage](only_folder(tmp_path))
     builds = count_builds(monkeypatch)
-    after = open_evaluation_pixels(split, settings("disk", tmp_path), vit48).images()
+    after = open_evaluation_pixels(split, settings("disk", tmp_path), vit48).batch(rows)[0]
     assert len(builds) == 1
     assert "it is built again" in caplog.text
     assert torch.equal(before, after)
 
 
+@pytest.mark.parametrize("open_as", [open_training_pixels, open_evaluation_pixels])
+def test_a_flipped_bit_is_noticed_when_its_image_is_read_and_the_next_run_builds_the_cache_again(
+    open_as, vit48, tmp_path
+):
+    split, rows = make_split(noise(*VARIED)), np.arange(24)
+    asked = settings("disk", tmp_path, augment=RANDOM_CROPS)
+    store = open_as(split, asked, vit48)
+    before = store.batch(rows)[0]
+    dice = np.random.default_rng(0)
+    for position in dice.integers(0, store.nbytes, 10).tolist():
+        store = open_as(split, asked, vit48)
+        folder = only_folder(tmp_path)
+        damaged = int(np.searchsorted(store.file.index[:, 0], position, side="right")) - 1
+        flip_a_bit(folder / "pixels.bin", position)
+        others = np.delete(rows, damaged)
+        store.batch(others)
+        message = (
+            rf"pixels\.bin: image {damaged} is not as it was written.*Repeat the command: the cache is built again"
+        )
+        with pytest.raises(RunError, match=message):
+            store.batch(rows)
+        assert torch.equal(open_as(split, asked, vit48).batch(rows)[0], before)
+
+
+def test_images_that_have_changed_places_are_noticed(vit48, tmp_path):
+    store = open_evaluation_pixels(make_split(noise(*SMALL)), settings("disk", tmp_path), vit48)
+    pixels = only_folder(tmp_path) / "pixels.bin"
+    content, size = pixels.read_bytes(), 32 * 32 * 3
+    pixels.write_bytes(content[size : 2 * size] + content[:size] + content[2 * size :])
+    with pytest.raises(RunError, match="image 0 is not as it was written"):
+        store.batch(np.array([0]))
+
+
+@pytest.mark.parametrize("name", ["pixels.bin", "index.npy"])
+@pytest.mark.parametrize("open_as", [open_training_pixels, open_evaluation_pixels])
+def test_a_file_that_is_truncated_under_a_running_reader_is_an_error(name, open_as, vit48, tmp_path):
+    store = open_as(make_split(noise(*VARIED)), settings("disk", tmp_path, augment=RANDOM_CROPS), vit48)
+    os.truncate(only_folder(tmp_path) / name, 0)  # a mapped page would end the process with SIGBUS
+    with pytest.raises(RunError, match=rf"{name}: it is truncated, so the cache of decoded images is damaged"):
+        store.batch(np.array([20]))
+
+
+def test_an_index_that_has_changed_under_a_running_reader_is_an_error(vit48, tmp_path):
+    store = open_training_pixels(make_split(noise(*VARIED)), settings("disk", tmp_path, augment=RANDOM_CROPS), vit48)
+    flip_a_bit(only_folder(tmp_path) / "index.npy", 128 + 2 * 32 + 8 + 5)  # the height of the third image
+    with pytest.raises(RunError, match=r"index\.npy: it is not as it was written"):
+        store.batch(np.array([2]))
+
+
+@contextlib.contextmanager
+def somebody_else(place: Path):
+    """Within, this process may read what is in a folder and not write there, also where the tests run as root."""
+    for folder in (place, *(path for path in place.iterdir() if path.is_dir())):
+        folder.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        place.chmod(0o755)
+
+
+def test_a_cache_that_another_user_has_built_is_used_and_one_that_is_damaged_is_refused(vit48):
+    split, rows = make_split(noise(*SMALL)), np.arange(24)
+    with tempfile.TemporaryDirectory() as place:  # pytest's folders are closed to others
+        folder = Path(place)
+        before = open_evaluation_pixels(split, settings("disk", folder), vit48).batch(rows)[0]
+        with somebody_else(folder):
+            store = open_evaluation_pixels(split, settings("disk", folder), vit48)
+            assert torch.equal(store.batch(rows)[0], before)
+        flip_a_bit(only_folder(folder) / "pixels.bin", 5000)
+        with somebody_else(folder):
+            with pytest.raises(RunError, match=r"Have the folder deleted, or name another data\.cache_dir"):
+                store.batch(rows)
+            with pytest.raises(UserError, match=r"data\.cache_dir .*Permission denied.*name another one"):
+                open_evaluation_pixels(make_split(noise(*VARIED)), settings("disk", folder), vit48)
+
+
 def test_the_files_of_a_build_that_was_killed_do_no_harm(vit48, tmp_path):
     split = make_split(noise(*VARIED))
-    before = open_evaluation_pixels(split, settings("disk", tmp_path), vit48).images().clone()
-    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    before = open_evaluation_pixels(split, settings("disk", tmp_path), vit48).batch(np.arange(24))[0]
+    folder = only_folder(tmp_path)
     partial = folder.rename(folder.with_name(folder.name + ".partial"))
-    truncate(partial)
-    after = open_evaluation_pixels(split, settings("disk", tmp_path), vit48).images()
+    truncate("pixels.bin")(partial)
+    after = open_evaluation_pixels(split, settings("disk", tmp_path), vit48).batch(np.arange(24))[0]
     assert torch.equal(before, after)
     assert not partial.exists()
 

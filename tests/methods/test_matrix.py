@@ -96,6 +96,7 @@ METHODS = {
     "one-cycle schedule": Method({"training": {"lr_scheduler_type": "one_cycle"}}),
     "trapezoid schedule": Method({"training": {"lr_scheduler_type": "trapezoid"}}),
     "whitening": Method({"model": {**AIRBENCH, "whiten_stem": True}}),
+    "steps that may be repeated": Method({"training": {"auto_find_batch_size": True}}),
     "checkpointed batch norm": Method(
         {"model": AIRBENCH, "training": {"gradient_checkpointing": True}},
         not_one_batch="batch norm takes the statistics of the micro-batch",
@@ -282,6 +283,7 @@ EVEN = {"model": {"freeze_batch_norm": True}, "data": {"validation": 0.33},
 IN_TWO = {
     "many": TOGETHER,
     "balanced sampling, teacher and average": (EVEN, {"data": {"sampling": "balanced"}, "training": {"ema_decay": 0.9}}),
+    "steps that may be repeated": (EVEN, {"training": {"auto_find_batch_size": True}}),
     "rows by loss": (EVEN, {"data": {"hard_examples": {"fraction": 0.9}}}),
     "int8 with sparsity": (EVEN, {"training": {"quantization": {"begin": 0.3}, "sparsity": {"final": 0.6, "updates": 4}}}),
     "hardest rows": (EVEN, {"data": {"hard_examples": {"strategy": "hardest", "fraction": 0.5}},

@@ -119,7 +119,7 @@ def test_the_keys_are_those_promised():
         "train": "steps skipped_steps epochs world_size parallel resumes repeated_steps effective_batch_size seconds "
         "feature_seconds images_per_second step_seconds_median data_wait_fraction transform_fraction compiled compile_failure "
         "compile_seconds peak_memory_gib peak_rss_gib peak_anonymous_gib "
-        "read_bytes energy_joules final_loss accuracy",
+        "read_bytes energy_joules final_loss accuracy out_of_memory",
         "pruning": "asked weights zeros file_bytes compressed_bytes flops_per_image images_per_second history",
         "quantization": "layers begin freeze test_accuracy",
         "validation": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted",
