@@ -192,14 +192,14 @@ def refuse_to_explain(name: str, task: Any, is_exported: bool) -> None:
     refuse_missing_captum("--explain")
 
 
-def drawing(args: argparse.Namespace, loaded: Any) -> Callable[[Answer, int], None]:
+def drawing(args: argparse.Namespace, loaded: Any) -> Callable[[Any, int], None]:
     """What draws the explanation of an answer, with the number of its class, into the folder of --explain."""
     from hf_accel.tasks.explanations import Explainer, picture_name, save_picture
 
     explainer = Explainer(loaded)
     limit = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
 
-    def draw(answer: Answer, label: int) -> None:
+    def draw(answer: ScoredImage, label: int) -> None:
         name = picture_name(answer.position, answer.source, loaded.label_names[label])
         save_picture(explainer.picture(answer.source, label, **limit), args.explain / name)
 
