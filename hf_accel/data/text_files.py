@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.listing import list_files, matching_files, near_names
@@ -153,6 +153,25 @@ def find_texts(arguments: Sequence[str], text_column: str | list[str] | None = N
 def listed_texts(stream: TextIO) -> Iterator[TextSource]:
     """One text per line, read as they come."""
     return texts_of_lines(getattr(stream, "buffer", stream), STANDARD_INPUT)
+
+
+def single_texts(given: Any) -> Iterator[TextSource]:
+    """Each text that a Python caller gives: a text, the `Path` of a file or a folder of texts, or several of these.
+
+    Raises:
+        UserError: it is something else, or there is no such file.
+    """
+    listed = [given] if isinstance(given, str | Path) or not isinstance(given, Iterable) else given
+    for row, item in enumerate(listed):
+        if isinstance(item, str):
+            yield _source(item, row)
+        elif isinstance(item, Path) and (item.is_dir() or is_file_name(str(item))):
+            yield from find_texts([f"{item}/" if item.is_dir() else str(item)])
+        else:
+            what = f"the path {item}" if isinstance(item, Path) else f"of the type {type(item).__name__}"
+            raise UserError(
+                f"texts: row {row} is {what}, expected a text, or the path of a file ({', '.join(ENDINGS)})"
+            )
 
 
 def texts_of_lines(lines: Iterable[bytes | str], file: str) -> Iterator[TextSource]:

@@ -13,7 +13,7 @@ from hf_accel.models.given import base_of, describe_model, require_classes
 from hf_accel.models.head import set_labels
 from hf_accel.models.layers import freeze
 from hf_accel.models.plain import master_weights
-from hf_accel.models.text import LoadedText, longest_text, padded_tokenizer, without_memory
+from hf_accel.models.text import LoadedText, longest_text, padded_tokenizer, usual_length, without_memory
 
 
 def adopt_text_model(
@@ -60,6 +60,19 @@ def adopt_text_model(
     tokenizer.model_max_length = max_length or longest_text(tokenizer, config)
     model.train()
     return LoadedText(model, tokenizer, tokenizer.model_max_length, [*notes, *padding_notes], is_given=True)
+
+
+def text_model_to_predict(model: Any, tokenizer: PreTrainedTokenizerBase | None = None) -> LoadedText:
+    """A given classifier as it is, for predictions.
+
+    Raises:
+        UserError: its tokenizer is not known.
+    """
+    base = base_of(model)
+    tokenizer, notes = padded_tokenizer(
+        _tokenizer_of(base, tokenizer), without_memory(base.config), describe_model(model)
+    )
+    return LoadedText(model, tokenizer, usual_length(tokenizer, base.config), notes, is_given=True)
 
 
 def _tokenizer_of(model: PreTrainedModel, tokenizer: Any) -> PreTrainedTokenizerBase:

@@ -1,4 +1,4 @@
-"""Which task a saved model is for, as its configuration says; its weights are not read."""
+"""Which task a model is for, as its configuration or its class says; weights are not read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
+
+from hf_accel.models.given import base_of
 
 IMAGES, TEXTS = "image-classification", "text-classification"
 
@@ -23,6 +25,11 @@ def task_of_model(place: str, revision: str | None = None) -> str:
     except Exception:  # a folder without a configuration, or a damaged one; a Hub that does not answer
         return IMAGES
     return task_of_config(config)
+
+
+def task_of_network(network: Any) -> str:
+    """The task of a model in memory: image classification of every network that is not a text classifier of transformers."""
+    return task_of_config({"architectures": [type(base_of(network)).__name__]})
 
 
 def task_of_config(config: dict[str, Any]) -> str:

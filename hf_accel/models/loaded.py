@@ -49,8 +49,8 @@ class Loaded(ABC):
 
     def answer(self, logits: np.ndarray) -> Answer:
         """What is said of the logits (C,) of one row; of classes that do not exclude each other, as `pipeline` says it."""
-        config = self.model.config
-        if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+        config = getattr(self.model, "config", None)  # None: of a plain module
+        if getattr(config, "problem_type", None) == "multi_label_classification" or len(logits) == 1:
             return Answer(1 / (1 + np.exp(-logits.astype(np.float64))), None)
         return self.confidence.answer(logits)
 

@@ -110,9 +110,13 @@ def load_trained_text(name: str | Path, revision: str | None = None, setting: st
             f"{setting}: {name} has no weights for {min(fresh)}, so it is not a classifier that was trained. Expected the folder "
             "of a run, or a model that was fine-tuned to classify texts."
         )
-    own_length = tokenizer.model_max_length  # that of training, where this package trained it
-    length = own_length if own_length < VERY_LARGE_INTEGER else longest_text(tokenizer, config)
-    return LoadedText(model.eval(), tokenizer, length, notes)
+    return LoadedText(model.eval(), tokenizer, usual_length(tokenizer, config), notes)
+
+
+def usual_length(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> int:
+    """Tokens to which a text is cut for a model that is trained: those of its training, where this package trained it."""
+    own = tokenizer.model_max_length
+    return own if own < VERY_LARGE_INTEGER else longest_text(tokenizer, config)
 
 
 def longest_text(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> int:

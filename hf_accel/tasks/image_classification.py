@@ -31,7 +31,7 @@ from hf_accel.inputs.processors import channels_of, with_channels
 from hf_accel.inputs.resize_modes import with_resize
 from hf_accel.inputs.sampling import BalancedRows, draw_partners, mixes
 from hf_accel.inputs.stream import StreamedBatches, count_readers, in_turn
-from hf_accel.models.given import adopt_model
+from hf_accel.models.given import adopt_model, model_to_predict
 from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel, load_model, load_model_processor, load_trained
 from hf_accel.models.processors import processor_size, set_resize
@@ -47,6 +47,7 @@ from hf_accel.tasks.gallery import (
     mistakes_by_pair,
     sample_rows,
 )
+from hf_accel.tasks.given_images import picture_of, single_images
 from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images
 from hf_accel.tasks.predictions import Predictions
 from hf_accel.tasks.torch_scoring import TorchScorer, processed_probabilities
@@ -194,6 +195,26 @@ class ImageClassification:
     def size_of_row(self, loaded: LoadedModel) -> str:
         """The size of a row as the model takes it, in words."""
         return f"{loaded.image_size} x {loaded.image_size} pixels"
+
+    def given_items(self, given: Any) -> Iterator[Any]:
+        """Each of the images that a Python caller gives alone; see `tasks.given_images.single_images`."""
+        return single_images(given)
+
+    def row_to_predict(self, item: Any, place: int) -> Any:
+        """Such an image as a row for a Trainer."""
+        return item if isinstance(item, Path) else picture_of(item, place)
+
+    def source_to_score(self, item: Any, place: int) -> ImageSource:
+        """Such an image for `score_sources`."""
+        return item if isinstance(item, Path | bytes | str) else picture_of(item, place)
+
+    def named(self, item: Any) -> dict[str, Any]:
+        """What a `Prediction` says of such an image."""
+        return {"file": str(item) if isinstance(item, Path | str) else None}
+
+    def model_to_predict(self, model: Any, processor: Any, label_names: list[str] | None) -> LoadedModel:
+        """A given model as it is; see `models.given.model_to_predict`."""
+        return model_to_predict(model, processor, label_names)
 
     def reference(self, splits: Splits) -> None:
         """No plain method stands next to the network."""

@@ -18,13 +18,13 @@ from hf_accel.data.given_texts import given_text_split, given_text_splits
 from hf_accel.data.scored_rows import ScoredRows
 from hf_accel.data.splits import Splits
 from hf_accel.data.text import TextSplit, load_text_split, load_text_splits
-from hf_accel.data.text_files import TextList, TextSource, find_texts, listed_texts
+from hf_accel.data.text_files import TextList, TextSource, find_texts, listed_texts, single_texts
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_count
 from hf_accel.inputs.prepared import OwnTransforms
 from hf_accel.inputs.text import IDS, MASK, MULTIPLE, TYPES, TextBatches, Tokenising, open_tokens
 from hf_accel.models.confidence import softmax
-from hf_accel.models.given_text import adopt_text_model
+from hf_accel.models.given_text import adopt_text_model, text_model_to_predict
 from hf_accel.models.text import LoadedText, load_text_model, load_trained_text, text_flops
 from hf_accel.tasks.gallery import (
     Example,
@@ -175,6 +175,26 @@ class TextClassification:
     ) -> Iterator[ScoredText]:
         """The logits of the classes, text by text; see `tasks.text_scoring.score_texts`."""
         return score_texts(TextScorer(loaded, bf16), sources, batch_size)
+
+    def given_items(self, given: Any) -> Iterator[TextSource]:
+        """The texts that a Python caller gives; see `data.text_files.single_texts`."""
+        return single_texts(given)
+
+    def row_to_predict(self, item: TextSource, place: int) -> str:
+        """Such a text as a row for a Trainer; raises UnusableTextError where there is none."""
+        return item.require_text()
+
+    def source_to_score(self, item: TextSource, place: int) -> TextSource:
+        """Such a text for `score_sources`."""
+        return item
+
+    def named(self, item: TextSource) -> dict[str, Any]:
+        """What a `Prediction` says of such a text."""
+        return {"file": item.file, "text": item.text}
+
+    def model_to_predict(self, model: Any, processor: Any, label_names: list[str] | None) -> LoadedText:
+        """A given model as it is; see `models.given_text.text_model_to_predict`."""
+        return text_model_to_predict(model, processor)
 
     def reference(self, splits: Splits[TextSplit]) -> Reference:
         """The scores of a plain method on the same rows; see `tasks.text_reference`."""

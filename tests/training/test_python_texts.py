@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+import hf_accel
 from hf_accel import build_trainer
 from hf_accel.errors import UserError
 from tests.support.texts import LABELS, rows, save_text_model, text_recipe, word_tokenizer
@@ -72,3 +73,25 @@ def test_what_is_not_a_classifier_of_these_texts_is_refused(tmp_path):
         build_trainer(recipe, ROWS, model=given_model(tmp_path / "given", labels=["a", "b", "c"]))
     with pytest.raises(UserError, match="processor: is of the type int, expected a tokenizer"):
         build_trainer(recipe, ROWS, model=given_model(tmp_path / "other"), processor=3)
+
+
+def test_texts_are_predicted_by_a_folder_a_model_and_a_trainer(tmp_path):
+    folder = save_text_model(tmp_path / "given", "bert", LABELS)
+    file = tmp_path / "more.txt"
+    file.write_text("\n".join(TEXTS[1:]), "utf-8")
+    expected = pipeline("text-classification", model=str(folder))(TEXTS)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).train()
+    for given in (folder, model, build_trainer(text_recipe(tmp_path), ROWS, model=model)):
+        found = hf_accel.predict(given, [TEXTS[0], file], batch_size=5)
+        assert [(answer.text, answer.file) for answer in found[:2]] == [(TEXTS[0], None), (TEXTS[1], str(file))]
+        assert [answer.label for answer in found] == [answer["label"] for answer in expected]
+        assert [answer.score for answer in found] == pytest.approx([answer["score"] for answer in expected], abs=1e-4)
+    assert hf_accel.predict(folder, TEXTS[0], top_k=1)[0].top == [
+        (expected[0]["label"], pytest.approx(expected[0]["score"], abs=1e-4))
+    ]
+    with pytest.raises(UserError, match="row 1 of the texts that are given: cannot be classified: it is blank"):
+        hf_accel.predict(folder, ["good", " "])
+    with pytest.raises(UserError, match="texts: row 0 is of the type int, expected a text"):
+        hf_accel.predict(folder, [3])
+    with pytest.raises(UserError, match="texts: there are none"):
+        hf_accel.predict(folder, [])
