@@ -18,6 +18,7 @@ _DISK_FULL = (
     *("inline_container.cc", "iostream error"),  # torch.save, which does not say why it could not write
 )
 _MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory", "out of memory", "os error 12)")
+_PROCESSES = ("can't start new thread", "Resource temporarily unavailable")
 _CONNECTION = ("gloo", "NCCL", "ncclSystemError", "ncclRemoteError", "ProcessGroup")
 
 _NAME_SHOWN = 60
@@ -66,6 +67,11 @@ def machine_failure(error: BaseException) -> str | None:
         text, _DISK_FULL
     ):
         return f"no space left on the device. {_RESUMES} Free some, or choose another --output_dir."
+    if _has(text, _PROCESSES) or (isinstance(error, BlockingIOError) and error.errno == errno.EAGAIN):
+        return (
+            f"no further thread or process could be started ({_first_sentence(text)}). {_RESUMES} Raise the limit (ulimit -u; "
+            "Docker: --pids-limit), end other programs, or set a smaller --dataloader_num_workers and OMP_NUM_THREADS."
+        )
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or _has(text, _MEMORY):
         return f"memory ran out ({_first_sentence(text) or kind}). {_RESUMES} {_SMALLER}."
     if isinstance(error, OSError) and error.errno is not None:

@@ -96,6 +96,14 @@ def too_many_files():
     raise OSError(errno.EMFILE, "Too many open files")
 
 
+def no_thread():
+    raise RuntimeError("can't start new thread")
+
+
+def no_process():
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
 def other_process_gone():
     raise torch.distributed.DistBackendError("NCCL communicator was aborted on rank 1. Original reason")
 
@@ -115,6 +123,8 @@ def device_failed():
         (no_memory_on_the_device, "memory ran out (CUDA out of memory)"),
         (not_permitted, "outputs/x/checkpoint-10: Permission denied"),
         (too_many_files, "Too many open files"),
+        (no_thread, "no further thread or process could be started (can't start new thread)"),
+        (no_process, "no further thread or process could be started ([Errno 11] Resource temporarily unavailable)"),
         (other_process_gone, "the processes of this run lost each other (NCCL communicator was aborted on rank 1)"),
         (device_failed, "the device failed (CUDA error: an illegal memory access was encountered)"),
     ],

@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 
 def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun:
-    """Save the model, score the test split once, and write the report; then the page and the card.
+    """Save the model, score the test split once, and write predictions and report; then the page and the card.
 
     From `report.json` on, the run is finished: what fails after it costs a warning, because it can be made again.
 
@@ -76,15 +76,11 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
     if trainer.args.should_save:  # the process that writes the folder, or the folder of its machine
         run.seal_model()
         run.record_results(finished.report.texts(run))
+        predictions = predictions_of(output, trainer.splits.test)
+        write_whole(run.predictions, predictions.to_text())
         finished.report.save(run.path)
     if trainer.is_world_process_zero():
-        write_extras(
-            finished,
-            predictions_of(output, trainer.splits.test),
-            trainer.splits,
-            trainer.model,
-            trainer.loaded.processor,
-        )
+        write_extras(finished, predictions, trainer.splits, trainer.model, trainer.loaded.processor)
     trainer.accelerator.wait_for_everyone()
     return finished
 
@@ -209,7 +205,7 @@ def write_extras(
     processor: BaseImageProcessor | None,
     explain: bool = False,
 ) -> list[str]:
-    """Write what is made from a finished run: predictions, page, plots, examples, card, notebook, each for itself.
+    """Write what is made from a finished run: page, plots, examples, card, notebook, each for itself.
 
     Args:
         predictions: of the test rows; None: the page shows no mistakes.
@@ -235,8 +231,6 @@ def write_extras(
             )
             return None
 
-    if predictions is not None:
-        attempt(folder.predictions.name, lambda: write_whole(folder.predictions, predictions.to_text()))
     pictures = page_pictures(run, attempt, predictions, splits, processor)
     if explain and "gallery" in pictures and model is not None:
         draw = partial(task.explained, pictures["gallery"], model, processor)
