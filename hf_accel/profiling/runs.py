@@ -113,7 +113,7 @@ class Plan:
                 result = place / f"{name}.json"
                 environment = {"HF_DATASETS_CACHE": str(place / "tables")}
                 words = [*planned.options, *options, "--output_dir", str(place / name), "--result", str(result)]
-                code, output = run_process(words, place / f"{name}.txt", tick, PROFILED, environment)
+                code, output = run_process(words, place / f"{name}.txt", tick, PROFILED, environment=environment)
                 if code or not result.is_file():
                     self.has_crashed |= code != 2
                     return Row(planned.name, planned.recipe.name, failure=failure_reason(code, output))

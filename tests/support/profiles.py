@@ -110,7 +110,7 @@ def profiled_run(**changes) -> ProfiledRun:
     return replace(run, **changes)
 
 
-def run_here(calls: list, words: Sequence[str], output: Path, *_: Any) -> tuple[int, str]:
+def run_here(calls: list, words: Sequence[str], output: Path, *_: Any, **__: Any) -> tuple[int, str]:
     """What `hf_accel.runs.process.run_process` does for a profile, without a process; fp16 is refused, and compile crashes.
 
     Args:
