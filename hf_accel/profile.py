@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hf_accel import terminal
 from hf_accel.cli import command_parser, interrupt_says, parse_with_overrides, print_result, run_and_exit
 from hf_accel.config.flags import overrides_from_flags
-from hf_accel.errors import UserError
+from hf_accel.errors import RunError, UserError
 from hf_accel.privacy import published_command
 from hf_accel.runs.lock import sole_use
 
@@ -58,7 +58,8 @@ def main(argv: list[str] | None = None) -> int:
         if not profile.measured:
             if is_new:
                 shutil.rmtree(plan.folder)
-            raise UserError("\n".join(f"{row.name}: {row.failure}" for row in profile.rows))
+            kind = RunError if plan.has_crashed else UserError
+            raise kind("\n".join(f"{row.name}: {row.failure}" for row in profile.rows))
         page = written(profile, plan)
 
     from hf_accel.profiling.export import text_summary

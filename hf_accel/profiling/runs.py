@@ -51,6 +51,9 @@ class Plan:
         flags: settings that hold for every row.
     Raises:
         UserError: an unknown recipe, variant or setting; nothing was run.
+
+    Attributes:
+        has_crashed: a run ended in another way than by refusing its settings.
     """
 
     def __init__(self, args: argparse.Namespace, flags: dict[str, str]) -> None:
@@ -73,6 +76,7 @@ class Plan:
         self.folder = args.output_dir or Path("outputs") / "profile" / (self.recipe.output_name or self.recipe.name)
         self.steps: int = args.steps
         self.traces: bool = args.trace
+        self.has_crashed = False
 
     def claim(self, overwrite: bool) -> None:
         """Check that the output folder may be used; nothing is written.
@@ -98,7 +102,7 @@ class Plan:
 
     def remove_traces(self) -> None:
         """Delete the traces of an earlier profile: rows of this one may have other names."""
-        for path in self.folder.glob("trace-*.json"):
+        for path in self.folder.glob("trace-*.json") if (self.folder / JSON).is_file() else ():
             path.unlink()
 
     def measure(self, planned: Planned, tick: Callable[[], None]) -> Row:
@@ -109,8 +113,9 @@ class Plan:
                 result = place / f"{name}.json"
                 environment = {"HF_DATASETS_CACHE": str(place / "tables")}
                 words = [*planned.options, *options, "--output_dir", str(place / name), "--result", str(result)]
-                code, output = run_process(words, place / f"{name}.txt", tick, PROFILED, environment)
+                code, output = run_process(words, place / f"{name}.txt", tick, PROFILED, environment=environment)
                 if code or not result.is_file():
+                    self.has_crashed |= code != 2
                     return Row(planned.name, planned.recipe.name, failure=failure_reason(code, output))
                 runs[name] = ProfiledRun.from_dict(json.loads(result.read_text("utf-8")))
         changes = changed_settings(self.rows[0].recipe, planned.recipe)

@@ -54,6 +54,20 @@ def test_nothing_is_written_where_no_row_can_run(stubbed, capsys):
     assert not folder.exists()
 
 
+def test_a_crash_is_not_the_users_mistake(stubbed, capsys):
+    folder, _ = stubbed
+    assert run(profile.main, [*WORDS, "--variants", "compile", "--output_dir", str(folder)]) == 1
+    assert "compile: RuntimeError: no compiler" in capsys.readouterr().err
+
+
+def test_traces_of_another_program_stay(stubbed):
+    folder, _ = stubbed
+    folder.mkdir()
+    (folder / "trace-mine.json").write_text("{}")
+    assert run(profile.main, [*WORDS, "--output_dir", str(folder)]) == 0
+    assert (folder / "trace-mine.json").is_file()
+
+
 def test_a_profile_is_replaced_only_if_asked(stubbed, capsys):
     folder, calls = stubbed
     words = [*WORDS, "--output_dir", str(folder)]

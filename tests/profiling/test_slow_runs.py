@@ -6,6 +6,7 @@ Nobody waits: what is made slow adds seconds to the clock that the profile reads
 from dataclasses import replace
 
 import pytest
+import torch
 from transformers import TrainerCallback
 
 from hf_accel.config.recipe import load_recipe
@@ -98,6 +99,20 @@ def slow_saving(monkeypatch, gauges):
     monkeypatch.setattr(CheckpointingTrainer, "_commit", slowed(gauges, CheckpointingTrainer._commit))
 
 
+def products(size=512, count=60):
+    """Twenty times the work of the network, in matrix products."""
+    matrix = torch.ones(size, size)
+    for _ in range(count):
+        matrix @ matrix
+
+
+def activations(count=60):
+    """The same in passes over memory."""
+    values = torch.ones(1 << 21)
+    for _ in range(count):
+        torch.relu(values)
+
+
 SLOWED = {"input": slow_input, "host": slow_host, "optimizer": slow_optimizer, "saving": slow_saving}
 PLACE = {"input": "decode", "host": "forward", "optimizer": "optimizer", "saving": "checkpoint"}
 
@@ -119,6 +134,19 @@ def test_a_run_made_slow_on_purpose_has_that_verdict(recipe, gauges, monkeypatch
         (phase for phase in run.phases if not phase.name.startswith("inference")), key=lambda phase: phase.seconds
     )
     assert slowest.name in (PLACE[cause], "evaluation")
+
+
+@pytest.mark.parametrize(("work", "bound"), [(products, "compute"), (activations, "memory bandwidth")])
+def test_a_large_network_is_bound_by_what_its_operators_need(recipe, gauges, monkeypatch, work, bound):
+    build = profiled.build_trainer
+
+    def larger(*args, **kwargs):
+        trainer = build(*args, **kwargs)
+        trainer.model.register_forward_pre_hook(torch.no_grad()(lambda *_: work()))
+        return trainer
+
+    monkeypatch.setattr(profiled, "build_trainer", larger)
+    assert verdict(profile_of(recipe, gauges).facts).bound == bound
 
 
 @pytest.mark.parametrize("causes", [("input", "optimizer"), ("host", "saving"), ("input", "host", "optimizer")])

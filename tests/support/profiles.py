@@ -110,8 +110,8 @@ def profiled_run(**changes) -> ProfiledRun:
     return replace(run, **changes)
 
 
-def run_here(calls: list, words: Sequence[str], output: Path, *_: Any) -> tuple[int, str]:
-    """What `hf_accel.runs.process.run_process` does for a profile, without a process; fp16 fails.
+def run_here(calls: list, words: Sequence[str], output: Path, *_: Any, **__: Any) -> tuple[int, str]:
+    """What `hf_accel.runs.process.run_process` does for a profile, without a process; fp16 is refused, and compile crashes.
 
     Args:
         calls: gets the words of each run.
@@ -119,6 +119,8 @@ def run_here(calls: list, words: Sequence[str], output: Path, *_: Any) -> tuple[
     calls.append(words)
     if "fp16" in words:
         return 2, "error: training.fp16 needs a CUDA device"
+    if "compile" in words:
+        return 1, "RuntimeError: no compiler"
     Path(words[words.index("--result") + 1]).write_text(json.dumps(asdict(profiled_run())), encoding="utf-8")
     return 0, ""
 
