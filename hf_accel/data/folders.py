@@ -27,6 +27,7 @@ from hf_accel.data.listing import (
     require_utf8,
 )
 from hf_accel.data.metadata import StatedLabels, is_metadata, read_stated_labels
+from hf_accel.data.plain_tables import TABLE_SUFFIXES
 from hf_accel.data.split_names import resembling_splits, split_role
 from hf_accel.errors import UserError
 
@@ -209,9 +210,11 @@ def _without_splits(reader: _Reader, below: dict[str, set[str]]) -> dict[str, st
     if resembling:
         raise _unclear_splits(reader, below, resembling)
     if not below:
-        names = sorted(name for name in os.listdir(reader.folder) if name.endswith((".csv", ".jsonl", ".json", ".txt")))
+        names = sorted(name for name in os.listdir(reader.folder) if name.lower().endswith(TABLE_SUFFIXES))
         hints = reader.notes or (
-            [f"{_some(names)} may hold their labels, but only a metadata.csv is read"] if names else []
+            [f"{_some(names)} may hold their labels: name the table with --data.labels {reader.folder / names[0]}"]
+            if names
+            else []
         )
         hint = f" {'; '.join(hints)}." if hints else ""
         raise UserError(

@@ -193,6 +193,13 @@ def test_a_table_that_is_named_as_the_data_is_explained(tmp_path):
     assert "Did you mean labels.csv?" in refusal(tmp_path / "photos", labels=str(tmp_path / "labelz.csv"))
 
 
+def test_images_without_class_folders_are_told_of_the_table_next_to_them(tmp_path):
+    labels = write(pictures(tmp_path / "photos") / "train.csv", rows())
+    assert f"train.csv may hold their labels: name the table with --data.labels {labels}" in refusal(
+        tmp_path / "photos"
+    )
+
+
 def test_the_fingerprint_changes_with_a_label(tmp_path):
     first = load_rows(tmp_path, rows()).fingerprint
     assert load_rows(tmp_path, rows()).fingerprint == first
