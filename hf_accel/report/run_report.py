@@ -86,7 +86,7 @@ class TrainSummary:
         skipped_steps: of `steps`, those left out because loss or gradient norm was not finite (`on_nan: skip`, and the
             loss scaling of fp16).
         out_of_memory: (step, most rows of a forward pass from then on) of each step in which memory ran out and which was
-            repeated in smaller parts (`auto_find_batch_size`).
+            repeated in smaller parts; None without `auto_find_batch_size`.
     """
 
     steps: int | None = None
@@ -113,7 +113,7 @@ class TrainSummary:
     energy_joules: float | None = None
     final_loss: float | None = None
     accuracy: float | None = None
-    out_of_memory: list[list[int]] = field(default_factory=list)
+    out_of_memory: list[list[int]] | None = None
 
     @property
     def memory_figures(self) -> list[tuple[float, str]]:

@@ -321,7 +321,7 @@ def summarise_training(trainer: ImageTrainer, accuracy: float | None) -> TrainSu
     return TrainSummary(
         steps=state.global_step,
         skipped_steps=trainer.finite_steps.skipped,
-        out_of_memory=[] if trainer.smaller_batches is None else [list(x) for x in trainer.smaller_batches.halvings],
+        out_of_memory=None if trainer.smaller_batches is None else [list(x) for x in trainer.smaller_batches.halvings],
         epochs=state.epoch,
         world_size=args.world_size,
         parallel=parallelism(trainer),
