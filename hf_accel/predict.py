@@ -109,14 +109,14 @@ def _parser() -> argparse.ArgumentParser:
         dest="text_column",
         action="append",
         metavar="NAME",
-        help="column of the texts of a table; several are joined line by line (default: as in the run, or found by name)",
+        help="column of the texts of a table; repeat it to join several",
     )
     parser.add_argument(
         *("--on_bad_image", "--on_bad_text"),
         dest="on_bad",
         choices=("report", "error", "skip"),
         default="report",
-        help="what cannot be read: name it and end with exit code 1; end at once; name it and end with 0",
+        help="unreadable: exit with 1 after the rest; end at once; exit with 0",
     )
     parser.add_argument(
         "--test_time_augmentation",
@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         "--bf16",
         choices=("auto", "true", "false"),
         default="false",
-        help="compute in bf16: faster where the device multiplies it natively (auto: there), probabilities change a little",
+        help="compute in bf16 (auto: where the device has it)",
     )
     return parser
 
