@@ -49,8 +49,7 @@ Classify images, or texts where the model is a classifier of texts.
   hf-accel predict google/vit-base-patch16-224 'more/*.png' https://example.org/a.jpg --top_k 3 --format csv
   hf-accel predict outputs/digits/default photos/ --explain why/           pictures of what speaks for each class
   find photos -newer last -name '*.jpg' | hf-accel predict outputs/digits/default -
-  hf-accel predict outputs/reviews/default "It works." more.txt reviews.csv       a file ends in .txt (a text per line),
-                                        .csv, .tsv, .json, .jsonl, .ndjson or .parquet, a folder in /, all else is a text
+  hf-accel predict outputs/reviews/default "It works." more.txt reviews.csv       texts, and files of them
 
 Exit code: 0 all are classified, 1 some could not be read (they are named, the others are classified), 2 none could, or
 the command is wrong. accelerate launch -m hf_accel.predict shares them among the processes."""
@@ -94,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "--explain",
         type=Path,
         metavar="FOLDER",
-        help="write there a picture of each image that shows what speaks for its class; needs hf_accel[trust]",
+        help="write pictures there of what speaks for each class",
     )
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument(
