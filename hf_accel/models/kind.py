@@ -26,7 +26,7 @@ def task_of_model(place: str, revision: str | None = None) -> str:
         config, _ = PreTrainedConfig.get_config_dict(place, revision=revision)
     except Exception:  # a folder without a configuration, or a damaged one; a Hub that does not answer
         return IMAGES
-    return task_of_config(config)
+    return task_of_config(config) if isinstance(config, dict) else IMAGES
 
 
 def require_model(place: str) -> None:
