@@ -214,11 +214,12 @@ def task_of(place: str) -> Any:
             from hf_accel.tasks.exported import ExportedImageClassification
 
             return ExportedImageClassification()
-        from hf_accel.models.kind import task_of_model
+        from hf_accel.models.kind import require_model, task_of_model
         from hf_accel.runs.log import quiet_libraries
         from hf_accel.tasks import TASKS
 
     quiet_libraries()
+    require_model(place)  # before its images or texts: which of them it takes is not known without it
     return TASKS[task_of_model(place)]
 
 

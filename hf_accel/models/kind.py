@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -11,6 +12,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from hf_accel.models.given import base_of
+from hf_accel.models.load_errors import load_errors
 
 IMAGES, TEXTS = "image-classification", "text-classification"
 
@@ -18,13 +20,20 @@ IMAGES, TEXTS = "image-classification", "text-classification"
 def task_of_model(place: str, revision: str | None = None) -> str:
     """The task of a model's folder or an id on the Hub; image classification where nothing can be read.
 
-    What is wrong with such a model is said by the function that loads it.
+    What is wrong with such a model is said by `require_model`, or by the function that loads it.
     """
     try:
         config, _ = PreTrainedConfig.get_config_dict(place, revision=revision)
     except Exception:  # a folder without a configuration, or a damaged one; a Hub that does not answer
         return IMAGES
-    return task_of_config(config)
+    return task_of_config(config) if isinstance(config, dict) else IMAGES
+
+
+def require_model(place: str) -> None:
+    """Raises UserError: it is not a folder, and the Hub does not give its configuration, so that its task is not known."""
+    if not Path(place).is_dir():
+        with load_errors("model.name", place, kind="classifier"):
+            PreTrainedConfig.get_config_dict(place)
 
 
 def task_of_network(network: Any) -> str:

@@ -98,6 +98,11 @@ def test_an_interrupted_file_is_continued_and_equal_texts_are_rows_of_their_own(
         main([*command, "--data.text_column", "text"])
 
 
+def test_a_model_that_cannot_be_had_is_named_before_what_it_was_to_classify():
+    with pytest.raises(UserError, match=r"model\.name: nobody/reviews is not on this machine"):
+        main(["nobody/reviews", "It works."])
+
+
 def test_settings_of_images_are_refused_for_texts_and_those_of_texts_for_images(model, tmp_path, monkeypatch):
     for flag, value in (("--test_time_augmentation", "flip"), ("--data.max_pixels", "9")):
         with pytest.raises(UserError, match=f"{flag}: has no effect, because .*model classifies texts"):
