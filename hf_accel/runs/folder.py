@@ -136,6 +136,7 @@ class RunFolder:
                 "longer_from": longer_from,
                 "run": identity or self._identity_to_keep(),
             }
+            facts["opening"] = uuid.uuid4().hex
             self._write_mark(files=None, others=self._others(), **facts)
             start_log(self.log)
             recorded(recipe).write(self.recipe)
@@ -163,6 +164,11 @@ class RunFolder:
         """Which run this is, whatever its folder is called; None: an earlier version wrote its mark."""
         found = (self._read_mark() or {}).get("run")
         return found if isinstance(found, str) else None
+
+    @property
+    def opening(self) -> str | None:
+        """Tells each time that a run opened the folder from all others; None: none has."""
+        return (self._read_mark() or {}).get("opening")
 
     def _identity_to_keep(self) -> str:
         if self.checkpoint is None or self.begins_elsewhere:
@@ -382,7 +388,7 @@ class RunFolder:
             files: None while the run lasts, and all by its names is its own.
             others: files that are not.
             facts: of the run, `data`, `longer_from` (the checkpoint of this folder that was asked for by name), `run` (see
-                `identity`) and `results`.
+                `identity`), `opening` and `results`.
         """
         values = {
             **(self._read_mark() or {}),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,26 @@ class CheckpointingTrainer(ScoringTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """As upstream; of a model with adapters, the plain model that they give, and next to it what learns."""
-        if not has_adapters(self.model):
-            super()._save(output_dir, state_dict)
-        elif self.args.should_save:
-            folder = self.args.output_dir if output_dir is None else output_dir
-            assert folder is not None  # the recipe's, or the caller's
-            super()._save(folder, merged_state(self.model))
-            save_adapters(self.model, folder)
+        with self._saving_where_asked():
+            if not has_adapters(self.model):
+                super()._save(output_dir, state_dict)
+            elif self.args.should_save:
+                folder = self.args.output_dir if output_dir is None else output_dir
+                assert folder is not None  # the recipe's, or the caller's
+                super()._save(folder, merged_state(self.model))
+                save_adapters(self.model, folder)
+
+    @contextmanager
+    def _saving_where_asked(self) -> Iterator[None]:
+        """Let each machine save the model where `save_on_each_node` asks for it; upstream's model does on the first alone."""
+        if not self.args.save_on_each_node:
+            yield
+            return
+        self.model.should_save_on_this_rank = bool  # type: ignore[method-assign, assignment]  # of what it is asked with
+        try:
+            yield
+        finally:
+            del self.model.should_save_on_this_rank
 
     def _save_rng_state(self, output_dir: str) -> None:
         """The state of the methods goes where that of the random numbers goes: a file of each rank in the checkpoint."""

@@ -6,6 +6,7 @@ TrainingArguments asks for; the page, the plots and the card are in that of the 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,11 +14,14 @@ from contextlib import ExitStack, contextmanager
 from accelerate.utils import broadcast_object_list, gather_object
 from transformers import TrainingArguments
 
+from hf_accel.cli import is_main_process
 from hf_accel.config.recipe import Recipe
 from hf_accel.ranks import speaks_first
 from hf_accel.runs.checkpoints import step_of
 from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.recorded_data import DataFacts
+
+logger = logging.getLogger(__name__)
 
 
 def are_several(args: TrainingArguments) -> bool:
@@ -34,7 +38,11 @@ def agree_on_checkpoint(run: RunFolder, args: TrainingArguments) -> None:
         return
     whole = {path.name: path for path in run.checkpoints.all_whole()}
     common = set.intersection(*map(set, gather_object([sorted(whole)])))
-    run.take_checkpoint(whole[max(common, key=lambda name: step_of(whole[name]))] if common else None)
+    newest = max((whole[name] for name in common), key=step_of, default=None)
+    run.take_checkpoint(newest)
+    if is_main_process():
+        start = "the run starts from scratch" if newest is None else f"the run resumes from {newest.name}"
+        logger.warning("%s: the machines do not have the same checkpoints, so %s", run.path, start)
 
 
 @contextmanager
@@ -48,14 +56,15 @@ def folder_of_machine(
     """
     with ExitStack() as stack:
         if are_several(args):
-            first = [run.identity]
+            first = [(run.identity, run.opening)]
             broadcast_object_list(first)
-            is_own = run.identity != first[0]
+            identity, opening = first[0]
+            is_own = run.opening != opening
             args.save_on_each_node = any(gather_object([is_own]))
             if args.save_on_each_node:
                 notes.append(
                     f"output_dir: {run.path} is not shared by the machines, so each keeps its checkpoints there"
                 )
             if is_own and speaks_first():
-                stack.enter_context(run.open(recipe, data, identity=first[0]))
+                stack.enter_context(run.open(recipe, data, identity=identity))
         yield
