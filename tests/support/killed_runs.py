@@ -15,11 +15,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformers import Trainer
 
@@ -132,7 +133,7 @@ class Family:
         restores_random_states: False is a fault, which must be found.
     """
 
-    def __init__(self, place: Path, words: list[str], seed: int = 0, restores_random_states: bool = True) -> None:
+    def __init__(self, place: Path, words: list[str], seed: int | str = 0, restores_random_states: bool = True) -> None:
         self.place, self.words = place, words
         self.restores_random_states = restores_random_states
         self.dice = random.Random(seed)
@@ -228,9 +229,7 @@ class FamilyOfTwo(Family):
         try:
             yield _Joined(process)
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _kill_all(process)
 
     def _compare(self, folder: Path) -> None:
         """The batches are those that the report counts: what was trained before the first checkpoint is missing there."""
@@ -245,10 +244,19 @@ class FamilyOfTwo(Family):
             if process.exitcode is not None:
                 assert process.exitcode == 0, self._told(process)
                 return False
-            os.killpg(process.pid, signal.SIGKILL)
-            process.join(LONGEST_SECONDS)
         self.tally.phases["any"] += 1
         return True
+
+
+def _kill_all(launcher: subprocess.Popen) -> None:
+    """SIGKILL to a launcher and its processes, which are in sessions of their own."""
+    if launcher.poll() is None:
+        found = [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children(recursive=True)]
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(found[1:], LONGEST_SECONDS)
+    launcher.wait()
 
 
 class _Joined:

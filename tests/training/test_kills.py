@@ -77,7 +77,9 @@ def command(family, place):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(family, tmp_path, capsys):
     kind = FamilyOfTwo if family == "two processes" else Family
-    tally = kind(tmp_path, command(family, tmp_path), SEED).kill(max(1, KILLS // 3) if kind is FamilyOfTwo else KILLS)
+    tally = kind(tmp_path, command(family, tmp_path), f"{SEED} {family}").kill(
+        max(1, KILLS // 3) if kind is FamilyOfTwo else KILLS
+    )
     with capsys.disabled():
         print(f"\n{family}: {tally}")
     assert not tally.differences
