@@ -3,8 +3,8 @@
 A cache is a folder: `pixels.bin`, `index.npy`, and `manifest.json`, written last. It is built next to its place under a
 file lock and renamed into it, so whoever sees the folder sees a whole one, and one that another user has built needs no
 permission but to read it. The sizes and the index are compared with the manifest when a cache is opened; each image has a
-checksum (XXH3, a tenth of the time of CRC-32), which is compared whenever it is read. Pixels are read into the batch and not
-mapped: a mapped file that becomes shorter ends the process with SIGBUS.
+checksum (XXH3, which costs less than reading the image), which is compared whenever it is read. Pixels are read into the
+batch and not mapped: a mapped file that becomes shorter ends the process with SIGBUS.
 """
 
 from __future__ import annotations

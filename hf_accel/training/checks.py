@@ -139,6 +139,15 @@ def refuse_sharding(
             isinstance(model, PlainClassifier),
             f"model: a network of your own is saved by its whole tensors, {sharding} give a transformers or timm model.",
         ),
+        *_problems_of_steps(leaves_steps_to_deepspeed, repeats_steps),
+    ]
+    for is_found, problem in problems:
+        if is_found:
+            raise UserError(problem)
+
+
+def _problems_of_steps(leaves_steps_to_deepspeed: bool, repeats_steps: bool) -> list[tuple[bool, str]]:
+    return [
         (
             leaves_steps_to_deepspeed,
             "training.on_nan is 'skip', but DeepSpeed makes the optimizer's step itself. Leave on_nan out, or launch without "
@@ -150,9 +159,6 @@ def refuse_sharding(
             "the others wait for it within the step. Launch without them, or leave auto_find_batch_size out.",
         ),
     ]
-    for is_found, problem in problems:
-        if is_found:
-            raise UserError(problem)
 
 
 def require_steps(recipe: Recipe, args: TrainingArguments, rows: int) -> None:

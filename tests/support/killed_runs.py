@@ -15,11 +15,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformers import Trainer
 
@@ -87,6 +88,7 @@ class Entered:
 def run_watched(words: list[str], entered: str, log: str, restores_random_states: bool) -> None:
     """Run `hf-accel train` in this process, which is forked for it, and say which phases it enters."""
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # of loader processes, as in a command of its own
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -132,7 +134,7 @@ class Family:
         restores_random_states: False is a fault, which must be found.
     """
 
-    def __init__(self, place: Path, words: list[str], seed: int = 0, restores_random_states: bool = True) -> None:
+    def __init__(self, place: Path, words: list[str], seed: int | str = 0, restores_random_states: bool = True) -> None:
         self.place, self.words = place, words
         self.restores_random_states = restores_random_states
         self.dice = random.Random(seed)
@@ -151,13 +153,17 @@ class Family:
         self.tally.trained = 0
         self.whole = outcome(place / "whole")
 
-    def kill(self, count: int) -> Tally:
-        """Kill runs so often, and compare each with the one that was not killed, once it has ended."""
+    def kill(self, count: int, moment: tuple[str, int] | None = None) -> Tally:
+        """Kill runs so often, and compare each with the one that was not killed, once it has ended.
+
+        Args:
+            moment: a phase, and which time it is entered; None: drawn.
+        """
         while self.tally.kills < count:
             name = f"run {self.tally.runs}"
             shutil.rmtree(self.place / "cache", ignore_errors=True)
             for _ in range(min(KILLS_OF_A_FOLDER, count - self.tally.kills)):
-                if RunFolder(self.place / name).is_finished or not self._run_and_kill(name):
+                if RunFolder(self.place / name).is_finished or not self._run_and_kill(name, moment):
                     break
             if not RunFolder(self.place / name).is_finished:  # a run may be killed after its last file
                 with self._running(name) as process:
@@ -167,14 +173,13 @@ class Family:
             shutil.rmtree(self.place / name)
         return self.tally
 
-    def _run_and_kill(self, name: str) -> bool:
+    def _run_and_kill(self, name: str, moment: tuple[str, int] | None) -> bool:
         """Whether the run was killed before it ended."""
-        phase = self.dice.choice(["any", *(phase for phase in PHASES if self.counts[phase])])
+        phase, entry = moment or self._drawn()
         with self._running(name) as process:
             if phase == "any":
                 process.join(self.dice.uniform(0, self.seconds))
             else:
-                entry = self.dice.randint(1, -(-self.counts[phase] // 2))
                 while process.is_alive() and self.entered.counts()[phase] < entry:
                     time.sleep(_POLL_SECONDS)
                 time.sleep(self.dice.uniform(0, 0.03))
@@ -185,6 +190,11 @@ class Family:
             process.join()
         self.tally.phases[phase] += 1
         return True
+
+    def _drawn(self) -> tuple[str, int]:
+        """A phase, and which time it is entered; "any": a moment of the whole run."""
+        phase = self.dice.choice(["any", *(phase for phase in PHASES if self.counts[phase])])
+        return phase, self.dice.randint(1, max(1, -(-self.counts.get(phase, 0) // 2)))
 
     @contextmanager
     def _running(self, name: str) -> Iterator[Any]:
@@ -228,9 +238,7 @@ class FamilyOfTwo(Family):
         try:
             yield _Joined(process)
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _kill_all(process)
 
     def _compare(self, folder: Path) -> None:
         """The batches are those that the report counts: what was trained before the first checkpoint is missing there."""
@@ -239,16 +247,25 @@ class FamilyOfTwo(Family):
         self.tally.needed += train.steps or 0
         self.tally.trained += (train.steps or 0) + (train.repeated_steps or 0)
 
-    def _run_and_kill(self, name: str) -> bool:
+    def _run_and_kill(self, name: str, moment: tuple[str, int] | None) -> bool:
         with self._running(name) as process:
             process.join(self.dice.uniform(0.3 * self.seconds, self.seconds))  # before that, Python starts
             if process.exitcode is not None:
                 assert process.exitcode == 0, self._told(process)
                 return False
-            os.killpg(process.pid, signal.SIGKILL)
-            process.join(LONGEST_SECONDS)
         self.tally.phases["any"] += 1
         return True
+
+
+def _kill_all(launcher: subprocess.Popen) -> None:
+    """SIGKILL to a launcher and its processes, which are in sessions of their own."""
+    if launcher.poll() is None:
+        found = [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children(recursive=True)]
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(found[1:], LONGEST_SECONDS)
+    launcher.wait()
 
 
 class _Joined:
