@@ -22,7 +22,6 @@ from hf_accel.tuning.trials import RUNGS, Rung, Trial, run_trial
 REFERENCE = "fp32_reference"
 LIMIT_FACTOR, LEAST_LIMIT = 6.0, 60.0  # times the first trial, and seconds: a trial that takes longer hangs
 COMPILE_LIMIT, COMPILE_SHARE = 240.0, 0.3  # seconds more, for a compiler; of the budget at most
-OBJECTIVES = ("time", "memory", "cost")
 
 
 @dataclass

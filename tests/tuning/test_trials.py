@@ -56,6 +56,7 @@ def test_a_process_that_does_not_end_is_killed_and_counts_as_hanging(tiny_recipe
 def test_a_trial_neither_scores_nor_saves_nor_publishes(tiny_recipe, tmp_path):
     asked = {
         "eval_steps": 5,
+        "do_eval": True,
         "save_steps": 5,
         "early_stopping_patience": 2,
         "push_to_hub": True,
@@ -64,7 +65,7 @@ def test_a_trial_neither_scores_nor_saves_nor_publishes(tiny_recipe, tmp_path):
     }
     recipe = tiny_recipe({"training": asked, "data": {"cache": "disk", "progressive_resizing": {"start": 8}}})
     tried = trial_recipe(recipe, tmp_path)
-    assert not {"eval_steps", "early_stopping_patience", "push_to_hub", "report_to"} & tried.training.keys()
+    assert not {"eval_steps", "early_stopping_patience", "do_eval", "push_to_hub", "report_to"} & tried.training.keys()
     assert tried.training["eval_strategy"] == tried.training["save_strategy"] == "no"
     assert tried.training["lr_scheduler_type"] == "constant"
     assert tried.training["learning_rate"] == recipe.training["learning_rate"]
@@ -93,7 +94,7 @@ def test_a_record_is_continued_and_a_half_written_line_is_not_read(tmp_path):
         file.write(json.dumps({"key": "another machine", **trial.to_dict()}) + "\n" + '{"key": "this')
     again = Record(path, "this machine")
     assert again.find(("bf16",), 1, 2) == trial
-    assert again.find((), 1, 2).is_out_of_memory
+    assert again.find((), 1, 2).error == "out of memory: x"
     assert len(again.trials) == 2
 
 
