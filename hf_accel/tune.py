@@ -137,7 +137,7 @@ def find_settings(args: argparse.Namespace, request: Request) -> int:
     engine = Engine(request, probe_machine(), partial(tell, rate))
     tuning = engine.finish()
     if request.objective == "time" and not request.allowed:
-        store(engine.key, Stored(tuning.patch, summary(tuning)[0], not tuning.stopped))
+        store(engine.key, Stored(tuning.patch, summary(tuning)[0]))
     page = request.folder / "report.html"
     text = f"{terminal_text(tuning)}\n\n{page}"
     if args.write is not None:

@@ -191,7 +191,7 @@ def _gap(report: RunReport) -> float | None:
 
 def recipe_differences(baseline: Recipe, other: Recipe) -> dict[str, list[Any]]:
     """Dotted setting -> [the baseline's value, the other's], None where one does not set it."""
-    before, after = (_flat(recipe.to_dict()) for recipe in (baseline, other))
+    before, after = (flat_settings(recipe.to_dict()) for recipe in (baseline, other))
     ignored = ("name", "variant", "training.seed", "training.output_dir")
     names = [name for name in {**before, **after} if name not in ignored and before.get(name) != after.get(name)]
     return {name: [before.get(name), after.get(name)] for name in names}
@@ -275,8 +275,9 @@ def _compare_accuracy(
         row.accuracy_verdict, row.accuracy_p_holm = verdict, p_holm
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_settings(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted ones."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= flat_settings(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat

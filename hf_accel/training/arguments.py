@@ -89,8 +89,7 @@ def training_arguments(
     selection = selection_defaults(recipe.name, asked, has_validation, has_own_metrics, has_standard_metrics)
     selection |= _score_at_start(recipe, asked, selection)
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
-    keep_freed_memory = asked.pop(KEEP_FREED_MEMORY, True)
-    cpu_threads = asked.pop(CPU_THREADS, None)
+    keep_freed_memory, cpu_threads = asked.pop(KEEP_FREED_MEMORY, True), asked.pop(CPU_THREADS, None)
     skips = asked.pop(ON_NAN, "stop") == "skip"
     methods = {name: value for name in OWN_METHODS if (value := asked.pop(name, None)) is not None}
     mappings = _mappings(asked)

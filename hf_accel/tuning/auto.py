@@ -59,6 +59,6 @@ def tuned_patch(candidates: Candidates) -> dict[str, Any]:
         terminal.say(f"tune: searching for {format_duration(budget)}, {SHARE:.0%} of the expected time")
         tuning = Engine(Request(candidates, folder, budget), machine).finish()
     sentence = summary(tuning)[0]
-    store(key, Stored(tuning.patch, sentence, not tuning.stopped))
+    store(key, Stored(tuning.patch, sentence))
     terminal.say(f"tune: {sentence.replace('`', '')}")
     return tuning.patch

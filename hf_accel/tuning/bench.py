@@ -21,8 +21,7 @@ from hf_accel.tuning.trials import RUNGS, Rung, Trial, run_trial
 
 REFERENCE = "fp32_reference"
 LIMIT_FACTOR, LEAST_LIMIT = 6.0, 60.0  # times the first trial, and seconds: a trial that takes longer hangs
-COMPILE_LIMIT = 240.0  # seconds more, for a compiler
-OBJECTIVES = ("time", "memory", "cost")
+COMPILE_LIMIT, COMPILE_SHARE = 240.0, 0.3  # seconds more, for a compiler; of the budget at most
 
 
 @dataclass
@@ -173,5 +172,6 @@ class TrialBench:
         if first is None:
             return max(LEAST_LIMIT, left)
         limit = max(LEAST_LIMIT, LIMIT_FACTOR * first.wall_seconds)
-        limit += COMPILE_LIMIT if training.get("torch_compile") else 0.0
+        if training.get("torch_compile"):
+            limit = min(limit + COMPILE_LIMIT, max(limit, COMPILE_SHARE * self.budget))
         return max(LEAST_LIMIT / 2, min(limit, left))

@@ -28,11 +28,7 @@ REFERENCE_PATCH: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Candidates:
-    """A recipe with the settings of the command line.
-
-    Attributes:
-        name: as the user named it.
-    """
+    """A recipe with the settings of the command line."""
 
     file: RecipeFile
     variant: str | None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib
 
+from hf_accel.comparison.table import flat_settings
 from hf_accel.report.page import render, save_plots
 from hf_accel.report.plots import GREEN, INK, MUTED, STYLE, VERMILION, Plot, new_axes, verbatim
 from hf_accel.tuning.result import Tuning
@@ -35,6 +36,7 @@ def write_tuning_page(folder: Path) -> Path:
         tuning=tuning,
         title=title(tuning),
         summary=summary(tuning),
+        settings=flat_settings(tuning.patch),
         headings=HEADINGS,
         rows=technique_rows(tuning),
         expected_headings=EXPECTED_HEADINGS,

@@ -19,12 +19,10 @@ class Stored:
     Attributes:
         patch: empty: the recipe is the fastest that was found.
         summary: the first sentence of the result.
-        is_complete: the search ended by itself, and not by its budget.
     """
 
     patch: dict[str, Any]
     summary: str
-    is_complete: bool
 
 
 def place_of(key: str) -> Path:
@@ -34,7 +32,7 @@ def place_of(key: str) -> Path:
 def store(key: str, result: Stored) -> None:
     """Keep a result; one that cannot be written is not kept, because nothing depends on it."""
     path = place_of(key)
-    values = {"schema": SCHEMA, "patch": result.patch, "summary": result.summary, "is_complete": result.is_complete}
+    values = {"schema": SCHEMA, "patch": result.patch, "summary": result.summary}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(values, indent=2) + "\n")

@@ -30,11 +30,10 @@ BATCHES, SCORED_BATCHES = 16, 2  # that the rows of a trial make, those that tra
 TRIAL_STEPS = 60  # the most; the same in every trial, because the schedule depends on it
 # Settings of `training` that have no place in a trial, which neither scores, nor saves, nor publishes.
 NOT_IN_A_TRIAL = (
-    *EARLY_STOPPING, "auto_find_batch_size", "eval_delay", "eval_on_start", "eval_steps", "greater_is_better", "hub_model_id",
-    "hub_token", "load_best_model_at_end", "logging_steps", "metric_for_best_model", "num_train_epochs", "push_to_hub",
-    "report_to", "resume_from_checkpoint", "save_only_model", "save_steps", "save_total_limit",
+    *EARLY_STOPPING, "auto_find_batch_size", "do_eval", "eval_delay", "eval_on_start", "eval_steps", "greater_is_better",
+    "hub_model_id", "hub_token", "load_best_model_at_end", "logging_steps", "metric_for_best_model", "num_train_epochs",
+    "push_to_hub", "report_to", "resume_from_checkpoint", "save_only_model", "save_steps", "save_total_limit",
 )  # fmt: skip
-OUT_OF_MEMORY = ("out of memory", "SIGKILL", "can't allocate memory", "Cannot allocate memory")
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Rung:
     steps: int = 2
 
 
-RUNGS = (Rung(1.5), Rung(4.0), Rung(8.0, 4))
+RUNGS = (Rung(1.5), Rung(4.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +89,6 @@ class Trial:
     @property
     def name(self) -> str:
         return "+".join(self.techniques) or "recipe"
-
-    @property
-    def is_out_of_memory(self) -> bool:
-        return self.error is not None and any(sign in self.error for sign in OUT_OF_MEMORY)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -1,5 +1,6 @@
 """The pages in a real browser: nothing is fetched, everything is painted, and they fit a phone and a keyboard."""
 
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,10 @@ from hf_accel.report.gallery import data_uri
 from hf_accel.report.page import run_tiles, write_page
 from hf_accel.report.plots import GREEN, VERMILION, run_plots
 from hf_accel.report.run_report import QuantizationSummary
+from hf_accel.tuning.learning_rate_page import write_learning_rate_page
+from hf_accel.tuning.page import write_tuning_page
 from tests.support.reports import entries, outcome, pictures, pruned_report, run_report
+from tests.support.tunings import learning_rate, tuning
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +30,7 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-PAGES = ("run", "hundred_classes", "many_classes", "bare_run", "pruned", "comparison")
+PAGES = ("run", "hundred_classes", "many_classes", "bare_run", "pruned", "comparison", "tuning", "learning_rate")
 INTERACTIVE = "a[href], summary, [tabindex='0']"
 
 
@@ -45,6 +49,7 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     }
     comparison = build_comparison(entries(*runs), runs, "baseline")
     write_comparison(comparison, folder / "comparison", with_paper=True)
+    (folder / "tuning" / "tune.json").write_text(json.dumps(tuning().to_dict()), encoding="utf-8")
     bare = run_report()
     bare.test = bare.validation = None
     bare.history = []
@@ -65,6 +70,8 @@ def pages(tmp_path_factory) -> dict[str, Path]:
         "bare_run": write_page(folder / "bare_run", bare),
         "pruned": write_page(folder / "pruned", pruned_report(layers=100)),
         "comparison": write_comparison_page(folder / "comparison"),
+        "tuning": write_tuning_page(folder / "tuning"),
+        "learning_rate": write_learning_rate_page(learning_rate(), folder / "learning_rate"),
     }
 
 
@@ -126,10 +133,10 @@ def test_a_page_never_scrolls_sideways(open_page, name, width):
 def test_every_image_and_plot_is_painted(open_page, name, tmp_path):
     page = open_page(name)
     images = page.locator("img")
-    assert images.count() == {"bare_run": 0, "pruned": 0, "comparison": 0}.get(name, 48)
+    assert images.count() == {"run": 48, "hundred_classes": 48, "many_classes": 48}.get(name, 0)
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     plots = page.locator("svg.plot")
-    assert plots.count() == {"bare_run": 1, "pruned": 8, "comparison": 3}.get(name, 6)
+    assert plots.count() == {"pruned": 8, "comparison": 3, "bare_run": 1, "tuning": 1, "learning_rate": 1}.get(name, 6)
     for element in [*plots.all(), *images.all()[:3]]:
         shot = tmp_path / "element.png"
         element.screenshot(path=shot)

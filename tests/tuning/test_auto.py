@@ -2,8 +2,10 @@
 
 import pytest
 
-from hf_accel import tune
-from hf_accel.config.recipe import RecipeFile
+from hf_accel import train, tune
+from hf_accel.cli import run
+from hf_accel.config.recipe import RecipeFile, load_recipe
+from hf_accel.errors import UserError
 from hf_accel.tuning.auto import SHARE, tuned_patch, tuned_recipe
 from hf_accel.tuning.candidates import Candidates, recipe_key
 from hf_accel.tuning.stored import Stored, find, place_of, store
@@ -27,6 +29,22 @@ def test_a_result_of_tune_is_used_by_the_next_training(made_up, tmp_path, capsys
     assert (recipe.training["bf16"], recipe.model.channels_last) == ("auto", True)
     assert len(made_up) == tried
     assert "tune: Proposed" in capsys.readouterr().err
+
+
+def test_train_takes_what_was_found(made_up, monkeypatch, capsys):
+    key = recipe_key(load_recipe("digits"), {**ENVIRONMENT, "memory_gib": 16.0})
+    store(key, Stored({"model": {"channels_last": False}}, "Proposed: `contiguous`."))
+    trained = []
+
+    def train_nothing(recipe, *args):
+        trained.append(recipe)
+        raise UserError("nothing is trained here")
+
+    monkeypatch.setattr(train, "train", train_nothing)
+    for words in ([], ["--tune", "auto"]):
+        assert run(train.main, ["--recipe", "digits", *words]) == 2
+    assert [recipe.model.channels_last for recipe in trained] == [True, False]
+    assert "tune: Proposed: contiguous." in capsys.readouterr().err
 
 
 def test_without_a_result_a_small_part_of_a_long_run_is_spent_on_finding_one(made_up, capsys):
@@ -62,7 +80,7 @@ def test_a_result_is_of_one_recipe_on_one_machine():
 @pytest.mark.parametrize("damage", ["", "{}", "[1]", '{"schema": 1}', '{"schema": 9, "patch": {}}'])
 def test_a_damaged_result_is_as_none(monkeypatch, tmp_path, damage):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    store("key", Stored({"training": {"bf16": "auto"}}, "faster", True))
+    store("key", Stored({"training": {"bf16": "auto"}}, "faster"))
     assert find("key").patch == {"training": {"bf16": "auto"}}
     place_of("key").write_text(damage)
     assert find("key") is None

@@ -11,6 +11,7 @@ from hf_accel.tuning.learning_rate import LOWEST
 from hf_accel.tuning.record import Record
 from hf_accel.tuning.space import Facts
 from hf_accel.tuning.trials import LOSS_STEPS, RUNGS, Rung, Trial, run_range_test, run_trial, trial_recipe
+from tests.support.texts import text_recipe
 
 
 @pytest.mark.slow
@@ -56,6 +57,7 @@ def test_a_process_that_does_not_end_is_killed_and_counts_as_hanging(tiny_recipe
 def test_a_trial_neither_scores_nor_saves_nor_publishes(tiny_recipe, tmp_path):
     asked = {
         "eval_steps": 5,
+        "do_eval": True,
         "save_steps": 5,
         "early_stopping_patience": 2,
         "push_to_hub": True,
@@ -64,7 +66,7 @@ def test_a_trial_neither_scores_nor_saves_nor_publishes(tiny_recipe, tmp_path):
     }
     recipe = tiny_recipe({"training": asked, "data": {"cache": "disk", "progressive_resizing": {"start": 8}}})
     tried = trial_recipe(recipe, tmp_path)
-    assert not {"eval_steps", "early_stopping_patience", "push_to_hub", "report_to"} & tried.training.keys()
+    assert not {"eval_steps", "early_stopping_patience", "do_eval", "push_to_hub", "report_to"} & tried.training.keys()
     assert tried.training["eval_strategy"] == tried.training["save_strategy"] == "no"
     assert tried.training["lr_scheduler_type"] == "constant"
     assert tried.training["learning_rate"] == recipe.training["learning_rate"]
@@ -93,7 +95,7 @@ def test_a_record_is_continued_and_a_half_written_line_is_not_read(tmp_path):
         file.write(json.dumps({"key": "another machine", **trial.to_dict()}) + "\n" + '{"key": "this')
     again = Record(path, "this machine")
     assert again.find(("bf16",), 1, 2) == trial
-    assert again.find((), 1, 2).is_out_of_memory
+    assert again.find((), 1, 2).error == "out of memory: x"
     assert len(again.trials) == 2
 
 
@@ -104,3 +106,26 @@ def test_a_range_test_raises_the_rate_step_by_step(tiny_recipe, tmp_path):
     assert trial.learning_rates[0] == pytest.approx(LOWEST)
     assert len(trial.losses) == len(trial.learning_rates) <= 12
     assert list(trial.learning_rates) == sorted(trial.learning_rates)
+
+
+@pytest.mark.slow
+def test_a_trial_of_a_text_classifier_knows_that_it_has_dropout_and_no_images(tmp_path):
+    trial = run_trial(text_recipe(tmp_path), tmp_path, Rung(0.0, 2), limit=120, learns_facts=True, forked=True)
+    assert trial.error is None
+    facts = Facts(**trial.facts)
+    assert facts.dropout
+    assert not facts.batch_norm
+    assert facts.cached_bytes_per_row is None
+    assert facts.convolutions == 0
+
+
+@pytest.mark.slow
+def test_a_trial_runs_with_workers_threads_and_accumulation(tiny_recipe, tmp_path):
+    patch = {
+        "data": {"transforms": "loader"},
+        "training": {"optim": "adamw_torch", "dataloader_num_workers": 1, "dataloader_prefetch_factor": 4},
+    }
+    patch["training"] |= {"cpu_threads": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    trial = run_trial(tiny_recipe(patch), tmp_path, Rung(0.0, 2), limit=120, forked=True)
+    assert trial.error is None
+    assert trial.images_per_second > 0
