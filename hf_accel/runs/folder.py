@@ -135,8 +135,8 @@ class RunFolder:
                 "data": to_json(data or {}),
                 "longer_from": longer_from,
                 "run": identity or self._identity_to_keep(),
+                "opening": uuid.uuid4().hex,
             }
-            facts["opening"] = uuid.uuid4().hex
             self._write_mark(files=None, others=self._others(), **facts)
             start_log(self.log)
             recorded(recipe).write(self.recipe)
