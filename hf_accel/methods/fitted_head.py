@@ -39,7 +39,7 @@ from hf_accel.methods.linear_probe import LinearProbe, gathered_features, is_sha
 from hf_accel.models.head import head_parameters
 from hf_accel.models.head_split import HeadSplit, NoSplitError, split_before
 from hf_accel.models.loaded import Loaded
-from hf_accel.tasks.image_classification import ImageInputs
+from hf_accel.tasks.image_inputs import ImageInputs
 
 if TYPE_CHECKING:
     from hf_accel.tasks.text_classification import TextInputs

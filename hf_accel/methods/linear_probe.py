@@ -43,7 +43,7 @@ from hf_accel.inputs.prepared import PreparedBatches
 from hf_accel.models.head_split import HeadSplit, NoSplitError, split_head
 
 if TYPE_CHECKING:
-    from hf_accel.tasks.image_classification import ImageInputs
+    from hf_accel.tasks.image_inputs import ImageInputs
     from hf_accel.tasks.text_classification import TextInputs
 
 LARGEST_NUMBER = 4  # bytes of a feature: float32, where the network does not compute in half precision

@@ -16,7 +16,7 @@ from hf_accel.transforms.contact_sheet import AugmentedImage
 if TYPE_CHECKING:
     from hf_accel.data.splits import ImageSplit
     from hf_accel.inputs.preprocessing import Preprocessing
-    from hf_accel.tasks.image_classification import ImageInputs
+    from hf_accel.tasks.image_inputs import ImageInputs
 
 
 def augmented_images(inputs: ImageInputs, split: ImageSplit, rows: np.ndarray, num_epochs: int) -> list[AugmentedImage]:

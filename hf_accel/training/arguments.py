@@ -93,7 +93,6 @@ def training_arguments(
     skips = asked.pop(ON_NAN, "stop") == "skip"
     methods = {name: value for name in OWN_METHODS if (value := asked.pop(name, None)) is not None}
     mappings = _mappings(asked)
-    notes: list[str] = []
     values, reasons = _own_values(asked, selection)
     values["output_dir"] = str(recipe.output_dir)
     device = accelerator_type() if not asked.get("use_cpu") else "cpu"
@@ -102,7 +101,7 @@ def training_arguments(
     reasons |= {name: reason for name, reason in placed.items() if name != "dataloader_pin_memory" or asked.get(name)}
     precision, why = choose_precision(recipe.name, asked, device)
     values |= precision
-    notes.append(f"precision: {why}")
+    notes = [f"precision: {why}"]
     own_optimizer, schedule = _own_optimizer(recipe.name, values), own_schedule(values)
     join_after_restart(values.get("ddp_timeout", TrainingArguments.ddp_timeout))
     arguments = _construct(recipe.name, values, own_optimizer, schedule)

@@ -38,7 +38,7 @@ from hf_accel.models.loaded import Loaded
 from hf_accel.models.lora import add_adapters
 from hf_accel.models.probe import unused_parameters
 from hf_accel.tasks import TASKS
-from hf_accel.tasks.image_classification import ImageInputs
+from hf_accel.tasks.image_inputs import ImageInputs
 from hf_accel.tasks.text_classification import TextInputs
 from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.checks import require_batches_that_train, require_steps, require_usable_model
@@ -50,7 +50,7 @@ from hf_accel.training.teacher import distillation
 from hf_accel.training.trainer import ImageTrainer
 
 if TYPE_CHECKING:
-    from hf_accel.tasks.image_classification import OwnTransforms
+    from hf_accel.inputs.prepared import OwnTransforms
 
 Inputs = ImageInputs | TextInputs
 # Methods that say in the report what they do.

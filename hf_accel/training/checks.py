@@ -30,7 +30,7 @@ from hf_accel.models.plain import PlainClassifier
 from hf_accel.models.trial import training_failure
 from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.output_place import writable_place
-from hf_accel.tasks.image_classification import ImageInputs
+from hf_accel.tasks.image_inputs import ImageInputs
 from hf_accel.tasks.text_classification import TextInputs
 from hf_accel.training.supported import OwnOptimizer
 

@@ -14,7 +14,7 @@ from hf_accel.models.head import known_labels
 from hf_accel.models.layout import use_channels_last
 from hf_accel.runs.named_model import model_place
 from hf_accel.tasks import TASKS
-from hf_accel.tasks.image_classification import ImageInputs
+from hf_accel.tasks.image_inputs import ImageInputs
 from hf_accel.tasks.text_classification import TextInputs
 from hf_accel.training.arguments import Arguments
 

@@ -12,7 +12,7 @@ from hf_accel.hub.card import write_card
 from hf_accel.predict import main as predict_main
 from hf_accel.report.finished_run import FinishedRun
 from hf_accel.report.run_report import RunReport
-from hf_accel.tasks.image_classification import over_views
+from hf_accel.tasks.image_inputs import over_views
 from hf_accel.train import train
 from hf_accel.training.build import build_trainer
 from hf_accel.transforms.views import mean_logits, views
