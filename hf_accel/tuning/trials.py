@@ -169,7 +169,7 @@ def run_range_test(
 
 
 def _run(recipe: Recipe, folder: Path, limit: float, forked: bool, tick: Callable[[], None], **asked: Any) -> Trial:
-    path = folder / "recipe.yaml"
+    path = folder / "trial.yaml"
     recipe.write(path)
     write_whole(folder / TASK, json.dumps(dataclasses.asdict(Task(recipe=str(path), **asked))))
     start = time.perf_counter()

@@ -407,6 +407,7 @@ def test_rates_are_summed_over_ranks_and_seconds_are_the_slowest_ranks(monkeypat
         is_deepspeed_enabled=False,
         get_total_train_batch_size=lambda args: 16,
         finite_steps=SimpleNamespace(skipped=0),
+        smaller_batches=None,
         state=TrainerState(global_step=4, epoch=1.0, log_history=[{"loss": 2.0}, {"loss": 1.0}]),
         measurement=run.measurement,
     )

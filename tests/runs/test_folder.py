@@ -266,7 +266,7 @@ def test_a_command_finds_the_run_of_a_folder_a_model_or_a_checkpoint(recipe, tmp
 
 
 def test_no_other_module_spells_the_name_of_a_file_of_a_run():
-    """A comparison's page lies in a folder of its own, which is not a run's."""
+    """The page of a comparison, a profile or a search lies in a folder of its own, which is not a run's."""
     names = {*LEFT, RUN_MARK, "checkpoint-"} - {"model", "runs", "plots"}  # those three are words of other subjects too
     package = Path(hf_accel.__file__).parent
     found = set()
@@ -277,6 +277,10 @@ def test_no_other_module_spells_the_name_of_a_file_of_a_run():
     assert {item for item in found if item[0] != "runs/folder.py"} == {
         ("comparison/page.py", "report.html"),
         ("comparison/runs.py", "report.html"),
+        ("profiling/page.py", "report.html"),
+        ("profiling/runs.py", "report.html"),
+        ("tune.py", "report.html"),
+        ("tuning/page.py", "report.html"),
         ("files.py", ".hf_accel.json"),  # below this room: pictures in a run's folder are not the user's
         ("data/sources.py", "recipe.yaml"),  # below this room: a run's folder is not taken for data
     }
@@ -292,7 +296,8 @@ def test_a_recipe_is_read_at_the_door_and_handed_on():
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "load_recipe"
     }
     doors = {name for name in readers if "/" not in name}
-    assert readers - doors == {"report/finished_run.py", "runs/folder.py"}
+    processes = {"training/profiled.py", "tuning/trial_process.py"}  # each is the main module of a process of its own
+    assert readers - doors - processes == {"report/finished_run.py", "runs/folder.py", "tuning/candidates.py"}
 
 
 def test_a_path_with_a_null_character_is_refused():

@@ -117,7 +117,9 @@ def test_the_page_shows_texts_of_both_classes_and_the_surest_mistakes(run_folder
         wrong = [row for row in csv.DictReader(file) if row["label"] != row["predicted"]]
     wrong.sort(key=lambda row: -float(row["confidence"]))
     mistakes = (
-        re.findall(r"row (\d+)</span>", shown_page.split('<h2 id="mistakes">')[-1].split("<h2")[0]) if wrong else []
+        re.findall(r"row (\d+)</span>", re.split("<h[23]", shown_page.split('<h2 id="mistakes">')[-1])[0])
+        if wrong
+        else []
     )
     assert mistakes == [row["row"] for row in wrong]
 
