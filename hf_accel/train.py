@@ -8,6 +8,7 @@ import shlex
 import sys
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,9 +168,8 @@ def train(recipe: Recipe, overwrite: bool = False, signals: StopSignals | None =
         tell_what_was_chosen(trainer, recipe, run)
         hub.warn_early(recipe)
         train_from(run.checkpoint, trainer, signals)
-        finished = finish(run, recipe, trainer)
+        finished = finish(run, recipe, trainer, partial(compress_if_asked, run, recipe))
         if trainer.is_world_process_zero():
-            compress_if_asked(run, recipe)
             hub.push_if_asked(finished)
     return run.path
 
@@ -202,10 +202,12 @@ def export_command(run: RunFolder, settings: CompressionSettings) -> str:
 def how_to_continue(run: RunFolder, recipe: Recipe, overwrite: bool) -> str:
     """What an interrupted run says."""
     again = "The same command without --overwrite" if overwrite else "The same command"
-    if run.is_finished and recipe.compress is not None and run.page.is_file():
-        return f"the model and its scores are saved. `{export_command(run, recipe.compress)}` exports it."
     if run.is_finished:
-        return f"the model and its scores are saved. `hf-accel page {shlex.quote(str(run.path))}` writes the rest."
+        export = ""
+        if recipe.compress is not None and not run.exported.is_dir():
+            export = f"`{export_command(run, recipe.compress)}` exports it, and "
+        page = f"`hf-accel page {shlex.quote(str(run.path))}` writes the rest."
+        return f"the model and its scores are saved. {export}{page}"
     last = run.checkpoints.last()
     if last is None:
         return f"no checkpoint was saved yet. {again} starts from scratch."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from hf_accel.formatting import (
@@ -13,6 +15,7 @@ from hf_accel.formatting import (
     format_score,
 )
 from hf_accel.measure.paired import PairedRatio, verdicts
+from hf_accel.models.exported import RESULT
 from hf_accel.tables import format_table
 
 FASTER, SLOWER = "faster", "slower"
@@ -114,6 +117,18 @@ def cells(row: Row) -> tuple[str, ...]:
         format_quantity(row.images_per_second),
         ratio_text(row.speedup),
     )
+
+
+def rows_of(folder: Path) -> list[Sequence[str]]:
+    """The table of an exported folder, its headings first; nothing where there is none.
+
+    Raises:
+        ValueError, KeyError, TypeError: `compress.json` is damaged.
+    """
+    result = folder / RESULT
+    if not result.is_file():
+        return []
+    return [HEADINGS, *(cells(Row(**row)) for row in json.loads(result.read_text("utf-8"))["rows"])]
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:

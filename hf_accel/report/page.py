@@ -71,6 +71,7 @@ def write_page(
     recipe_text: str | None = None,
     pairs: Sequence[tuple[str, str, int, Sequence[GalleryItem]]] = (),
     as_trained: Sequence[GalleryItem] = (),
+    forms: Sequence[Sequence[str]] = (),
 ) -> Path:
     """Write the page of a run; it links to the files of the run that are there, so it is written last.
 
@@ -83,6 +84,7 @@ def write_page(
         recipe_text: the recipe as YAML, fit to be published.
         pairs: (true class, predicted class, mistakes, some of them) of the most frequent pairs.
         as_trained: training images as augmentation changes them.
+        forms: a table of the exported files, the headings first.
     Returns:
         The path of `report.html`.
     """
@@ -99,6 +101,7 @@ def write_page(
         gallery=[shown(item, is_large=True) for item in gallery[:MOST_ROWS]],
         sample=[shown(item, is_large=False) for item in sample[:MOST_ROWS]],
         pairs=[(*names, count, [shown(item, is_large=False) for item in items]) for *names, count, items in pairs],
+        forms=forms,
         as_trained=[shown(item, is_large=False) for item in as_trained[:MOST_ROWS]],
         confusions=largest_confusions(report.test.confusion, report.data.labels, MOST_CONFUSIONS)
         if report.test

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_utils import PredictionOutput
 
+from hf_accel.compression.rows import rows_of
 from hf_accel.config.recipe import Recipe
 from hf_accel.data.labelled_rows import LabelledRows
 from hf_accel.data.splits import Splits
@@ -56,11 +57,15 @@ from hf_accel.transforms.views import NUM_VIEWS
 logger = logging.getLogger(__name__)
 
 
-def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun:
+def finish(
+    run: RunFolder, recipe: Recipe, trainer: ImageTrainer, export: Callable[[], None] = lambda: None
+) -> FinishedRun:
     """Save the model, score the test split once, and write predictions and report; then the page and the card.
 
     From `report.json` on, the run is finished: what fails after it costs a warning, because it can be made again.
 
+    Args:
+        export: makes files of the saved model, which the page shows; called on the main process.
     Returns:
         The finished run, on every rank.
     """
@@ -80,6 +85,7 @@ def finish(run: RunFolder, recipe: Recipe, trainer: ImageTrainer) -> FinishedRun
         write_whole(run.predictions, predictions.to_text())
         finished.report.save(run.path)
     if trainer.is_world_process_zero():
+        export()
         write_extras(finished, predictions, trainer.splits, trainer.model, trainer.loaded.processor)
     trainer.accelerator.wait_for_everyone()
     return finished
@@ -244,7 +250,12 @@ def write_extras(
     attempt(
         folder.page.name,
         lambda: write_page(
-            folder.path, cleaned_report(run), plots=plots or {}, recipe_text=cleaned_recipe(run), **pictures
+            folder.path,
+            cleaned_report(run),
+            plots=plots or {},
+            recipe_text=cleaned_recipe(run),
+            forms=attempt("exported files", lambda: rows_of(folder.exported)) or (),
+            **pictures,
         ),
     )
     return failed

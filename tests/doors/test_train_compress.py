@@ -1,6 +1,7 @@
 """`compress:` in a recipe: one command trains a model and exports it."""
 
 import json
+import re
 
 import pytest
 
@@ -63,7 +64,8 @@ def test_an_interrupted_export_names_the_command_that_makes_it(tiny_recipe, tmp_
     tiny_recipe({"compress": {"formats": ["int8"]}, "training": {"max_steps": 1}}).write(tmp_path / "mine.yaml")
     assert run(main, ["--recipe", str(tmp_path / "mine.yaml")]) != 0
     exporting = f"`hf-accel compress {tmp_path / 'run'} --formats int8` exports it"
-    assert f"the model and its scores are saved. {exporting}" in capsys.readouterr().err
+    rest = f"`hf-accel page {tmp_path / 'run'}` writes the rest."
+    assert f"the model and its scores are saved. {exporting}, and {rest}" in capsys.readouterr().err
 
 
 def test_a_file_that_is_exported_is_a_section_that_no_training_depends_on():
@@ -108,6 +110,8 @@ def test_a_super_recipe_gives_in_two_processes_what_it_gives_alone(super_60, tmp
         assert result["agreement"]["same_answers"] >= 0.999
         assert 0.55 < result["zero_weights"] < 0.6  # the first layer and the classifier are dense
         rows = {row["format"]: row for row in result["rows"] if row["runtime"] == "onnxruntime"}
+        shown = (folder / "report.html").read_text().split('<h2 id="exported">')[1].split("<h2")[0]
+        assert {"ONNX fp32", "ONNX int8"} <= set(re.findall(r'<th scope="row">(.*?)</th>', shown))
         assert rows["int8"]["bytes"] < rows["fp32"]["bytes"]
         assert rows["int8"]["accuracy"] == pytest.approx(rows["fp32"]["accuracy"], abs=0.05)
         exported = Exported(folder / "exported" / rows["int8"]["file"])

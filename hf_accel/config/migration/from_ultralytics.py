@@ -91,7 +91,8 @@ ULTRALYTICS = (
     Row("augment", "--data.test_time_augmentation flip"),
     Row("source", note="`hf-accel predict RUN FILES` classifies images"),
     Row("cfg", "--recipe VALUE", "mine.yaml", "a recipe; a YAML file of Ultralytics is not one"),
-    Row("task mode", note="`train`, `evaluate` and `predict` are commands, and the task is image classification"),
+    Row("task mode", note="`train`, `evaluate` and `predict` are commands; the task is image classification, or that of "
+        "`--model.task`"),
     Row("verbose", "--log_level info", values=dict.fromkeys(OFF, "--log_level warning")),
     Row("show save_txt save_conf save_crop format", note="`hf-accel predict RUN FILES --format csv` writes predictions"),
     Row("profile", note="every report has images/s, the median step and the share of time that waited for data"),
