@@ -50,7 +50,7 @@ from hf_accel.training.teacher import distillation
 from hf_accel.training.trainer import ImageTrainer
 
 if TYPE_CHECKING:
-    from hf_accel.inputs.prepared import OwnTransforms
+    from hf_accel.tasks.image_inputs import OwnTransforms
 
 Inputs = ImageInputs | TextInputs
 # Methods that say in the report what they do.

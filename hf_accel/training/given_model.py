@@ -19,7 +19,7 @@ from hf_accel.runs.folder import RunFolder
 from hf_accel.tasks import TASKS
 
 if TYPE_CHECKING:
-    from hf_accel.inputs.prepared import OwnTransforms
+    from hf_accel.tasks.image_inputs import OwnTransforms
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """Settings that must not change the result of a training run: accumulation, a resume, the choice of the best checkpoint."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
@@ -134,9 +136,8 @@ def test_the_best_checkpoint_is_the_model_you_get(name, model_patch, tiny_recipe
     trainer.save_model(str(tmp_path / "kept"))
 
     on_disk = AutoModelForImageClassification.from_pretrained(best).state_dict()
-    last = AutoModelForImageClassification.from_pretrained(
-        best.replace(f"-{best.rsplit('-', 1)[1]}", f"-{trainer.state.global_step}")
-    ).state_dict()
+    last_checkpoint = Path(best).with_name(f"checkpoint-{trainer.state.global_step}")
+    last = AutoModelForImageClassification.from_pretrained(last_checkpoint).state_dict()
     saved = AutoModelForImageClassification.from_pretrained(tmp_path / "kept").state_dict()
     in_memory = trainer.model.state_dict()
     assert any(not torch.equal(on_disk[key], last[key]) for key in on_disk), "the checkpoints must differ"
