@@ -286,7 +286,7 @@ def _muon_problems(where: str, training: dict[str, Any]) -> list[str]:
 
 def _optimizer_problems(where: str, training: dict[str, Any]) -> list[str]:
     text, optim = training.get("optim_args"), training.get("optim") or _DEFAULT_OPTIM
-    if not isinstance(text, str) or not text.strip() or optim not in _OPTIM_ARGS:
+    if not (isinstance(text, str) and text.strip() and isinstance(optim, str) and optim in _OPTIM_ARGS):
         return []
     known = _OPTIM_ARGS[optim]
     if not known:

@@ -95,8 +95,8 @@ class PixelFile:
         if os.fstat(self._index).st_size != self._index_bytes:
             raise self._damaged(_INDEX, "it is truncated")
         found = self.index[rows]
-        ends = found[:, 0] + found[:, 1:3].prod(1) * self.channels
-        if (found[:, :3] < 0).any() or (ends > self.nbytes).any():
+        ends = found[:, 0] + found[:, 1:3].astype(np.float64).prod(1) * self.channels  # integers could overflow
+        if (found[:, 0] < 0).any() or (found[:, 1:3] < 1).any() or (ends > self.nbytes).any():
             raise self._damaged(_INDEX, "it is not as it was written")
         return found.tolist()
 

@@ -55,6 +55,7 @@ def refusal(overrides, recipe="digits", variant=None) -> str:
             "training.optim_args is 'momentum=0.9', which has no effect with optim: adamw_torch",
         ),
         ({"training": {"optim_args": "foo"}}, "which has no effect with optim: adamw_torch_fused"),
+        ({"training": {"optim": {"name": 3}, "optim_args": "foo"}}, "training.optim"),
         ({"training": {"optim": "sgd", "optim_args": "momentun=1"}}, "sgd takes no 'momentun'. Did you mean momentum"),
         ({"training": {"optim": "sgd", "optim_args": "momentum=x"}}, "momentum is 'x', expected a number"),
         ({"training": {"optim": "rmsprop", "optim_args": "centered=2"}}, "centered is '2', expected true or false"),
