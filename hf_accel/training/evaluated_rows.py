@@ -84,7 +84,11 @@ def recorded_data(run: RunFolder) -> DataFacts:
         return run.data
     data = RunReport.load(run.report).data
     rows = {"train": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
-    return {role: SplitFacts(count or 0, data.fingerprints[role]) for role, count in rows.items() if role in data.fingerprints}
+    return {
+        role: SplitFacts(count or 0, data.fingerprints[role])
+        for role, count in rows.items()
+        if role in data.fingerprints
+    }
 
 
 def same_place(one: str, other: str) -> bool:
