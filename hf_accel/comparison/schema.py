@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from hf_accel.errors import UserError
+from hf_accel.report.documents import load_document
 from hf_accel.tasks.texts import TEXTS, TaskTexts
 
 if TYPE_CHECKING:
@@ -176,15 +175,9 @@ class Comparison:
         """Read a `compare.json`, or the one in a folder.
 
         Raises:
-            UserError: there is no such file, or another version wrote it.
+            UserError: there is no such file, it is damaged, or another version wrote it.
         """
-        path = Path(path)
-        path = path / "compare.json" if path.is_dir() else path
-        if not path.is_file():
-            raise UserError(f"{path}: there is no such file, expected the compare.json of a finished comparison.")
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values.get("schema") != SCHEMA:
-            raise UserError(f"{path}: schema is {values.get('schema')!r}, expected {SCHEMA}. Compare again.")
+        values = load_document(path, "compare.json", SCHEMA, "comparison", "Compare again")
         rows = [_row_from_json(row) for row in values.pop("arms")]
         classes = values.pop("classes", None)
         return cls(**values, rows=rows, classes=Classes(**classes) if classes else None)

@@ -31,19 +31,11 @@ from hf_accel.models.processors import processor_size, set_resize
 from hf_accel.models.trial import flops_per_image
 from hf_accel.tasks.augmented_images import augmented_images
 from hf_accel.tasks.explanations import Explainer
-from hf_accel.tasks.gallery import (
-    Example,
-    GalleryItem,
-    answered_examples,
-    confident_mistakes,
-    data_sample,
-    mistakes_by_pair,
-    sample_rows,
-)
+from hf_accel.tasks.gallery import Example, GalleryItem, answered_examples, sample_rows
 from hf_accel.tasks.given_images import picture_of, single_images
 from hf_accel.tasks.image_inputs import ImageInputs
 from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images
-from hf_accel.tasks.predictions import Predictions
+from hf_accel.tasks.task import ClassificationTask
 from hf_accel.tasks.torch_scoring import TorchScorer, processed_probabilities
 from hf_accel.transforms.contact_sheet import AugmentedImage
 from hf_accel.transforms.progressive_resizing import training_sides
@@ -55,7 +47,7 @@ if TYPE_CHECKING:
 MOST_AS_TRAINED = 16  # images on the page of a run
 
 
-class ImageClassification:
+class ImageClassification(ClassificationTask):
     """Everything that is particular to images, for code that is not."""
 
     auto_model = AutoModelForImageClassification
@@ -210,16 +202,6 @@ class ImageClassification:
     def reference(self, splits: Splits) -> None:
         """No plain method stands next to the network."""
 
-    def mistakes(self, predictions: Predictions, split: ImageSplit) -> list[GalleryItem]:
-        """The rows that the model got wrong and was surest about, surest first."""
-        return confident_mistakes(predictions, split)
-
-    def mistakes_by_pair(
-        self, predictions: Predictions, split: ImageSplit
-    ) -> list[tuple[str, str, int, list[GalleryItem]]]:
-        """(true class, predicted class, mistakes, some of them) of the most frequent pairs."""
-        return mistakes_by_pair(predictions, split)
-
     def explained(
         self, items: list[GalleryItem], model: PreTrainedModel, processor: BaseImageProcessor
     ) -> list[GalleryItem]:
@@ -238,10 +220,6 @@ class ImageClassification:
         seed = int(recipe.training.get("seed", 42))
         images = self._augmented(recipe, splits, processor, seed, MOST_AS_TRAINED, 1)
         return [GalleryItem(image.samples[0], image.sample_labels[0]) for image in images]
-
-    def sample(self, split: ImageSplit) -> list[GalleryItem]:
-        """Some rows of as many classes as fit on a page."""
-        return data_sample(split)
 
     def examples(self, split: ImageSplit, model: PreTrainedModel, processor: BaseImageProcessor) -> Iterator[Example]:
         """A few rows with the model's answers, read one by one."""

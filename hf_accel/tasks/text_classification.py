@@ -26,14 +26,8 @@ from hf_accel.inputs.text import IDS, MASK, MULTIPLE, TYPES, TextBatches, Tokeni
 from hf_accel.models.confidence import softmax
 from hf_accel.models.given_text import adopt_text_model, text_model_to_predict
 from hf_accel.models.text import LoadedText, load_text_model, load_trained_text, text_flops
-from hf_accel.tasks.gallery import (
-    Example,
-    GalleryItem,
-    answered_examples,
-    confident_mistakes,
-    data_sample,
-    mistakes_by_pair,
-)
+from hf_accel.tasks.gallery import Example, answered_examples
+from hf_accel.tasks.task import ClassificationTask
 from hf_accel.tasks.text_reference import Reference, tfidf_reference
 from hf_accel.tasks.text_scoring import ScoredText, TextScorer, score_texts
 
@@ -42,10 +36,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-    from hf_accel.tasks.predictions import Predictions
 
-
-class TextClassification:
+class TextClassification(ClassificationTask):
     """Everything that is particular to texts, for code that is not."""
 
     auto_model = AutoModelForSequenceClassification
@@ -130,26 +122,6 @@ class TextClassification:
     def size_of_row(self, loaded: LoadedText) -> str:
         """The size of a row as the model takes it, in words."""
         return f"at most {format_count(loaded.max_length)} tokens"
-
-    def mistakes(self, predictions: Predictions, split: TextSplit) -> list[GalleryItem]:
-        """The rows that the model got wrong and was surest about, surest first."""
-        return confident_mistakes(predictions, split)
-
-    def mistakes_by_pair(
-        self, predictions: Predictions, split: TextSplit
-    ) -> list[tuple[str, str, int, list[GalleryItem]]]:
-        """(true class, predicted class, mistakes, some of them) of the most frequent pairs."""
-        return mistakes_by_pair(predictions, split)
-
-    def as_trained(
-        self, recipe: Recipe, splits: Splits[TextSplit], processor: PreTrainedTokenizerBase
-    ) -> list[GalleryItem]:
-        """None: texts are not augmented."""
-        return []
-
-    def sample(self, split: TextSplit) -> list[GalleryItem]:
-        """Some rows of as many classes as fit on a page."""
-        return data_sample(split)
 
     def examples(
         self, split: TextSplit, model: PreTrainedModel, processor: PreTrainedTokenizerBase

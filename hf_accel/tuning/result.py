@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from hf_accel.errors import UserError
+from hf_accel.report.documents import load_document
 from hf_accel.tuning.estimate import Expected
 
 SCHEMA = 1
@@ -102,15 +101,9 @@ class Tuning:
         """Read a `tune.json`, or the one in a folder.
 
         Raises:
-            UserError: there is no such file, or another version wrote it.
+            UserError: there is no such file, it is damaged, or another version wrote it.
         """
-        path = Path(path)
-        path = path / "tune.json" if path.is_dir() else path
-        if not path.is_file():
-            raise UserError(f"{path}: there is no such file, expected the tune.json of a finished search.")
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values.get("schema") != SCHEMA:
-            raise UserError(f"{path}: schema is {values.get('schema')!r}, expected {SCHEMA}. Tune again.")
+        values = load_document(path, "tune.json", SCHEMA, "search", "Tune again")
         parts = [part.name for part in dataclasses.fields(Expected)]
         for name in ("before", "after"):
             if values[name] is not None:

@@ -16,16 +16,6 @@ from hf_accel.training.build import build_trainer
 CHAIN = [{"rotation": {"degrees": 30}}, {"invert": {"p": 0.5}}]
 
 
-@pytest.fixture
-def recipe_file(tiny_recipe, tmp_path):
-    def make(*patches):
-        path = tmp_path / "mine.yaml"
-        tiny_recipe(*patches).write(path)
-        return str(path)
-
-    return make
-
-
 def test_the_picture_has_a_row_for_each_image_and_the_labels_of_mixtures(recipe_file, tmp_path, capsys):
     recipe = recipe_file({"data": {"augment": {"crop": "pad", "mixup": 1.0, "chain": {"operations": CHAIN}}}})
     assert run(main, ["show", recipe, "--augmented", str(tmp_path / "new" / "sheet"), "--json"]) == 0

@@ -23,16 +23,6 @@ def known_speeds(monkeypatch):
     monkeypatch.setattr(checkup.psutil, "cpu_percent", lambda seconds: 3.0)
 
 
-@pytest.fixture
-def recipe_file(tiny_recipe, tmp_path):
-    def make(*patches):
-        path = tmp_path / "mine.yaml"
-        tiny_recipe(*patches).write(path)
-        return str(path)
-
-    return make
-
-
 def document(argv, capsys):
     """The exit code, and the document of --json."""
     code = run(main, [*argv, "--json"])

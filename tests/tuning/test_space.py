@@ -6,26 +6,10 @@ import pytest
 
 from hf_accel.config.recipe import RecipeFile, load_recipe
 from hf_accel.tuning.candidates import Candidates, patch_of
-from hf_accel.tuning.space import Facts, LeftOut, Pace, Technique, techniques
+from hf_accel.tuning.space import LeftOut, Pace, Technique, techniques
+from tests.support.made_up_speeds import FACTS
 
-CPU = Facts(
-    device="cpu",
-    cores=2,
-    threads=2,
-    mixed_precision=True,
-    precision_reason="Test CPU has avx512_bf16",
-    train_rows=45_000,
-    scored_rows=5_000,
-    test_rows=10_000,
-    batch_norm=True,
-    dropout=False,
-    convolutions=0.9,
-    attention=None,
-    cached_bytes_per_row=3072.0,
-    fill_seconds_per_row=1e-4,
-    same_size=True,
-    available_bytes=8 << 30,
-)
+CPU = replace(FACTS, train_rows=45_000, fill_seconds_per_row=1e-4)
 GPU = replace(CPU, device="cuda", cores=16)
 LONG = Pace(run_seconds=3600.0, data_wait=0.2)
 
