@@ -1,8 +1,4 @@
-"""The folder of a run: what lies in it, what finished means, and which of its files a run may delete.
-
-A run marks its folder with `.hf_accel.json`. Files by the names that a run uses are deleted or overwritten only where
-the mark, or a report or recipe that an earlier version wrote, proves that they are a run's.
-"""
+"""The folder of a run: what lies in it, what finished means, and whether a run may begin or resume there."""
 
 from __future__ import annotations
 
@@ -13,15 +9,12 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-import hf_accel
 from hf_accel.cli import is_main_process
 from hf_accel.config.recipe import Recipe, load_recipe
 from hf_accel.errors import UserError
-from hf_accel.files import RUN_MARK, write_whole
 from hf_accel.runs import manifest
 from hf_accel.runs.checkpoints import (
     KEPT_BY_OPTIMIZER,
@@ -35,7 +28,8 @@ from hf_accel.runs.checkpoints import (
 )
 from hf_accel.runs.lock import refuse_folder_in_use, sole_use
 from hf_accel.runs.log import note_end_in_log, start_log
-from hf_accel.runs.manifest import Damage, Entries
+from hf_accel.runs.manifest import Entries
+from hf_accel.runs.mark import RunMark, mapping_in
 from hf_accel.runs.output_place import writable_place
 from hf_accel.runs.recorded_data import DataFacts, changes, from_json, to_json
 from hf_accel.runs.stored_checkpoints import StoredCheckpoints
@@ -66,7 +60,7 @@ class RunFolder:
         self.overwrite = False
         self._is_agreed = False
         self.checkpoints = StoredCheckpoints(self.path, CHECKPOINT_PREFIX, lambda: self.identity)
-        self.mark = self.path / RUN_MARK
+        self.mark = RunMark(self.path, LEFT)
         self.steps_done = self.path / STEPS_DONE
         (self.model, self.page, self.report, self.history, self.predictions, self.plots, self.recipe, self.log,
          self.trackers, self.exported) = (self.path / name for name in LEFT)  # fmt: skip
@@ -137,7 +131,7 @@ class RunFolder:
                 "run": identity or self._identity_to_keep(),
                 "opening": uuid.uuid4().hex,
             }
-            self._write_mark(files=None, others=self._others(), **facts)
+            self.mark.write(files=None, others=self.mark.others(), **facts)
             start_log(self.log)
             recorded(recipe).write(self.recipe)
             try:
@@ -145,14 +139,14 @@ class RunFolder:
             except BaseException as error:
                 note_end_in_log(error)
                 raise
-            self._write_mark(sorted(self._present() - self._others()), self._others())
+            self.mark.write(sorted(self.mark.own()), self.mark.others())
 
     @contextmanager
     def additions(self) -> Iterator[None]:
         """What is written within belongs to the run, which is finished."""
-        others = self._others()
+        others = self.mark.others()
         yield
-        self._write_mark(sorted(self._present() - others), others)
+        self.mark.write(sorted(self.mark.present() - others), others)
 
     @property
     def begins_elsewhere(self) -> bool:
@@ -162,13 +156,13 @@ class RunFolder:
     @property
     def identity(self) -> str | None:
         """Which run this is, whatever its folder is called; None: an earlier version wrote its mark."""
-        found = (self._read_mark() or {}).get("run")
+        found = self.mark.fact("run")
         return found if isinstance(found, str) else None
 
     @property
     def opening(self) -> str | None:
         """Tells each time that a run opened the folder from all others; None: none has."""
-        return (self._read_mark() or {}).get("opening")
+        return self.mark.fact("opening")
 
     def _identity_to_keep(self) -> str:
         if self.checkpoint is None or self.begins_elsewhere:
@@ -179,7 +173,7 @@ class RunFolder:
     @property
     def data(self) -> DataFacts:
         """The rows that the run recorded when it opened the folder; empty where it recorded none."""
-        return from_json((self._read_mark() or {}).get("data"))
+        return from_json(self.mark.fact("data"))
 
     def refuse_changed_data(self, data: DataFacts) -> None:
         """Refuse to continue a run with rows other than its own; call it between `claim` and `open`.
@@ -229,21 +223,15 @@ class RunFolder:
     def remove_weights(self) -> None:
         """Delete the model and the checkpoints of a run that is kept for its figures."""
         left = {name: entry for name, entry in self.results.items() if name != self._model_manifest}
-        self._note(results=left)
+        self.mark.note(results=left)
         for folder in (self.model, *self.checkpoints.all()):
             shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def results(self) -> Entries:
         """Sizes and checksums of the files that a finished run is made of; empty where an earlier version wrote them."""
-        found = (self._read_mark() or {}).get("results")
+        found = self.mark.fact("results")
         return found if manifest.are_entries(found) else {}
-
-    def mark_damage(self) -> Damage | None:
-        """What is wrong with the mark, which holds the checksums of the results; None where it can be read, or there is none."""
-        if not self.mark.is_file() or self._read_mark() is not None:
-            return None
-        return Damage(self.mark, "cannot be read", "the mark of a run as JSON")
 
     @property
     def _model_manifest(self) -> str:
@@ -262,7 +250,7 @@ class RunFolder:
         entries = {path.name: manifest.entry_of(text.encode("utf-8")) for path, text in texts.items()}
         entries[self.recipe.name] = manifest.entry_of(self.recipe)
         entries[self._model_manifest] = manifest.entry_of(self.model / manifest.MANIFEST)
-        self._note(results=entries)
+        self.mark.note(results=entries)
 
     def refuse_damaged(self) -> None:
         """Refuse to use a finished run that is not as it was written, every byte of its results and its model.
@@ -280,9 +268,9 @@ class RunFolder:
 
     def is_ours(self) -> bool:
         """Whether a run was here: by its mark, or by a report or recipe as earlier versions, which left no mark, wrote."""
-        if self._read_mark() is not None:
+        if self.mark.read() is not None:
             return True
-        report, recipe = _parsed(self.report, json.loads), _parsed(self.recipe, yaml.safe_load)
+        report, recipe = mapping_in(self.report, json.loads), mapping_in(self.recipe, yaml.safe_load)
         return {"schema", "recipe", "train", "environment"} <= report.keys() or (
             recipe.keys() - {"output_name"} == {"name", "variant", "model", "data", "training"}
         )
@@ -365,8 +353,7 @@ class RunFolder:
                 f"{self.path}: holds an unfinished run, and --{SETTING} is false. Add --overwrite to start from scratch, or "
                 "choose another --output_dir."
             )
-        mark = self._read_mark() or {}
-        if isinstance(asked, Path) and is_own and mark.get("longer_from") != asked.name:
+        if isinstance(asked, Path) and is_own and self.mark.fact("longer_from") != asked.name:
             require_checkpoint(asked)
             if asked.name != last.name:
                 raise UserError(
@@ -377,55 +364,9 @@ class RunFolder:
             require_steps_left(recipe, last)
         return last
 
-    def _read_mark(self) -> dict[str, Any] | None:
-        mark = _parsed(self.mark, json.loads)
-        return mark if {"files", "others"} <= mark.keys() else None
-
-    def _write_mark(self, files: list[str] | None, others: set[str], **facts: Any) -> None:
-        """Write the mark; what else it holds stays.
-
-        Args:
-            files: None while the run lasts, and all by its names is its own.
-            others: files that are not.
-            facts: of the run, `data`, `longer_from` (the checkpoint of this folder that was asked for by name), `run` (see
-                `identity`), `opening` and `results`.
-        """
-        values = {
-            **(self._read_mark() or {}),
-            "hf_accel": hf_accel.__version__,
-            "files": files,
-            "others": sorted(others),
-        }
-        values |= facts
-        write_whole(self.mark, json.dumps(values, indent=1) + "\n")
-
-    def _note(self, **facts: Any) -> None:
-        """Add facts to the mark where there is one."""
-        mark = self._read_mark()
-        if mark is not None:
-            self._write_mark(mark["files"], set(mark["others"]), **facts)
-
-    def _present(self) -> set[str]:
-        """Every file by a name that a run uses, checkpoints aside, relative to the folder."""
-        found: list[Path] = []
-        for path in (self.path / name for name in LEFT):
-            if path.is_dir() and not path.is_symlink():
-                found += [inner for inner in path.rglob("*") if inner.is_symlink() or not inner.is_dir()]
-            elif os.path.lexists(path):
-                found.append(path)
-        return {path.relative_to(self.path).as_posix() for path in found}
-
-    def _others(self) -> set[str]:
-        """Those of the files present that the run did not write: somebody put them there after it had finished."""
-        mark = self._read_mark()
-        if mark is None:
-            return set()
-        present = self._present()
-        return present & set(mark["others"]) if mark["files"] is None else present - set(mark["files"])
-
     def _remove(self) -> None:
         """Delete what a run left, and nothing else that may lie in the folder; a tracker compares its curves with new ones."""
-        for name in self._present() - self._others():
+        for name in self.mark.own():
             if name.split("/")[0] != self.trackers.name:
                 (self.path / name).unlink(missing_ok=True)
         self.steps_done.unlink(missing_ok=True)
@@ -440,7 +381,7 @@ class RunFolder:
         """Delete what says that the run is finished, and what was made from that; its model stays until the next one."""
         self.report.unlink()
         results = tuple(path.name for path in (self.page, self.history, self.predictions, self.plots))
-        for name in self._present() - self._others():
+        for name in self.mark.own():
             if name.split("/")[0] in results:
                 (self.path / name).unlink(missing_ok=True)
 
@@ -453,15 +394,6 @@ def differences(before: Recipe, now: Recipe) -> list[str]:
         keys = sorted(set(old[section]) | set(new[section]))
         names += [f"{section}.{key}" for key in keys if old[section].get(key) != new[section].get(key)]
     return names or ["name or variant"]
-
-
-def _parsed(path: Path, parse: Any) -> dict[str, Any]:
-    """The mapping in a file; empty where there is none."""
-    with suppress(OSError, ValueError, yaml.YAMLError):
-        values = parse(path.read_text(encoding="utf-8"))
-        if isinstance(values, dict):
-            return values
-    return {}
 
 
 def _remove_if_empty(folder: Path) -> None:

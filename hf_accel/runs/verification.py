@@ -60,7 +60,7 @@ def _verify_run(run: RunFolder) -> list[Part]:
     parts = []
     if run.is_finished:
         results = run.results
-        found = run.mark_damage() or manifest.damaged_entry(run.path, results)
+        found = run.mark.damage() or manifest.damaged_entry(run.path, results)
         parts.append(Part(run.path, "finished run", len(results), found, None if results else NO_MANIFEST))
     identity = run.identity
     checkpoints = [_verify_checkpoint(path, identity) for path in sorted(run.checkpoints.all(), key=step_of)]
