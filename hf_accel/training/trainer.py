@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
 from torch.optim.lr_scheduler import LRScheduler
@@ -34,7 +33,6 @@ from hf_accel.config.muon_settings import MuonSettings
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.schedules import Schedule
 from hf_accel.data.splits import Splits
-from hf_accel.errors import RunError
 from hf_accel.measure.steps import MeasureCallback, Measurement, Stopwatch
 from hf_accel.methods import (
     AfterForward,
@@ -42,7 +40,7 @@ from hf_accel.methods import (
     BeforeTraining,
     LoggedFigures,
 )
-from hf_accel.methods.finite import BadStep, FiniteSteps, broken_tensor
+from hf_accel.methods.finite import FiniteSteps
 from hf_accel.methods.learning_rates import layer_rates, split_groups
 from hf_accel.methods.losses import cross_entropy_sum, training_loss_sum
 from hf_accel.methods.muon import build_muon
@@ -55,8 +53,8 @@ from hf_accel.training.arguments import Arguments
 from hf_accel.training.checkpointing import LoggedSums
 from hf_accel.training.checks import refuse_sharding, refuse_unsharded
 from hf_accel.training.evaluation import TrainAccuracyCallback
-from hf_accel.training.failure import failed_at
-from hf_accel.training.feeding import FeedingTrainer, count_rows
+from hf_accel.training.feeding import count_rows
+from hf_accel.training.finite_training import FiniteTrainer
 from hf_accel.training.out_of_memory import SmallerBatches
 from hf_accel.training.progress import BarCallback
 from hf_accel.training.scoring import Batch, Method, Methods
@@ -66,7 +64,7 @@ from hf_accel.training.supported import OwnOptimizer
 logger = logging.getLogger(__name__)
 
 
-class ImageTrainer(FeedingTrainer):
+class ImageTrainer(FiniteTrainer):
     """A Trainer whose datasets make whole batches (`ImageBatches`), which are transformed on the training device.
 
     Args:
@@ -277,10 +275,6 @@ class ImageTrainer(FeedingTrainer):
         correct, loss, seen = self.accelerator.reduce(self.train_accuracy_counts.counts()).tolist()
         return {"accuracy": correct, "loss": loss}[figure] / seen
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Tensor | int | None]:
-        self._logged_loss_before = self._tr_loss.clone()
-        return super().get_batch_samples(*args, **kwargs)
-
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As `CheckpointingTrainer`; `auto_find_batch_size` is answered in each step, and not by a run that begins again."""
         asked, self.args.auto_find_batch_size = self.args.auto_find_batch_size, False
@@ -307,34 +301,6 @@ class ImageTrainer(FeedingTrainer):
         kinds = (BatchLoss, AfterForward, AbstractContextManager)
         return [self.train_accuracy_counts, *(method for method in self.methods if isinstance(method, kinds))]
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
-        """As upstream, which calls it once per optimizer step, before the update."""
-        norm = super()._get_grad_norm(model, grad_norm)
-        step = self.state.global_step + 1
-        self.finite_steps.end_step(step, self._get_learning_rate(), norm)
-        if self.finite_steps.every == 1:
-            self._end_after_bad_step()
-            if self.finite_steps.was_left_out(step):
-                self._leave_step_out(model, step)
-        return norm
-
-    def _end_after_bad_step(self) -> None:
-        bad = self.finite_steps.read(self.accelerator.gather)
-        if bad is not None:
-            self._fail(bad)
-
-    def _fail(self, bad: BadStep) -> NoReturn:
-        message = failed_at(bad, self.args, self.state.max_steps)
-        self.bar.close()
-        raise RunError(message)
-
-    def _leave_step_out(self, model: nn.Module, step: int) -> None:
-        logger.warning("step %d: left out, because its loss or gradient norm is not finite", step)
-        model.zero_grad(set_to_none=True)  # an optimizer does nothing to a parameter without a gradient
-        self.finite_steps.restore_buffers()
-        self._tr_loss.copy_(self._logged_loss_before)
-        self._globalstep_last_logged += 1  # the loss that is logged is the mean over the steps that were made
-
     def _maybe_log_save_evaluate(
         self, tr_loss: Tensor, grad_norm: Any, model: nn.Module, trial: Any, *args: Any, **kwargs: Any
     ) -> None:
@@ -355,15 +321,6 @@ class ImageTrainer(FeedingTrainer):
             self._end_after_bad_step()
             self._end_with_broken_weights()
             self._save_and_stop(number, model, trial)
-
-    def _end_with_broken_weights(self) -> None:
-        """An update can overflow although its loss and its gradients are finite."""
-        found = [name for name in gather_object([broken_tensor(self.model)]) if name is not None]
-        if found:
-            bad = BadStep(
-                self.state.global_step, self._get_learning_rate(), f"{found[0]} holds values that are not finite"
-            )
-            self._fail(bad)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # Where several processes resume within an epoch, Accelerate's set_epoch does not reach the sampler, which would begin
