@@ -251,14 +251,17 @@ def _nothing_to_select_by(data: dict[str, Any], training: dict[str, Any]) -> lis
 
 def _steps_that_cannot_be_repeated(training: dict[str, Any]) -> str | None:
     optim = training.get("optim")
-    if (
-        training.get("auto_find_batch_size") is True
-        and isinstance(optim, str)
-        and optim.endswith(("lomo", "layerwise"))
-    ):
+    if training.get("auto_find_batch_size") is not True:
+        return None
+    if isinstance(optim, str) and optim.endswith(("lomo", "layerwise")):
         return (
             f"training.auto_find_batch_size repeats a step in which memory ran out, and optim: {optim} changes the weights in "
             "the middle of it. Choose another optimizer, or leave auto_find_batch_size out."
+        )
+    if training.get("ddp_static_graph") is True:
+        return (
+            "training.auto_find_batch_size repeats a step in which memory ran out with more forward passes, and "
+            "ddp_static_graph promises that all steps have as many. Leave one of them out."
         )
     return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,22 +67,6 @@ def require_known_layers(recipe: Recipe, model: PreTrainedModel) -> None:
         raise UserError(
             f"{recipe.name}: training.{settings[0]} needs a model of transformers or timm, whose layers are known. Leave it out, "
             "or give the Trainer an optimizer of your own."
-        )
-
-
-def refuse_unsharded(args: TrainingArguments, is_sharded: bool) -> None:
-    """Refuse FSDP where Accelerate, without a word, gives every process the whole model.
-
-    Args:
-        is_sharded: whether Accelerate shards the weights.
-    Raises:
-        UserError: FSDP is asked for, and the processes train on CPUs.
-    """
-    asked = bool(args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if asked and args.world_size > 1 and not is_sharded:
-        raise UserError(
-            f"FSDP is asked for, and Accelerate shards weights on accelerators only, not on {args.device.type}. Launch with "
-            "`--multi_gpu` or recipes/accelerate/ddp.yaml, and leave training.fsdp out."
         )
 
 

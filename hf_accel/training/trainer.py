@@ -51,7 +51,7 @@ from hf_accel.models.loaded import Loaded
 from hf_accel.tasks.texts import TEXTS
 from hf_accel.training.arguments import Arguments
 from hf_accel.training.checkpointing import LoggedSums
-from hf_accel.training.checks import refuse_sharding, refuse_unsharded
+from hf_accel.training.checks import refuse_sharding
 from hf_accel.training.evaluation import TrainAccuracyCallback
 from hf_accel.training.feeding import count_rows
 from hf_accel.training.finite_training import FiniteTrainer
@@ -59,6 +59,7 @@ from hf_accel.training.out_of_memory import SmallerBatches
 from hf_accel.training.progress import BarCallback
 from hf_accel.training.scoring import Batch, Method, Methods
 from hf_accel.training.search import begin_again, refuse_loss_kwargs, search
+from hf_accel.training.sharding import SHARDED_ON_CPUS, shard_on_cpus
 from hf_accel.training.supported import OwnOptimizer
 
 logger = logging.getLogger(__name__)
@@ -121,8 +122,8 @@ class ImageTrainer(FiniteTrainer):
     ) -> None:
         # The loss below counts the rows of a whole accumulation window; the model must not be handed that count.
         refuse_loss_kwargs(model)
+        self.notes = list(notes)
         super().__init__(model=model, args=args, methods=methods, compute_loss_func=self.loss, **kwargs)
-        refuse_unsharded(args, self.is_fsdp_enabled)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             leaves_out = skips_bad_steps and self.is_deepspeed_enabled
             refuse_sharding(self.model, own_optimizer, methods, leaves_out, args.auto_find_batch_size)
@@ -136,7 +137,6 @@ class ImageTrainer(FiniteTrainer):
         if recipe is not None and splits is not None and loaded is not None and arguments is not None:
             self.recipe = recipe
             self.splits, self.loaded, self.arguments = splits, loaded, arguments
-        self.notes = list(notes)
         self.begin_again = begin_again
         self.measurement = Measurement(Stopwatch(args.device))
         self.train_accuracy_counts = TrainAccuracyCallback(args.device)
@@ -153,6 +153,12 @@ class ImageTrainer(FiniteTrainer):
         self._rows = torch.zeros(0, dtype=torch.int64)  # of the training batch
         self.compile_failure: str | None = None  # why a run that was to be compiled is eager
         self._replace_callbacks(callbacks)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if shard_on_cpus(self.accelerator, self.args):
+            self.is_fsdp_enabled = True
+            self.notes.append(SHARDED_ON_CPUS)
 
     def _replace_callbacks(self, callbacks: Sequence[TrainerCallback]) -> None:
         for stock in (ProgressCallback, PrinterCallback):  # our own bar is in progress.py

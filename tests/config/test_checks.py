@@ -39,6 +39,10 @@ def refusal(overrides, recipe="digits", variant=None) -> str:
             {"training": {"auto_find_batch_size": True, "optim": "lomo"}},
             "optim: lomo changes the weights in the middle of it",
         ),
+        (
+            {"training": {"auto_find_batch_size": True, "ddp_static_graph": True}},
+            "ddp_static_graph promises that all steps have as many",
+        ),
         ({"training": {"fp16": True, "bf16": True}}, "training.fp16 and training.bf16 are both true"),
         (NO_SELECTION | {"training": {"early_stopping_patience": 2}}, "early_stopping_patience needs validation rows"),
         (NO_SELECTION | {"training": {"eval_strategy": "steps"}}, "training.eval_strategy is 'steps' but there are no"),

@@ -4,22 +4,14 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from accelerate.utils import DistributedType
 
 from hf_accel import cli, evaluate, verify
 from hf_accel.config.recipe import LAUNCH_FILES, RECIPES_FOLDER
 from hf_accel.errors import UserError
 from hf_accel.report.run_report import RunReport
-from hf_accel.training.checks import refuse_unsharded
+from hf_accel.training.sharding import SHARDED_ON_CPUS, shard_on_cpus
 from tests.support.two_processes import launch
-
-SHARDED = """
-import sys
-from tests.support.sharding import shard_on_cpus
-from hf_accel import cli, train
-
-shard_on_cpus()
-cli.run_and_exit(lambda argv: train.main(sys.argv[1:]))
-"""
 
 
 @pytest.fixture
@@ -29,12 +21,10 @@ def start(tiny_recipe, tmp_path):
                 "save_steps": 2, "eval_strategy": "no", "load_best_model_at_end": False}  # fmt: skip
     data = {"validation": 0, "max_train_rows": 17}
     tiny_recipe({"training": training, "data": data, "model": {"freeze_batch_norm": True}}).write(tmp_path / "run.yaml")
-    (tmp_path / "sharded.py").write_text(SHARDED)
 
     def run(name, folder, *flags):
         options = ("--config_file", RECIPES_FOLDER / LAUNCH_FILES / f"{name}.yaml", "--num_processes", "2")
-        command = ("-m", "hf_accel.train") if name == "ddp" else (tmp_path / "sharded.py",)
-        words = (*command, "--recipe", tmp_path / "run.yaml", "--output_dir", tmp_path / folder, *flags)
+        words = ("-m", "hf_accel.train", "--recipe", tmp_path / "run.yaml", "--output_dir", tmp_path / folder, *flags)
         done = launch(*words, options=options)
         assert done.returncode == 0, done.stderr[-3000:]
         return RunReport.load(tmp_path / folder)
@@ -53,6 +43,8 @@ def test_fsdp2_gives_what_ddp_gives_and_its_model_is_whole(start, photos, tmp_pa
         (2, "ddp"),
         (2, "fsdp2"),
     ]
+    # a run without this note: Accelerate shards on CPUs itself, and hf_accel/training/sharding.py can go
+    assert [SHARDED_ON_CPUS in report.notes for report in (whole, sharded)] == [False, True]
     assert losses(sharded) == pytest.approx(losses(whole), rel=1e-4)
     assert sharded.test.loss == pytest.approx(whole.test.loss, rel=1e-4)
     assert cli.run(verify.main, [str(tmp_path / "fsdp2")]) == 0
@@ -70,12 +62,11 @@ def test_a_run_of_fsdp2_resumes(start, tmp_path):
     assert resumed.test.loss == pytest.approx(whole.test.loss, rel=1e-5)
 
 
-def test_fsdp_on_cpus_is_refused_because_accelerate_leaves_it_out(monkeypatch):
-    args = SimpleNamespace(fsdp=None, world_size=2, device=SimpleNamespace(type="cpu"))
-    refuse_unsharded(args, is_sharded=False)
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    refuse_unsharded(args, is_sharded=True)
-    with pytest.raises(
-        UserError, match="FSDP is asked for, and Accelerate shards weights on accelerators only, not on cpu"
-    ):
-        refuse_unsharded(args, is_sharded=False)
+def test_the_first_version_of_fsdp_does_not_shard_on_cpus(monkeypatch):
+    state = SimpleNamespace(distributed_type=DistributedType.MULTI_CPU, mixed_precision="no")
+    accelerator = SimpleNamespace(state=state)
+    monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
+    assert not shard_on_cpus(accelerator, SimpleNamespace(fsdp_plugin_args=None))
+    with pytest.raises(UserError, match=r"version 1 is asked for, and on CPUs only version 2 shards.*fsdp2\.yaml"):
+        shard_on_cpus(accelerator, SimpleNamespace(fsdp_plugin_args={"fsdp_version": 1}))
+    assert state.distributed_type == DistributedType.MULTI_CPU
