@@ -1,5 +1,6 @@
 """Fixtures of the whole suite: real data where it is, tiny data and models made on the spot where it is not."""
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -31,6 +32,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs the Hub"))
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made is no garbage: a Trainer collects it several times, which took most of the time of a tiny run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
