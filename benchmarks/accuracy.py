@@ -110,18 +110,23 @@ def mean_and_spread(accuracies: Sequence[float]) -> str:
     return format_score(statistics.mean(accuracies)) + spread
 
 
-def run_recipe(flags: dict[str, Any]) -> dict[str, Any]:
+def run_recipe(flags: dict[str, Any], launcher: Sequence[str] = ()) -> dict[str, Any]:
     """`hf-accel train` with these flags, as a user starts it.
 
+    Args:
+        launcher: words before `-m hf_accel.train`, for several processes.
     Returns:
         accuracy (test), train_accuracy (on the augmented batches of the last epoch), train_seconds, images_per_second,
-        parameters, and wall_seconds of the whole command; or error.
+        parameters, world_size, and wall_seconds of the whole command; or error.
     """
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value)) if word]
     parent = ENDS_WITH_PARENT if sys.platform == "linux" else ()
     start = time.perf_counter()
     done = subprocess.run(
-        [*parent, sys.executable, "-m", "hf_accel.train", *words], capture_output=True, text=True, errors="replace"
+        [*parent, sys.executable, *launcher, "-m", "hf_accel.train", *words],
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
     wall = time.perf_counter() - start
     if done.returncode:
@@ -131,6 +136,7 @@ def run_recipe(flags: dict[str, Any]) -> dict[str, Any]:
         "accuracy": report.test.accuracy,
         "train_accuracy": report.train.accuracy,
         "parameters": report.model.parameters,
+        "world_size": report.train.world_size,
         "train_seconds": report.train.seconds,
         "images_per_second": report.train.images_per_second,
         "wall_seconds": wall,

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import accuracy
 from benchmarks.processes import REPOSITORY
 from benchmarks.session import benchmark_parser, open_session
-from benchmarks.workloads import as_flags, data_folder
+from benchmarks.workloads import SMALL_XLNET, as_flags, data_folder
 from hf_accel.cli import run
 from hf_accel.comparison.schema import Comparison
 from hf_accel.comparison.text import figure_cells, footnotes, verdict_cells
@@ -22,13 +22,19 @@ Which technique pays on this machine, by `hf-accel compare`: all variants of a r
 
   python -m benchmarks.compare --recipe resnet20_cifar10 --num_train_epochs 1
   python -m benchmarks.compare --recipe mobilenetv2_imagefolder --pairs 5
+  python -m benchmarks.compare --recipe xlnet_amazon_polarity --pairs 3
 
 --pairs is the number of rounds. Flags of `hf-accel train` change every run."""
 
 TINY = ("--data.image_size", "16", "--data.max_train_rows", "40", "--data.max_test_rows", "20",
         "--per_device_train_batch_size", "8", "--num_train_epochs", "1")  # fmt: skip
-# The last two only with a model that needs nothing from the network: --model.name timm/NAME --model.pretrained false.
-RECIPES = accuracy.RECIPES | {"vit_cifar10": ("cifar10", None), "efficientnet_b0_cifar10": ("cifar10", None)}
+# The ViT and the EfficientNet need a model without weights from the Hub: --model.name timm/NAME --model.pretrained false.
+RECIPES = accuracy.RECIPES | {
+    "vit_cifar10": ("cifar10", None),
+    "efficientnet_b0_cifar10": ("cifar10", None),
+    "xlnet_amazon_polarity": ("amazon_reviews", "xlnet_base_tokenizer"),
+}
+SMALL = {"xlnet_amazon_polarity": {**SMALL_XLNET, "data.max_train_rows": "2000", "num_train_epochs": "1"}}
 RUNS = REPOSITORY / "outputs" / "benchmarks" / "compare"
 
 
@@ -81,7 +87,8 @@ def compare(
     flags += ["--variants", *variants] if variants else []
     flags += ["--repeats", str(repeats)] if repeats else []
     flags += ["--model.name", str(data_folder(model))] if model and not quick else []
-    flags += [word for name, value in as_flags(overrides).items() for word in (f"--{name}", str(value))]
+    asked = ({} if quick else SMALL.get(recipe, {})) | as_flags(overrides)
+    flags += [word for name, value in asked.items() for word in (f"--{name}", str(value))]
     code = run(compare_main, [*flags, *(TINY if quick else ())])
     if code:
         return {"error": f"hf-accel compare ended with {code}"}

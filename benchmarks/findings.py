@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import REPOSITORY
-from benchmarks.result_files import Domain, Verdict, comparisons, entries, leading_number, newest
+from benchmarks.result_files import DOMAINS, Domain, Verdict, comparisons, entries, leading_number, newest
 from hf_accel.cli import run
 from hf_accel.files import write_whole
 from hf_accel.formatting import format_quantity
@@ -50,7 +50,7 @@ TECHNIQUES = {  # variant -> what it is
     "default": "the recipe as it is shipped",
 }
 TOGETHER = ("all", "default")
-SOURCES = ("compare", "finetuning", "inputs", "peers", "scaling", "compact", "prediction")
+SOURCES = ("compare", "finetuning", "inputs", "peers", "distributed", "scaling", "compact", "prediction")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -222,7 +222,32 @@ def _program(line: dict[str, Any]) -> str:
 
 
 def two_processes(lines: list[dict[str, Any]]) -> list[str]:
-    """Two processes on the cores of one."""
+    """Each technique over the stock settings, both trained by two processes, per round."""
+    rates: dict[tuple[str, str], dict[int, float]] = {}
+    for line in lines:
+        settings = line["settings"]
+        of_variant = rates.setdefault((settings["recipe"], settings["variant"]), {})
+        of_variant[line["round"]] = line["result"]["images_per_second"]
+    named = {domain.recipe: domain for domain in DOMAINS}
+    rows = []
+    for (recipe, variant), by_round in rates.items():
+        plain = rates.get((recipe, "baseline"), {})
+        rounds = sorted(by_round.keys() & plain.keys())
+        if variant == "baseline" or not rounds:
+            continue
+        ratio = _ratio([by_round[n] for n in rounds], [plain[n] for n in rounds])
+        rows.append([named[recipe].name, _named(variant), ratio, str(len(rounds))])
+    text = (
+        "`accelerate launch` with two processes, which on a CPU share its cores; rows/s of both together over those of the "
+        "stock settings, also in two processes. Not corrected for the number of techniques. "
+        + "; ".join(f"{domain.name}: {domain.what}" for domain in DOMAINS)
+        + "."
+    )
+    return [text, _table(["data", "technique", "speed-up", "rounds"], rows)]
+
+
+def second_process(lines: list[dict[str, Any]]) -> list[str]:
+    """Two processes on the cores of one, in each cache mode."""
     rates: dict[str, dict[int, list[float]]] = {}
     for line in lines:
         settings = line["settings"]
@@ -238,7 +263,7 @@ def two_processes(lines: list[dict[str, Any]]) -> list[str]:
     ]
     text = (
         "ResNet-20 on 50,000 images of CIFAR-10, images/s of all processes together, every measurement; both processes share the "
-        f"cores of one, so this says what a second process costs. Techniques under two processes: {UNKNOWN}."
+        "cores of one, so this says what a second process costs."
     )
     return [text, _table(["cache", "one process", "two processes"], rows)]
 
@@ -304,7 +329,8 @@ SECTIONS = (
     ("Fine-tuning", "finetuning", fine_tuning, "Techniques of fine-tuning"),
     ("Preparing images", "inputs", input_path, "Reading, decoding and transforming"),
     ("Against the alternatives", "peers", alternatives, "Against the Hugging Face example and timm"),
-    ("Two processes", "scaling", two_processes, "Under two processes"),
+    ("Techniques under two processes", "distributed", two_processes, "Techniques under two processes"),
+    ("One process and two", "scaling", second_process, "A second process"),
 )
 
 

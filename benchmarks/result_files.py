@@ -22,7 +22,9 @@ class Domain:
 DOMAINS = (
     Domain("small images", "resnet20_cifar10", "ResNet-20 from scratch on CIFAR-10, 32 px"),
     Domain("large images", "mobilenetv2_imagefolder", "MobileNetV2, fine-tuned on photographs, 224 px"),
-    Domain("text", "xlnet_amazon_polarity", "XLNet, fine-tuned on reviews"),
+    Domain(
+        "text", "xlnet_amazon_polarity", "XLNet of two small layers from scratch on Amazon reviews, up to 128 tokens"
+    ),
 )
 
 

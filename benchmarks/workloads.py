@@ -40,6 +40,13 @@ QUICK = Size(batch=2, steps=2, warmup=1)
 CPU_MODELS = ("timm/resnet50", "timm/efficientnet_b0", "timm/vit_tiny_patch16_224")
 CUDA_MODELS = ("timm/vit_base_patch16_224", "timm/resnet50", "timm/efficientnet_b0")
 QUICK_MODELS = ("timm/test_resnet",)
+# XLNet-base takes seconds per step on a CPU; techniques are compared on two small layers with random weights.
+SMALL_XLNET = {
+    "model.pretrained": "false",
+    "model.args": "{n_layer: 2, d_model: 256, n_head: 4, d_head: 64, d_inner: 1024}",
+    "data.max_length": "128",
+    "learning_rate": "1e-3",
+}
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:

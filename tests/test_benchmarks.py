@@ -24,6 +24,7 @@ from benchmarks import (  # noqa: E402
     ceiling,
     compact,
     compare,
+    distributed,
     finetuning,
     hf_script,
     inputs,
@@ -98,6 +99,7 @@ def only_table(folder: Path) -> str:
             [],
             ["| timm/test_resnet | 500 px | hf-accel predict | ", "num_workers 0 | ", "| 100.0% | 1 |"],
         ),
+        (distributed, [], ["| resnet20_cifar10 | baseline |", "| resnet20_cifar10 | bf16 |"]),
         (scaling, ["--steps", "5"], ["| memory | 1 | 100 |", "| memory | 2 | 100 |"]),
         (
             schedule,
@@ -430,6 +432,8 @@ def test_a_mistake_is_one_message(here, capsys):
     assert run(time_to_accuracy.main, ["--quick", "--autotimm", str(here)]) == 2
     assert run(finetuning.main, ["--quick", "--technique", "ema"]) == 2
     assert "expected plain, too" in capsys.readouterr().err
+    assert run(distributed.main, ["--quick", "--variants", "bf16"]) == 2
+    assert "expected baseline, too" in capsys.readouterr().err
     assert run(zoo.main, ["--quick", "--network", "resnet99"]) == 2
     assert "expected some of resnet20," in capsys.readouterr().err
     assert run(compact.main, ["--quick", "--network", "resnet99"]) == 2

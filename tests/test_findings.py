@@ -45,7 +45,7 @@ def test_the_document_is_current():
 def test_without_results_nothing_is_claimed(tmp_path):
     text = findings.document(tmp_path)
     assert not re.search(r"\d\.\d", text.split("## Training")[1])
-    assert text.count("ot yet measured") == 3 + 4 + 2  # domains, sections, kinds of inference
+    assert text.count("ot yet measured") == 3 + 5 + 2  # domains, sections, kinds of inference
 
 
 def test_the_newest_comparison_counts_and_rehearsals_do_not(tmp_path):
@@ -97,6 +97,17 @@ def test_a_ratio_is_taken_within_a_round(tmp_path):
     lines += [line("hf_example:train", 99.0, -1)]
     write(tmp_path, "peers_here.jsonl", lines)
     assert "| timm/resnet50 | HF example, default flags | 2.00 (2.00 to 2.00) | 3 |" in findings.document(tmp_path)
+
+
+def test_a_technique_under_two_processes_is_compared_with_two_processes(tmp_path):
+    def line(variant, rate, number):
+        settings = {"recipe": "resnet20_cifar10", "variant": variant, "quick": False}
+        return 1, {"settings": settings, "round": number, "result": {"images_per_second": rate}}
+
+    lines = [line("baseline", 10.0 * scale, n) for n, scale in enumerate((1, 2, 3))]
+    lines += [line("bf16", 15.0 * scale, n) for n, scale in enumerate((1, 2, 3))]
+    write(tmp_path, "distributed_here.jsonl", lines)
+    assert "| small images | `bf16`: mixed precision, bf16 | 1.50 (1.50 to 1.50) | 3 |" in findings.document(tmp_path)
 
 
 def test_tables_of_inference_are_taken_over(tmp_path):
