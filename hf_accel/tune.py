@@ -45,8 +45,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--variant", help="one of the recipe's variants")
     parser.add_argument("--budget", default="10m", help="time for all of it: 90s, 10m, 1h; default: 10m")
     parser.add_argument("--objective", choices=("time", "memory", "cost"), default="time", help="default: time")
-    parser.add_argument("--allow", nargs="+", action="extend", choices=("batch",), default=[], metavar="WHAT",
-                        help="what may change the result: batch (the micro-batch of a network with batch norm)")  # fmt: skip
+    parser.add_argument("--allow", nargs="+", action="extend", choices=("batch", "image_size", "augmentation"),
+                        default=[], metavar="WHAT", help="what may change the result: batch (the micro-batch of a network with "
+                        "batch norm), image_size, augmentation")  # fmt: skip
     parser.add_argument("--price_per_hour", type=float, metavar="PRICE", help="of this machine, for --objective cost")
     parser.add_argument("--learning_rate", action="store_true", help="find the learning rate instead")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the recipe that is found")

@@ -16,7 +16,7 @@ from hf_accel.tuning.candidates import Candidates
 from hf_accel.tuning.estimate import Expected, expected_run
 from hf_accel.tuning.record import Record
 from hf_accel.tuning.search import Outcome, OutOfBudgetError
-from hf_accel.tuning.space import Facts, Pace, Technique
+from hf_accel.tuning.space import OTHER_IMAGES, Facts, Pace, Technique
 from hf_accel.tuning.trials import RUNGS, Rung, Trial, run_trial
 
 REFERENCE = "fp32_reference"
@@ -95,7 +95,8 @@ class TrialBench:
             return Outcome(None, f"the recipe cannot have it: {' '.join(str(error).split())}")
         names = tuple(technique.name for technique in techniques)
         trial = self._trial(names, rung, number, recipe, RUNGS[rung])
-        reason = trial.error or trial.compile_failure or self._leaves_band(trial)
+        has_other_images = any(technique.changes in OTHER_IMAGES for technique in techniques)
+        reason = trial.error or trial.compile_failure or self._leaves_band(trial, has_other_images)
         expected = self.expected(recipe, trial)
         if techniques and reason is not None:
             return Outcome(None, reason)
@@ -136,8 +137,9 @@ class TrialBench:
         walls = [trial.wall_seconds - RUNGS[trial.rung].seconds for trial in self._used.values() if trial.error is None]
         return (statistics.median(walls) if walls else LEAST_LIMIT / 2) + RUNGS[rung].seconds
 
-    def _leaves_band(self, trial: Trial) -> str | None:
-        return outside(trial.losses, self._reference, self.facts.dropout)
+    def _leaves_band(self, trial: Trial, has_other_images: bool = False) -> str | None:
+        """Why a trial is rejected; on other images than the recipe's, its losses only need to be finite."""
+        return outside(trial.losses, trial.losses if has_other_images else self._reference, self.facts.dropout)
 
     def _trial(
         self, names: tuple[str, ...], rung: int, number: int, recipe: Recipe, length: Rung, learns_facts: bool = False

@@ -10,17 +10,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from hf_accel.config.augmentation import AugmentSettings
 from hf_accel.config.recipe import Recipe
 from hf_accel.formatting import format_bytes, format_duration, format_percent
 
 # What --allow may name, and what it means.
-CHANGES = {"batch": "the number of images that batch norm sees at once"}
+CHANGES = {
+    "batch": "the number of images that batch norm sees at once",
+    "image_size": "the size of the images",
+    "augmentation": "the augmentation",
+}
+OTHER_IMAGES = ("image_size", "augmentation")  # whose losses are not those of the recipe from the first step on
+SMALLER_SIDES = (0.75, 0.5)
 LEAST_CONVOLUTIONS = 0.02  # share of the weights, below which the memory format decides nothing
 LEAST_WAIT = 0.02  # share of the time that steps wait for data, below which faster loading changes nothing
 LEAST_COMPILED_SECONDS = 60.0  # of a whole run, below which compilation cannot pay
 MEMORY_SHARE = 0.9  # of the available memory, which a cache may take, as `inputs.cache` has it
 MOST_WORKERS = 8
 ADAMW = ("adamw_torch", "adamw_torch_fused")
+CROP_AND_FLIP = ("crop", "pad", "pad_mode", "scale", "ratio", "flip")
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Facts:
         attention: implementation of a model of transformers that has several; None elsewhere.
         cached_bytes_per_row, fill_seconds_per_row: of a cache in memory; None where none can be kept.
         same_size: whether all images that are cached have one size.
+        image_size: side of the network's input in pixels; None for texts.
         available_bytes: memory that was free.
     """
 
@@ -82,6 +91,7 @@ class Facts:
     cached_bytes_per_row: float | None
     fill_seconds_per_row: float | None
     same_size: bool
+    image_size: int | None
     available_bytes: int
 
 
@@ -112,6 +122,8 @@ def techniques(
         *_checkpointing(recipe, objective),
         *_threads(facts),
         *_freed_memory(recipe, facts),
+        *_image_size(facts),
+        *_augmentation(recipe),
         *_compile(recipe, pace),  # last: its trial takes as long as many others
     ):
         if isinstance(one, LeftOut):
@@ -316,3 +328,25 @@ def _freed_memory(recipe: Recipe, facts: Facts) -> Found:
     if not recipe.training.get("keep_freed_memory", True):
         on = {"training": {"keep_freed_memory": True}}
         yield Technique("allocator", "keep_freed_memory", on, "pages are not zeroed again at each step")
+
+
+def _image_size(facts: Facts) -> Found:
+    if facts.image_size is None:
+        return
+    step = 32 if facts.image_size >= 128 else 8  # networks halve the side up to five times
+    for side in dict.fromkeys(int(share * facts.image_size) // step * step for share in SMALLER_SIDES):
+        if 0 < side < facts.image_size:
+            why = "every layer computes fewer pixels"
+            yield Technique("image_size", f"image_size_{side}", {"data": {"image_size": side}}, why, "image_size")
+
+
+def _augmentation(recipe: Recipe) -> Found:
+    on, default = recipe.data.augment.switched_on(), AugmentSettings()
+    more = {name: getattr(default, name) for name in on if name not in CROP_AND_FLIP}
+    if more:
+        why = f"cropping and flipping cost less than {', '.join(more)}"
+        yield Technique("augmentation", "crop_and_flip", {"data": {"augment": more}}, why, "augmentation")
+    if on:
+        off = {**more, "crop": "none", "flip": False}
+        why = "unchanged images are prepared once"
+        yield Technique("augmentation", "no_augmentation", {"data": {"augment": off}}, why, "augmentation")

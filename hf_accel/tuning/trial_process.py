@@ -28,6 +28,7 @@ from hf_accel.inputs.cache import CachedPixels, open_training_pixels
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.machine.precision import native_bf16
 from hf_accel.measure.steps import Measurement
+from hf_accel.models.load import LoadedModel
 from hf_accel.runs.log import quiet_libraries, start_console
 from hf_accel.tasks import TASKS
 from hf_accel.training.arguments import training_arguments
@@ -228,6 +229,7 @@ def facts_of(trainer: ImageTrainer, recipe: Recipe, whole: Splits[Any]) -> Facts
         cached_bytes_per_row=nbytes,
         fill_seconds_per_row=seconds,
         same_size=same_size,
+        image_size=trainer.loaded.image_size if isinstance(trainer.loaded, LoadedModel) else None,
         available_bytes=psutil.virtual_memory().available,
     )
 

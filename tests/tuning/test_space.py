@@ -6,7 +6,7 @@ import pytest
 
 from hf_accel.config.recipe import RecipeFile, load_recipe
 from hf_accel.tuning.candidates import Candidates, patch_of
-from hf_accel.tuning.space import LeftOut, Pace, Technique, techniques
+from hf_accel.tuning.space import CHANGES, LeftOut, Pace, Technique, techniques
 from tests.support.made_up_speeds import FACTS
 
 CPU = replace(FACTS, train_rows=45_000, fill_seconds_per_row=1e-4)
@@ -55,6 +55,22 @@ def test_a_smaller_micro_batch_keeps_the_effective_batch_and_needs_leave_with_ba
     assert tried["micro_batch_32"].patch["training"]["gradient_accumulation_steps"] == 2
 
 
+def test_other_images_need_leave():
+    tried, left_out = found(facts=replace(CPU, image_size=224))
+    assert left_out["image_size_160"].endswith(
+        "it changes the size of the images, and so the result: --allow image_size"
+    )
+    assert left_out["no_augmentation"].endswith("--allow augmentation")
+    assert not {one.axis for one in tried.values()} & {"image_size", "augmentation"}
+    richer = {"data": {"augment": {"crop": "random_resized", "randaugment": {}, "mixup": 0.2}}}
+    tried, _ = found(facts=replace(CPU, image_size=224), allowed=("image_size", "augmentation"), overrides=richer)
+    assert [name for name in tried if name.startswith("image_size")] == ["image_size_160", "image_size_96"]
+    assert tried["crop_and_flip"].patch == {"data": {"augment": {"randaugment": None, "mixup": 0.0}}}
+    assert tried["no_augmentation"].patch["data"]["augment"]["crop"] == "none"
+    tried, left_out = found("xlnet_amazon_polarity", facts=replace(CPU, image_size=None))
+    assert not [name for name in (*tried, *left_out) if name.startswith(("image_size", "no_augmentation"))]
+
+
 def test_a_short_run_is_not_compiled_and_one_that_waits_for_no_data_gets_no_workers():
     tried, left_out = found(pace=Pace(run_seconds=20.0, data_wait=0.001))
     assert "compile" not in tried
@@ -100,8 +116,8 @@ def test_an_attention_of_transformers_can_be_exchanged():
 def test_every_technique_gives_a_recipe_that_is_valid_and_differs(recipe, facts):
     candidates = Candidates.read(recipe, None, {})
     if candidates.plain.model.task == "text-classification":
-        facts = replace(facts, cached_bytes_per_row=None, fill_seconds_per_row=None, convolutions=0.0)
-    tried, left_out = techniques(candidates.plain, facts, LONG, "memory", ("batch",))
+        facts = replace(facts, cached_bytes_per_row=None, fill_seconds_per_row=None, convolutions=0.0, image_size=None)
+    tried, left_out = techniques(candidates.plain, facts, LONG, "memory", tuple(CHANGES))
     assert all(isinstance(one, Technique) for one in tried)
     assert all(isinstance(one, LeftOut) and one.reason for one in left_out)
     assert len({one.name for one in tried}) == len(tried)

@@ -32,6 +32,7 @@ def test_a_trial_gives_figures_and_facts_and_the_same_seed_the_same_losses(tiny_
     assert facts.convolutions > 0.9
     assert facts.cached_bytes_per_row >= 16 * 16 * 3  # photographs, with room for the crop
     assert not facts.same_size
+    assert facts.image_size == 16
     again = run_trial(tiny_recipe({"data": {"cache": "none"}}), second, Rung(0.0, 2), limit=120, forked=True)
     assert again.losses == trial.losses
     assert again.facts is None

@@ -120,6 +120,15 @@ def test_a_technique_that_changes_the_result_is_tried_only_with_leave(made_up, t
     assert found.accuracy_difference is None  # it was not accepted
 
 
+def test_smaller_images_may_learn_otherwise_and_show_what_they_cost(made_up, tmp_path):
+    found = tuned(tmp_path / "out", "--budget", "1h", "--allow", "image_size")
+    assert "image_size_16" in found.accepted
+    assert found.patch["data"] == {"image_size": 16}
+    assert found.accuracy_difference == [0.0, 0.0, 0.0]
+    assert any("test accuracy differs by +0.00 points" in sentence for sentence in summary(found))
+    assert "no_augmentation" in {one["name"] for one in found.left_out}
+
+
 def test_a_dry_run_lists_the_trials_and_writes_nothing(made_up, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert tune.main([*SLOW, "--dry_run", "--json"]) == 0
