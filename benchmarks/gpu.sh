@@ -50,8 +50,6 @@ pack() {
   echo "there: cp -r $folder/1/. $folder/2/. DATA/ && export HF_ACCEL_DATA=DATA"
 }
 
-not_yet() { echo "$stage: its recipes do not exist yet, nothing was run"; }
-
 case $stage in
   speed)
     models=(timm/vit_base_patch16_224 timm/resnet50 timm/efficientnet_b0)
@@ -89,7 +87,12 @@ case $stage in
     [[ ${GPU_REHEARSAL:-0} == 1 ]] && three=()
     bench compact --complete ${three[@]+"${three[@]}"}
     ;;
-  tune) not_yet ;;
+  tune)
+    # a search of five minutes each, against every combination of the same techniques
+    some=(--network vit_tiny resnet50 efficientnet_b0 --budget 5m)
+    [[ ${GPU_REHEARSAL:-0} == 1 ]] && some=(--network resnet20)
+    bench tune "${some[@]}"
+    ;;
   pack)
     shift
     pack "$@"

@@ -42,6 +42,7 @@ from benchmarks import (  # noqa: E402
     time_to_accuracy,
     timm_script,
     trust,
+    tune,
     zoo,
 )
 from benchmarks.session import middle, ratio_cells  # noqa: E402
@@ -120,6 +121,7 @@ def only_table(folder: Path) -> str:
             [],
             ["| 5 | hf_accel, cross-entropy | 0.", "| 5 | published: baseline of fastai/imagenette | 0.6660 |"],
         ),
+        (tune, ["--network", "resnet20", "--budget", "15s"], ["| resnet20 | 2 of 2 | "]),
         (trust, [], ["| 5% | ", "| 20% | ", "| energy: logarithm of the sum of the exponentials | "]),
         (zoo, ["--complete", "--network", "cct_2_3x2"], ["| cct_2_3x2 | as shipped | 0."]),
         (
@@ -473,12 +475,6 @@ def test_compact_trains_each_variant_of_a_recipe_on_the_complete_data(monkeypatc
 def test_the_linear_layers_of_a_transformer_are_timed_with_sparsity():
     found = compact.semi_structured(quick=True)
     assert found.keys() == compact.LINEAR_LAYERS.keys()
-
-
-def test_a_stage_without_recipes_says_so():
-    done = subprocess.run(["bash", str(REPOSITORY / "benchmarks" / "gpu.sh"), "tune"], capture_output=True, text=True)
-    assert done.returncode == 0
-    assert "do not exist yet" in done.stdout
 
 
 def test_an_unknown_stage_is_refused():
