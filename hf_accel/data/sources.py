@@ -147,6 +147,10 @@ def _table_of(part: ImageTable, group_column: str | None) -> datasets.Dataset:
     types = {} if part.labels else {"features": datasets.Features({image: text, part.column: text})}
     groups = {} if part.groups is None else {group_column: part.groups}
     table = datasets.Dataset.from_dict({image: part.paths, part.column: part.labels, **groups}, **types)
+    if any(isinstance(label, list) for label in part.labels):
+        names = datasets.ClassLabel(names=list(part.label_names)) if part.label_names else text
+        # the library then names the columns of its format, and would not return those that come later
+        table = table.cast_column(part.column, datasets.List(names)).with_format(None)
     return table.cast_column(image, datasets.Image(decode=False))
 
 

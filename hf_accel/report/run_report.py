@@ -169,9 +169,15 @@ class QuantizationSummary:
 
 @dataclass(kw_only=True)
 class Scores:
-    """The figures of one split; those of `metrics.classification_metrics`, and the loss."""
+    """The figures of one split; those of `metrics.classification_metrics` or `multi_label_metrics`, and the loss.
+
+    Attributes:
+        accuracy: share of the rows whose answer is right; where a row has any number of labels, all of them.
+        mean_average_precision: None unless a row has any number of labels.
+    """
 
     loss: float | None = None
+    mean_average_precision: float | None = None
     accuracy: float | None = None
     top5_accuracy: float | None = None
     f1_macro: float | None = None
@@ -186,7 +192,7 @@ class DetailedScores(Scores):
     Attributes:
         views: the number of views of each image whose logits were averaged; 1 without test-time augmentation.
         test_time_augmentation: the setting that made these views.
-        per_class: the result of `metrics.per_class`.
+        per_class: the result of `metrics.per_class`, or that of `detailed_multi_label_scores`.
         confusion: the result of `metrics.confusion`.
     """
 
@@ -230,6 +236,7 @@ class RunReport:
         sparsity: per pruned layer its name, shape, weights and zeros; None unless used.
         pruning: the same over all layers; None unless used.
         quantization: training for int8; None unless used.
+        thresholds: the scores from which a row has a label, by label, chosen on the validation rows; None: 0.5, or one class.
         validation: None when no rows were held out.
         test: None when the test split was not scored.
         reference: None for images.
@@ -251,6 +258,7 @@ class RunReport:
     sparsity: list[dict[str, Any]] | None = None
     pruning: PruningSummary | None = None
     quantization: QuantizationSummary | None = None
+    thresholds: list[float] | None = None
     validation: Scores | None = None
     test: DetailedScores | None = None
     reference: ReferenceScores | None = None

@@ -41,7 +41,7 @@ def augmented_images(inputs: ImageInputs, split: ImageSplit, rows: np.ndarray, n
     return [
         AugmentedImage(
             image=originals[number],
-            label=split.label_names[int(split.labels[row])],
+            label=split.label_text(row),
             samples=[images[number] for images in samples],
             sample_labels=[texts[number] for texts in labels],
         )

@@ -86,7 +86,8 @@ def training_arguments(
     refuse_unknown_compiler(recipe.name, asked)
     asked.setdefault("disable_tqdm", False)  # its own default follows the verbosity of transformers' logs
     refuse_unsupported(recipe.name, asked)
-    selection = selection_defaults(recipe.name, asked, has_validation, has_own_metrics, has_standard_metrics)
+    task = recipe.model.task
+    selection = selection_defaults(recipe.name, asked, has_validation, has_own_metrics, has_standard_metrics, task)
     selection |= _score_at_start(recipe, asked, selection)
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     keep_freed_memory, cpu_threads = asked.pop(KEEP_FREED_MEMORY, True), asked.pop(CPU_THREADS, None)

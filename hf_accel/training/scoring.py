@@ -21,7 +21,8 @@ from hf_accel.inputs.prepared import PreparedBatches, ScoredBatches
 from hf_accel.inputs.text import TextBatches
 from hf_accel.methods import BatchLoss, BeforeTraining, ChoosesRows, EvaluatedWeights
 from hf_accel.models.head import known_labels
-from hf_accel.training.evaluation import EvaluationMetrics, kept_of_rows
+from hf_accel.training.answers import Answers, answers_of
+from hf_accel.training.evaluation import EvaluationMetrics
 
 Batch = dict[str, Any]
 Method = TrainerCallback | AbstractContextManager | BatchLoss | BeforeTraining | ChoosesRows
@@ -36,6 +37,7 @@ class ScoringTrainer(Trainer):
         args: TrainingArguments.
         eval_transform: batch on the device, completed by its dataset -> arguments of the model, `labels` included.
         test_dataset: the batches that are scored at the end.
+        answers: what the logits say; None: what the config of the model says of them.
         read_rows: rows that a caller brings later -> the batches that an evaluation of them reads; None: it takes none.
         scoring_model: model -> what an evaluation calls in its place; None: the model itself.
         methods: see `hf_accel.methods`; here those that are contexts of a step, or have weights to evaluate.
@@ -51,6 +53,7 @@ class ScoringTrainer(Trainer):
         args: TrainingArguments,
         eval_transform: Callable[[Batch], Batch],
         test_dataset: ScoredBatches,
+        answers: Answers | None = None,
         read_rows: Callable[[Any], ScoredBatches] | None = None,
         scoring_model: Callable[[nn.Module], Callable[..., ModelOutput]] | None = None,
         methods: Sequence[Method] = (),
@@ -59,6 +62,7 @@ class ScoringTrainer(Trainer):
         super().__init__(model=model, args=args, **kwargs)
         self.eval_transform = eval_transform
         self.test_dataset = test_dataset
+        self.answers = answers or answers_of(self.model.config, len(known_labels(self.model.config)))
         self.read_rows = read_rows
         self.scoring_model = scoring_model
         self.methods = list(methods)
@@ -103,7 +107,7 @@ class ScoringTrainer(Trainer):
         self._scored_dataset = dataloader.dataset
         asked = self.compute_metrics
         if asked is not None and not isinstance(asked, EvaluationMetrics):  # set by the caller in place of ours
-            self.compute_metrics = EvaluationMetrics(len(known_labels(self.model.config)), own=asked, standard=False)
+            self.compute_metrics = EvaluationMetrics(self.answers, own=asked, standard=False)
         try:
             with self._evaluated_weights():
                 self._share_buffers()
@@ -143,7 +147,8 @@ class ScoringTrainer(Trainer):
                 their labels may be missing.
             args, kwargs: as upstream.
         Returns:
-            predictions (N, C) float32, the logits; label_ids (N,) int64, and None for rows without labels; metrics.
+            predictions (N, C) float32, the logits; label_ids (N,) int64, or (N, C) where a row has any number of labels, and
+            None for rows without labels; metrics.
         Raises:
             UserError: rows that cannot be understood.
         """
@@ -158,7 +163,7 @@ class ScoringTrainer(Trainer):
         return PredictionOutput(logits[order], labels, output.metrics)
 
     def score(self, dataset: ScoredBatches, metric_key_prefix: str = "test", logits: bool = False) -> PredictionOutput:
-        """As `predict`, but of each row `kept_of_rows` and the row's number are kept: logits of many classes are large.
+        """As `predict`, but of each row `Answers.kept_of_rows` and the row's number are kept: logits of many classes are large.
 
         Args:
             logits: keep them, too, (N, C) before the numbers of the rows.
@@ -169,10 +174,10 @@ class ScoringTrainer(Trainer):
         finally:
             self._adds_logits = False
         *first, rows = output.predictions
-        if len(first) > 1:
+        if len(first) >= self.answers.num_kept:
             return output
         needed = torch.from_numpy(first[0])  # by the metrics of the caller
-        figures = kept_of_rows(needed, torch.from_numpy(np.asarray(output.label_ids)))
+        figures = self.answers.kept_of_rows(needed, torch.from_numpy(np.asarray(output.label_ids)))
         whole = (needed,) if logits else ()
         kept: Any = (*(figure.numpy() for figure in (*figures, *whole)), rows)
         return PredictionOutput(kept, output.label_ids, output.metrics)
@@ -197,7 +202,7 @@ class ScoringTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, tuple[Tensor, ...] | None, Tensor | None]:
-        """Keep of each row the logits, or else what `kept_of_rows` says, and the row's number."""
+        """Keep of each row the logits, or else what `Answers.kept_of_rows` says, and the row's number."""
         rows = inputs["rows"].to(self.args.device)
         scored: Any = model if self.scoring_model is None else self.scoring_model(model)
         with self.step_methods():
@@ -211,4 +216,4 @@ class ScoringTrainer(Trainer):
         if labels is None:
             return loss, None, None
         whole = (logits.float(),) if self._adds_logits else ()
-        return loss, (*kept_of_rows(logits, labels), *whole, rows), labels
+        return loss, (*self.answers.kept_of_rows(logits, labels), *whole, rows), labels
