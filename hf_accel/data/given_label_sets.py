@@ -141,9 +141,9 @@ def _plain(value: Any, where: str) -> list[Any] | None:
     if not isinstance(value, list | tuple | set):
         raise UserError(f"{where} has the labels {value!r}, {EXPECTED}")
     plain = [label.item() if hasattr(label, "item") else label for label in value]
-    wrong = next((label for label in plain if not isinstance(label, str | int)), None)
-    if wrong is not None:
-        raise UserError(f"{where} has the label {wrong!r}, {EXPECTED}")
+    wrong = [label for label in plain if not isinstance(label, str | int)]
+    if wrong:
+        raise UserError(f"{where} has the label {wrong[0]!r}, {EXPECTED}")
     return plain
 
 

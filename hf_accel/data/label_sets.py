@@ -55,7 +55,7 @@ def label_sets_of_table(
 def choose_label_columns(
     where: str, table: Cells, settings: DataSettings, taken: Collection[str | None]
 ) -> tuple[str, ...] | None:
-    """The columns that are named; else one by name, all those of 0 and 1, the only one of lists, or the only one left.
+    """The columns that are named; else one by name, all those of 0 and 1, the only one of lists, or the only one of text.
 
     Raises:
         UserError: a named column is absent.
@@ -76,9 +76,12 @@ def choose_label_columns(
         return (by_name[0],)
     if len(flags) > 1:
         return flags
-    lists = [name for name in left if any(isinstance(cell, list | tuple) for cell in table[name])]
-    only = lists if len(lists) == 1 else left
-    return (only[0],) if len(only) == 1 and only[0] not in flags else None
+    lists, texts = (
+        [name for name in left if name not in flags and any(isinstance(cell, kind) for cell in table[name])]
+        for kind in (list | tuple, str)
+    )
+    only = lists or texts
+    return (only[0],) if len(only) == 1 else None
 
 
 def are_flags(cells: Sequence[Any]) -> bool:
@@ -138,9 +141,9 @@ def _names_in(where: str, cell: Any, separator: str | None) -> list[str]:
         raise UserError(
             f"{where} is {cell!r}, expected a list of labels, or text with names between {' '.join(SEPARATORS)}"
         )
-    wrong = next((label for label in cell if isinstance(label, bool) or not isinstance(label, str | int)), None)
-    if wrong is not None:
-        raise UserError(f"{where} is {list(cell)!r}, which holds {wrong!r}, expected names or whole numbers")
+    wrong = [label for label in cell if isinstance(label, bool) or not isinstance(label, str | int)]
+    if wrong:
+        raise UserError(f"{where} is {list(cell)!r}, which holds {wrong[0]!r}, expected names or whole numbers")
     return unique_names(str(label).strip() for label in cell)
 
 

@@ -214,7 +214,10 @@ def plain_cells(table: Table, settings: DataSettings) -> dict[str, list[Any]]:
 
 def _may_hold_labels(name: str, feature: Any) -> bool:
     if isinstance(feature, datasets.List):
-        return isinstance(feature.feature, datasets.ClassLabel) or getattr(feature.feature, "dtype", "") in _PLAIN
+        return isinstance(feature.feature, datasets.ClassLabel) or getattr(feature.feature, "dtype", "") in (
+            *_PLAIN,
+            "null",
+        )
     if isinstance(feature, datasets.ClassLabel):
         return True
     if not isinstance(feature, datasets.Value) or feature.dtype not in _READ:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FOLDED_FROM_CLASSES = 20  # a longer per-class table is folded
 CONFUSIONS_SHOWN = 5
-PLOT_TITLES = {"accuracy": "Validation accuracy", "confusion": "Confusion matrix",
+PLOT_TITLES = {"accuracy": "Validation accuracy", "mean_average_precision": "Validation mAP", "confusion": "Confusion matrix",
                "per_class": "Precision, recall and F1 by class", "reliability": "Confidence and accuracy",
                "step_time": "Where the time of a step goes"}  # fmt: skip
 

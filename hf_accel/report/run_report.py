@@ -177,12 +177,12 @@ class Scores:
     """
 
     loss: float | None = None
-    mean_average_precision: float | None = None
     accuracy: float | None = None
     top5_accuracy: float | None = None
     f1_macro: float | None = None
     f1_micro: float | None = None
     f1_weighted: float | None = None
+    mean_average_precision: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -236,11 +236,11 @@ class RunReport:
         sparsity: per pruned layer its name, shape, weights and zeros; None unless used.
         pruning: the same over all layers; None unless used.
         quantization: training for int8; None unless used.
-        thresholds: the scores from which a row has a label, by label, chosen on the validation rows; None: 0.5, or one class.
         validation: None when no rows were held out.
         test: None when the test split was not scored.
         reference: None for images.
         calibration: None without validation rows, with too few of them, or where it is switched off.
+        thresholds: the scores from which a row has a label, by label, chosen on the validation rows; None: 0.5, or one class.
     """
 
     schema: int = SCHEMA
@@ -258,11 +258,11 @@ class RunReport:
     sparsity: list[dict[str, Any]] | None = None
     pruning: PruningSummary | None = None
     quantization: QuantizationSummary | None = None
-    thresholds: list[float] | None = None
     validation: Scores | None = None
     test: DetailedScores | None = None
     reference: ReferenceScores | None = None
     calibration: CalibrationSummary | None = None
+    thresholds: list[float] | None = None
 
     @property
     def has_several_views(self) -> bool:

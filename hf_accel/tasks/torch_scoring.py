@@ -32,7 +32,7 @@ def processed_probabilities(
     model: PreTrainedModel, processor: BaseImageProcessor
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Pixels of an image, (H, W, channels) uint8 -> the probabilities of the classes, (C,), as a reader of the card gets them."""
-    scores = Tensor.sigmoid if is_multi_label(model.config) else partial(Tensor.softmax, dim=-1)
+    scores = Tensor.sigmoid if is_multi_label(getattr(model, "config", None)) else partial(Tensor.softmax, dim=-1)
 
     def pixel_values(image: np.ndarray) -> Tensor:
         if channels_of(processor) == 3:

@@ -151,7 +151,6 @@ def wire_trainer(
     if given:
         recipe = replace(recipe, model=replace(recipe.model, name=given.name()))
     loaded = loaded or given.load(recipe, splits, own)
-    answers = answers_of(loaded.model.config, len(splits.label_names))
     require_usable_model(recipe, args, loaded)
     inputs = task.training_inputs(recipe, splits, loaded, args, own)
     require_batches_that_train(recipe, args, num_rows, inputs, loaded.model)
@@ -182,8 +181,7 @@ def wire_trainer(
         flops_of_row=inputs.flops_of_row,
         example=inputs.example,
         processing_class=loaded.processor,
-        compute_metrics=metrics(answers),
-        answers=answers,
+        compute_metrics=metrics(answers_of(loaded.model.config, len(splits.label_names))),
         callbacks=early_stopping(arguments),
         recipe=recipe,
         splits=splits,
@@ -229,7 +227,6 @@ def build_evaluator(recipe: Recipe, loaded: Loaded, split: LabelledRows, argumen
     apply_keep_freed_memory(arguments.keep_freed_memory)
     apply_cpu_threads(arguments.cpu_threads)
     inputs = task.scoring_inputs(recipe, loaded, arguments.training)
-    answers = answers_of(loaded.model.config, len(split.label_names))
     return ImageTrainer(
         model=loaded.model,
         args=arguments.training,
@@ -238,8 +235,7 @@ def build_evaluator(recipe: Recipe, loaded: Loaded, split: LabelledRows, argumen
         test_dataset=inputs.scored_batches(split),
         scoring_model=inputs.scoring_model(),
         methods=step_methods(recipe, arguments.training, loaded.model),
-        answers=answers,
-        compute_metrics=EvaluationMetrics(answers),
+        compute_metrics=EvaluationMetrics(answers_of(loaded.model.config, len(split.label_names))),
     )
 
 

@@ -37,7 +37,6 @@ class ScoringTrainer(Trainer):
         args: TrainingArguments.
         eval_transform: batch on the device, completed by its dataset -> arguments of the model, `labels` included.
         test_dataset: the batches that are scored at the end.
-        answers: what the logits say; None: what the config of the model says of them.
         read_rows: rows that a caller brings later -> the batches that an evaluation of them reads; None: it takes none.
         scoring_model: model -> what an evaluation calls in its place; None: the model itself.
         methods: see `hf_accel.methods`; here those that are contexts of a step, or have weights to evaluate.
@@ -53,7 +52,6 @@ class ScoringTrainer(Trainer):
         args: TrainingArguments,
         eval_transform: Callable[[Batch], Batch],
         test_dataset: ScoredBatches,
-        answers: Answers | None = None,
         read_rows: Callable[[Any], ScoredBatches] | None = None,
         scoring_model: Callable[[nn.Module], Callable[..., ModelOutput]] | None = None,
         methods: Sequence[Method] = (),
@@ -62,12 +60,18 @@ class ScoringTrainer(Trainer):
         super().__init__(model=model, args=args, **kwargs)
         self.eval_transform = eval_transform
         self.test_dataset = test_dataset
-        self.answers = answers or answers_of(self.model.config, len(known_labels(self.model.config)))
+        self.answers = self._answers()
         self.read_rows = read_rows
         self.scoring_model = scoring_model
         self.methods = list(methods)
         self._predicts_logits = self._adds_logits = False
         self._scored_dataset: ScoredBatches = test_dataset
+
+    def _answers(self) -> Answers:
+        """What the logits say, as the metrics have it; else as the config of the model says it."""
+        if isinstance(self.compute_metrics, EvaluationMetrics):
+            return self.compute_metrics.answers
+        return answers_of(self.model.config, len(known_labels(self.model.config)))
 
     @contextmanager
     def step_methods(self) -> Iterator[None]:

@@ -164,7 +164,8 @@ class ImageTrainer(FiniteTrainer):
             self.remove_callback(stock)
         self.bar = BarCallback(self.epoch_loss)
         if hasattr(self, "recipe"):
-            self.bar.rate = TEXTS[self.recipe.model.task].rate
+            words = TEXTS[self.recipe.model.task]
+            self.bar.rate, self.bar.main = words.rate, words.scores.headlines[0]
             self.bar.scored_rows = len(self.splits.validation or ()), len(self.splits.test)
         self.measuring = MeasureCallback(self.measurement, self.args.device, self._before_training)
         own = [self.measuring, self.bar, *callbacks, self.train_accuracy_counts, self.finite_steps, self.logged_sums]
