@@ -100,7 +100,7 @@ def _results(report: RunReport, recipe: Recipe, data: Origin) -> list[EvalResult
     if report.test is None:
         return []
     where: dict[str, Any] = {
-        "task_type": recipe.model.task,
+        "task_type": TEXTS[recipe.model.task].pipeline,
         "task_name": recipe.model.task.replace("-", " ").capitalize(),
         "dataset_type": data.name
         if data.on_hub

@@ -134,8 +134,9 @@ def _results(report: RunReport) -> str:
     )
     if report.test.accuracy is not None and report.data.test_rows:
         low, high = wilson_interval(report.test.accuracy, report.data.test_rows)
+        name = next(name.lower() for name, key in measures.items() if key == "accuracy")
         how += (
-            f" The 95 % interval of the test accuracy, for this number of {unit}s, is {low:.4f} to {high:.4f} (Wilson)."
+            f" The 95 % interval of the test {name}, for this number of {unit}s, is {low:.4f} to {high:.4f} (Wilson)."
         )
     if report.thresholds is not None:
         how += " F1 and the exact match are at the threshold of each label, chosen on the validation rows for the highest F1."

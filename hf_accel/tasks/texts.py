@@ -55,6 +55,7 @@ class TaskTexts:
         unit: what a row is.
         answers: what a model does with it, after its name.
         explains: whether it can be shown which places of an image speak for its class.
+        is_audited: whether `hf-accel audit` judges its labels.
         pipeline: the pipeline of transformers.
         scores: which figures of a split are shown.
         other_data: a name for data of the reader's own.
@@ -75,6 +76,7 @@ class TaskTexts:
     unit: str
     answers: str
     explains: bool
+    is_audited: bool
     pipeline: str
     scores: ScoreTexts
     other_data: str
@@ -116,6 +118,7 @@ TEXTS = {
         unit="image",
         answers="classifies images",
         explains=True,
+        is_audited=True,
         pipeline="image-classification",
         scores=ONE_CLASS,
         other_data="./other_photos",
@@ -137,14 +140,15 @@ TEXTS = {
         unit="image",
         answers="gives an image any number of labels",
         explains=False,
+        is_audited=False,
         pipeline="image-classification",
         scores=ANY_LABELS,
         other_data="./other_photos",
         local_data="imagefolder",
         rate="images/s",
         rate_name="Images per second",
-        train_accuracy="Train accuracy is the share of the augmented training images of the last epoch all of whose labels were "
-        "right at the threshold 0.5, while the network learned.",
+        train_accuracy="Accuracy is the share of the images of which every label is right. Train accuracy is that of the "
+        "augmented training images of the last epoch, at the threshold 0.5, while the network learned.",
         sample="photo.jpg",
         arguments=", top_k={labels}",
         usage="The pipeline gives all labels their scores, which are sigmoids. An image has the labels whose scores "
@@ -161,6 +165,7 @@ TEXTS = {
         unit="text",
         answers="classifies texts",
         explains=False,
+        is_audited=False,
         pipeline="text-classification",
         scores=ONE_CLASS,
         other_data="./other_texts",

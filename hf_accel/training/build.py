@@ -81,8 +81,8 @@ def build_trainer(
         recipe: the recipe, as `load_recipe` returns it.
         splits: the rows. None loads those of the recipe. Else the train rows, or a mapping of train, validation and test to
             rows (`datasets.DatasetDict` too). Rows are a `datasets.Dataset`; a DataFrame as `data.labels` is read; a torch data
-            set of (image, label) or of dictionaries; a list of such rows; or a pair (images, labels); texts: `data.given_texts`.
-            An image is a path, a PIL image, uint8 pixels (H, W, 3) or (3, H, W), or a float tensor (C, H, W) for the model.
+            set of (image, label) or of dictionaries; a list of such rows; or a pair (images, labels). See `data.given_texts` and
+            `given_label_sets`, too. An image is a path, a PIL image, uint8 pixels (H, W, C) or (C, H, W), or a float tensor.
         loaded: the model, as `load_model` returns it; its head must fit the labels.
         arguments: the arguments, as `training_arguments` returns them; None builds them.
         model: a classifier of transformers, also one that PEFT wraps; a timm model; or any `torch.nn.Module` that turns

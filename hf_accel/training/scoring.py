@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -57,7 +58,10 @@ class ScoringTrainer(Trainer):
         methods: Sequence[Method] = (),
         **kwargs: Any,
     ) -> None:
-        super().__init__(model=model, args=args, **kwargs)
+        with warnings.catch_warnings():
+            # the smoothing that upstream leaves out is in our loss
+            warnings.filterwarnings("ignore", "Label smoothing is not compatible with multi-label", UserWarning)
+            super().__init__(model=model, args=args, **kwargs)
         self.eval_transform = eval_transform
         self.test_dataset = test_dataset
         self.answers = self._answers()

@@ -177,3 +177,21 @@ def test_other_data_is_scored_as_a_whole(tmp_path):
     scored = load_multi_label_split(DataSettings(name=str(write_parquet(tmp_path, sets, sets))), "test")
     assert sets_of(scored.split) == sets
     assert "no test split: all its rows (train) are scored" in scored.notes
+
+
+def test_equal_images_with_other_labels_are_named_and_a_damaged_one_is_left_out(tmp_path):
+    folder = write_labelled(tmp_path / "data", train=16, test=8)
+    (folder / "train" / "003.png").write_bytes((folder / "train" / "005.png").read_bytes())
+    (folder / "test" / "017.png").write_bytes(b"no image")
+    splits = load(folder, selection=False, on_bad_image="skip")
+    (conflict,) = [note for note in splits.notes if "occur with different labels" in note]
+    assert "train/005.png as 'blue + red' and train/003.png as 'blue + green'" in conflict
+    assert len(splits.test) == 7
+    assert "test/017.png" in splits.skipped[0]
+
+
+def test_an_image_that_becomes_unreadable_is_replaced_by_one_with_the_same_labels(tmp_path):
+    folder = write_labelled(tmp_path / "data", train=16, test=8)
+    train = load(folder, selection=False, on_bad_image="skip").train
+    (folder / "train" / "003.png").write_bytes(b"no image")
+    assert (train.read(3) == train.read(11)).all()  # eight rows later the same set of labels returns
