@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import datasets
 import numpy as np
 import torch
 
@@ -17,9 +18,15 @@ from hf_accel.config.sections import DataSettings
 from hf_accel.data.given import SELECTION, Classes, by_role, is_fixed, is_table, raw_labels, rows_of
 from hf_accel.data.given_rows import part_of_rows
 from hf_accel.data.label_file import is_frame, read_frame
-from hf_accel.data.label_sets import label_sets_of_table, ordered_names
+from hf_accel.data.label_sets import choose_label_columns, label_sets_of_table, ordered_names
 from hf_accel.data.labels import normal_name
-from hf_accel.data.multi_label import label_matrix, multi_label_splits_of_source, unlabelled_notes
+from hf_accel.data.multi_label import (
+    LabelSets,
+    label_matrix,
+    multi_label_splits_of_source,
+    plain_cells,
+    unlabelled_notes,
+)
 from hf_accel.data.multi_label_images import MultiLabelImages
 from hf_accel.data.sources import Source, source_of_files, source_of_tables
 from hf_accel.data.splits import Splits, splits_of_parts
@@ -69,9 +76,23 @@ def given_multi_label_split(given: Any, settings: DataSettings, label_names: lis
     """
     where = "the given rows"
     source = rows_of(given, where)
-    labels = GivenLabelSets.of(source, where, settings).matrix(label_names)
-    is_labelled = any(value is not None for value in raw_labels(source, where, _key(settings))[0])
-    return _part(source, where, settings, labels if is_labelled else labels - 1, label_names)
+    if is_table(source):
+        source = source.with_format(None)
+        labels = _labels_of_table(source, settings, label_names, where)
+    else:
+        is_labelled = any(value is not None for value in raw_labels(source, where, _key(settings))[0])
+        labels = GivenLabelSets.of(source, where, settings).matrix(label_names) if is_labelled else None
+    unknown = np.full((len(source), len(label_names)), -1)
+    return _part(source, where, settings, unknown if labels is None else labels, label_names)
+
+
+def _labels_of_table(
+    table: datasets.Dataset, settings: DataSettings, label_names: list[str], where: str
+) -> np.ndarray | None:
+    """(N, C) int64; None: the table has no columns of labels."""
+    cells = plain_cells(table, settings)
+    chosen = choose_label_columns(where, cells, settings, ()) if cells else None
+    return None if chosen is None else LabelSets(chosen, label_names).matrix(table, where)
 
 
 def _source_of_frames(given: Any, parts: dict[str, Any], settings: DataSettings) -> tuple[Source, DataSettings]:
@@ -100,7 +121,7 @@ class GivenLabelSets:
         values, names = raw_labels(rows, where, _key(settings))
         cells = [_plain(value, f"{where}: row {row}") for row, value in enumerate(values)]
         lengths = {len(cell) for cell in cells if cell is not None}
-        if any(isinstance(value, np.ndarray | torch.Tensor) for value in values) or _look_like_flags(cells):
+        if any(map(_is_array, values)) or _look_like_flags(cells):
             if len(lengths) > 1 or not all(label in (0, 1) for cell in cells for label in cell or ()):
                 raise UserError(f"{where}: arrays of labels are of one length and hold 0 and 1, got others. {EXPECTED}")
             found = [[str(number) for number, flag in enumerate(cell or ()) if flag] for cell in cells]
@@ -123,6 +144,11 @@ class GivenLabelSets:
         return label_matrix([[numbered.get(label, label) for label in row] for row in self.rows], names, self.where)
 
 
+def _is_array(value: Any) -> bool:
+    """Whether it is one of numbers, and not of names."""
+    return isinstance(value, torch.Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind not in "UO")
+
+
 def _look_like_flags(cells: Sequence[list[Any] | None]) -> bool:
     known = [cell for cell in cells if cell is not None]
     are_binary = all(type(label) in (int, bool) and label in (0, 1) for cell in known for label in cell)
@@ -132,8 +158,10 @@ def _look_like_flags(cells: Sequence[list[Any] | None]) -> bool:
 
 def _plain(value: Any, where: str) -> list[Any] | None:
     """The labels of a row as Python has them; None: they are not known."""
-    if isinstance(value, torch.Tensor | np.ndarray) and value.ndim == 1 and value.dtype != object:
-        return value.tolist()
+    if isinstance(value, torch.Tensor | np.ndarray) and value.ndim == 1:
+        value = value.tolist()
+        if not any(isinstance(label, str) for label in value):
+            return value
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         value = [value]
     if value is None:

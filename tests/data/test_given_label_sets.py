@@ -38,6 +38,7 @@ def rows(splits):
     ("given", "names"),
     [
         ((IMAGES, SETS), None),
+        ((IMAGES, [np.array(labels, dtype=str) for labels in SETS]), None),
         ((IMAGES, NUMBERS), LABELS),
         ((IMAGES, MATRIX), LABELS),
         ((IMAGES, torch.tensor(MATRIX).float()), LABELS),
@@ -46,7 +47,7 @@ def rows(splits):
         ([{"image": image, "labels": labels} for image, labels in zip(IMAGES, SETS, strict=True)], None),
         (Own(), LABELS),
     ],
-    ids=["names", "numbers", "array", "tensor", "lists of 0 and 1", "pairs", "dictionaries", "torch data set"],
+    ids=["names", "arrays of names", "numbers", "array", "tensor", "lists of 0 and 1", "pairs", "dictionaries", "torch data set"],
 )  # fmt: skip
 def test_labels_are_given_in_every_form(given, names):
     splits = opened(given, names)
@@ -94,5 +95,12 @@ def test_rows_to_predict_need_no_labels_and_those_to_score_have_the_labels_of_th
     assert unlabelled.labels.shape == (16, 3)
     assert not unlabelled.is_labelled
     assert given_multi_label_split((IMAGES, SETS), SETTINGS, LABELS).labels.tolist() == MATRIX.tolist()
+    table = datasets.Dataset.from_dict({"image": [picture(labels, n) for n, labels in enumerate(SETS)]})
+    assert not given_multi_label_split(table, SETTINGS, LABELS).is_labelled
+    for columns in ({"labels": SETS}, dict(zip(LABELS, MATRIX.T.tolist(), strict=True))):
+        labelled = table
+        for name, column in columns.items():
+            labelled = labelled.add_column(name, column)
+        assert given_multi_label_split(labelled, SETTINGS, LABELS).labels.tolist() == MATRIX.tolist()
     with pytest.raises(UserError, match="the given rows, row 3: has the label 'green', expected some of the 2 labels"):
         given_multi_label_split((IMAGES, [SETS[0], SETS[1], SETS[4], SETS[2]] * 4), SETTINGS, ["blue", "red"])
