@@ -23,7 +23,7 @@ from hf_accel.config.sections import DataSettings
 from hf_accel.errors import UserError
 from hf_accel.files import write_whole
 from hf_accel.formatting import format_count, format_score
-from hf_accel.report.run_report import DetailedScores
+from hf_accel.report.run_report import DetailedScores, Scores
 from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.named_model import model_place
 from hf_accel.runs.process import warn_of_missing_processes
@@ -320,7 +320,8 @@ def render(scores: dict[str, Any], form: str, words: TaskTexts) -> None:
     how = "" if how == "none" else f", test-time augmentation: {how}"
     what = f"{scores['model']} on {scores['data']}, {scores['split']} split"
     print(printable(f"{what}, {format_count(scores['rows'])} {words.unit}s{how}"))
-    names = [*(measure.key for measure in words.scores.measures), "loss"]
+    main, *others = (measure.key for measure in words.scores.measures)
+    names = [main, *(name for name in Scores.__dataclass_fields__ if name in others), "loss"]
     print(format_table((), [(name, format_score(scores[name])) for name in names], min_widths=(15, 7), indent=2))
     classes = [
         (row["label"], *(format_score(row[key]) for key, _ in words.scores.of_class), format_count(row["support"]))
