@@ -89,9 +89,19 @@ def are_flags(cells: Sequence[Any]) -> bool:
     return len(cells) > 0 and all(_flag(cell) is not None for cell in cells)
 
 
-def read_label_sets(where: str, table: Cells, columns: Sequence[str]) -> ReadCells:
-    """Raises:
-    UserError: a cell cannot be understood; the message names its row.
+def separator_of(table: Cells, columns: Sequence[str]) -> str | None:
+    """What stands between names in a column of text; None: each cell is one name, or no text."""
+    texts = [cell for cell in table[columns[0]] if isinstance(cell, str)]
+    return next((mark for mark in SEPARATORS if any(mark in text for text in texts)), None)
+
+
+def read_label_sets(where: str, table: Cells, columns: Sequence[str], separator: str | None = None) -> ReadCells:
+    """The names of the labels of each row.
+
+    Args:
+        separator: of a column of text, as another split has it; None: that of the column.
+    Raises:
+        UserError: a cell cannot be understood; the message names its row.
     """
     if len(columns) > 1:
         return ReadCells(COLUMN, _names_of_flags(where, table, columns), list(columns))
@@ -100,8 +110,7 @@ def read_label_sets(where: str, table: Cells, columns: Sequence[str]) -> ReadCel
         raise UserError(
             f"{where}: {column} holds 0 and 1 only, which is one label. Expected several such columns, or names of labels."
         )
-    texts = [cell for cell in cells if isinstance(cell, str)]
-    separator = next((mark for mark in SEPARATORS if any(mark in text for text in texts)), None)
+    separator = separator or separator_of(table, columns)
     return ReadCells(
         column, [_names_in(f"{where}, row {row}: {column}", cell, separator) for row, cell in enumerate(cells)]
     )

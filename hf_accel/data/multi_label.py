@@ -28,6 +28,7 @@ from hf_accel.data.label_sets import (
     label_sets_of_table,
     ordered_names,
     read_label_sets,
+    separator_of,
 )
 from hf_accel.data.labelling import labelled_images, unused_note
 from hf_accel.data.labels import normal_name
@@ -131,6 +132,7 @@ class LabelSets:
 
     columns: tuple[str, ...]
     names: list[str]
+    separator: str | None = None  # of names in a column of text, where the train split has one
 
     @classmethod
     def of(cls, train: Table, settings: DataSettings, where: str) -> Self:
@@ -148,7 +150,8 @@ class LabelSets:
             )
         read = read_label_sets(where, cells, chosen)
         stated = read.names or _names_of_feature(train.features[chosen[0]])
-        return cls(chosen, stated or ordered_names({name for row in read.cells for name in row}))
+        names = stated or ordered_names({name for row in read.cells for name in row})
+        return cls(chosen, names, separator_of(cells, chosen))
 
     def are_in(self, table: Table) -> bool:
         """Whether a split has these columns."""
@@ -161,7 +164,7 @@ class LabelSets:
             UserError: a row has a label that is none of these.
         """
         cells = {name: _cells_of(table, name) for name in self.columns}
-        return label_matrix(read_label_sets(where, cells, self.columns).cells, self.names, where)
+        return label_matrix(read_label_sets(where, cells, self.columns, self.separator).cells, self.names, where)
 
 
 def label_matrix(rows: Sequence[Sequence[str]], names: list[str], where: str) -> np.ndarray:

@@ -134,6 +134,12 @@ def test_a_label_of_another_split_alone_is_refused_by_its_row(tmp_path):
     assert "test split, row 2: has the label 'violet', expected some of the 3 labels of the train split" in message
 
 
+def test_a_test_split_has_the_separator_of_the_train_split(tmp_path):
+    folder = write_parquet(tmp_path, label_sets(4), ["a|b; c", "a", "b; c", ""])
+    write_parquet(folder, label_sets(2), ["b; c", "a"], role="test")
+    assert sets_of(load(folder, selection=False).test) == [["b; c"], ["a"]]
+
+
 def test_a_test_split_without_a_label_is_not_used(tmp_path):
     folder = write_parquet(tmp_path, label_sets(16), label_sets(16))
     write_parquet(folder, label_sets(4), [[], [], [], []], datasets.List(datasets.Value("string")), role="test")
