@@ -87,7 +87,9 @@ def audited_recipe(name: str, retrain: bool, overrides: dict[str, Any]) -> Recip
         ("finetune" if retrain else "linear_probe") if run is None else run.recipe, overrides=overrides
     )
     if recipe.model.task != "image-classification":
-        raise UserError(f"{name}: was trained for {recipe.model.task}, and only the labels of images are judged.")
+        raise UserError(
+            f"{name}: was trained for {recipe.model.task}, and only the labels of image-classification are judged."
+        )
     # what changes the rows, or the classifier before it is fitted, is of training alone
     return recipe if retrain else replace(recipe, model=replace(recipe.model, lora=None, fit_head=False))
 

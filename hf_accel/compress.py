@@ -118,7 +118,9 @@ def data_recipe(model: str, overrides: dict[str, Any]) -> Recipe:
     model_settings = {**overrides.get("model", {}), "name": model_place(model)}
     recipe = load_recipe("finetune" if run is None else run.recipe, overrides={**overrides, "model": model_settings})
     if recipe.model.task != "image-classification":
-        raise UserError(f"{model}: was trained for {recipe.model.task}, and only classifiers of images are exported.")
+        raise UserError(
+            f"{model}: was trained for {recipe.model.task}, and only models for image-classification are exported."
+        )
     return recipe
 
 

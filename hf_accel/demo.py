@@ -22,7 +22,7 @@ from hf_accel.models.exported import exported_file, exported_folder
 from hf_accel.report.run_report import RunReport
 from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.named_model import model_place
-from hf_accel.tasks.texts import TEXTS
+from hf_accel.tasks.texts import TEXTS, refuse_to_explain_task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,8 +105,7 @@ def _refuse_to_explain(args: argparse.Namespace, model: str) -> None:
         raise UserError(
             "--explain: needs PyTorch and this package, which a Space and an exported model do without. Leave it out."
         )
-    if task_of(model) != IMAGES:
-        raise UserError(f"--explain: shows places of images, and {args.model} classifies texts. Leave it out.")
+    refuse_to_explain_task(task_of(model), args.model)
     from hf_accel.models.heat_maps import refuse_missing_captum
 
     refuse_missing_captum("--explain")
@@ -145,15 +144,15 @@ def page_of_exported(place: str, title: str) -> Blocks:
     """The page for an exported folder or file, without PyTorch and transformers."""
     import numpy as np
 
-    from hf_accel.hub.space_app import page_of
+    from hf_accel.hub.space_app import REMARKS, page_of
     from hf_accel.tasks.exported import ExportedImageClassification
 
     exported = ExportedImageClassification().load_trained(place)
 
     def answer(image: Image) -> tuple[list[float], str]:
         (logits,) = exported.score([exported.prepare(np.array(image))])
-        probabilities, verdict = exported.confidence.answer(logits)
-        return probabilities.tolist(), verdict or ""
+        found = exported.confidence.answer(logits)
+        return found.probabilities.tolist(), REMARKS.get(found.verdict or "", "")
 
     return page_of(answer, exported.label_names, title, [])
 

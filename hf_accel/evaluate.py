@@ -23,16 +23,16 @@ from hf_accel.config.sections import DataSettings
 from hf_accel.errors import UserError
 from hf_accel.files import write_whole
 from hf_accel.formatting import format_count, format_score
-from hf_accel.report.run_report import DetailedScores
+from hf_accel.report.run_report import DetailedScores, Scores
 from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.named_model import model_place
 from hf_accel.runs.process import warn_of_missing_processes
 from hf_accel.tables import format_table, printable, write_csv
-from hf_accel.tasks.texts import TEXTS
+from hf_accel.tasks.texts import TEXTS, TaskTexts
 from hf_accel.training.evaluated_rows import (
     EvaluatedRows,
     absent_classes,
-    model_labels,
+    in_classes_of_model,
     rows_of_other_data,
     rows_of_run,
     same_place,
@@ -40,7 +40,7 @@ from hf_accel.training.evaluated_rows import (
 
 if TYPE_CHECKING:
     from hf_accel.data.labelled_rows import LabelledRows
-    from hf_accel.tasks.predictions import Predictions
+    from hf_accel.tasks.predictions import RowPredictions
 
 DESCRIPTION = """\
 Score a trained folder or a Hub model on a data set.
@@ -53,7 +53,6 @@ Score a trained folder or a Hub model on a data set.
 A run's own folder remembers its data: the same rows are scored as in the run. Of other data everything is scored, a
 plain folder of class folders too. --data.* settings and TrainingArguments (--per_device_eval_batch_size 64,
 --bf16 true) are taken as in train; so is accelerate launch -m hf_accel.evaluate."""
-SCORES = ("accuracy", "top5_accuracy", "f1_macro", "f1_micro", "f1_weighted", "loss")
 # The settings of data that say which rows are scored; the others say how a model of PyTorch is trained or scored on them.
 DATA_OF_EXPORTED = ("name", "config", "revision", "image_column", "label_column", "labels", "split_column", "layout",
                     "max_pixels", "on_bad_image", "max_train_rows", "max_test_rows")  # fmt: skip
@@ -87,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     if is_main_process():
         for note in scores["notes"]:
             terminal.say(printable(note))
-        render(scores, args.format, TEXTS[task].unit)
+        render(scores, args.format, TEXTS[task])
         if output is not None:
             terminal.say(f"{output.path}: the predictions for {format_count(scores['rows'])} rows")
     return 0
@@ -114,7 +113,7 @@ class PredictionTarget:
             raise UserError(f"--output {path}: exists already and is kept. Choose another file, or remove it.")
         return cls(path, form, probabilities)
 
-    def write(self, predictions: Predictions) -> None:
+    def write(self, predictions: RowPredictions) -> None:
         write_whole(self.path, predictions.to_text(self.form))
 
 
@@ -168,7 +167,7 @@ def evaluate(
         output: gets the prediction for each row.
     Returns:
         model, data, split, rows, data_changed (whether the rows differ from those that the run had; None: not known),
-        test_time_augmentation, accuracy, top5_accuracy, f1_macro, f1_micro, f1_weighted, loss, per_class, notes.
+        test_time_augmentation, the fields of `Scores`, per_class, notes.
     Raises:
         UserError: there is no such split, the model does not know the data's labels, or the run may have been trained on
             rows that are now among those to be scored.
@@ -180,7 +179,6 @@ def evaluate(
         from hf_accel.tasks import TASKS
         from hf_accel.training.arguments import for_scoring, training_arguments
         from hf_accel.training.build import build_evaluator
-        from hf_accel.training.finish import predictions_of, scores_of
 
     quiet_libraries()
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its output folder, whatever it is asked to do
@@ -195,12 +193,12 @@ def evaluate(
         loaded = task.load_trained(recipe.model.name, recipe.model.revision)
         refuse_broken_weights(loaded.model, recipe.model.name)
         label_names = known_labels(loaded.model.config)
-        split = rows.split.relabelled(model_labels(rows.split, label_names), label_names)
+        split = in_classes_of_model(rows.split, label_names)
         trainer = build_evaluator(recipe, loaded, split, arguments)
         predictions = trainer.score(trainer.test_dataset, logits=output is not None and output.probabilities)
     if output is not None and is_main_process():
-        output.write(predictions_of(predictions, split))
-    scores = scores_of(predictions, label_names, "test")
+        output.write(trainer.answers.predictions_of(predictions, split))
+    scores = trainer.answers.scores_of(predictions, label_names, "test")
     views = recipe.data.test_time_augmentation
     return described(
         scores, rows, split, model=recipe.model.name, data=recipe.data.name, split_name=split_name, views=views
@@ -251,7 +249,7 @@ def evaluate_exported(
         data = TypeAdapter(DataSettings).validate_python(asked)
         rows = rows_of_other_data(task, data, split_name)
         rows.notes.extend(trained_on(rows, run, data))
-    split = rows.split.relabelled(model_labels(rows.split, exported.label_names), exported.label_names)
+    split = in_classes_of_model(rows.split, exported.label_names)
     assert isinstance(split, ImageSplit), "images alone are exported"
     scores, predictions = score_exported(exported, split, output is not None and output.probabilities)
     if output is not None:
@@ -309,12 +307,8 @@ def described(
     }
 
 
-def render(scores: dict[str, Any], form: str, unit: str) -> None:
-    """Print the scores: a table for people, JSON with everything, or CSV with one line.
-
-    Args:
-        unit: what a row is.
-    """
+def render(scores: dict[str, Any], form: str, words: TaskTexts) -> None:
+    """Print the scores: a table for people, JSON with everything, or CSV with one line."""
     if form == "json":
         print(json.dumps(scores, indent=2))
         return
@@ -325,13 +319,16 @@ def render(scores: dict[str, Any], form: str, unit: str) -> None:
     how = scores["test_time_augmentation"]
     how = "" if how == "none" else f", test-time augmentation: {how}"
     what = f"{scores['model']} on {scores['data']}, {scores['split']} split"
-    print(printable(f"{what}, {format_count(scores['rows'])} {unit}s{how}"))
-    print(format_table((), [(name, format_score(scores[name])) for name in SCORES], min_widths=(15, 7), indent=2))
+    print(printable(f"{what}, {format_count(scores['rows'])} {words.unit}s{how}"))
+    main, *others = (measure.key for measure in words.scores.measures)
+    names = [main, *(name for name in Scores.__dataclass_fields__ if name in others), "loss"]
+    print(format_table((), [(name, format_score(scores[name])) for name in names], min_widths=(15, 7), indent=2))
     classes = [
-        (row["label"], *(format_score(row[key]) for key in ("precision", "recall", "f1")), format_count(row["support"]))
+        (row["label"], *(format_score(row[key]) for key, _ in words.scores.of_class), format_count(row["support"]))
         for row in scores["per_class"]
     ]
-    print("\n" + format_table(("class", "precision", "recall", "F1", f"{unit}s"), classes, indent=2))
+    headings = ("class", *(heading for _, heading in words.scores.of_class), f"{words.unit}s")
+    print("\n" + format_table(headings, classes, indent=2))
 
 
 if __name__ == "__main__":

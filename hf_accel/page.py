@@ -37,12 +37,13 @@ def main(argv: list[str] | None = None) -> int:
     from hf_accel.runs.folder import IN_USE
     from hf_accel.runs.lock import sole_use
     from hf_accel.runs.log import quiet_libraries, start_console
+    from hf_accel.tasks.texts import refuse_to_explain_task
 
     if args.explain:
         refuse_missing_captum("--explain")
     run = FinishedRun.read(args.folder)
-    if args.explain and run.recipe.model.task != "image-classification":
-        raise UserError(f"--explain: shows places of images, and {args.folder} classifies texts. Leave it out.")
+    if args.explain:
+        refuse_to_explain_task(run.recipe.model.task, str(args.folder))
     quiet_libraries()
     start_console(is_main=True)
     unfinished = "its report and its model are as they were. The same command writes the rest again."
@@ -60,18 +61,17 @@ def write_again(run: FinishedRun, explain: bool = False) -> list[str]:
         explain: draw heat maps over the mistakes.
     """
     from hf_accel.tasks import TASKS
-    from hf_accel.tasks.predictions import Predictions
     from hf_accel.training.finish import write_extras
 
-    predictions, splits = None, splits_of(run)
+    predictions, splits, task = None, splits_of(run), TASKS[run.recipe.model.task]
     try:
-        predictions = Predictions.load(run.folder.predictions, run.report.data.labels)
+        predictions = task.predictions.load(run.folder.predictions, run.report.data.labels)
         predictions = predictions if splits is None else predictions.of(splits.test)
     except (OSError, ValueError) as error:
         logger.warning("no gallery of mistakes: %s", error)
     if splits is None:
         return write_extras(run, predictions, splits=None, model=None, processor=None)
-    loaded = TASKS[run.recipe.model.task].load_trained(run.folder.model)
+    loaded = task.load_trained(run.folder.model)
     return write_extras(run, predictions, splits, loaded.model, loaded.processor, explain)
 
 

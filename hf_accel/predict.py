@@ -18,6 +18,7 @@ from hf_accel.errors import UserError
 from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.named_model import model_place
 from hf_accel.runs.process import warn_of_missing_processes
+from hf_accel.tasks.texts import refuse_to_explain_task
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -134,7 +135,7 @@ def classify(args: argparse.Namespace) -> int:
     with quick_imports():
         from hf_accel.models.exported import exported_file
         from hf_accel.tasks.prediction_run import PredictionRun
-        from hf_accel.tasks.predictions import PredictionShape, form_of
+        from hf_accel.tasks.predictions import form_of
 
     place = model_place(args.model)
     # with --output, --json is about what is printed, and asks for no form of the file
@@ -144,13 +145,13 @@ def classify(args: argparse.Namespace) -> int:
     is_exported = exported_file(place) is not None
     if args.explain is not None:
         refuse_to_explain(args.model, task, is_exported)
+    if args.top_k is not None and not task.prediction_shape.ranks_classes:
+        raise UserError(f"--top_k: {args.model} gives an image all labels above their thresholds. Leave it out.")
     reading, scoring = settings_of_task(task, args)
     sources, count = named_sources(task, args.sources, reading)
     loaded, state = (task.load_trained(place), None) if is_exported else load_for_torch(task, place, args)
     top_k = args.top_k or (1 if form == "csv" else TOP_K)
-    shape = PredictionShape(
-        loaded.label_names, top_k, args.probabilities, has_text=task.has_text, verdicts=loaded.confidence.is_learned
-    )
+    shape = task.prediction_shape.of(loaded, top_k, args.probabilities, task.has_text)
     bf16 = {"bf16": True} if computes_in_bf16(args, state) else {}
     of_rows = {name: value for name, value in {**ROW_SETTINGS, **reading, **scoring}.items() if name in ROW_SETTINGS}
     of_rows = {name: value for name, value in of_rows.items() if name in known_settings(task)}
@@ -172,15 +173,14 @@ def classify(args: argparse.Namespace) -> int:
 
 def refuse_to_explain(name: str, task: Any, is_exported: bool) -> None:
     """Raises:
-    UserError: --explain is asked of an exported model or of texts, or its library is not installed.
+    UserError: --explain is asked of an exported model or of another task, or its library is not installed.
     """
     if is_exported:
         raise UserError(
             f"--explain: needs the gradients of a model of PyTorch, and {name} is an exported model. Name the folder of the run "
             "or the model that it was exported from."
         )
-    if task.unit != "image":
-        raise UserError(f"--explain: shows places of images, and {name} classifies {task.unit}s. Leave it out.")
+    refuse_to_explain_task(task.name, name)
     from hf_accel.models.heat_maps import refuse_missing_captum
 
     refuse_missing_captum("--explain")

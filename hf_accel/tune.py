@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hf_accel import terminal
 from hf_accel.cli import command_parser, interrupt_says, parse_with_overrides, print_result, run_and_exit
+from hf_accel.config.domains import MULTI_LABEL
 from hf_accel.config.flags import overrides_from_flags
 from hf_accel.errors import UserError
 from hf_accel.formatting import format_duration
@@ -63,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
 
     candidates = Candidates.read(args.recipe, args.variant, flags)
     plain = candidates.plain
+    if plain.model.task == MULTI_LABEL:
+        raise UserError(f"{plain.name}: model.task is {MULTI_LABEL}, whose settings `hf-accel tune` does not search.")
     folder = args.output_dir or Path("outputs") / "tune" / (plain.output_name or plain.name)
     refuse_foreign_folder(folder)
     request = Request(candidates, folder, budget, args.objective, tuple(args.allow), args.price_per_hour)

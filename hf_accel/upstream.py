@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
+from hf_accel.config.domains import TEXT
+
 if TYPE_CHECKING:
     from hf_accel.config.recipe import Recipe
 
@@ -105,7 +107,7 @@ def _is_of_timm(recipe: Recipe) -> bool:
 
 
 def _is_of_images(recipe: Recipe) -> bool:
-    return recipe.model.task == "image-classification"
+    return recipe.model.task != TEXT
 
 
 def _accumulates(recipe: Recipe) -> bool:
@@ -254,6 +256,6 @@ FAULTS = (
         "the tokenizer of a folder without its files is an empty one, which reads every word as unknown",
         "it is refused",
         ("tests/models/test_text.py",),
-        lambda recipe: recipe.model.task == "text-classification",
+        lambda recipe: recipe.model.task == TEXT,
     ),
 )  # fmt: skip

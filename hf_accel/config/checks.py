@@ -270,7 +270,8 @@ def selection_problems(where: str, recipe: dict[str, Any]) -> list[str]:
     """Messages about scoring, saving and selecting that contradict each other, in a recipe whose values have the right types."""
     training = {name: value for name, value in (recipe.get("training") or {}).items() if value is not None}
     try:
-        selection_defaults(where, training, has_validation=has_validation(recipe["data"]))
+        task = recipe["model"].get("task")
+        selection_defaults(where, training, has_validation=has_validation(recipe["data"]), task=task)
     except UserError as error:
         return [str(error)]
     return []

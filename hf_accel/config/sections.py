@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from hf_accel.config.augmentation import AugmentSettings
 from hf_accel.config.compression_settings import CompressionSettings
 from hf_accel.config.fields import KNOWN_ONLY, Number, Whole, expected_words
+from hf_accel.errors import UserError
 
 
 @dataclass(frozen=True, config=KNOWN_ONLY)
@@ -49,8 +50,9 @@ class ModelSettings:
         description="A fine-tuned model of the same classes, by its Hub id or local folder, whose answers this one learns too.",
         examples=["./outputs/finetune/default"],
     )
-    task: Literal["image-classification", "text-classification"] = Field(
-        default="image-classification", description="What the model is trained for."
+    task: Literal["image-classification", "multi-label-image-classification", "text-classification"] = Field(
+        default="image-classification",
+        description="What the model is trained for; of multi-label classification, an image has any number of the labels.",
     )
     args: dict[Any, Any] = Field(
         default_factory=dict,
@@ -164,8 +166,11 @@ class DataSettings:
     image_column: StrictStr | None = Field(
         default=None, description="Column of the images; null: found by name and type."
     )
-    label_column: StrictStr | None = Field(
-        default=None, description="Column of the labels; null: found by name and type.", examples=["fine_label"]
+    label_column: StrictStr | Annotated[list[StrictStr], Field(min_length=2)] | None = Field(
+        default=None,
+        description="Column of the labels; null: found by name and type. Of multi-label classification also several columns of 0 "
+        "and 1, one for each label.",
+        examples=["fine_label"],
     )
     labels: StrictStr | None = Field(
         default=None,
@@ -305,6 +310,20 @@ class DataSettings:
     augment: AugmentSettings = Field(
         default_factory=AugmentSettings, description="Random changes to a training image; absent means off."
     )
+
+    @property
+    def one_label_column(self) -> str | None:
+        """`label_column` of rows that have one label each.
+
+        Raises:
+            UserError: several columns are named.
+        """
+        if isinstance(self.label_column, list):
+            raise UserError(
+                "data.label_column: names several columns, and each row has one label. Name one column, or set model.task: "
+                "multi-label-image-classification."
+            )
+        return self.label_column
 
     @property
     def selects(self) -> bool:

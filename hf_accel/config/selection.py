@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from hf_accel.config.domains import MULTI_LABEL
 from hf_accel.errors import UserError, did_you_mean
 
 Reasons = dict[str, tuple[Any, str]]  # argument -> (value, why)
 
-METRICS = ("accuracy", "loss", "top5_accuracy", "f1_macro", "f1_micro", "f1_weighted")
+METRICS = ("accuracy", "loss", "top5_accuracy", "f1_macro", "f1_micro", "f1_weighted")  # the first selects by default
+MULTI_LABEL_METRICS = ("mean_average_precision", "loss", "accuracy", "f1_macro", "f1_micro", "f1_weighted")
 FEWEST_TOP5_CLASSES = 6  # with five classes every answer is among the first five
 NEEDS_VALIDATION = ("eval_steps", "eval_delay", "eval_on_start", "metric_for_best_model", "greater_is_better")
 PLATEAU = ("reduce_lr_on_plateau", "greedy")
@@ -26,6 +28,7 @@ def selection_defaults(
     has_validation: bool,
     has_own_metrics: bool = False,
     has_standard_metrics: bool = True,
+    task: str | None = None,
 ) -> Reasons:
     """The defaults of evaluation, saving and selection that follow from what was asked.
 
@@ -34,7 +37,8 @@ def selection_defaults(
         asked: the `training:` of the recipe.
         has_validation: whether there are rows to select by.
         has_own_metrics: whether a caller computes metrics of any name.
-        has_standard_metrics: whether those of `METRICS` are computed; False: the loss alone.
+        has_standard_metrics: whether those of `metrics_of` are computed; False: the loss alone.
+        task: `model.task` of the recipe.
     Returns:
         Only arguments that were not asked for, each with its value and the reason.
     Raises:
@@ -48,8 +52,14 @@ def selection_defaults(
         _refuse_without_scores(where, asked)
         values["load_best_model_at_end"] = (False, "the validation rows are not scored, so nothing selects")
     else:
-        values |= _best_model(where, asked, chosen, has_own_metrics, METRICS if has_standard_metrics else ("loss",))
+        computed = metrics_of(task) if has_standard_metrics else ("loss",)
+        values |= _best_model(where, asked, chosen, has_own_metrics, computed)
     return {name: value for name, value in values.items() if name not in asked}
+
+
+def metrics_of(task: str | None) -> tuple[str, ...]:
+    """The figures of a split that can select, of which the first does where none is named."""
+    return MULTI_LABEL_METRICS if task == MULTI_LABEL else METRICS
 
 
 def refuse_missing_metric(where: str, metric: str | None, num_labels: int) -> None:

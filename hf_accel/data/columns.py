@@ -35,24 +35,28 @@ def find_columns(table: Table, settings: DataSettings) -> tuple[str, str]:
     Raises:
         UserError: a named column is absent, or none can be chosen; the columns are listed.
     """
+    return image_column(table, settings), label_column(table, settings)
+
+
+def image_column(table: Table, settings: DataSettings) -> str:
+    """The name of the image column; raises as `find_columns`."""
     encoded = [name for name, feature in table.features.items() if _holds_images(feature)]
     image = choose_column(
         "image", settings.image_column, [c for c in IMAGE_COLUMNS if c in encoded], encoded, table, settings
     )
-    label = label_column(table, settings)
     if image not in encoded:
         raise UserError(
             f"data.name {settings.name}: column {image} holds {describe_feature(table.features[image])}, expected encoded "
             f"images: an Image feature, or bytes. {listed_columns(table)}"
         )
-    return image, label
+    return image
 
 
 def label_column(table: datasets.Dataset, settings: DataSettings) -> str:
     """The name of the label column; raises as `find_columns`."""
     classes = [name for name, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)]
     by_name = [name for name in LABEL_COLUMNS if name in table.features]
-    label = choose_column("label", settings.label_column, by_name, classes, table, settings)
+    label = choose_column("label", settings.one_label_column, by_name, classes, table, settings)
     feature = table.features[label]
     plain = isinstance(feature, datasets.Value) and feature.dtype in LABEL_TYPES
     if not plain and not isinstance(feature, datasets.ClassLabel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 
 import numpy as np
@@ -19,7 +19,7 @@ def were_compared(parts: Iterable[ImageSplit]) -> bool:
     return all(part.content is not None for part in parts)
 
 
-def duplicate_notes(parts: dict[str, ImageSplit], folder: str) -> list[str]:
+def duplicate_notes(parts: Mapping[str, ImageSplit], folder: str) -> list[str]:
     """Notes about images that are byte for byte the same.
 
     Args:
@@ -54,7 +54,8 @@ def _conflicts(hashed: list[tuple[ImageSplit, np.ndarray]], folder: str) -> list
         return []
     splits = [part for part, _ in hashed]
     content = np.concatenate([numbers for _, numbers in hashed])
-    labels = np.concatenate([part.labels for part in splits])
+    # numbers of classes, or rows of them
+    labels = np.unique(np.concatenate([part.labels for part in splits]), axis=0, return_inverse=True)[1].reshape(-1)
     rows = np.lexsort((labels, content))
     content, labels = content[rows], labels[rows]
     starts = np.r_[True, content[1:] != content[:-1]] if len(content) else np.zeros(0, bool)
@@ -78,7 +79,7 @@ def _labelled(splits: list[ImageSplit], ends: np.ndarray, row: int, folder: str)
     place = int(np.searchsorted(ends, row, side="right"))
     part = splits[place]
     row = int(row) - (int(ends[place]) - len(part))
-    return f"{name_of_row(part, row, folder)} as {part.label_names[part.labels[row]]!r}"
+    return f"{name_of_row(part, row, folder)} as {part.label_text(row)!r}"
 
 
 def name_of_row(part: ImageSplit, row: int, folder: str) -> str:

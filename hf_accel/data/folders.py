@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,13 +40,14 @@ class ImageTable:
     """The rows of one split of an image folder."""
 
     paths: list[str]  # (N,)
-    labels: list  # (N,) as they are stated: text, whole numbers or truth values; None: there is none
+    labels: list  # (N,) as they are stated: text, whole numbers, truth values, or lists of text; None: there is none
     column: str  # the name of the labels
     fingerprint: str
     content: np.ndarray | None  # (N,) uint64, equal for files of equal content; None: the files were not read
     name: str  # the folder's own name for the split
     image_column: str = "image"  # the name of the paths
     groups: list[str] | None = None  # (N,) what `data.group_column` says of each row
+    label_names: Sequence[str] = ()  # of rows that have lists of labels, where the data says them in an order
 
 
 @dataclass

@@ -9,8 +9,6 @@ may transform at random.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Collection, Mapping
@@ -25,7 +23,7 @@ from torch.utils.data import ConcatDataset, IterableDataset, Subset
 
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.columns import find_columns
-from hf_accel.data.given_rows import IMAGE_KEYS, LABEL_KEYS, GivenRows, image_of, label_of
+from hf_accel.data.given_rows import COLUMN, IMAGE_KEYS, LABEL_KEYS, image_of, label_of, part_of_rows
 from hf_accel.data.image_split import ImageSplit
 from hf_accel.data.label_file import is_frame, read_frame
 from hf_accel.data.labels import normal_name
@@ -36,7 +34,6 @@ from hf_accel.errors import UserError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
-COLUMN = "image"
 SELECTION = 0.1  # of train, where data.validation is 0 and the caller brings validation rows all the same
 EXPECTED = (
     "expected a datasets.Dataset, a DataFrame, a torch data set of (image, label) or of dictionaries, a list of such rows, "
@@ -119,14 +116,16 @@ def given_splits(given: Any, settings: DataSettings, seed: int, classes: Classes
         return _frame_splits(given, parts_given, settings, seed, classes)
     if {"validation", "test"} <= set(parts_given):
         settings = replace(settings, validation=settings.validation or SELECTION)  # not drawn: only not zero
-    sources = {role: _rows_of(rows, f"the given {role} rows") for role, rows in parts_given.items()}
+    sources = {role: rows_of(rows, f"the given {role} rows") for role, rows in parts_given.items()}
     sources = {role: _as_table(rows, f"the given {role} rows", settings) for role, rows in sources.items()}
-    if all(map(_is_table, sources.values())):
+    if all(map(is_table, sources.values())):
         columns = {role: find_columns(table, settings)[1] for role, table in sources.items()}
         numbered = {role: with_class_names(sources[role], columns[role], settings, classes) for role in sources}
         source = source_of_tables(f"data.name {settings.name}", numbered)
         return splits_of_source(source, settings, seed, name_classes=classes.chosen)
-    read = {role: _labels_of(rows, f"the given {role} rows", settings.label_column) for role, rows in sources.items()}
+    read = {
+        role: _labels_of(rows, f"the given {role} rows", settings.one_label_column) for role, rows in sources.items()
+    }
     if "train" not in read:
         raise UserError(f"data.name {settings.name}: has no train rows, only {', '.join(read)}.")
     notes = [f"the given {role} rows have no labels: not used" for role in read if role != "train" and not read[role]]
@@ -163,8 +162,8 @@ def given_split(given: Any, settings: DataSettings, label_names: list[str]) -> I
         UserError: rows that cannot be understood, or a label that the model does not know.
     """
     where = "the given rows"
-    source = _rows_of(given, where)
-    labels = _labels_of(source, where, settings.label_column)
+    source = rows_of(given, where)
+    labels = _labels_of(source, where, settings.one_label_column)
     numbers = labels.numbers(label_names, Classes(names=label_names), where) if labels else np.full(len(source), -1)
     return _part(source, where, settings, numbers, label_names)
 
@@ -191,7 +190,7 @@ def by_role(given: Any, where: str, column_names: Collection[str] = IMAGE_KEYS) 
     return by_role
 
 
-def _rows_of(given: Any, where: str) -> Any:
+def rows_of(given: Any, where: str) -> Any:
     """An object with a length and numbered rows."""
     if isinstance(given, IterableDataset | datasets.IterableDataset):
         raise UserError(
@@ -222,11 +221,11 @@ def _is_column(part: Any) -> bool:
 def _as_table(rows: Any, where: str, settings: DataSettings) -> Any:
     """A plain table where the rows are one, or files; other rows as they are."""
     if isinstance(rows, datasets.Dataset):
-        return rows.with_format(None) if _is_table(rows) else rows
-    if not _is_fixed(rows) or not isinstance(image_of(rows[0], settings.image_column, where), str | Path):
+        return rows.with_format(None) if is_table(rows) else rows
+    if not is_fixed(rows) or not isinstance(image_of(rows[0], settings.image_column, where), str | Path):
         return rows
     paths = [image_of(rows[row], settings.image_column, where) for row in range(len(rows))]
-    labels = _labels_of(rows, where, settings.label_column)
+    labels = _labels_of(rows, where, settings.one_label_column)
     for number, path in enumerate(paths):
         if not isinstance(path, str | Path) or not os.path.isfile(path):
             raise UserError(f"{where}: row {number} is {str(path)!r}, and there is no such file")
@@ -238,12 +237,12 @@ def _as_table(rows: Any, where: str, settings: DataSettings) -> Any:
     return table.cast_column(COLUMN, datasets.Image(decode=False))
 
 
-def _is_table(rows: Any) -> bool:
+def is_table(rows: Any) -> bool:
     """Whether the rows are a table as it is stored; one with a transform is read through it, as a torch data set is."""
     return isinstance(rows, datasets.Dataset) and rows.format["type"] != "custom"
 
 
-def _is_fixed(rows: Any) -> bool:
+def is_fixed(rows: Any) -> bool:
     return isinstance(rows, Columns | list | tuple | np.ndarray | torch.Tensor)
 
 
@@ -306,7 +305,7 @@ def _by_number(name: str) -> tuple[int, str]:
 
 def _labels_of(rows: Any, where: str, key: str | None) -> GivenLabels:
     """The labels of all rows, without reading images where the object has them apart; empty: there are none."""
-    values, names = _raw_labels(rows, where, key)
+    values, names = raw_labels(rows, where, key)
     plain = [_plain(value, f"{where}: row {number}") for number, value in enumerate(values)]
     missing = [number for number, value in enumerate(plain) if value is None or value == -1]
     if len(missing) == len(plain):
@@ -322,13 +321,13 @@ def _labels_of(rows: Any, where: str, key: str | None) -> GivenLabels:
     return GivenLabels([value for value in plain if value is not None], names if numbers else None)
 
 
-def _raw_labels(rows: Any, where: str, key: str | None) -> tuple[list[Any], list[str] | None]:
+def raw_labels(rows: Any, where: str, key: str | None) -> tuple[list[Any], list[str] | None]:
     """The labels as they stand in the rows, and the names of the classes where the object says them."""
     if isinstance(rows, Subset):
-        values, names = _raw_labels(rows.dataset, where, key)
+        values, names = raw_labels(rows.dataset, where, key)
         return [values[number] for number in rows.indices], names
     if isinstance(rows, ConcatDataset):
-        pieces = [_raw_labels(piece, where, key) for piece in rows.datasets]
+        pieces = [raw_labels(piece, where, key) for piece in rows.datasets]
         return [value for values, _ in pieces for value in values], pieces[0][1]
     if isinstance(rows, datasets.Dataset):
         return _table_labels(rows, key)
@@ -341,7 +340,7 @@ def _raw_labels(rows: Any, where: str, key: str | None) -> tuple[list[Any], list
             values = list(listed)
             if _same_label(values[0], label_of(rows[0], key)):  # a target_transform changes them
                 return values, names
-    if not _is_fixed(rows):
+    if not is_fixed(rows):
         logger.info("%s: read once for their labels, because %s does not list them", where, type(rows).__name__)
     return [label_of(rows[row], key) for row in range(len(rows))], names
 
@@ -374,16 +373,4 @@ def _plain(value: Any, where: str) -> int | str | None:
 
 
 def _part(source: Any, where: str, settings: DataSettings, labels: np.ndarray, names: list[str]) -> ImageSplit:
-    rows = GivenRows(source, COLUMN, is_fixed=_is_fixed(source), where=where, image_key=settings.image_column)
-    rows[0]  # what is not an image is refused here
-    content = json.dumps([type(source).__name__, labels.tolist(), names])
-    return ImageSplit(
-        dataset=rows,
-        image_column=COLUMN,
-        labels=labels,
-        label_names=names,
-        source=where,
-        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
-        max_pixels=settings.max_pixels,
-        channels=settings.channels or 3,
-    )
+    return part_of_rows(source, where, settings, labels, names, is_fixed=is_fixed(source), kind=ImageSplit)

@@ -6,7 +6,9 @@ handed over as the bytes of an uncompressed TIFF file, which costs a copy and lo
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,12 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 
+from hf_accel.config.sections import DataSettings
+from hf_accel.data.labelling import Images
 from hf_accel.data.rows import Rows
 from hf_accel.errors import UserError
 
+COLUMN = "image"
 IMAGE_KEYS = ("image", "img", "pixel_values", "images")
 LABEL_KEYS = ("label", "labels", "fine_label", "target")
 
@@ -76,6 +81,39 @@ class GivenRows(Rows):
         """The image of a row as the caller's object gives it."""
         number = int(self.rows[row])
         return image_of(self.source[number], self.image_key, f"row {number} of {self.where}")
+
+
+def part_of_rows(
+    source: Any,
+    where: str,
+    settings: DataSettings,
+    labels: np.ndarray,
+    label_names: list[str],
+    *,
+    is_fixed: bool,
+    kind: type[Images],
+) -> Images:
+    """The images of an indexable object with their labels.
+
+    Args:
+        source, where, is_fixed: as in `GivenRows`.
+        kind: of the split.
+    Raises:
+        UserError: the first row is not an image.
+    """
+    rows = GivenRows(source, COLUMN, is_fixed=is_fixed, where=where, image_key=settings.image_column)
+    rows[0]  # what is not an image is refused here
+    content = json.dumps([type(source).__name__, labels.tolist(), label_names])
+    return kind(
+        dataset=rows,
+        image_column=COLUMN,
+        labels=labels,
+        label_names=label_names,
+        source=where,
+        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
+        max_pixels=settings.max_pixels,
+        channels=settings.channels or 3,
+    )
 
 
 def image_of(item: Any, key: str | None, where: str) -> Any:

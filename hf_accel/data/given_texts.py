@@ -57,7 +57,7 @@ def given_text_split(given: Any, settings: DataSettings, label_names: list[str])
     where = "the given rows"
     settings = replace(settings, name=where, on_bad_text="error")  # every row has its prediction
     table = table_of(given, where)
-    asked = [settings.label_column] if settings.label_column else LABEL_COLUMNS
+    asked = [settings.one_label_column] if settings.one_label_column else LABEL_COLUMNS
     label = next((name for name in asked if name in table.features), None)
     split = rows_with_text(unlabelled_split(table, settings, where), settings, [])
     if label is None or is_unlabelled(read_column(table, label)):

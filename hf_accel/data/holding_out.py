@@ -51,7 +51,7 @@ def hold_out(train: Part, fraction: float, seed: int, role: str) -> tuple[Part, 
         )
     if train.groups is not None:
         return divided(train, grouped_rows(train, fraction, seed, role))
-    rows = stratified_rows(train.labels, max(1, round(len(train) * fraction)), seed, leave=1)
+    rows = stratified_rows(train.strata(), max(1, round(len(train) * fraction)), seed, leave=1)
     if not len(rows):
         raise UserError(
             f"{train.source}: none of its {len(train)} {train.unit}s can be held out for {role}, because every class has "
@@ -77,8 +77,9 @@ def grouped_rows(train: LabelledRows, fraction: float, seed: int, role: str) -> 
     if most < 2 or share == 1:
         raise _too_few_groups(train, most, role)
     taken = np.isin(parts_of(train, share.denominator, seed), np.arange(share.numerator))
-    for label in np.unique(train.labels):  # groups of a class that would have no row in train return to it
-        own = train.labels == label
+    strata = train.strata()
+    for label in np.unique(strata):  # groups of a class that would have no row in train return to it
+        own = strata == label
         if taken[own].all():
             groups, counts = np.unique(train.groups[own], return_counts=True)
             taken &= train.groups != groups[counts.argmax()]
@@ -95,7 +96,7 @@ def parts_of(train: LabelledRows, number: int, seed: int) -> np.ndarray:
     parts = np.empty(len(train), dtype=np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than parts is not in all of them
-        divisions = kind(number, shuffle=True, random_state=seed).split(parts, train.labels, train.groups)
+        divisions = kind(number, shuffle=True, random_state=seed).split(parts, train.strata(), train.groups)
         for part, (_, rows) in enumerate(divisions):
             parts[rows] = part
     return parts
@@ -113,7 +114,7 @@ def fold_rows(train: Part, folds: int, fold: int, seed: int) -> tuple[Part, Part
         raise UserError(
             f"data.folds is {folds}, and {train.source} has {number} groups. Expected a group for each fold."
         )
-    largest = int(np.bincount(train.labels).max())
+    largest = int(np.bincount(train.strata()).max())
     if largest < folds:
         raise UserError(
             f"data.folds is {folds}, and {train.source} has at most {largest} {train.unit}s of a class. Set it to {largest} or "
@@ -133,4 +134,4 @@ def subset(part: Part, number: int | None, seed: int) -> Part:
     """At most so many rows, of which each class has its share."""
     if number is None or number >= len(part):
         return part
-    return part.select(stratified_rows(part.labels, number, seed))
+    return part.select(stratified_rows(part.strata(), number, seed))

@@ -67,8 +67,10 @@ def labelled_files(table: ImageTable, settings: DataSettings, role: str) -> Imag
 
 
 def _refuse_other_columns(table: ImageTable, settings: DataSettings) -> None:
-    for setting, known in (("image_column", table.image_column), ("label_column", table.column)):
-        named = getattr(settings, setting)
+    for setting, named, known in (
+        ("image_column", settings.image_column, table.image_column),
+        ("label_column", settings.one_label_column, table.column),
+    ):
         if named not in (None, known):
             raise UserError(
                 f"data.{setting} is {named}, and data.name {settings.name} has no such column. Columns: {table.image_column}, "

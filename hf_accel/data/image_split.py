@@ -132,7 +132,8 @@ class ImageSplit(LabelledRows):
 
     def _stand_in(self, row: int, error: UnreadableImageError, target_side: int | None) -> np.ndarray:
         """The next readable image of the same class: a batch has a fixed number of rows, and its label stays right."""
-        same = np.flatnonzero(self.labels == self.labels[row])
+        equal = self.labels == self.labels[row]
+        same = np.flatnonzero(equal if equal.ndim == 1 else equal.all(axis=1))
         after = np.searchsorted(same, row, side="right")
         for other in np.roll(same, -after)[:_MOST_TRIED].tolist():
             if other == row:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from hf_accel.data.arrays import is_array_file
 from hf_accel.data.folders import ImageTable
 from hf_accel.data.labels import LABEL_COLUMNS
 from hf_accel.data.listing import files_fingerprint, is_image_file, list_files, printable, require_utf8
-from hf_accel.data.metadata import FILE_COLUMNS
+from hf_accel.data.metadata import FILE_COLUMNS, ReadCells, ReadLabels
 from hf_accel.data.plain_tables import TABLE_SUFFIXES, plain_labels, read_plain_table
 from hf_accel.data.split_names import split_role
 from hf_accel.errors import UserError, did_you_mean
@@ -33,6 +33,7 @@ IS_VALID = "is_valid"  # of fastai: which rows validate
 _TRUTH = {"true": "validation", "false": "train"}
 _NUMBERS = {"1": "validation", "0": "train"}  # in a column of that name alone: elsewhere they may mean anything
 SPLITS = ("split", IS_VALID)
+LABEL = "label"  # the column of the labels in the tables that are made here
 _SHOWN = 3
 
 
@@ -41,7 +42,6 @@ class Columns:
     """The names of the columns that are read."""
 
     file: str
-    label: str
     split: str | None
     group: str | None
 
@@ -55,9 +55,33 @@ class _Rows:
     groups: list = field(default_factory=list)
 
 
-def read_label_file(settings: DataSettings) -> tuple[dict[str, ImageTable], list[str]]:
+def labels_by_name_or_left(
+    where: str, table: dict[str, list], settings: DataSettings, taken: Collection[str | None]
+) -> ReadCells | None:
+    """One label of each row, from the column that is named, else by name, else the only one left; None: there is none.
+
+    Args:
+        taken: the columns that hold something else.
+    Raises:
+        UserError: a named column is absent, or a cell holds something else than a label.
+    """
+    column = _named(where, table, "label", settings.one_label_column)
+    if column is None:
+        left = [name for name in table if name not in taken]
+        by_name = [name for name in LABELS if name in left]
+        column = next(iter(by_name or (left if len(left) == 1 else [])), None)
+    if column is None:
+        return None
+    return ReadCells(column, plain_labels(where, column, [plain_cell(cell) for cell in table[column]]))
+
+
+def read_label_file(
+    settings: DataSettings, read: ReadLabels = labels_by_name_or_left
+) -> tuple[dict[str, ImageTable], list[str]]:
     """The splits of the table that `data.labels` names, by role, and notes about what was not read.
 
+    Args:
+        read: finds the labels in the table.
     Raises:
         UserError: the table cannot be read or understood, contradicts itself, or names files that are not there.
     """
@@ -72,9 +96,10 @@ def read_label_file(settings: DataSettings) -> tuple[dict[str, ImageTable], list
         raise UserError(f"{where}: is a file of another kind, expected {', '.join(TABLE_SUFFIXES)}")
     table = read_plain_table(where, path)
     columns = find_columns(where, table, settings)
+    labels = _found(read, where, table, settings, columns)
     roots = [os.path.abspath(place) for place in dict.fromkeys((folder, path.parent))]
     root, names = _found_below(where, columns.file, [_text(cell) for cell in table[columns.file]], roots)
-    return _tables(where, root, names, table, columns, settings)
+    return _tables(where, root, names, table, columns, labels, settings)
 
 
 def is_frame(rows: Any) -> bool:
@@ -82,23 +107,25 @@ def is_frame(rows: Any) -> bool:
     return hasattr(rows, "iloc") and hasattr(rows, "columns")
 
 
-def read_frame(frame: Any, settings: DataSettings, where: str) -> tuple[dict[str, ImageTable], list[str]]:
+def read_frame(
+    frame: Any, settings: DataSettings, where: str, read: ReadLabels = labels_by_name_or_left
+) -> tuple[dict[str, ImageTable], list[str]]:
     """The same of a pandas DataFrame; paths are relative to the current folder, and may lead anywhere."""
-    table = {str(name): [_cell(value) for value in frame[name].tolist()] for name in frame.columns}
+    table = {str(name): [plain_cell(value) for value in frame[name].tolist()] for name in frame.columns}
     columns = find_columns(where, table, settings)
+    labels = _found(read, where, table, settings, columns)
     other = next((cell for cell in table[columns.file] if not isinstance(cell, str | Path | None)), None)
     if other is not None:
         raise UserError(
             f"{where}: {columns.file} holds {type(other).__name__}, expected the paths of images. Give images in memory as a "
-            f'pair: (frame["{columns.file}"], frame["{columns.label}"])'
+            f'pair: (frame["{columns.file}"], frame["{labels.column}"])'
         )
     names = [os.path.abspath(os.path.expanduser(_text(cell))) if cell else "" for cell in table[columns.file]]
-    return _tables(where, "", names, table, columns, settings)
+    return _tables(where, "", names, table, columns, labels, settings)
 
 
 def find_columns(where: str, table: dict[str, list], settings: DataSettings) -> Columns:
-    """The columns as the settings name them; else by name; else the only one that holds names of images, and the only
-    one left.
+    """The columns as the settings name them; else by name; else the only one that holds names of images.
 
     Raises:
         UserError: a named column is absent, or none can be chosen; the columns are listed.
@@ -116,14 +143,14 @@ def find_columns(where: str, table: dict[str, list], settings: DataSettings) -> 
         )
     if file is None:
         raise _no_column(where, table, "file names", "image")
-    label = _named(where, table, "label", settings.label_column)
-    if label is None:
-        left = [name for name in table if name not in (file, split, group)]
-        by_name = [name for name in LABELS if name in left]
-        label = next(iter(by_name or (left if len(left) == 1 else [])), None)
-    if label is None:
+    return Columns(file, split, group)
+
+
+def _found(read: ReadLabels, where: str, table: dict[str, list], settings: DataSettings, columns: Columns) -> ReadCells:
+    labels = read(where, table, settings, (columns.file, columns.split, columns.group))
+    if labels is None:
         raise _no_column(where, table, "labels", "label")
-    return Columns(file, label, split, group)
+    return labels
 
 
 def _is_image(name: str) -> bool:
@@ -150,7 +177,7 @@ def _text(cell: Any) -> str:
     return "" if cell is None else str(cell)
 
 
-def _cell(value: Any) -> Any:
+def plain_cell(value: Any) -> Any:
     """A value as other tables have it: pandas has NaN for a missing one, and then floats for whole numbers."""
     if isinstance(value, float):
         return None if value != value else int(value) if value.is_integer() else value
@@ -207,7 +234,13 @@ def _elsewhere(name: str, root: str) -> str:
 
 
 def _tables(
-    where: str, root: str, names: list[str], table: dict[str, list], columns: Columns, settings: DataSettings
+    where: str,
+    root: str,
+    names: list[str],
+    table: dict[str, list],
+    columns: Columns,
+    labels: ReadCells,
+    settings: DataSettings,
 ) -> tuple[dict[str, ImageTable], list[str]]:
     """The rows as tables.
 
@@ -215,13 +248,12 @@ def _tables(
         root: the folder of the names, an absolute path; "": they are absolute.
         names: (N,) the file of each row; "" where the row names none.
     """
-    labels = plain_labels(where, columns.label, [_cell(cell) for cell in table[columns.label]])
     roles = _roles(where, columns, table)
     groups = [None] * len(names) if columns.group is None else table[columns.group]
     parts: dict[str, _Rows] = {role: _Rows() for role in ROLES}
     unlabelled = missing = repeated = 0
     seen: dict[str, tuple[Any, str]] = {}
-    for row, (name, label, role, group) in enumerate(zip(names, labels, roles, groups, strict=True)):
+    for row, (name, label, role, group) in enumerate(zip(names, labels.cells, roles, groups, strict=True)):
         if not name:
             raise UserError(f"{where}, row {row}: {columns.file} is empty, expected the path of a file")
         if label is None or (isinstance(label, str) and not label.strip()):
@@ -240,7 +272,7 @@ def _tables(
     counted = ((unlabelled, "have no label"), (repeated, "name a file again, with the same label"),
                (missing, "name a file that is not there"))  # fmt: skip
     notes = [f"{number:,} rows of {where} {what}: not used" for number, what in counted if number]
-    found = {role: _image_table(root, rows, role, settings) for role, rows in parts.items() if rows.names}
+    found = {role: _image_table(root, rows, labels, role, settings) for role, rows in parts.items() if rows.names}
     if not found:
         raise UserError(f"{where}: none of its {len(names)} rows has a label. Expected labelled images.")
     return found, notes
@@ -282,11 +314,20 @@ def _refuse_missing(where: str, root: str, names: Iterable[str]) -> None:
         )
 
 
-def _image_table(root: str, rows: _Rows, role: str, settings: DataSettings) -> ImageTable:
+def _image_table(root: str, rows: _Rows, labels: ReadCells, role: str, settings: DataSettings) -> ImageTable:
     require_utf8("data.labels", rows.names)
     paths = [os.path.join(root, name) for name in rows.names]
     salt = [f"{label} {group}" for label, group in zip(rows.labels, rows.groups, strict=True)]
     fingerprint, content = files_fingerprint(rows.names, paths, salt)
-    columns = {"column": settings.label_column or "label", "image_column": settings.image_column or "image"}
     groups = None if settings.group_column is None else list(map(_text, rows.groups))
-    return ImageTable(paths, rows.labels, fingerprint=fingerprint, content=content, name=role, groups=groups, **columns)
+    return ImageTable(
+        paths,
+        rows.labels,
+        column=settings.label_column if isinstance(settings.label_column, str) else LABEL,
+        fingerprint=fingerprint,
+        content=content,
+        name=role,
+        image_column=settings.image_column or "image",
+        groups=groups,
+        label_names=labels.names,
+    )

@@ -13,7 +13,8 @@ class LabelledRows(ABC):
     """The base of a frozen dataclass with these fields, and others for what the rows hold."""
 
     unit: ClassVar[str]  # what a row is: image or text
-    labels: np.ndarray  # (N,) int64; all -1 where they are not known
+    stratified: ClassVar[str] = "stratified"  # how rows are drawn from it, in words
+    labels: np.ndarray  # (N,) int64; all -1 where they are not known; see also `MultiLabelImages`
     label_names: list[str]
     source: str  # for messages: "data/cifar10, train split"
     fingerprint: str  # changes with the content and with the rows selected
@@ -35,6 +36,30 @@ class LabelledRows(ABC):
     def row_numbers(self) -> np.ndarray:
         """(N,) int64: the number of each row in the data set."""
         return np.arange(len(self)) if self.rows is None else self.rows
+
+    def class_counts(self) -> np.ndarray:
+        """(C,) int64: the number of rows of each class."""
+        return np.bincount(self.labels, minlength=len(self.label_names))
+
+    def rows_of_class(self, number: int) -> np.ndarray:
+        """Row numbers, ascending."""
+        return np.flatnonzero(self.labels == number)
+
+    def strata(self) -> np.ndarray:
+        """(N,) int64: rows that are drawn keep the share of each of these numbers."""
+        return self.labels
+
+    def label_text(self, row: int) -> str:
+        """The label of a row, in words."""
+        return self.label_names[int(self.labels[row])]
+
+    def renumbered(self, numbers: np.ndarray, label_names: list[str]) -> Self:
+        """The same rows with other numbers of their classes.
+
+        Args:
+            numbers: (C,) old number -> new one.
+        """
+        return self.relabelled(numbers[self.labels], label_names)
 
     def relabelled(self, labels: np.ndarray, label_names: list[str]) -> Self:
         """The same rows with other classes."""

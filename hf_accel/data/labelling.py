@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -24,41 +24,63 @@ if TYPE_CHECKING:  # an exported model is scored on an image folder without `dat
     from hf_accel.data.columns import LabelMap
     from hf_accel.data.sources import Source
 
+Images = TypeVar("Images", bound=ImageSplit)
+
 
 def label_tables(
     source: Source, settings: DataSettings, label_map: LabelMap
 ) -> tuple[dict[str, ImageSplit], list[str]]:
     """Every part with its class numbers; empty and unlabelled ones are left out, and a note says so."""
     from hf_accel.data.columns import find_columns, is_unlabelled, label_text, read_column
-    from hf_accel.data.groups import groups_of
 
     parts, notes = {}, list(source.notes)
-    folder = Path(settings.name).expanduser()
     for role, table in source.parts.items():
         image_column, label_column = find_columns(table, settings)
         column = read_column(table, label_column)
         if role != "train" and is_unlabelled(column):
             notes.append(unused_note(role, len(table)))
             continue
-        where = f"{settings.name}, {role} split"
-        images, numbers, of_files = _images_of(source, role, image_column, settings, where)
-        content = f"{source.fingerprints[role]} {image_column} {label_column}{of_files}"
-        part = ImageSplit(
-            dataset=images,
-            image_column=image_column,
-            labels=label_map.ids(table, label_column),
-            label_names=label_map.names,
-            source=where,
-            fingerprint=hashlib.sha256(content.encode()).hexdigest(),
-            max_pixels=settings.max_pixels,
-            channels=settings.channels or 3,
-            folder=folder if folder.is_dir() else None,
-            groups=groups_of(table, settings, role),
-            content=numbers,
-        )
+        labels = label_map.ids(table, label_column)
+        part = labelled_images(source, settings, role, image_column, label_column, labels, label_map.names, ImageSplit)
         refuse_unknown_labels(part, label_column, partial(label_text, table, label_column))
         parts[role] = part
     return parts, notes
+
+
+def labelled_images(
+    source: Source,
+    settings: DataSettings,
+    role: str,
+    image_column: str,
+    label_column: str,
+    labels: np.ndarray,
+    label_names: list[str],
+    kind: type[Images],
+) -> Images:
+    """The images of a split with their labels.
+
+    Args:
+        label_column: where the labels were found; the fingerprint depends on it.
+        kind: of the split.
+    """
+    from hf_accel.data.groups import groups_of
+
+    where, folder = f"{settings.name}, {role} split", Path(settings.name).expanduser()
+    images, numbers, of_files = _images_of(source, role, image_column, settings, where)
+    content = f"{source.fingerprints[role]} {image_column} {label_column}{of_files}"
+    return kind(
+        dataset=images,
+        image_column=image_column,
+        labels=labels,
+        label_names=label_names,
+        source=where,
+        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
+        max_pixels=settings.max_pixels,
+        channels=settings.channels or 3,
+        folder=folder if folder.is_dir() else None,
+        groups=groups_of(source.parts[role], settings, role),
+        content=numbers,
+    )
 
 
 def label_one_table(source: Source, settings: DataSettings, role: str) -> tuple[ImageSplit | None, list[str]]:

@@ -7,6 +7,7 @@ folders directly below it. Stated labels come before the names of folders. A col
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,47 @@ class StatedLabels:
 
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)  # role -> path below the data folder -> label
     column: str = "label"
+    label_names: list[str] = field(default_factory=list)  # of rows that have lists of labels, where the table says them
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ReadCells:
+    """The labels of a table, and where they were found."""
+
+    column: str
+    cells: list  # (N,) a label of each row, or a list of labels; None: there is none
+    names: list[str] = field(default_factory=list)  # of the labels in lists, where the table says them
+
+
+# What messages say of the table, its columns, the settings and the columns that hold something else -> its labels.
+ReadLabels = Callable[[str, dict[str, list], DataSettings, Collection[str | None]], ReadCells | None]
+
+
+def labels_by_name(
+    where: str, table: dict[str, list], settings: DataSettings, taken: Collection[str | None]
+) -> ReadCells | None:
+    """One label of each row, from the column that is named or has a usual name; None: there is none.
+
+    Raises:
+        UserError: a cell holds something else than a label.
+    """
+    wanted = (settings.one_label_column,) if settings.one_label_column else LABEL_COLUMNS
+    column = next((name for name in wanted if name in table), None)
+    return None if column is None else ReadCells(column, plain_labels(where, column, table[column]))
 
 
 def is_metadata(name: str) -> bool:
     return name.count("/") <= 1 and posixpath.basename(name) in METADATA_NAMES
 
 
-def read_stated_labels(settings: DataSettings, folder: Path, files: list[str]) -> StatedLabels:
+def read_stated_labels(
+    settings: DataSettings, folder: Path, files: list[str], read: ReadLabels = labels_by_name
+) -> StatedLabels:
     """What the metadata files among `files` (paths below `folder`) state; no rows where they state no labels.
 
+    Args:
+        read: finds the labels in a table.
     Raises:
         UserError: a metadata file cannot be read, contradicts itself, or names a file outside the data folder.
     """
@@ -49,15 +81,15 @@ def read_stated_labels(settings: DataSettings, folder: Path, files: list[str]) -
             raise UserError(f"{where}: there is another metadata file next to it. Expected one: remove the others.")
         table = read_plain_table(where, folder / name)
         file_column = next((c for c in FILE_COLUMNS if c in table), None)
-        wanted = (settings.label_column,) if settings.label_column else LABEL_COLUMNS
-        label_column = next((c for c in wanted if c in table), None)
-        if file_column is None or label_column is None:
+        labels = None if file_column is None else read(where, table, settings, (file_column, "split"))
+        if file_column is None or labels is None:
             missing = "column file_name" if file_column is None else "label column"
             hint = "" if file_column is None else "; name it with data.label_column if there is one"
             stated.notes.append(f"{name} has no {missing} (its columns: {', '.join(table) or 'none'}): not read{hint}")
             continue
-        stated.column = label_column
-        _add_rows(where, place, table, file_column, label_column, stated)
+        stated.column = labels.column
+        stated.label_names += [name for name in labels.names if name not in stated.label_names]
+        _add_rows(where, place, table, file_column, labels.cells, stated)
     rows = [path for part in stated.rows.values() for path in part]
     if rows and not any((folder / path).exists() for path in rows):
         raise UserError(
@@ -68,9 +100,8 @@ def read_stated_labels(settings: DataSettings, folder: Path, files: list[str]) -
 
 
 def _add_rows(
-    where: str, place: str, table: dict[str, list], file_column: str, label_column: str, stated: StatedLabels
+    where: str, place: str, table: dict[str, list], file_column: str, labels: list, stated: StatedLabels
 ) -> None:
-    labels = plain_labels(where, label_column, table[label_column])
     splits = table.get("split", [None] * len(labels))
     for number, (file_name, label, split) in enumerate(zip(table[file_column], labels, splits, strict=True)):
         path = posixpath.normpath(posixpath.join(place, str(file_name or "")))

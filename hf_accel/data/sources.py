@@ -143,9 +143,13 @@ def source_of_files(parts: dict[str, ImageTable], notes: list[str], settings: Da
 
 
 def _table_of(part: ImageTable, group_column: str | None) -> datasets.Dataset:
-    text, image = datasets.Value("string"), part.image_column
-    types = {} if part.labels else {"features": datasets.Features({image: text, part.column: text})}
+    text, image, label = datasets.Value("string"), part.image_column, datasets.Value("string")
     groups = {} if part.groups is None else {group_column: part.groups}
+    has_lists = any(isinstance(labels, list) for labels in part.labels)
+    if has_lists:
+        label = datasets.List(datasets.ClassLabel(names=list(part.label_names)) if part.label_names else text)
+    features = datasets.Features({image: text, part.column: label, **dict.fromkeys(groups, text)})
+    types = {"features": features} if has_lists or not part.labels else {}
     table = datasets.Dataset.from_dict({image: part.paths, part.column: part.labels, **groups}, **types)
     return table.cast_column(image, datasets.Image(decode=False))
 

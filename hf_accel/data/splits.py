@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from hf_accel.data.holding_out import Part, fold_rows, hold_out, subset
 from hf_accel.data.image_split import ImageSplit
 from hf_accel.data.images import DEEP_GREY_SCALING, UnreadableImageError, decode_image, has_deep_grey
 from hf_accel.data.labelled_rows import LabelledRows
-from hf_accel.data.labelling import label_tables
+from hf_accel.data.labelling import Images, label_tables
 from hf_accel.data.listing import load_images
 from hf_accel.errors import UserError
 from hf_accel.tables import format_table, printable
@@ -82,7 +82,7 @@ class Splits(Generic[Part]):
         """Classes, counts and notes, in one screen: of many classes the largest and the smallest are shown."""
         roles = {"train": self.train, "validation": self.validation, "test": self.test}
         parts = {role: part for role, part in roles.items() if part is not None}
-        counts = np.stack([np.bincount(p.labels, minlength=len(self.label_names)) for p in parts.values()])  # (P, C)
+        counts = np.stack([part.class_counts() for part in parts.values()])  # (P, C)
         totals = ", ".join(f"{len(part):,} {role}" for role, part in parts.items())
         names = [_short(name) for name in self.label_names]
         shown, folded = list(range(len(names))), 0
@@ -159,8 +159,8 @@ def train_table(source: Source, settings: DataSettings) -> Table:
 
 
 def splits_of_parts(
-    parts: dict[str, ImageSplit], settings: DataSettings, seed: int, selection: bool, notes: list[str]
-) -> Splits:
+    parts: dict[str, Images], settings: DataSettings, seed: int, selection: bool, notes: list[str]
+) -> Splits[Images]:
     """The second half of `load_splits`: which of the labelled rows train, select and score.
 
     Args:
@@ -215,13 +215,14 @@ def choose_rows(
     train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
     selection = selection and settings.selects
     whole = "" if settings.group_column is None else f", whole groups by {settings.group_column}"
+    how = train.stratified + whole
     if test is None and validation is not None:
         validation, test = None, validation
         notes.append("no test split: the validation split is the test")
     if test is None:
         train, test = hold_out(train, TEST_FRACTION, TEST_SEED, "test")
         share = len(test) / (len(train) + len(test)) if whole else TEST_FRACTION
-        notes.append(f"no test split: {share:.0%} of train is the test, stratified{whole}, the same for every seed")
+        notes.append(f"no test split: {share:.0%} of train is the test, {how}, the same for every seed")
     test = subset(test, settings.max_test_rows, TEST_SEED)
     train = subset(train, settings.max_train_rows, seed)
     if not selection:
@@ -233,15 +234,13 @@ def choose_rows(
                 "data.folds out, or bring train and test only."
             )
         train, validation = fold_rows(train, settings.folds, settings.fold, FOLD_SEED)
-        notes.append(
-            f"validation: fold {settings.fold} of 0 to {settings.folds - 1}, stratified{whole}, the same for every seed"
-        )
+        notes.append(f"validation: fold {settings.fold} of 0 to {settings.folds - 1}, {how}, the same for every seed")
     elif validation is not None:
         validation = subset(validation, settings.max_test_rows, TEST_SEED)
     else:
         train, validation = hold_out(train, settings.validation, seed, "validation")
         share = len(validation) / (len(train) + len(validation)) if whole else settings.validation
-        notes.append(f"validation: {share:.3g} of train held out, stratified{whole}, seed {seed}")
+        notes.append(f"validation: {share:.3g} of train held out, {how}, seed {seed}")
     chosen = {"train": train, **({} if validation is None else {"validation": validation}), "test": test}
     notes += shared_group_notes(chosen, settings)
     return chosen
@@ -279,7 +278,7 @@ def split_fingerprint(part: LabelledRows) -> str:
 
 
 def refuse_single_class(train: LabelledRows, settings: DataSettings) -> None:
-    present = np.unique(train.labels)
+    present = np.flatnonzero(train.class_counts())
     if len(present) < 2:
         raise single_class(settings, [train.label_names[number] for number in present], train.unit)
 
@@ -293,7 +292,7 @@ def coverage_notes(parts: Mapping[str, LabelledRows]) -> list[str]:
     """Which classes a split has no row of, by name."""
     notes = []
     for role, part in parts.items():
-        counts = np.bincount(part.labels, minlength=len(part.label_names))
+        counts = part.class_counts()
         absent = [part.label_names[number] for number in np.flatnonzero(counts == 0)]
         if absent:
             notes.append(
@@ -304,7 +303,7 @@ def coverage_notes(parts: Mapping[str, LabelledRows]) -> list[str]:
 
 def balance_notes(train: LabelledRows, settings: DataSettings) -> list[str]:
     """How much larger the largest class is than the smallest, if it is much, and what can be done about it."""
-    counts = np.bincount(train.labels, minlength=len(train.label_names))
+    counts = train.class_counts()
     counts_of_present = np.where(counts > 0, counts, counts.max())
     least, most = int(counts_of_present.argmin()), int(counts.argmax())
     ratio = counts[most] / counts[least]
@@ -330,7 +329,7 @@ def _short(name: str) -> str:
     return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
 
 
-def deep_grey_notes(parts: dict[str, ImageSplit]) -> list[str]:
+def deep_grey_notes(parts: Mapping[str, ImageSplit]) -> list[str]:
     """Whether images have more than 8 bits, by the headers of a few: all of them would take minutes to open."""
     for part in parts.values():
         last = min(len(part), _HEADERS_READ) - 1 if part.is_streamed else len(part) - 1
@@ -343,7 +342,7 @@ def deep_grey_notes(parts: dict[str, ImageSplit]) -> list[str]:
     return []
 
 
-def readable_rows(part: ImageSplit, skipped: list[str], refuse_gone: bool) -> ImageSplit:
+def readable_rows(part: Images, skipped: list[str], refuse_gone: bool) -> Images:
     """The rows whose images decode. The others are added to `skipped`.
 
     Raises:
@@ -369,11 +368,12 @@ def readable_rows(part: ImageSplit, skipped: list[str], refuse_gone: bool) -> Im
     readable = np.array([row for row, text in enumerate(problems) if text is None], dtype=np.int64)
     if not len(readable):
         raise UserError(f"{part.source}: none of its {len(part)} images can be read. The first one: {problems[0]}")
-    gone = np.setdiff1d(part.labels, part.labels[readable])
+    gone = np.flatnonzero((part.class_counts() > 0) & (part.select(readable).class_counts() == 0))
     if len(gone) and refuse_gone:
-        first = int(np.flatnonzero(part.labels == gone[0])[0])
+        first = int(part.rows_of_class(gone[0])[0])
         raise UserError(
             f"{part.source}: no image of {len(gone)} classes can be read: {_some([part.label_names[n] for n in gone])}. "
             f"The first one: {problems[first]}. Fix these images, or remove the classes."
         )
-    return replace(part if len(readable) == len(part) else part.select(readable), were_readable=True)
+    kept: Any = part if len(readable) == len(part) else part.select(readable)
+    return replace(kept, were_readable=True)

@@ -78,7 +78,7 @@ class _Seen(NamedTuple):
     """What is kept of an image that could be read."""
 
     place: Place
-    label: int
+    label: str
     content: int
     size: tuple[int, int]
     format: str
@@ -148,7 +148,7 @@ def _look(part: ImageSplit, place: Place) -> _Seen | str:
         size, kind = image.size, image.format or "unknown"
     content = content_number(hashlib.sha256(encoded).digest())
     small = thumbnail(pixels if min(size) >= SMALLEST_SIDE else np.zeros_like(pixels))
-    return _Seen(place, int(part.labels[place.row]), content, size, kind, small)
+    return _Seen(place, part.label_text(place.row), content, size, kind, small)
 
 
 def _pairs(seen: list[_Seen]) -> list[Pair]:

@@ -69,7 +69,7 @@ def judge(splits: Splits, most_images: int, width: int = 80) -> Verdict:
     """
     named: dict[str, Any] = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     parts = {role: part for role, part in named.items() if part is not None}
-    counts = np.bincount(splits.train.labels, minlength=len(splits.label_names))
+    counts = splits.train.class_counts()
     findings = count_findings(counts, splits.label_names, splits.unit)
     facts: dict[str, Any] = {
         "name": splits.name,
@@ -163,7 +163,7 @@ def _counted(pairs: list[Pair]) -> str:
 def _named_pairs(pairs: list[Pair], parts: dict[str, ImageSplit], folder: str) -> list[str]:
     def name(place: Place) -> str:
         part = parts[place.role]
-        label = part.label_names[part.labels[place.row]]
+        label = part.label_text(place.row)
         return f"{name_of_row(part, place.row, folder)} ({place.role}, {label!r})"
 
     return [f"{name(pair.second)} = {name(pair.first)}" for pair in pairs]

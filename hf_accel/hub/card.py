@@ -80,13 +80,13 @@ def card_metadata(
         license=base.license if base else None,
         # With "transformers" the Hub shows a snippet that cannot load a network which only this package registers.
         library_name="hf_accel" if needs_package(config) else "transformers",
-        pipeline_tag=task,
+        pipeline_tag=TEXTS[task].pipeline,
         tags=[task, "hf_accel"],
         base_model=public_base.name if public_base else None,
         base_model_relation="finetune" if public_base else None,
         base_model_revision=public_base.revision if public_base else None,
         datasets=[data.name] if data.on_hub else None,
-        metrics=["accuracy", "f1"],
+        metrics=[measure.hub for measure in TEXTS[task].scores.headlines[:2]],
         widget=examples or None,
         # without examples the Hub's widget would offer pictures of its own, of classes that the model does not know
         inference=None if examples else False,
@@ -96,11 +96,11 @@ def card_metadata(
 
 
 def _results(report: RunReport, recipe: Recipe, data: Origin) -> list[EvalResult]:
-    """Accuracy and macro F1 on the test rows, for `model-index`."""
+    """The two main figures of the test rows, for `model-index`."""
     if report.test is None:
         return []
     where: dict[str, Any] = {
-        "task_type": recipe.model.task,
+        "task_type": TEXTS[recipe.model.task].pipeline,
         "task_name": recipe.model.task.replace("-", " ").capitalize(),
         "dataset_type": data.name
         if data.on_hub
@@ -115,15 +115,17 @@ def _results(report: RunReport, recipe: Recipe, data: Origin) -> list[EvalResult
     }
     views = recipe.data.test_time_augmentation
     how = {} if views == "none" else {"test_time_augmentation": views}
-    scores = [
-        ("accuracy", "Accuracy", report.test.accuracy, how or None),
-        ("f1", "Macro F1", report.test.f1_macro, {"average": "macro", **how}),
-    ]
-    return [
-        EvalResult(metric_type=kind, metric_name=name, metric_value=value, metric_args=args, **where)
-        for kind, name, value, args in scores
-        if value is not None
-    ]
+    results = []
+    for measure in TEXTS[report.task].scores.headlines[:2]:
+        value, args = getattr(report.test, measure.key), {"average": "macro", **how} if measure.hub == "f1" else how
+        if value is not None:
+            named: dict[str, Any] = {
+                "metric_type": measure.hub,
+                "metric_name": measure.name,
+                "metric_args": args or None,
+            }
+            results.append(EvalResult(metric_value=value, **named, **where))
+    return results
 
 
 def needs_package(config: dict[str, Any]) -> bool:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FOLDED_FROM_CLASSES = 20  # a longer per-class table is folded
 CONFUSIONS_SHOWN = 5
-PLOT_TITLES = {"accuracy": "Validation accuracy", "confusion": "Confusion matrix",
+PLOT_TITLES = {"accuracy": "Validation accuracy", "mean_average_precision": "Validation mAP", "confusion": "Confusion matrix",
                "per_class": "Precision, recall and F1 by class", "reliability": "Confidence and accuracy",
                "step_time": "Where the time of a step goes"}  # fmt: skip
 
@@ -47,7 +47,7 @@ def card_body(
     """
     sections = [
         _summary(report, recipe, base, data),
-        _usage(recipe, needs_package),
+        _usage(recipe, needs_package, len(report.data.labels)),
         _results(report),
         _confidence(report),
         _per_class(report),
@@ -68,9 +68,11 @@ def _summary(report: RunReport, recipe: Recipe, base: Origin | None, data: Origi
     text = f"# {markdown_text(title)}\n\n{what} on {_link(data, 'datasets/')}, {format_count(len(report.data.labels))} classes."
     if report.test is not None:
         how = ", with test-time augmentation" if report.has_several_views else ""
+        words = TEXTS[report.task]
+        main, f1 = words.scores.headlines[:2]
         text += (
-            f" **Accuracy {format_score(report.test.accuracy)}, macro F1 {format_score(report.test.f1_macro)}** on "
-            f"{format_count(report.data.test_rows)} test {TEXTS[report.task].unit}s{how}."
+            f" **{main.name} {format_score(getattr(report.test, main.key))}, macro F1 "
+            f"{format_score(getattr(report.test, f1.key))}** on {format_count(report.data.test_rows)} test {words.unit}s{how}."
         )
     return f"{text} Recipe: {markdown_text(name)}."
 
@@ -79,7 +81,7 @@ def _link(source: Origin, prefix: str = "") -> str:
     return f"[{source.name}](https://huggingface.co/{prefix}{source.name})" if source.on_hub else f"`{source.name}`"
 
 
-def _usage(recipe: Recipe, needs_package: bool) -> str:
+def _usage(recipe: Recipe, needs_package: bool, num_labels: int) -> str:
     lines = ["import hf_accel.cifar_nets  # registers the network; pip install hf_accel"] if needs_package else []
     texts = TEXTS[recipe.model.task]
     if recipe.data.channels not in (None, 3):
@@ -87,8 +89,8 @@ def _usage(recipe: Recipe, needs_package: bool) -> str:
     lines += [
         "from transformers import pipeline",
         "",
-        f'classify = pipeline("{recipe.model.task}", model="{CARD_PLACEHOLDER}")',
-        f"print(classify({json.dumps(texts.sample)}))",
+        f'classify = pipeline("{texts.pipeline}", model="{CARD_PLACEHOLDER}")',
+        f"print(classify({json.dumps(texts.sample)}{texts.arguments.format(labels=num_labels)}))",
     ]
     code = "\n".join(lines)
     return f"## Use it\n\n```python\n{code}\n```\n\n{texts.usage.replace('MODEL', CARD_PLACEHOLDER)}"
@@ -120,14 +122,7 @@ def _results(report: RunReport) -> str:
     if report.test is None:
         return "## Results\n\nThe test split was not scored."
     columns = {"test": report.test} | ({"validation": report.validation} if report.validation else {})
-    measures = {
-        "Accuracy": "accuracy",
-        "Macro F1": "f1_macro",
-        "Micro F1": "f1_micro",
-        "Weighted F1": "f1_weighted",
-        "Top-5 accuracy": "top5_accuracy",
-        "Loss": "loss",
-    }
+    measures = {measure.name: measure.key for measure in TEXTS[report.task].scores.measures} | {"Loss": "loss"}
     rows = [[name, *(format_score(getattr(s, key)) for s in columns.values())] for name, key in measures.items()]
     counts = {"test": report.data.test_rows, "validation": report.data.validation_rows}
     unit = TEXTS[report.task].unit
@@ -139,9 +134,12 @@ def _results(report: RunReport) -> str:
     )
     if report.test.accuracy is not None and report.data.test_rows:
         low, high = wilson_interval(report.test.accuracy, report.data.test_rows)
+        name = next(name.lower() for name, key in measures.items() if key == "accuracy")
         how += (
-            f" The 95 % interval of the test accuracy, for this number of {unit}s, is {low:.4f} to {high:.4f} (Wilson)."
+            f" The 95 % interval of the test {name}, for this number of {unit}s, is {low:.4f} to {high:.4f} (Wilson)."
         )
+    if report.thresholds is not None:
+        how += " F1 and the exact match are at the threshold of each label, chosen on the validation rows for the highest F1."
     return f"## Results\n\n{format_table(['', *columns], rows, 'markdown')}\n\n{' '.join([how, *report.score_notes])}"
 
 
@@ -162,8 +160,9 @@ def _per_class(report: RunReport) -> str:
     if report.test is None or not report.test.per_class:
         return ""
     classes, unit = report.test.per_class, TEXTS[report.task].unit
-    scores = [[c["label"], *(format_score(c[k]) for k in ("precision", "recall", "f1")), c["support"]] for c in classes]
-    text = format_table(["class", "precision", "recall", "F1", f"{unit}s"], scores, "markdown")
+    columns = TEXTS[report.task].scores.of_class
+    scores = [[c["label"], *(format_score(c[key]) for key, _ in columns), c["support"]] for c in classes]
+    text = format_table(["class", *(heading for _, heading in columns), f"{unit}s"], scores, "markdown")
     if len(classes) > FOLDED_FROM_CLASSES:
         text = f"<details><summary>{len(classes)} classes</summary>\n\n{text}\n\n</details>"
     confusions = largest_confusions(report.test.confusion, report.data.labels, CONFUSIONS_SHOWN)

@@ -26,7 +26,7 @@ REMARKS = {
     "unsure": "**Unsure:** answers with such a probability are wrong more often than was asked for.\n\n",
     "unlike": "**Unlike the training images:** this may be none of the classes.\n\n",
 }
-Answer = Callable[[Image.Image], tuple[Sequence[float], str]]
+Answer = Callable[[Image.Image], tuple[Sequence[float], str]]  # scores, and a remark in Markdown
 # An image of 32 pixels fills its frame too.
 CSS = ".image-frame img { width: 100%; height: 100%; object-fit: contain; }"
 
@@ -52,18 +52,29 @@ def load_classifier(model_name: str) -> tuple[Answer, list[str]]:
     processor = AutoImageProcessor.from_pretrained(model_name, trust_remote_code=False)
     is_cropped = sees_the_middle(processor)
 
+    names = [model.config.id2label[number] for number in range(model.config.num_labels)]
     learned = config.get("hf_accel_confidence") or {}
+    thresholds = config.get("hf_accel_thresholds") or [0.5] * len(names)
 
     def answer(image: Image.Image) -> tuple[list[float], str]:
         with torch.inference_mode():
             pixels = processor(middle(image) if is_cropped else image, return_tensors="pt")["pixel_values"]
             logits = model(pixel_values=pixels).logits[0].double()
-            probabilities = (logits / learned.get("temperature", 1.0)).softmax(-1)
+        if config.get("problem_type") == "multi_label_classification":
+            scores = logits.sigmoid().tolist()
+            return scores, labels_above(thresholds, scores, names)
+        probabilities = (logits / learned.get("temperature", 1.0)).softmax(-1)
         spread = float((logits - logits.mean()).norm())
-        return probabilities.tolist(), verdict_of(learned, spread, float(probabilities.max()))
+        return probabilities.tolist(), REMARKS.get(verdict_of(learned, spread, float(probabilities.max())), "")
 
-    names = model.config.id2label
-    return answer, [names[number] for number in range(len(names))]
+    return answer, names
+
+
+def labels_above(thresholds: Sequence[float], scores: Sequence[float], names: Sequence[str]) -> str:
+    """Which labels an image has, where they do not exclude each other, as a remark."""
+    given = [number for number, score in enumerate(scores) if score >= thresholds[number]]
+    listed = ", ".join(names[number] for number in sorted(given, key=lambda number: -scores[number]))
+    return f"**Labels:** {listed or 'none'}\n\n"
 
 
 def verdict_of(learned: dict[str, float | None], spread: float, confidence: float) -> str:
@@ -89,7 +100,7 @@ def page_of(
     """The page for anything that classifies images.
 
     Args:
-        answer: an upright RGB image -> the probabilities of the classes, in their order, and a key of `REMARKS`.
+        answer: an upright RGB image -> the probabilities of the classes, in their order, and a remark in Markdown.
         examples: files of images to choose from.
         explain: an upright RGB image -> a picture of what speaks for its class; None: the page offers none.
     """
@@ -101,11 +112,11 @@ def page_of(
         if path is None:
             return None, ""
         start = time.perf_counter()
-        scores, verdict = answer(read_image(path))
+        scores, remark = answer(read_image(path))
         seconds = time.perf_counter() - start
         likely = sorted(range(len(scores)), key=lambda number: -scores[number])[:TOP]
         confidences = {names[number]: float(scores[number]) for number in likely}
-        return confidences, f"{REMARKS.get(verdict, '')}{1000 * seconds:.0f} ms for this image on this machine"
+        return confidences, f"{remark}{1000 * seconds:.0f} ms for this image on this machine"
 
     named = ", ".join(names[:CLASSES_NAMED]) + (" …" if len(names) > CLASSES_NAMED else "")
     with gr.Blocks(title=title, analytics_enabled=False) as page:

@@ -28,6 +28,7 @@ class Answer(NamedTuple):
 
     probabilities: np.ndarray  # (C,) float64, calibrated where the model has learned how
     verdict: str | None  # sure, unsure or unlike; None: the model has not learned to say
+    chosen: np.ndarray | None = None  # (C,) bool, the labels that the image has; None: it has the likeliest class
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
+from hf_accel.config.domains import IMAGE, MULTI_LABEL, TEXT
 from hf_accel.models.given import base_of
 from hf_accel.models.load_errors import load_errors
+from hf_accel.models.thresholds import PROBLEM_TYPE
 
-IMAGES, TEXTS = "image-classification", "text-classification"
+IMAGES, TEXTS = IMAGE, TEXT
 
 
 def task_of_model(place: str, revision: str | None = None) -> str:
@@ -38,7 +40,9 @@ def require_model(place: str) -> None:
 
 def task_of_network(network: Any) -> str:
     """The task of a model in memory: image classification of every network that is not a text classifier of transformers."""
-    return task_of_config({"architectures": [type(base_of(network)).__name__]})
+    base = base_of(network)
+    problem = getattr(getattr(base, "config", None), "problem_type", None)
+    return task_of_config({"architectures": [type(base).__name__], "problem_type": problem})
 
 
 def task_of_config(config: dict[str, Any]) -> str:
@@ -47,12 +51,15 @@ def task_of_config(config: dict[str, Any]) -> str:
     'text-classification'
     >>> task_of_config({"architecture": "resnet50"})  # of timm
     'image-classification'
+    >>> task_of_config({"architectures": ["ViTForImageClassification"], "problem_type": "multi_label_classification"})
+    'multi-label-image-classification'
     """
+    images = MULTI_LABEL if config.get("problem_type") == PROBLEM_TYPE else IMAGES
     names = [name for name in config.get("architectures") or () if isinstance(name, str)]
     if any(name.endswith("ForSequenceClassification") for name in names):
         return TEXTS
     if any("ForImageClassification" in name for name in names):
-        return IMAGES
+        return images
     kind = config.get("model_type")
     is_text = kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    return TEXTS if is_text and kind not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES else IMAGES
+    return TEXTS if is_text and kind not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES else images

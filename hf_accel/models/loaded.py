@@ -10,8 +10,21 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
+from hf_accel.models import thresholds
 from hf_accel.models.confidence import Answer, Confidence
 from hf_accel.models.head import known_labels
+
+
+def answer_of(config: Any, logits: np.ndarray) -> Answer:
+    """What is said of the logits (C,) of one row; of labels that do not exclude each other, with the scores of `pipeline`.
+
+    Args:
+        config: of the model; None: it is a plain module.
+    """
+    if thresholds.is_multi_label(config) or len(logits) == 1:
+        scores = thresholds.sigmoid(logits)
+        return Answer(scores, None, scores >= thresholds.of_config(config, len(scores)))
+    return Confidence.of_config(config).answer(logits)
 
 
 class Loaded(ABC):
@@ -32,6 +45,8 @@ class Loaded(ABC):
         digest = hashlib.sha256(json.dumps(self.label_names).encode())
         if self.confidence.is_learned:
             digest.update(json.dumps(self.confidence.to_dict()).encode())
+        if thresholds.are_learned(getattr(self.model, "config", None)):
+            digest.update(json.dumps(thresholds.of_config(self.model.config, len(self.label_names)).tolist()).encode())
         digest.update(self.preprocessing().encode())
         for key, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -48,11 +63,8 @@ class Loaded(ABC):
         return Confidence.of_config(getattr(self.model, "config", None))
 
     def answer(self, logits: np.ndarray) -> Answer:
-        """What is said of the logits (C,) of one row; of classes that do not exclude each other, as `pipeline` says it."""
-        config = getattr(self.model, "config", None)  # None: of a plain module
-        if getattr(config, "problem_type", None) == "multi_label_classification" or len(logits) == 1:
-            return Answer(1 / (1 + np.exp(-logits.astype(np.float64))), None)
-        return self.confidence.answer(logits)
+        """What is said of the logits (C,) of one row."""
+        return answer_of(getattr(self.model, "config", None), logits)
 
     @property
     def label_names(self) -> list[str]:

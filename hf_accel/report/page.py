@@ -140,16 +140,14 @@ def run_tiles(report: RunReport) -> list[tuple[str, str, str]]:
     tiles, words = [], TEXTS[report.task]
     if report.test is not None:
         how = "; with test-time augmentation" if report.has_several_views else ""
-        tiles.append(
-            (
-                "Test accuracy",
-                format_accuracy(report.test.accuracy),
-                _sampling_interval(report.test.accuracy, report.data.test_rows, words.unit) + how,
-            )
-        )
-        tiles.append(("F1 (macro)", format_accuracy(report.test.f1_macro), "mean over the classes"))
-        if report.test.top5_accuracy is not None:
-            tiles.append(("Top-5 accuracy", format_accuracy(report.test.top5_accuracy), "the class is among five"))
+        for place, measure in enumerate(words.scores.headlines):
+            value = getattr(report.test, measure.key)
+            name = measure.heading if measure.heading.startswith("F1") else measure.name
+            remark = measure.remark or _sampling_interval(value, report.data.test_rows, words.unit)
+            if place == 0:
+                name, remark = f"Test {measure.short}", remark + how
+            if place == 0 or value is not None:
+                tiles.append((name, format_accuracy(value), remark))
     if report.quantization is not None and report.quantization.test_accuracy is not None:
         tiles.append(("Accuracy as int8", format_accuracy(report.quantization.test_accuracy), "simulated, on the test"))
     train = report.train

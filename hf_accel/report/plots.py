@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from hf_accel.files import write_whole
 from hf_accel.formatting import format_count, format_duration, format_percent, format_score
+from hf_accel.report.history import MEAN_PRECISION
 from hf_accel.tables import printable
 
 if TYPE_CHECKING:
@@ -132,9 +133,10 @@ def _curves(history: Sequence[dict[str, Any]]) -> list[Plot]:
     plots = []
     lines = [("loss", "train", BLUE, "-"), ("validation_loss", "validation", ORANGE, "o--")]
     plots.append(_curve(history, "loss", "Loss", lines))
-    plots.append(
-        _curve(history, "accuracy", "Validation accuracy", [("validation_accuracy", "validation", ORANGE, "o-")])
-    )
+    of_labels = [(MEAN_PRECISION, "validation", ORANGE, "o-")]
+    precision = _curve(history, "mean_average_precision", "Validation mAP", of_labels)
+    of_class = [("validation_accuracy", "validation", ORANGE, "o-")]
+    plots.append(precision or _curve(history, "accuracy", "Validation accuracy", of_class))
     plots.append(_curve(history, "learning_rate", "Learning rate", [("learning_rate", "learning rate", BLUE, "-")]))
     return [plot for plot in plots if plot is not None]
 

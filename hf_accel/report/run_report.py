@@ -169,7 +169,12 @@ class QuantizationSummary:
 
 @dataclass(kw_only=True)
 class Scores:
-    """The figures of one split; those of `metrics.classification_metrics`, and the loss."""
+    """The figures of one split; those of `metrics.classification_metrics` or `multi_label_metrics`, and the loss.
+
+    Attributes:
+        accuracy: share of the rows whose answer is right; where a row has any number of labels, all of them.
+        mean_average_precision: None unless a row has any number of labels.
+    """
 
     loss: float | None = None
     accuracy: float | None = None
@@ -177,6 +182,7 @@ class Scores:
     f1_macro: float | None = None
     f1_micro: float | None = None
     f1_weighted: float | None = None
+    mean_average_precision: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -186,7 +192,7 @@ class DetailedScores(Scores):
     Attributes:
         views: the number of views of each image whose logits were averaged; 1 without test-time augmentation.
         test_time_augmentation: the setting that made these views.
-        per_class: the result of `metrics.per_class`.
+        per_class: the result of `metrics.per_class`, or that of `detailed_multi_label_scores`.
         confusion: the result of `metrics.confusion`.
     """
 
@@ -234,6 +240,7 @@ class RunReport:
         test: None when the test split was not scored.
         reference: None for images.
         calibration: None without validation rows, with too few of them, or where it is switched off.
+        thresholds: the scores from which a row has a label, by label, chosen on the validation rows; None: 0.5, or one class.
     """
 
     schema: int = SCHEMA
@@ -255,6 +262,7 @@ class RunReport:
     test: DetailedScores | None = None
     reference: ReferenceScores | None = None
     calibration: CalibrationSummary | None = None
+    thresholds: list[float] | None = None
 
     @property
     def has_several_views(self) -> bool:

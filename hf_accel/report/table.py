@@ -39,8 +39,11 @@ def render_table(report: "RunReport", folder: Path | None = None, width: int = W
     """
     train, words = report.train, TEXTS[report.task]
     scores = [
-        (label, *(format_score(getattr(split, name, None)) for split in (report.validation, report.test)))
-        for label, name in (("accuracy", "accuracy"), ("F1 (macro)", "f1_macro"), ("top-5", "top5_accuracy"))
+        (
+            measure.short,
+            *(format_score(getattr(split, measure.key, None)) for split in (report.validation, report.test)),
+        )
+        for measure in words.scores.headlines
     ]
     epochs = MISSING if train.epochs is None else format_epochs(float(f"{train.epochs:.3g}"))
     features = "" if train.feature_seconds is None else f", {format_duration(train.feature_seconds)} for the features"

@@ -15,7 +15,9 @@ def __getattr__(name: str) -> Any:
     if name != "TASKS":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from hf_accel.tasks.image_classification import ImageClassification
+    from hf_accel.tasks.multi_label import MultiLabelClassification
     from hf_accel.tasks.text_classification import TextClassification
 
-    globals()["TASKS"] = {"image-classification": ImageClassification(), "text-classification": TextClassification()}
+    tasks = (ImageClassification(), MultiLabelClassification(), TextClassification())
+    globals()["TASKS"] = {task.name: task for task in tasks}
     return globals()["TASKS"]

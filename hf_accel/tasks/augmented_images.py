@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hf_accel.data.multi_label_images import JOINT, NONE
 from hf_accel.inputs.sampling import encode
 from hf_accel.transforms.contact_sheet import AugmentedImage
 
@@ -41,7 +42,7 @@ def augmented_images(inputs: ImageInputs, split: ImageSplit, rows: np.ndarray, n
     return [
         AugmentedImage(
             image=originals[number],
-            label=split.label_names[int(split.labels[row])],
+            label=split.label_text(row),
             samples=[images[number] for images in samples],
             sample_labels=[texts[number] for texts in labels],
         )
@@ -59,7 +60,7 @@ def pixels_of(pixel_values: Tensor, preprocessing: Preprocessing) -> np.ndarray:
 
 
 def shares_of(labels: Tensor, label_names: list[str]) -> list[str]:
-    """Labels (B,), or soft ones (B, C), in words: `cat 0.71 + dog 0.29`."""
+    """Labels (B,), soft ones (B, C), or several (B, C) of 0 and 1, in words: `cat 0.71 + dog 0.29`."""
     if labels.ndim == 1:
         labels = functional.one_hot(labels, len(label_names)).float()
     texts = []
@@ -70,5 +71,5 @@ def shares_of(labels: Tensor, label_names: list[str]) -> list[str]:
             for number, share in zip(order.tolist(), shares.tolist(), strict=True)
             if share >= 0.005
         ]
-        texts.append(" + ".join(name if share > 0.995 else f"{name} {share:.2f}" for name, share in named))
+        texts.append(JOINT.join(name if share > 0.995 else f"{name} {share:.2f}" for name, share in named) or NONE)
     return texts

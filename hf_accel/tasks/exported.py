@@ -15,11 +15,13 @@ from hf_accel.data.splits import Splits, load_splits
 from hf_accel.errors import UserError
 from hf_accel.models.exported import Exported, exported_file
 from hf_accel.tasks.image_scoring import ImageSource, ScoredImage, score_images
+from hf_accel.tasks.predictions import PredictionShape
 
 
 class ExportedImageClassification:
     """The parts of `ImageClassification` that `predict` and `evaluate` need."""
 
+    prediction_shape: ClassVar[type[PredictionShape]] = PredictionShape
     has_text: ClassVar[bool] = False  # in a row of predictions
     unit: ClassVar[str] = "image"
     named_by: ClassVar[str] = "one file, folder, glob or URL per line"

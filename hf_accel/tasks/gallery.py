@@ -88,10 +88,10 @@ def gallery_of(
     return [
         GalleryItem(
             content=split.shown(row),
-            label=split.label_names[split.labels[row]],
+            label=split.label_text(row),
             predicted=split.label_names[predicted[row]],
             confidence=float(confidence[row]),
-            where=_place(split, row),
+            where=place_of_row(split, row),
         )
         for row in rows.tolist()
     ]
@@ -100,7 +100,7 @@ def gallery_of(
 def data_sample(split: LabelledRows, count: int = 24, seed: int = 0) -> list[GalleryItem]:
     """The rows that `sample_rows` chooses."""
     return [
-        GalleryItem(split.shown(row), split.label_names[int(split.labels[row])], where=_place(split, row))
+        GalleryItem(split.shown(row), split.label_text(row), where=place_of_row(split, row))
         for row in sample_rows(split, count, seed)
     ]
 
@@ -113,16 +113,16 @@ def sample_rows(split: LabelledRows, count: int, seed: int) -> list[int]:
         count: the number of rows in all; with fewer classes, each is shown several times.
         seed: the seed of the choice.
     """
-    order = np.random.default_rng(seed).permutation(len(split))
+    order, strata = np.random.default_rng(seed).permutation(len(split)), split.strata()
     by_class: dict[int, list[int]] = {}
     for row in order:
-        by_class.setdefault(int(split.labels[row]), []).append(int(row))
+        by_class.setdefault(int(strata[row]), []).append(int(row))
     chosen: list[int] = []
     for depth in range(max(map(len, by_class.values()))):
         chosen += [rows[depth] for rows in by_class.values() if depth < len(rows)]
         if len(chosen) >= count:
             break
-    return sorted(chosen[:count], key=lambda row: int(split.labels[row]))
+    return sorted(chosen[:count], key=lambda row: int(strata[row]))
 
 
 def answered_examples(
@@ -133,15 +133,15 @@ def answered_examples(
     Args:
         probabilities: what a row holds -> (C,), those of the classes.
     """
-    by_class = np.argsort(split.labels, kind="stable")
+    by_class = np.argsort(split.strata(), kind="stable")
     for row in (by_class[position] for position in (0, len(by_class) // 2, len(by_class) - 1)):
         scores = probabilities(split.read(row))
         best = np.argsort(-scores, kind="stable")[:num_answers]
         answers = [(split.label_names[label], float(scores[label])) for label in best.tolist()]
-        yield Example(split.shown(row), split.label_names[split.labels[row]], answers)
+        yield Example(split.shown(row), split.label_text(row), answers)
 
 
-def _place(split: LabelledRows, row: int) -> str:
+def place_of_row(split: LabelledRows, row: int) -> str:
     """The file, or the number of the row, as `predictions.csv` has them: neither shows the folders of this machine."""
     one = split.select(np.array([row]))
     return one.file_names()[0] or f"row {one.row_numbers()[0]}"

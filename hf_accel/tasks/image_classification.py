@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification
 
 from hf_accel.config.augmentation import AugmentSettings
+from hf_accel.config.domains import IMAGE
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.given import Classes, given_splits
@@ -24,10 +25,11 @@ from hf_accel.inputs.prepared import OwnTransform, OwnTransforms, prepared_shape
 from hf_accel.inputs.preprocessing import Preprocessing
 from hf_accel.inputs.processors import channels_of, with_channels
 from hf_accel.inputs.resize_modes import with_resize
-from hf_accel.models.given import adopt_model, model_to_predict
+from hf_accel.models.given import adopt_model, base_of, model_to_predict
 from hf_accel.models.head import known_labels
 from hf_accel.models.load import LoadedModel, load_model, load_model_processor, load_trained
 from hf_accel.models.processors import processor_size, set_resize
+from hf_accel.models.thresholds import set_multi_label
 from hf_accel.models.trial import flops_per_image
 from hf_accel.tasks.augmented_images import augmented_images
 from hf_accel.tasks.explanations import Explainer
@@ -50,6 +52,9 @@ MOST_AS_TRAINED = 16  # images on the page of a run
 class ImageClassification(ClassificationTask):
     """Everything that is particular to images, for code that is not."""
 
+    name: ClassVar[str] = IMAGE
+    is_multi_label: ClassVar[bool] = False
+    inputs: ClassVar[type[ImageInputs]] = ImageInputs
     auto_model = AutoModelForImageClassification
     has_text: ClassVar[bool] = False  # in a row of predictions
     unit: ClassVar[str] = "image"
@@ -72,7 +77,9 @@ class ImageClassification(ClassificationTask):
     def load_model(self, recipe: Recipe, label_names: list[str]) -> LoadedModel:
         """The recipe's model with a head for these labels; see `models.load.load_model`."""
         data = recipe.data
-        return set_resize(load_model(recipe.model, label_names, data.image_size, data.channels), data.resize)
+        loaded = load_model(recipe.model, label_names, data.image_size, data.channels)
+        set_multi_label(loaded.model.config, self.is_multi_label)
+        return set_resize(loaded, data.resize)
 
     def own_transforms(self, train: OwnTransform | None, evaluation: OwnTransform | None) -> OwnTransforms:
         """The transforms that a Python caller brings, each of one image; see `inputs.prepared.PreparedBatches`."""
@@ -89,6 +96,7 @@ class ImageClassification(ClassificationTask):
             )
         side, usual_side = recipe.data.image_size, None if shape is None else shape[1]
         adopted = adopt_model(model, recipe.model, splits.label_names, processor, side, usual_side)
+        set_multi_label(base_of(adopted.model).config, self.is_multi_label)
         return set_resize(adopted, recipe.data.resize)
 
     def load_trained(self, name: str | Path, revision: str | None = None, setting: str = "model.name") -> LoadedModel:
@@ -131,7 +139,7 @@ class ImageClassification(ClassificationTask):
         if sides is not None:
             setting = "data.progressive_resizing"
             flops |= {side: flops_per_image(loaded.model, side, setting, shape[0]) for side in sides.first_epochs()}
-        return ImageInputs(
+        return self.inputs(
             recipe, preprocessing, args, splits.label_names, loaded.image_size, flops, sides, own, shape, is_prepared
         )
 
@@ -146,7 +154,7 @@ class ImageClassification(ClassificationTask):
         preprocessing = Preprocessing.of(processor, recipe.data.image_size)
         if side != loaded.image_size:
             flops_per_image(loaded.model, side, channels=preprocessing.channels)
-        return ImageInputs(recipe, preprocessing, args, known_labels(loaded.model.config), side)
+        return self.inputs(recipe, preprocessing, args, known_labels(loaded.model.config), side)
 
     def augmented_images(
         self, recipe: Recipe, splits: Splits, seed: int, num_rows: int, num_epochs: int

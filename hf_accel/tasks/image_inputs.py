@@ -87,7 +87,10 @@ class ImageInputs:
         Raises:
             UserError: rows that cannot be understood, or a label that the model does not know.
         """
-        return self.scored_batches(given_split(given, self.recipe.data, self.label_names))
+        return self.scored_batches(self.given_split(given))
+
+    def given_split(self, given: Any) -> ImageSplit:
+        return given_split(given, self.recipe.data, self.label_names)
 
     def train_transform(self) -> TrainTransform | None:
         """What training does to a batch on the device; None where the loader has done it."""

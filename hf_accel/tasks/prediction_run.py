@@ -87,10 +87,10 @@ class PredictionRun:
             bar.update()
             if answer.logits is not None:
                 self.classified += 1
-                probabilities, verdict = self.loaded.answer(answer.logits)
+                found = self.loaded.answer(answer.logits)
                 if self.explain is not None and is_main_process():
-                    self.explain(answer, int(probabilities.argmax()))
-                yield self.shape.row(probabilities, verdict=verdict, **self.task.place_of(answer.source))
+                    self.explain(answer, int(found.probabilities.argmax()))
+                yield self.shape.row(*found, **self.task.place_of(answer.source))
             elif answer.error is not None:
                 self._note(answer.error, bar)
 

@@ -6,10 +6,11 @@ import csv
 import io
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TextIO
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from hf_accel.tables import csv_cell, write_csv
 
 if TYPE_CHECKING:
     from hf_accel.data.splits import ImageSplit
+    from hf_accel.models.exported import Exported
+    from hf_accel.models.loaded import Loaded
 
 COLUMNS = ("row", "file", "label", "predicted", "confidence")
 VERDICT = "verdict"  # a column, or key, of `predict`
@@ -34,7 +37,7 @@ class PredictedRow:
     row: int | None = None  # number in the data set; None: it is not of one
     file: str | None = None  # None: it has no file
     text: str | None = None  # of a row that is a text
-    label: str | None = None  # the true class; None: not known
+    label: str | list[str] | None = None  # the true class, or labels; None: not known
     probabilities: Sequence[float] | None = None  # of all classes
     verdict: str | None = None  # sure, unsure or unlike; None: not known
 
@@ -48,6 +51,12 @@ class PredictionShape:
     probabilities: bool = False  # those of all classes, too
     has_text: bool = False  # rows are texts, which stand in a column of their own
     verdicts: bool = False  # whether the answers are sure
+    ranks_classes: ClassVar[bool] = True  # False: it has no place for the likeliest classes
+
+    @classmethod
+    def of(cls, loaded: Loaded | Exported, top_k: int, probabilities: bool, has_text: bool) -> Self:
+        """That of the answers of a model."""
+        return cls(loaded.label_names, top_k, probabilities, has_text, loaded.confidence.is_learned)
 
     @property
     def columns(self) -> list[str]:
@@ -57,22 +66,30 @@ class PredictionShape:
         named = (f"p({name})" for name in (self.label_names if self.probabilities else ()))
         return [*COLUMNS[:2], *text, *COLUMNS[2:], *others, *named]
 
-    def row(self, probabilities: np.ndarray, **known: Any) -> PredictedRow:
+    def row(
+        self, probabilities: np.ndarray, verdict: str | None = None, chosen: np.ndarray | None = None, **known: Any
+    ) -> PredictedRow:
         """
         Args:
             probabilities: (C,)
-            known: `row`, `file`, `text`, `label` and `verdict`, where they are known.
+            verdict, chosen: as in `models.confidence.Answer`.
+            known: `row`, `file`, `text` and `label`, where they are known.
         """
         order = np.argsort(-probabilities, kind="stable")[: self._ranks]
         best = [(self.label_names[number], float(probabilities[number])) for number in order]
-        return PredictedRow(best, **known, probabilities=probabilities.tolist() if self.probabilities else None)
+        whole = probabilities.tolist() if self.probabilities else None
+        return PredictedRow(best, **known, verdict=verdict, probabilities=whole)
+
+    def words(self, row: PredictedRow) -> list[str]:
+        """The answer in the cells of a table for people; of all rows as many."""
+        return [f"{name} {score:.3f}" for name, score in row.best]
 
     def cells(self, row: PredictedRow) -> list[Any]:
         """For the columns of a CSV file."""
-        best = [cell for name, score in row.best[: self._ranks] for cell in (name, _figure(score))]
+        best = [cell for name, score in row.best[: self._ranks] for cell in (name, figure(score))]
         text = [row.text] if self.has_text else []
         verdict = [row.verdict] if self.verdicts else []
-        return [row.row, row.file, *text, row.label, *best, *verdict, *map(_figure, row.probabilities or ())]
+        return [row.row, row.file, *text, row.label, *best, *verdict, *map(figure, row.probabilities or ())]
 
     def record(self, row: PredictedRow) -> dict[str, Any]:
         """For JSON; what is not known is left out."""
@@ -96,7 +113,7 @@ class PredictionShape:
         return min(self.top_k, len(self.label_names))
 
 
-def _figure(probability: float) -> str:
+def figure(probability: float) -> str:
     return f"{probability:.6f}"
 
 
@@ -147,17 +164,19 @@ def refuse_unwritable(path: Path) -> None:
         raise UserError(f"{where}: {place} may not be written. Choose another file.")
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """The predictions for the rows of a split: one entry for each row, in the order of the split."""
+class RowPredictions(ABC):
+    """The base of a frozen dataclass with these fields: one entry for each row of a split, in its order."""
 
     label_names: Sequence[str]
-    labels: np.ndarray  # (N,) int64
-    predicted: np.ndarray  # (N,) int64
-    confidence: np.ndarray  # (N,) float, the model's confidence in its prediction, in [0, 1]
+    labels: np.ndarray  # (N,) or (N, C), of which row
     rows: np.ndarray  # (N,) int64, numbers in the data set
-    files: Sequence[str | None] = field(default=())  # relative to the data set; empty where it has no files
-    probabilities: np.ndarray | None = None  # (N, C), where they were asked for
+    files: Sequence[str | None]  # relative to the data set; empty where it has no files
+
+    @abstractmethod
+    def shape(self) -> PredictionShape: ...
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[PredictedRow]: ...
 
     def of(self, split: ImageSplit) -> Self:
         """The same with the row numbers and the files of the split that was predicted.
@@ -167,7 +186,26 @@ class Predictions:
         """
         if len(split) != len(self.labels):
             raise ValueError(f"{len(self.labels)} predictions for {len(split)} rows")
-        return replace(self, rows=split.row_numbers(), files=split.file_names())
+        this: Any = self
+        return replace(this, rows=split.row_numbers(), files=split.file_names())
+
+    def to_text(self, form: str = "csv") -> str:
+        text = io.StringIO()
+        write_predictions(text, self.shape(), self, form)
+        return text.getvalue()
+
+
+@dataclass(frozen=True)
+class Predictions(RowPredictions):
+    """The predictions of one class for each row."""
+
+    label_names: Sequence[str]
+    labels: np.ndarray  # (N,) int64
+    predicted: np.ndarray  # (N,) int64
+    confidence: np.ndarray  # (N,) float, the model's confidence in its prediction, in [0, 1]
+    rows: np.ndarray  # (N,) int64, numbers in the data set
+    files: Sequence[str | None] = field(default=())  # relative to the data set; empty where it has no files
+    probabilities: np.ndarray | None = None  # (N, C), where they were asked for
 
     def shape(self) -> PredictionShape:
         return PredictionShape(self.label_names, probabilities=self.probabilities is not None)
@@ -182,11 +220,6 @@ class Predictions:
                 label=self.label_names[label],
                 probabilities=None if self.probabilities is None else self.probabilities[position].tolist(),
             )
-
-    def to_text(self, form: str = "csv") -> str:
-        text = io.StringIO()
-        write_predictions(text, self.shape(), self, form)
-        return text.getvalue()
 
     @classmethod
     def load(cls, path: Path, label_names: Sequence[str]) -> Self:

@@ -19,7 +19,7 @@ def render(rows: Iterator[PredictedRow], form: str, shape: PredictionShape, rows
     """Print rows as they come: a table for people, JSON, JSON lines, or CSV."""
     if form == "table":
         widths: list[int] = []
-        while lines := [_table_line(row) for row in itertools.islice(rows, rows_at_once)]:
+        while lines := [_table_line(row, shape) for row in itertools.islice(rows, rows_at_once)]:
             cells = [max(map(len, column)) for column in zip(*lines, strict=True)]
             widths = [max(pair) for pair in itertools.zip_longest(widths, cells, fillvalue=0)]
             print(format_table((), lines, align="l" * len(lines[0]), min_widths=widths), flush=True)
@@ -33,11 +33,10 @@ def render(rows: Iterator[PredictedRow], form: str, shape: PredictionShape, rows
         write_predictions(sys.stdout, shape, rows, form)
 
 
-def _table_line(row: PredictedRow) -> list[str]:
+def _table_line(row: PredictedRow, shape: PredictionShape) -> list[str]:
     what = row.file or ""
     if row.text is not None:
         place = "" if row.file is None else f"{row.file}, row {row.row}: "
         what = place + textwrap.shorten(row.text, LONGEST_TEXT, placeholder=" …")
     verdict = [] if row.verdict is None else [WORDS[row.verdict]]
-    best = (f"{name} {score:.3f}" for name, score in row.best)
-    return [printable(cell) for cell in (what, *verdict, *best)]
+    return [printable(cell) for cell in (what, *verdict, *shape.words(row))]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from hf_accel.config.domains import TEXT
 from hf_accel.config.recipe import Recipe
 from hf_accel.config.sections import DataSettings
 from hf_accel.data.given import Classes
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 class TextClassification(ClassificationTask):
     """Everything that is particular to texts, for code that is not."""
 
+    name: ClassVar[str] = TEXT
     auto_model = AutoModelForSequenceClassification
     has_text: ClassVar[bool] = True  # in a row of predictions
     unit: ClassVar[str] = "text"

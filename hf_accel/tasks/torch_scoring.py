@@ -19,6 +19,7 @@ from hf_accel.inputs.preprocessing import Preprocessing, as_pillow
 from hf_accel.inputs.processors import channels_of
 from hf_accel.models.layout import is_channels_last
 from hf_accel.models.load import LoadedModel
+from hf_accel.models.thresholds import is_multi_label
 from hf_accel.tasks.image_scoring import Inputs
 from hf_accel.transforms.pipeline import EvalTransform
 from hf_accel.transforms.views import mean_logits
@@ -31,6 +32,7 @@ def processed_probabilities(
     model: PreTrainedModel, processor: BaseImageProcessor
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Pixels of an image, (H, W, channels) uint8 -> the probabilities of the classes, (C,), as a reader of the card gets them."""
+    scores = Tensor.sigmoid if is_multi_label(getattr(model, "config", None)) else partial(Tensor.softmax, dim=-1)
 
     def pixel_values(image: np.ndarray) -> Tensor:
         if channels_of(processor) == 3:
@@ -41,7 +43,7 @@ def processed_probabilities(
         model.eval()
         with torch.inference_mode():
             inputs = pixel_values(image).to(model.device, torch.float32)
-            return model(pixel_values=inputs).logits[0].float().softmax(-1).cpu().numpy()
+            return scores(model(pixel_values=inputs).logits[0].float()).cpu().numpy()
 
     return probabilities
 

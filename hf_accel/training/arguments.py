@@ -86,7 +86,8 @@ def training_arguments(
     refuse_unknown_compiler(recipe.name, asked)
     asked.setdefault("disable_tqdm", False)  # its own default follows the verbosity of transformers' logs
     refuse_unsupported(recipe.name, asked)
-    selection = selection_defaults(recipe.name, asked, has_validation, has_own_metrics, has_standard_metrics)
+    has = (has_validation, has_own_metrics, has_standard_metrics)
+    selection = selection_defaults(recipe.name, asked, *has, recipe.model.task)
     selection |= _score_at_start(recipe, asked, selection)
     early_stopping = {name: asked.pop(name) for name in EARLY_STOPPING if name in asked}
     keep_freed_memory, cpu_threads = asked.pop(KEEP_FREED_MEMORY, True), asked.pop(CPU_THREADS, None)
@@ -94,10 +95,9 @@ def training_arguments(
     methods = {name: value for name in OWN_METHODS if (value := asked.pop(name, None)) is not None}
     mappings = _mappings(asked)
     values, reasons = _own_values(asked, selection)
-    values["output_dir"] = str(recipe.output_dir)
     device = accelerator_type() if not asked.get("use_cpu") else "cpu"
     placed = _device_arguments(asked, device)
-    values |= {name: value for name, (value, _) in placed.items()}
+    values |= {"output_dir": str(recipe.output_dir)} | {name: value for name, (value, _) in placed.items()}
     reasons |= {name: reason for name, reason in placed.items() if name != "dataloader_pin_memory" or asked.get(name)}
     precision, why = choose_precision(recipe.name, asked, device)
     values |= precision

@@ -28,7 +28,6 @@ from hf_accel.methods.distillation import Distillation
 from hf_accel.methods.ema import WeightAverage
 from hf_accel.methods.fitted_head import fitted_head
 from hf_accel.methods.linear_probe import RunBatches, linear_probe
-from hf_accel.methods.losses import class_weights
 from hf_accel.methods.quantization_aware import QuantizationAware
 from hf_accel.methods.row_losses import chosen_rows
 from hf_accel.methods.sparsity import MagnitudePruning
@@ -40,6 +39,7 @@ from hf_accel.models.probe import unused_parameters
 from hf_accel.tasks import TASKS
 from hf_accel.tasks.image_inputs import ImageInputs
 from hf_accel.tasks.text_classification import TextInputs
+from hf_accel.training.answers import Answers, answers_of
 from hf_accel.training.arguments import Arguments, training_arguments
 from hf_accel.training.checks import require_batches_that_train, require_steps, require_usable_model
 from hf_accel.training.early_stopping import EarlyStopping
@@ -81,8 +81,8 @@ def build_trainer(
         recipe: the recipe, as `load_recipe` returns it.
         splits: the rows. None loads those of the recipe. Else the train rows, or a mapping of train, validation and test to
             rows (`datasets.DatasetDict` too). Rows are a `datasets.Dataset`; a DataFrame as `data.labels` is read; a torch data
-            set of (image, label) or of dictionaries; a list of such rows; or a pair (images, labels); texts: `data.given_texts`.
-            An image is a path, a PIL image, uint8 pixels (H, W, 3) or (3, H, W), or a float tensor (C, H, W) for the model.
+            set of (image, label) or of dictionaries; a list of such rows; or a pair (images, labels). See `data.given_texts` and
+            `given_label_sets`, too. An image is a path, a PIL image, uint8 pixels (H, W, C) or (C, H, W), or a float tensor.
         loaded: the model, as `load_model` returns it; its head must fit the labels.
         arguments: the arguments, as `training_arguments` returns them; None builds them.
         model: a classifier of transformers, also one that PEFT wraps; a timm model; or any `torch.nn.Module` that turns
@@ -117,7 +117,7 @@ def build_trainer(
         has_validation = recipe.data.selects if splits is None else splits.validation is not None
         arguments = training_arguments(recipe, has_validation, compute_metrics is not None, standard_metrics)
     splits = splits or task.open_splits(recipe.data, arguments.training.seed)
-    metrics = EvaluationMetrics(len(splits.label_names), compute_metrics, standard_metrics)
+    metrics = partial(EvaluationMetrics, own=compute_metrics, standard=standard_metrics)
     return wire_trainer(recipe, splits, loaded, arguments, given, own, metrics)
 
 
@@ -139,7 +139,7 @@ def wire_trainer(
     arguments: Arguments,
     given: GivenModel,
     own: OwnTransforms,
-    metrics: EvaluationMetrics,
+    metrics: Callable[[Answers], EvaluationMetrics],
 ) -> ImageTrainer:
     """`build_trainer` once the rows and the arguments are known."""
     task, args = TASKS[recipe.model.task], arguments.training
@@ -173,7 +173,7 @@ def wire_trainer(
         read_rows=inputs.read_rows,
         scoring_model=inputs.scoring_model(),  # test-time augmentation
         methods=methods,
-        class_weights=weights_of_classes(recipe, splits),
+        class_weights=weights_of_classes(recipe, splits, loaded),
         own_optimizer=arguments.own_optimizer,
         schedule=arguments.schedule,
         method_settings=arguments.methods,
@@ -181,7 +181,7 @@ def wire_trainer(
         flops_of_row=inputs.flops_of_row,
         example=inputs.example,
         processing_class=loaded.processor,
-        compute_metrics=metrics,
+        compute_metrics=metrics(answers_of(loaded.model.config, len(splits.label_names))),
         callbacks=early_stopping(arguments),
         recipe=recipe,
         splits=splits,
@@ -199,7 +199,8 @@ def methods_of_features(
 ) -> tuple[RunBatches, Methods, list[str]]:
     """The batches of a run, the methods that compute the classifier's input before the first step, and their notes."""
     batches, probe, notes = linear_probe(recipe, splits, args, loaded.model, inputs)
-    head, head_notes = fitted_head(recipe, splits, args, loaded, inputs, weights_of_classes(recipe, splits), *probe)
+    weights = weights_of_classes(recipe, splits, loaded)
+    head, head_notes = fitted_head(recipe, splits, args, loaded, inputs, weights, *probe)
     return batches, [*probe, *head], [*notes, *head_notes]
 
 
@@ -215,7 +216,7 @@ def new_model(
     """A model with new weights, and its methods: the given one, just made, or None for the recipe's."""
     fresh = given.again(model).load(recipe, splits, own)
     apply_model_methods(recipe, fresh, splits, inputs)
-    weights = weights_of_classes(recipe, splits)
+    weights = weights_of_classes(recipe, splits, fresh)
     head, _ = fitted_head(recipe, splits, arguments.training, fresh, inputs, weights)
     return fresh, [*training_methods(recipe, arguments, fresh.model, splits, inputs), *head]
 
@@ -234,7 +235,7 @@ def build_evaluator(recipe: Recipe, loaded: Loaded, split: LabelledRows, argumen
         test_dataset=inputs.scored_batches(split),
         scoring_model=inputs.scoring_model(),
         methods=step_methods(recipe, arguments.training, loaded.model),
-        compute_metrics=EvaluationMetrics(len(split.label_names)),
+        compute_metrics=EvaluationMetrics(answers_of(loaded.model.config, len(split.label_names))),
     )
 
 
@@ -276,9 +277,9 @@ def training_methods(
     return [method for method in methods if method is not None]
 
 
-def weights_of_classes(recipe: Recipe, splits: Splits) -> torch.Tensor | None:
-    labels = torch.as_tensor(splits.train.labels)
-    return class_weights(recipe.name, recipe.data.class_weights, labels, len(splits.label_names))
+def weights_of_classes(recipe: Recipe, splits: Splits, loaded: Loaded) -> torch.Tensor | None:
+    answers = answers_of(loaded.model.config, len(splits.label_names))
+    return answers.weights(recipe.name, recipe.data.class_weights, torch.as_tensor(splits.train.labels))
 
 
 def method_notes(methods: Methods) -> list[str]:

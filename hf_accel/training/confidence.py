@@ -19,6 +19,7 @@ from hf_accel.measure.calibration import (
 from hf_accel.models.confidence import SURE, UNLIKE, Confidence, remember, softmax, spread
 from hf_accel.models.head import known_labels
 from hf_accel.report.calibration import CalibrationSummary
+from hf_accel.training.answers import OneClass
 from hf_accel.training.scoring import ScoringTrainer
 from hf_accel.training.trainer import ImageTrainer
 
@@ -33,11 +34,19 @@ def learn_confidence(trainer: ImageTrainer) -> CalibrationSummary | None:
     The validation rows are scored once more, as the saved model is used: one view of each image.
 
     Returns:
-        None, and nothing is in the config: it is switched off, or there are too few rows, or too many to keep their logits.
+        None, and nothing is in the config: it is switched off, or a row has no single class, or there are too few rows, or too
+        many to keep their logits.
     """
     precision, rows = trainer.recipe.model.sure_precision, trainer.splits.validation
     remember(trainer.model.config, None)
-    if precision is None or rows is None or len(rows) < FEWEST_ROWS or not keeps_logits(trainer, len(rows)):
+    is_one_class = isinstance(trainer.answers, OneClass)
+    if (
+        precision is None
+        or rows is None
+        or not is_one_class
+        or len(rows) < FEWEST_ROWS
+        or not keeps_logits(trainer, len(rows))
+    ):
         return None
     with one_view(trainer):
         validation: Any = trainer.eval_dataset

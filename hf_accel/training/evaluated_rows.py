@@ -15,8 +15,6 @@ from hf_accel.runs.folder import RunFolder
 from hf_accel.runs.recorded_data import DataFacts, SplitFacts, changes, facts_of
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from hf_accel.data.labelled_rows import LabelledRows
 
 NAMES_SHOWN = 3
@@ -98,16 +96,15 @@ def same_place(one: str, other: str) -> bool:
 
 def absent_classes(split: LabelledRows) -> list[str]:
     """A sentence on the classes of the model that the data has no row of; their F1 counts as 0 in the macro mean."""
-    present = set(split.labels.tolist())
-    absent = [name for number, name in enumerate(split.label_names) if number not in present]
+    absent = [name for name, count in zip(split.label_names, split.class_counts(), strict=True) if not count]
     if not absent:
         return []
     names = ", ".join(map(repr, absent[:NAMES_SHOWN])) + (", …" if len(absent) > NAMES_SHOWN else "")
     return [f"no {split.unit} of {len(absent):,} of the model's {len(split.label_names):,} classes: {names}"]
 
 
-def model_labels(split: LabelledRows, label_names: list[str]) -> np.ndarray:
-    """(N,) label numbers of the data -> (N,) of the model, matched by name."""
+def in_classes_of_model(split: LabelledRows, label_names: list[str]) -> LabelledRows:
+    """The same rows with the model's numbers of their classes, which are matched by name."""
     import numpy as np
 
     numbers = {name: number for number, name in enumerate(label_names)}
@@ -117,4 +114,4 @@ def model_labels(split: LabelledRows, label_names: list[str]) -> np.ndarray:
             f"{split.source}: the model does not know the class {unknown[0]!r}. {did_you_mean(unknown[0], numbers)} "
             "Expected the class names that the model was trained on."
         )
-    return np.array([numbers[name] for name in split.label_names], dtype=np.int64)[split.labels]
+    return split.renumbered(np.array([numbers[name] for name in split.label_names], np.int64), label_names)

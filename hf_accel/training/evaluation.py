@@ -1,4 +1,4 @@
-"""The figures kept for each evaluated row, the metrics made of them, and the accuracy on training batches."""
+"""The metrics of an evaluation, and the accuracy on training batches."""
 
 from __future__ import annotations
 
@@ -9,37 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_accel.errors import RunError
-from hf_accel.training.evaluate_metric import ClassificationMetric
-
-TOP_K = 5
-
-
-def kept_of_rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The figures that an evaluation keeps in place of the logits.
-
-    Args:
-        logits: (B, C).
-        labels: (B,) int64.
-    Returns:
-        The likeliest classes, best first (B, min(5, C)) int64; the probability of the first (B,); the cross-entropy (B,).
-    """
-    logits = logits.float()
-    confidence, top_ids = logits.softmax(-1).topk(min(TOP_K, logits.shape[-1]))
-    return top_ids, confidence[:, 0], functional.cross_entropy(logits, labels, reduction="none")
+from hf_accel.training.answers import Answers
 
 
 class EvaluationMetrics:
-    """`compute_metrics` of the Trainer: loss, accuracy, top-5 and F1, and the metrics of the caller next to them.
+    """`compute_metrics` of the Trainer: the loss and those of the answers, and the metrics of the caller next to them.
 
-    The predictions that it is called with are either the four figures that `prediction_step` keeps (those of
-    `kept_of_rows` and the row's number), or logits (N, C) and row numbers.
+    The predictions that it is called with are either the figures that `prediction_step` keeps (those of
+    `Answers.kept_of_rows` and the row's number), or logits (N, C) and row numbers.
 
     Args:
-        num_labels: C, the number of classes.
+        answers: of the model.
         own: a further function of an `EvalPrediction` whose predictions are the logits (N, C), as the Trainer promises.
             A metric that has the name of one of ours replaces it.
         standard: False: of our metrics the loss alone is computed.
@@ -49,11 +32,11 @@ class EvaluationMetrics:
 
     def __init__(
         self,
-        num_labels: int,
+        answers: Answers,
         own: Callable[[EvalPrediction], dict[str, Any]] | None = None,
         standard: bool = True,
     ) -> None:
-        self.num_labels = num_labels
+        self.answers = answers
         self.own = own
         self.standard = standard
 
@@ -68,11 +51,12 @@ class EvaluationMetrics:
         assert len(np.unique(rows)) == len(rows), "a row was evaluated twice"
         if len(figures) == 1:
             logits = np.asarray(figures[0])
-            kept = kept_of_rows(torch.from_numpy(logits), torch.from_numpy(labels))
-            top_ids, confidence, losses = (figure.numpy() for figure in kept)
+            kept_of_logits = self.answers.kept_of_rows(torch.from_numpy(logits), torch.from_numpy(labels))
+            kept = [figure.numpy() for figure in kept_of_logits]
         else:
-            top_ids, confidence, losses, *_ = figures
-        broken = int(np.isnan(confidence).sum())
+            kept = figures[: self.answers.num_kept]
+        losses = kept[-1]
+        broken = int(np.isnan(losses).sum())
         if broken:
             raise RunError(
                 f"{broken} of {len(rows)} rows got logits that are not finite, so they cannot be scored. Train with a lower "
@@ -80,9 +64,7 @@ class EvaluationMetrics:
             )
         metrics: dict[str, Any] = {}
         if self.standard:
-            metrics |= ClassificationMetric().compute(
-                predictions=top_ids, references=labels, num_labels=self.num_labels
-            )
+            metrics |= self.answers.metrics(kept, labels)
         # the Trainer's own eval_loss is a mean of batch means, which depends on the batches and the processes
         metrics["loss"] = float(losses.mean(dtype=np.float64))
         found = {name: value for name, value in metrics.items() if value is not None}
@@ -106,18 +88,16 @@ class TrainAccuracyCallback(TrainerCallback):
         self.epoch = 0  # the epoch that is counted, from 0
 
     @torch.no_grad()
-    def count(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+    def count(self, right: Tensor, loss: Tensor, rows: int) -> None:
         """Add a batch.
 
         Args:
-            logits: (B, C).
-            labels: (B,) int64, or (B, C) probabilities, of which the largest is the class.
+            right: (), how many of its rows were answered right.
             loss: (), the sum of the losses of its rows.
         """
-        hard = labels.argmax(-1) if labels.is_floating_point() else labels
-        self.correct += (logits.argmax(-1) == hard).sum()
+        self.correct += right
         self.loss += loss.detach()
-        self.seen += len(labels)
+        self.seen += rows
 
     def counts(self) -> Tensor:
         """(3,) float64 on a device that has it: correct predictions, loss and rows of this process."""

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate.utils import gather_object
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
@@ -18,7 +17,6 @@ from transformers.trainer_utils import PredictionOutput
 
 from hf_accel.compression.rows import rows_of
 from hf_accel.config.recipe import Recipe
-from hf_accel.data.labelled_rows import LabelledRows
 from hf_accel.data.splits import Splits
 from hf_accel.errors import UserError
 from hf_accel.files import write_whole
@@ -27,7 +25,7 @@ from hf_accel.hub.examples import write_examples
 from hf_accel.hub.publication import cleaned_recipe, cleaned_report
 from hf_accel.machine.description import describe_environment
 from hf_accel.measure.latency import Latency, cpu_latency
-from hf_accel.models.confidence import softmax
+from hf_accel.models import thresholds
 from hf_accel.models.lora import merge_adapters
 from hf_accel.models.saved import ROWS_COMPARED, check_saved
 from hf_accel.report.calibration import CalibrationSummary
@@ -36,7 +34,6 @@ from hf_accel.report.history import history_from_log
 from hf_accel.report.page import draw_plots, write_page
 from hf_accel.report.run_report import (
     DataSummary,
-    DetailedScores,
     ModelSummary,
     ReferenceScores,
     RunReport,
@@ -46,11 +43,11 @@ from hf_accel.report.run_report import (
 from hf_accel.runs import manifest
 from hf_accel.runs.folder import RunFolder
 from hf_accel.tasks import TASKS
-from hf_accel.tasks.predictions import Predictions
+from hf_accel.tasks.predictions import RowPredictions
 from hf_accel.training.confidence import learn_confidence, score_test
-from hf_accel.training.metrics import detailed_scores
 from hf_accel.training.pruning import pruning_figures
 from hf_accel.training.quantization import quantization_summary, save_learned_ranges
+from hf_accel.training.thresholds import learn_thresholds
 from hf_accel.training.trainer import ImageTrainer
 from hf_accel.transforms.views import NUM_VIEWS
 
@@ -71,17 +68,17 @@ def finish(
     """
     train_summary = summarise_training(trainer, trainer.train_accuracy())
     merge_adapters(trainer.model)
-    calibration = learn_confidence(trainer)
+    calibration, validation = learn_confidence(trainer), learn_thresholds(trainer)
     save_model(run, trainer)
     save_learned_ranges(trainer, run.model)
     output, calibration = score_test(trainer, calibration)
     latency = check_saved_model(trainer, run.model)
-    report = build_report(trainer, recipe, train_summary, output, calibration, run.model, latency)
+    report = build_report(trainer, recipe, train_summary, output, calibration, validation, run.model, latency)
     finished = FinishedRun(run, recipe, report)
     if trainer.args.should_save:  # the process that writes the folder, or the folder of its machine
         run.seal_model()
         run.record_results(finished.report.texts(run))
-        predictions = predictions_of(output, trainer.splits.test)
+        predictions = trainer.answers.predictions_of(output, trainer.splits.test)
         write_whole(run.predictions, predictions.to_text())
         finished.report.save(run.path)
     if trainer.is_world_process_zero():
@@ -119,7 +116,8 @@ def report_on(trainer: ImageTrainer) -> RunReport:
     if not hasattr(trainer, "recipe"):
         raise UserError("report_on: expected a trainer of build_trainer, and this one only scores")
     summary = summarise_training(trainer, trainer.train_accuracy())
-    return build_report(trainer, trainer.recipe, summary, *score_test(trainer, learn_confidence(trainer)))
+    calibration, validation = learn_confidence(trainer), learn_thresholds(trainer)
+    return build_report(trainer, trainer.recipe, summary, *score_test(trainer, calibration), validation)
 
 
 def build_report(
@@ -128,6 +126,7 @@ def build_report(
     train: TrainSummary,
     output: PredictionOutput,
     calibration: CalibrationSummary | None = None,
+    validation: Scores | None = None,
     model: Path | None = None,
     latency: Latency | None = None,
 ) -> RunReport:
@@ -135,6 +134,7 @@ def build_report(
 
     Args:
         output, calibration: of `score_test`.
+        validation: of `learn_thresholds`; None: those of the training run.
         model: the folder of the saved model; None: it is not saved.
         latency: of the saved model on the CPU; None: it was not measured.
     """
@@ -143,7 +143,8 @@ def build_report(
         settings = {name: value for name, value in settings.items() if not name.startswith("torch_compile")}
         notes = [*notes, trainer.compile_failure]
     notes = [*notes, *batch_size_note(trainer)]
-    test = scores_of(output, trainer.splits.label_names, "test")
+    test = trainer.answers.scores_of(output, trainer.splits.label_names, "test")
+    config = trainer.model.config
     views = recipe.data.test_time_augmentation
     return RunReport(
         recipe=recipe.name,
@@ -165,7 +166,10 @@ def build_report(
         history=history_from_log(trainer.state.log_history),
         **pruning_figures(trainer, model),
         quantization=quantization_summary(trainer),
-        validation=validation_scores(trainer),
+        thresholds=thresholds.of_config(config, len(test.per_class or ())).tolist()
+        if thresholds.are_learned(config)
+        else None,
+        validation=validation or validation_scores(trainer),
         test=replace(test, views=NUM_VIEWS.get(views, 1), test_time_augmentation=views),
         calibration=calibration,
         reference=reference_scores(trainer, recipe),
@@ -205,7 +209,7 @@ def was_compiled(trainer: ImageTrainer) -> bool | None:
 
 def write_extras(
     run: FinishedRun,
-    predictions: Predictions | None,
+    predictions: RowPredictions | None,
     splits: Splits | None,
     model: PreTrainedModel | None,
     processor: BaseImageProcessor | None,
@@ -264,7 +268,7 @@ def write_extras(
 def page_pictures(
     run: FinishedRun,
     attempt: Callable[[str, Callable[[], Any]], Any],
-    predictions: Predictions | None,
+    predictions: RowPredictions | None,
     splits: Splits | None,
     processor: BaseImageProcessor | None,
 ) -> dict[str, Any]:
@@ -366,25 +370,4 @@ def validation_scores(trainer: ImageTrainer) -> Scores | None:
     if best is not None:
         step = int(best.rsplit("-", 1)[1])
         entries = [entry for entry in entries if entry["step"] == step] or entries
-    names = ("loss", "accuracy", "top5_accuracy", "f1_macro", "f1_micro", "f1_weighted")
-    return Scores(**{name: entries[-1].get(f"eval_{name}") for name in names})
-
-
-def scores_of(output: PredictionOutput, label_names: list[str], prefix: str) -> DetailedScores:
-    loss = (output.metrics or {}).get(f"{prefix}_loss")
-    return detailed_scores(output.predictions[0], np.asarray(output.label_ids), label_names, loss)
-
-
-def predictions_of(output: PredictionOutput, split: LabelledRows) -> Predictions:
-    """What the Trainer predicted for the rows of a split, in their order; several ranks give it in another one."""
-    top_ids, confidence, _, *logits, rows = output.predictions  # type: ignore[misc]  # upstream says a tuple of one
-    order = np.argsort(rows)
-    return Predictions(
-        label_names=split.label_names,
-        labels=np.asarray(output.label_ids)[order],
-        predicted=top_ids[order, 0],
-        confidence=confidence[order],
-        rows=split.row_numbers(),
-        files=split.file_names(),
-        probabilities=softmax(logits[0][order]) if logits else None,
-    )
+    return Scores(**{name: entries[-1].get(f"eval_{name}") for name in Scores.__dataclass_fields__})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_accel.errors import UserError
 from hf_accel.methods.finite import refuse_broken_weights
-from hf_accel.models.confidence import Answer, Confidence
+from hf_accel.models.confidence import Answer
 from hf_accel.models.head import known_labels
 from hf_accel.models.kind import task_of_model, task_of_network
 from hf_accel.models.layout import use_layout_for_prediction
-from hf_accel.models.loaded import Loaded
+from hf_accel.models.loaded import Loaded, answer_of
 from hf_accel.runs.named_model import model_place
 from hf_accel.tasks import TASKS
 from hf_accel.training.arguments import accelerator_type
@@ -34,6 +36,8 @@ class Prediction:
     file: str | None = None  # the path or URL; None for an image or a text in memory
     text: str | None = None  # what was classified, if it is a text
     verdict: str | None = None  # sure, unsure or unlike (the training data); None: the model has not learned to say
+    # All labels that an image has, with their scores, surest first, where it may have several; None: it has `label` alone.
+    labels: list[tuple[str, float]] | None = None
 
 
 def predict(
@@ -78,7 +82,7 @@ def predict(
         names: list[str] | None = known_labels(model.model.config)
         rows = [task.row_to_predict(item, place) for place, item in enumerate(given)]
         logits = np.asarray(model.predict(rows).predictions)
-        answer = Confidence.of_config(model.model.config).answer
+        answer: Callable[[np.ndarray], Answer] = partial(answer_of, model.model.config)
     else:
         loaded, names = _loaded(task, model, processor, label_names)
         logits, answer = _logits(task, loaded, given, batch_size), loaded.answer
@@ -122,6 +126,9 @@ def _logits(task: Any, loaded: Loaded, items: list[Any], batch_size: int) -> np.
 
 
 def _prediction(answer: Answer, names: list[str], top_k: int, named: dict[str, Any]) -> Prediction:
-    best = np.argsort(-answer.probabilities, kind="stable")[:top_k].tolist()
-    top = [(names[number], float(answer.probabilities[number])) for number in best]
-    return Prediction(*top[0], top=top, **named, verdict=answer.verdict)
+    ranked = np.argsort(-answer.probabilities, kind="stable").tolist()
+    scores = [(names[number], float(answer.probabilities[number])) for number in ranked]
+    top, labels = scores[:top_k], None
+    if answer.chosen is not None:
+        labels = [score for number, score in zip(ranked, scores, strict=True) if answer.chosen[number]]
+    return Prediction(*top[0], top=top, **named, verdict=answer.verdict, labels=labels)

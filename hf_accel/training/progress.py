@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hf_accel import terminal
 from hf_accel.formatting import format_count, format_duration
+from hf_accel.tasks.texts import ACCURACY, Measure
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -36,6 +37,7 @@ class BarCallback(TrainerCallback):
         clock: in seconds.
         rate: the unit of the speed that is shown.
         scored_rows: the rows of an evaluation, and of the test at the end.
+        main: the figure of an evaluation that is shown, with F1.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class BarCallback(TrainerCallback):
         clock: Callable[[], float] = time.perf_counter,
         rate: str = "images/s",
         scored_rows: tuple[int, int] = (0, 0),
+        main: Measure = ACCURACY,
     ) -> None:
         self.epoch_loss = epoch_loss
         self.rate = rate
         self.scored_rows = scored_rows
+        self.main = main
         self.clock = clock
         self.bar: tqdm | None = None
         self.evaluation_bar: tqdm | None = None
@@ -146,7 +150,7 @@ class BarCallback(TrainerCallback):
         parts = [f"epoch {state.epoch:.4g}/{state.num_train_epochs:g}", f"step {state.global_step}/{state.max_steps}"]
         if loss is not None and math.isfinite(loss):
             parts.append(f"loss {loss:.4f}")
-        shown = {"eval_accuracy": "validation accuracy", "eval_f1_macro": "F1"}
+        shown = {f"eval_{self.main.key}": f"validation {self.main.short}", "eval_f1_macro": "F1"}
         if not shown.keys() & logs.keys():  # somebody has metrics of their own
             shown = {"eval_loss": "validation loss"}
         parts += [f"{label} {logs[name]:.4f}" for name, label in shown.items() if name in logs]

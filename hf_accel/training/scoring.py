@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -21,7 +22,8 @@ from hf_accel.inputs.prepared import PreparedBatches, ScoredBatches
 from hf_accel.inputs.text import TextBatches
 from hf_accel.methods import BatchLoss, BeforeTraining, ChoosesRows, EvaluatedWeights
 from hf_accel.models.head import known_labels
-from hf_accel.training.evaluation import EvaluationMetrics, kept_of_rows
+from hf_accel.training.answers import Answers, answers_of
+from hf_accel.training.evaluation import EvaluationMetrics
 
 Batch = dict[str, Any]
 Method = TrainerCallback | AbstractContextManager | BatchLoss | BeforeTraining | ChoosesRows
@@ -56,14 +58,24 @@ class ScoringTrainer(Trainer):
         methods: Sequence[Method] = (),
         **kwargs: Any,
     ) -> None:
-        super().__init__(model=model, args=args, **kwargs)
+        with warnings.catch_warnings():
+            # the smoothing that upstream leaves out is in our loss
+            warnings.filterwarnings("ignore", "Label smoothing is not compatible with multi-label", UserWarning)
+            super().__init__(model=model, args=args, **kwargs)
         self.eval_transform = eval_transform
         self.test_dataset = test_dataset
+        self.answers = self._answers()
         self.read_rows = read_rows
         self.scoring_model = scoring_model
         self.methods = list(methods)
         self._predicts_logits = self._adds_logits = False
         self._scored_dataset: ScoredBatches = test_dataset
+
+    def _answers(self) -> Answers:
+        """What the logits say, as the metrics have it; else as the config of the model says it."""
+        if isinstance(self.compute_metrics, EvaluationMetrics):
+            return self.compute_metrics.answers
+        return answers_of(self.model.config, len(known_labels(self.model.config)))
 
     @contextmanager
     def step_methods(self) -> Iterator[None]:
@@ -103,7 +115,7 @@ class ScoringTrainer(Trainer):
         self._scored_dataset = dataloader.dataset
         asked = self.compute_metrics
         if asked is not None and not isinstance(asked, EvaluationMetrics):  # set by the caller in place of ours
-            self.compute_metrics = EvaluationMetrics(len(known_labels(self.model.config)), own=asked, standard=False)
+            self.compute_metrics = EvaluationMetrics(self.answers, own=asked, standard=False)
         try:
             with self._evaluated_weights():
                 self._share_buffers()
@@ -143,7 +155,8 @@ class ScoringTrainer(Trainer):
                 their labels may be missing.
             args, kwargs: as upstream.
         Returns:
-            predictions (N, C) float32, the logits; label_ids (N,) int64, and None for rows without labels; metrics.
+            predictions (N, C) float32, the logits; label_ids (N,) int64, or (N, C) where a row has any number of labels, and
+            None for rows without labels; metrics.
         Raises:
             UserError: rows that cannot be understood.
         """
@@ -158,7 +171,7 @@ class ScoringTrainer(Trainer):
         return PredictionOutput(logits[order], labels, output.metrics)
 
     def score(self, dataset: ScoredBatches, metric_key_prefix: str = "test", logits: bool = False) -> PredictionOutput:
-        """As `predict`, but of each row `kept_of_rows` and the row's number are kept: logits of many classes are large.
+        """As `predict`, but of each row `Answers.kept_of_rows` and the row's number are kept: logits of many classes are large.
 
         Args:
             logits: keep them, too, (N, C) before the numbers of the rows.
@@ -169,10 +182,10 @@ class ScoringTrainer(Trainer):
         finally:
             self._adds_logits = False
         *first, rows = output.predictions
-        if len(first) > 1:
+        if len(first) >= self.answers.num_kept:
             return output
         needed = torch.from_numpy(first[0])  # by the metrics of the caller
-        figures = kept_of_rows(needed, torch.from_numpy(np.asarray(output.label_ids)))
+        figures = self.answers.kept_of_rows(needed, torch.from_numpy(np.asarray(output.label_ids)))
         whole = (needed,) if logits else ()
         kept: Any = (*(figure.numpy() for figure in (*figures, *whole)), rows)
         return PredictionOutput(kept, output.label_ids, output.metrics)
@@ -197,7 +210,7 @@ class ScoringTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, tuple[Tensor, ...] | None, Tensor | None]:
-        """Keep of each row the logits, or else what `kept_of_rows` says, and the row's number."""
+        """Keep of each row the logits, or else what `Answers.kept_of_rows` says, and the row's number."""
         rows = inputs["rows"].to(self.args.device)
         scored: Any = model if self.scoring_model is None else self.scoring_model(model)
         with self.step_methods():
@@ -211,4 +224,4 @@ class ScoringTrainer(Trainer):
         if labels is None:
             return loss, None, None
         whole = (logits.float(),) if self._adds_logits else ()
-        return loss, (*kept_of_rows(logits, labels), *whole, rows), labels
+        return loss, (*self.answers.kept_of_rows(logits, labels), *whole, rows), labels

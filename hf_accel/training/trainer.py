@@ -42,7 +42,6 @@ from hf_accel.methods import (
 )
 from hf_accel.methods.finite import FiniteSteps
 from hf_accel.methods.learning_rates import layer_rates, split_groups
-from hf_accel.methods.losses import cross_entropy_sum, training_loss_sum
 from hf_accel.methods.muon import build_muon
 from hf_accel.methods.schedules import build_schedule
 from hf_accel.methods.timm_optimizers import build_timm_optimizer
@@ -165,7 +164,8 @@ class ImageTrainer(FiniteTrainer):
             self.remove_callback(stock)
         self.bar = BarCallback(self.epoch_loss)
         if hasattr(self, "recipe"):
-            self.bar.rate = TEXTS[self.recipe.model.task].rate
+            words = TEXTS[self.recipe.model.task]
+            self.bar.rate, self.bar.main = words.rate, words.scores.headlines[0]
             self.bar.scored_rows = len(self.splits.validation or ()), len(self.splits.test)
         self.measuring = MeasureCallback(self.measurement, self.args.device, self._before_training)
         own = [self.measuring, self.bar, *callbacks, self.train_accuracy_counts, self.finite_steps, self.logged_sums]
@@ -246,10 +246,10 @@ class ImageTrainer(FiniteTrainer):
             split_groups(optimizer, dict(model.named_parameters()), rates)
 
     def loss(self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """Mean over all rows of an accumulation window: of the recipe's loss in training, else of the cross-entropy."""
+        """Mean over all rows of an accumulation window: of the recipe's loss in training, else of the plain one."""
         logits = outputs["logits"]
         if not self.model.training:
-            total = cross_entropy_sum(logits, labels)
+            total = self.answers.loss_sum(logits, labels)
         else:
             total = self._training_loss_sum(logits, labels)
             for method in self.methods:
@@ -261,10 +261,10 @@ class ImageTrainer(FiniteTrainer):
         if self.is_repeated:
             return logits[:0].float().sum()  # zero, with a gradient of zero: all processes exchange gradients
         smoothing = self.args.label_smoothing_factor
-        total = training_loss_sum(logits, labels, self.class_weights, smoothing, self.method_settings)
+        total = self.answers.training_loss_sum(logits, labels, self.class_weights, smoothing, self.method_settings)
         for changed in self.batch_losses:
             total = changed.loss_sum(logits, labels, total)
-        self.train_accuracy_counts.count(logits, labels, total)
+        self.train_accuracy_counts.count(self.answers.count_right(logits, labels), total, len(labels))
         return total
 
     def train_accuracy(self) -> float | None:

@@ -17,6 +17,7 @@ from hf_accel.runs import manifest
 from hf_accel.tasks.image_classification import ImageClassification
 from hf_accel.tasks.predictions import PredictionShape
 from hf_accel.tasks.printed_predictions import render as render_predictions
+from hf_accel.tasks.texts import TEXTS
 from hf_accel.train import train
 from tests.support.two_processes import output_of_two, train_in_two_processes
 
@@ -198,7 +199,7 @@ CLASSES = [
 
 
 def test_the_table_of_scores_is_aligned_and_shows_dashes_for_missing_figures(capsys):
-    evaluate.render({**SCORES, "per_class": CLASSES}, "table", "image")
+    evaluate.render({**SCORES, "per_class": CLASSES}, "table", TEXTS["image-classification"])
     assert capsys.readouterr().out.splitlines() == [
         "m on d, test split, 1,234 images",
         "  accuracy          0.5000",
@@ -215,7 +216,9 @@ def test_the_table_of_scores_is_aligned_and_shows_dashes_for_missing_figures(cap
 
 
 def test_csv_of_scores_quotes_a_formula_and_leaves_figures_alone(capsys):
-    evaluate.render({**SCORES, "model": HOSTILE, "loss": -0.5, "per_class": CLASSES}, "csv", "image")
+    evaluate.render(
+        {**SCORES, "model": HOSTILE, "loss": -0.5, "per_class": CLASSES}, "csv", TEXTS["image-classification"]
+    )
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (row["model"], row["loss"], row["top5_accuracy"]) == (r"'=1+1\x1b[2J", "-0.5", "")
 

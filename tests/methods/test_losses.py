@@ -5,9 +5,11 @@ from torch.nn import functional
 
 from hf_accel.methods.losses import (
     balanced_class_weights,
+    binary_cross_entropy_sum,
     cross_entropy_sum,
     focal_loss_sum,
     generalized_cross_entropy_sum,
+    positive_weights,
     training_loss_sum,
 )
 from hf_accel.training.build import build_trainer
@@ -87,3 +89,22 @@ def test_classes_without_rows_do_not_lower_the_balanced_weights_of_the_others():
     np.testing.assert_allclose(weights[[0, 2, 5]].numpy(), expected, rtol=1e-6)
     np.testing.assert_allclose(weights[labels].mean().item(), 1, rtol=1e-6)
     assert weights[[1, 3, 4, 6]].tolist() == [1.0] * 4
+
+
+def test_the_loss_of_labels_that_do_not_exclude_each_other_is_that_of_transformers():
+    logits, labels = torch.randn(7, 4), torch.randint(0, 2, (7, 4))
+    upstream = torch.nn.BCEWithLogitsLoss()(logits, labels.float())
+    torch.testing.assert_close(binary_cross_entropy_sum(logits, labels) / 7, upstream)
+    weights = torch.tensor([1.0, 2.0, 0.5, 3.0])
+    weighted = torch.nn.BCEWithLogitsLoss(pos_weight=weights)(logits, labels * 0.8 + 0.1)
+    torch.testing.assert_close(binary_cross_entropy_sum(logits, labels, weights, 0.2) / 7, weighted)
+    parts = [binary_cross_entropy_sum(logits[rows], labels[rows], weights) for rows in (slice(0, 5), slice(5, 7))]
+    torch.testing.assert_close(sum(parts), binary_cross_entropy_sum(logits, labels, weights))
+
+
+def test_balanced_weights_give_rows_with_and_without_a_label_the_same_sum():
+    labels = torch.tensor([[1, 0, 1], [0, 0, 1], [0, 0, 1], [0, 1, 1]])
+    weights = positive_weights("mine", "balanced", labels)
+    assert weights.tolist() == [3.0, 3.0, 1.0]  # all rows have the last label
+    assert positive_weights("mine", None, labels) is None
+    assert positive_weights("mine", [1, 2, 3], labels).tolist() == [1, 2, 3]

@@ -122,12 +122,13 @@ def test_the_keys_are_those_promised():
         "read_bytes energy_joules final_loss accuracy out_of_memory",
         "pruning": "asked weights zeros file_bytes compressed_bytes flops_per_image images_per_second history",
         "quantization": "layers begin freeze test_accuracy",
-        "validation": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted",
+        "validation": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted mean_average_precision",
         "reference": "name accuracy f1_macro seconds train_rows",
         "calibration": "temperature unsure_below unlike_below sure_precision validation_rows validation_ece_before "
         "validation_ece_after ece_before ece_after adaptive_ece_before adaptive_ece_after reliability_before "
         "reliability_after test_sure test_sure_accuracy test_unlike",
-        "test": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted views test_time_augmentation per_class confusion",
+        "test": "loss accuracy top5_accuracy f1_macro f1_micro f1_weighted mean_average_precision views "
+        "test_time_augmentation per_class confusion",
     }
     written = replace(
         full_report(),
@@ -138,7 +139,7 @@ def test_the_keys_are_those_promised():
     ).to_dict()
     assert " ".join(written) == (
         "schema recipe variant task settings notes environment data model train history phases sparsity pruning quantization "
-        "validation test reference calibration"
+        "validation test reference calibration thresholds"
     )
     assert {name: " ".join(written[name]) for name in promised} == promised
     assert " ".join(HISTORY_COLUMNS) == (

@@ -115,7 +115,7 @@ def test_the_line_of_an_epoch_has_its_mean_loss(accumulation, tiny_recipe, tmp_p
 
 def test_the_sums_of_an_epoch_continue_from_a_checkpoint_and_older_checkpoints_have_no_loss():
     counts = TrainAccuracyCallback(torch.device("cpu"))
-    counts.count(torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1]), torch.tensor(3.0))
+    counts.count(torch.tensor(1), torch.tensor(3.0), rows=2)
     resumed = TrainAccuracyCallback(torch.device("cpu"))
     resumed.load_state_dict(counts.state_dict())
     assert resumed.counts().tolist() == [1.0, 3.0, 2.0]
