@@ -43,6 +43,7 @@ from benchmarks import (  # noqa: E402
     timm_script,
     trust,
     tune,
+    untidy,
     zoo,
 )
 from benchmarks.session import middle, ratio_cells  # noqa: E402
@@ -123,6 +124,14 @@ def only_table(folder: Path) -> str:
         ),
         (tune, ["--network", "resnet20", "--budget", "15s"], ["| resnet20 | 2 of 2 | "]),
         (trust, [], ["| 5% | ", "| 20% | ", "| energy: logarithm of the sum of the exponentials | "]),
+        (
+            untidy,
+            ["--row", "20 % of the labels changed, those found left out", "two photographs side by side, both labels"],
+            [
+                "| 20 % of the labels changed, those found left out | 0.",
+                "| two photographs side by side, both labels | ",
+            ],
+        ),
         (zoo, ["--complete", "--network", "cct_2_3x2"], ["| cct_2_3x2 | as shipped | 0."]),
         (
             compact,
