@@ -171,7 +171,7 @@ class QuantizationSummary:
 class Scores:
     """The figures of one split, as `metrics.py` and `multi_label_metrics.py` have them, and the loss.
 
-    Where a row has any number of labels, accuracy is the share of rows of which all are right; only there is an average precision.
+    Where a row has any number of labels, accuracy is the share of rows of which all are right; only there is mAP computed.
     """
 
     loss: float | None = None
