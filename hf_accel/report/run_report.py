@@ -169,11 +169,9 @@ class QuantizationSummary:
 
 @dataclass(kw_only=True)
 class Scores:
-    """The figures of one split; those of `metrics.classification_metrics` or `multi_label_metrics`, and the loss.
+    """The figures of one split, as `metrics.py` and `multi_label_metrics.py` have them, and the loss.
 
-    Attributes:
-        accuracy: share of the rows whose answer is right; where a row has any number of labels, all of them.
-        mean_average_precision: None unless a row has any number of labels.
+    Where a row has any number of labels, accuracy is the share of rows of which all are right; only there is mAP computed.
     """
 
     loss: float | None = None

@@ -67,7 +67,7 @@ class Answers(ABC):
 
     @abstractmethod
     def kept_of_rows(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        """The figures that an evaluation keeps in place of the logits, (B, ...) each; a loss that is NaN is of broken logits."""
+        """The figures that an evaluation keeps in place of the logits, (B, ...) each; one that is NaN is of broken logits."""
 
     @abstractmethod
     def metrics(self, kept: Sequence[np.ndarray], labels: np.ndarray) -> dict[str, float | None]:

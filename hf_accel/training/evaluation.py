@@ -56,7 +56,8 @@ class EvaluationMetrics:
         else:
             kept = figures[: self.answers.num_kept]
         losses = kept[-1]
-        broken = int(np.isnan(losses).sum())
+        figures_of_row = [figure.reshape(len(rows), -1) for figure in kept if figure.dtype.kind == "f"]
+        broken = int(np.isnan(np.concatenate(figures_of_row, axis=1)).any(axis=1).sum())
         if broken:
             raise RunError(
                 f"{broken} of {len(rows)} rows got logits that are not finite, so they cannot be scored. Train with a lower "

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 CONTRACT = {
     "schema", "recipe", "variant", "settings", "notes", "environment", "data", "model", "train", "history", "phases",
-    "calibration", "pruning", "quantization", "reference", "task", "sparsity", "validation", "test",
+    "calibration", "pruning", "quantization", "reference", "task", "sparsity", "thresholds", "validation", "test",
 }  # fmt: skip
 
 
