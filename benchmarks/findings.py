@@ -34,7 +34,7 @@ another machine other techniques pay: `hf-accel compare` measures them there, an
 TECHNIQUES = {  # variant -> what it is
     "bf16": "mixed precision, bf16",
     "channels_last": "NHWC weights",
-    "cached": "every image is decoded once",
+    "cached": "every image is decoded, every text tokenised once",
     "device_transforms": "whole batches are transformed at once",
     "keep_freed_memory": "the allocator of a CPU keeps freed memory",
     "cpu_kernels": "bf16 with replaced CPU kernels",
