@@ -22,6 +22,17 @@ CPU = torch.device("cpu")
 OTHERS = [number for number in STOPPING if number != signal.SIGINT]
 
 
+@pytest.fixture(autouse=True)
+def no_signal_is_ignored():
+    """As in a terminal, also where the tests run under nohup, which ignores SIGHUP."""
+    ignored = [number for number in STOPPING if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.fixture
 def signals():
     with StopSignals().installed() as installed:
