@@ -34,7 +34,14 @@ RECIPES = accuracy.RECIPES | {
     "efficientnet_b0_cifar10": ("cifar10", None),
     "xlnet_amazon_polarity": ("amazon_reviews", "xlnet_base_tokenizer"),
 }
-SMALL = {"xlnet_amazon_polarity": {**SMALL_XLNET, "data.max_train_rows": "1000", "data.max_test_rows": "300", "num_train_epochs": "1"}}
+SMALL = {
+    "xlnet_amazon_polarity": {
+        **SMALL_XLNET,
+        "data.max_train_rows": "1000",
+        "data.max_test_rows": "300",
+        "num_train_epochs": "1",
+    }
+}
 RUNS = REPOSITORY / "outputs" / "benchmarks" / "compare"
 
 

@@ -50,7 +50,7 @@ TECHNIQUES = {  # variant -> what it is
     "default": "the recipe as it is shipped",
 }
 TOGETHER = ("all", "default")
-SOURCES = ("compare", "finetuning", "inputs", "peers", "distributed", "scaling", "compact", "prediction")
+SOURCES = ("compare", "finetuning", "inputs", "peers", "distributed", "scaling", "profiles", "compact", "prediction")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -269,14 +269,28 @@ def second_process(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def inference(results: Path) -> list[str]:
-    """The tables of the newest results on prediction and on exported networks, as they are."""
-    parts = []
+    """Forward passes of the profiles; then the newest tables on prediction and on exported networks, as they are."""
+    parts = inference_of_profiles(entries(results, "profiles"))
     for benchmark, what in (("compact", "exported networks and int8"), ("prediction", "`hf-accel predict`")):
         files = sorted(results.glob(f"{benchmark}_*.md"))
         tables = _last_tables(files[-1].read_text("utf-8")) if files else ""
         title = what[0].upper() + what[1:]
         parts.append(f"{title}:\n\n{tables}" if tables else f"{title}: {UNKNOWN} (`python -m benchmarks.{benchmark}`).")
     return parts
+
+
+def inference_of_profiles(lines: list[dict[str, Any]]) -> list[str]:
+    """Forward passes with all techniques that keep the result, over those of the stock settings; one run of each."""
+    rows = []
+    for line in {line["settings"]["workload"]: line for line in lines}.values():  # the newest
+        workload = line["settings"]["workload"]
+        tables = {title: body for title, _, body in line["result"]["tables"]}
+        for phase, *cells in tables[f"{workload}: Steps and phases"]:
+            if phase.startswith("inference"):
+                rows.append([workload, phase.removeprefix("inference, "), *cells])
+    headings = ["network", "forward passes of", "baseline", "all", "speed-up"]
+    text = "Forward passes of four networks, `all` over `baseline`, by `hf-accel profile`; n = 1, so without intervals."
+    return [text, _table(headings, rows)] if rows else []
 
 
 def _last_tables(text: str) -> str:

@@ -110,6 +110,18 @@ def test_a_technique_under_two_processes_is_compared_with_two_processes(tmp_path
     assert "| small images | `bf16`: mixed precision, bf16 | 1.50 (1.50 to 1.50) | 3 |" in findings.document(tmp_path)
 
 
+def test_forward_passes_are_those_of_the_newest_profile(tmp_path):
+    def line(day, speedup):
+        steps = ["vit: Steps and phases", ["", "baseline", "all", "speed-up over baseline"],
+                 [["step", "2 s", "1 s", "2.00x"], ["inference, one row", "4 ms", "2 ms", speedup]]]  # fmt: skip
+        return day, {"settings": {"workload": "vit"}, "round": 0, "result": {"tables": [steps]}}
+
+    write(tmp_path, "profiles_here.jsonl", [line(1, "9.00x"), line(2, "2.00x")])
+    text = findings.document(tmp_path)
+    assert "| vit | one row | 4 ms | 2 ms | 2.00x |" in text
+    assert "9.00x" not in text
+
+
 def test_tables_of_inference_are_taken_over(tmp_path):
     text = "## old\n\n**Old**\n\n| a |\n|---|\n| 1 |\n\n## new\n\n- note\n\n**New**\n\n| b |\n|---|\n| 2 |\n"
     (tmp_path / "compact_here.md").write_text(text)
