@@ -302,3 +302,13 @@ def _training(values: dict[str, Any]) -> dict[str, Any]:
     checked = training_settings().model_validate(values)
     whole = {name: number for name in values if type(number := getattr(checked, name)) is int}
     return {name: whole.get(name, value) for name, value in values.items()}
+
+
+def differences(before: Recipe, now: Recipe) -> list[str]:
+    """Dotted names of the settings in which two recipes differ."""
+    old, new = before.to_dict(), now.to_dict()
+    names = []
+    for section in ("model", "data", "training"):
+        keys = sorted(set(old[section]) | set(new[section]))
+        names += [f"{section}.{key}" for key in keys if old[section].get(key) != new[section].get(key)]
+    return names or ["name or variant"]

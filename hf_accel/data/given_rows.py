@@ -6,7 +6,6 @@ handed over as the bytes of an uncompressed TIFF file, which costs a copy and lo
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -104,15 +103,14 @@ def part_of_rows(
     rows = GivenRows(source, COLUMN, is_fixed=is_fixed, where=where, image_key=settings.image_column)
     rows[0]  # what is not an image is refused here
     content = json.dumps([type(source).__name__, labels.tolist(), label_names])
-    return kind(
+    return kind.from_settings(
+        settings,
+        content,
         dataset=rows,
         image_column=COLUMN,
         labels=labels,
         label_names=label_names,
         source=where,
-        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
-        max_pixels=settings.max_pixels,
-        channels=settings.channels or 3,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,15 +51,14 @@ def labelled_files(table: ImageTable, settings: DataSettings, role: str) -> Imag
     if not names:
         return None
     content = f"{table.fingerprint} {table.image_column} {table.column}"
-    return ImageSplit(
+    return ImageSplit.from_settings(
+        settings,
+        content,
         dataset=FileRows(table.paths, table.image_column),
         image_column=table.image_column,
         labels=labels,
         label_names=names,
         source=f"{settings.name}, {role} split",
-        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
-        max_pixels=settings.max_pixels,
-        channels=settings.channels or 3,
         folder=Path(settings.name).expanduser(),
         content=table.content,
     )

@@ -7,7 +7,7 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from hf_accel.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
+
+    from hf_accel.config.sections import DataSettings
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,18 @@ class ImageSplit(LabelledRows):
     channels: int = 3  # of the pixels that are read
     groups: np.ndarray | None = None  # (N,) int64, see `LabelledRows`; kept only while splits are made
     content: np.ndarray | None = None  # (N,) uint64, equal for equal files; kept only while splits are made
+
+    @classmethod
+    def from_settings(cls, settings: DataSettings, described: str, **values: Any) -> Self:
+        """A split that is read as `data` of a recipe says.
+
+        Args:
+            described: what its fingerprint depends on, in words.
+            values: the other attributes.
+        """
+        fingerprint = hashlib.sha256(described.encode()).hexdigest()
+        channels = settings.channels or 3
+        return cls(fingerprint=fingerprint, max_pixels=settings.max_pixels, channels=channels, **values)
 
     @property
     def is_fixed(self) -> bool:

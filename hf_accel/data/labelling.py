@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -68,15 +67,14 @@ def labelled_images(
     where, folder = f"{settings.name}, {role} split", Path(settings.name).expanduser()
     images, numbers, of_files = _images_of(source, role, image_column, settings, where)
     content = f"{source.fingerprints[role]} {image_column} {label_column}{of_files}"
-    return kind(
+    return kind.from_settings(
+        settings,
+        content,
         dataset=images,
         image_column=image_column,
         labels=labels,
         label_names=label_names,
         source=where,
-        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
-        max_pixels=settings.max_pixels,
-        channels=settings.channels or 3,
         folder=folder if folder.is_dir() else None,
         groups=groups_of(source.parts[role], settings, role),
         content=numbers,

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from hf_accel.cli import is_main_process
-from hf_accel.config.recipe import Recipe, load_recipe
+from hf_accel.config.recipe import Recipe, differences, load_recipe
 from hf_accel.errors import UserError
 from hf_accel.runs import manifest
 from hf_accel.runs.checkpoints import (
@@ -384,16 +384,6 @@ class RunFolder:
         for name in self.mark.own():
             if name.split("/")[0] in results:
                 (self.path / name).unlink(missing_ok=True)
-
-
-def differences(before: Recipe, now: Recipe) -> list[str]:
-    """Dotted names of the settings in which two recipes differ."""
-    old, new = before.to_dict(), now.to_dict()
-    names = []
-    for section in ("model", "data", "training"):
-        keys = sorted(set(old[section]) | set(new[section]))
-        names += [f"{section}.{key}" for key in keys if old[section].get(key) != new[section].get(key)]
-    return names or ["name or variant"]
 
 
 def _remove_if_empty(folder: Path) -> None:

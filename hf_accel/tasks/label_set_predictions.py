@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from hf_accel.data.multi_label_images import NONE
 from hf_accel.tables import csv_cell, printable
-from hf_accel.tasks.predictions import COLUMNS, PredictedRow, PredictionShape, RowPredictions, figure
+from hf_accel.tasks.predictions import COLUMNS, PredictedRow, PredictionShape, RowPredictions, figure, read_columns
 
 if TYPE_CHECKING:
     from hf_accel.models.exported import Exported
@@ -97,14 +96,10 @@ class LabelSetPredictions(RowPredictions):
             OSError: there is no such file.
             ValueError: the file is damaged, or of other labels.
         """
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *lines = csv.reader(file)
-        expected = [csv_cell(name) for name in LabelSetShape(label_names, probabilities=True).columns]
-        if header != expected:
-            raise ValueError(f"{path}: the columns are {', '.join(header)}, expected {', '.join(expected)}")
-        columns = dict(zip(header, list(zip(*lines, strict=True)) or [()] * len(header), strict=True))
+        names = LabelSetShape(label_names, probabilities=True).columns
+        columns = read_columns(path, tuple(csv_cell(name) for name in names))
         sets = [_matrix(columns[name], label_names, path) for name in COLUMNS[2:4]]
-        scores = np.array([line[len(COLUMNS) :] for line in lines], np.float64).reshape(len(lines), len(label_names))
+        scores = np.array(list(columns.values())[len(COLUMNS) :], np.float64).T.reshape(-1, len(label_names))
         files = [name or None for name in columns["file"]]
         rows = np.array(columns["row"], np.int64)
         return cls(label_names, sets[0].astype(np.int64), sets[1], scores, rows, files if any(files) else ())

@@ -195,6 +195,22 @@ class RowPredictions(ABC):
         return text.getvalue()
 
 
+def read_columns(path: Path, *expected: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The cells of a `predictions.csv` by column, in its order.
+
+    Args:
+        expected: the columns that it may have, those of the present version first.
+    Raises:
+        OSError: there is no such file.
+        ValueError: it has other columns.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *lines = csv.reader(file)
+    if tuple(header) not in expected:
+        raise ValueError(f"{path}: the columns are {', '.join(header)}, expected {', '.join(expected[0])}")
+    return dict(zip(header, list(zip(*lines, strict=True)) or [()] * len(header), strict=True))
+
+
 @dataclass(frozen=True)
 class Predictions(RowPredictions):
     """The predictions of one class for each row."""
@@ -231,13 +247,9 @@ class Predictions(RowPredictions):
             OSError: there is no such file.
             ValueError: the file is damaged, or of other classes.
         """
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *lines = csv.reader(file)
-        if tuple(header) not in (COLUMNS, EARLIER_COLUMNS):
-            raise ValueError(f"{path}: the columns are {', '.join(header)}, expected {', '.join(COLUMNS)}")
-        columns = dict(zip(header, list(zip(*lines, strict=True)) or [()] * len(header), strict=True))
+        columns = read_columns(path, COLUMNS, EARLIER_COLUMNS)
         numbers = {csv_cell(name): number for number, name in enumerate(label_names)}
-        if tuple(header) == EARLIER_COLUMNS:
+        if tuple(columns) == EARLIER_COLUMNS:
             numbers = {str(number): number for number in range(len(label_names))}
         unknown = {*columns["label"], *columns["predicted"]} - numbers.keys()
         if unknown:

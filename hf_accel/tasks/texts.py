@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hf_accel.errors import UserError
 
@@ -113,52 +113,44 @@ ANY_LABELS = ScoreTexts(
     columns=(MEAN_PRECISION, F1_MACRO, F1_MICRO, F1_WEIGHTED, EXACT),
     of_class=(("average_precision", "AP"), *ONE_CLASS.of_class, ("threshold", "threshold")),
 )
+IMAGES = TaskTexts(
+    unit="image",
+    answers="classifies images",
+    explains=True,
+    is_audited=True,
+    pipeline="image-classification",
+    scores=ONE_CLASS,
+    other_data="./other_photos",
+    local_data="imagefolder",
+    rate="images/s",
+    rate_name="Images per second",
+    train_accuracy="Train accuracy is that of the augmented training images of the last epoch, while the network learned: "
+    "with strong augmentation it is below the test accuracy, and the gap is negative.",
+    sample="photo.jpg",
+    usage="[notebook.ipynb](notebook.ipynb) loads the model, predicts, repeats the evaluation and continues the training. "
+    "`hf-accel demo MODEL` opens a page to drop images on.",
+    predicts="classify images: files, folders or globs",
+    notebook="image_notebook.py.jinja",
+    app="space_app",
+    app_needs=("transformers", "torch", "torchvision", "timm", "pillow"),
+    app_does="Drop an image, see its class.",
+)
 TEXTS = {
-    "image-classification": TaskTexts(
-        unit="image",
-        answers="classifies images",
-        explains=True,
-        is_audited=True,
-        pipeline="image-classification",
-        scores=ONE_CLASS,
-        other_data="./other_photos",
-        local_data="imagefolder",
-        rate="images/s",
-        rate_name="Images per second",
-        train_accuracy="Train accuracy is that of the augmented training images of the last epoch, while the network learned: "
-        "with strong augmentation it is below the test accuracy, and the gap is negative.",
-        sample="photo.jpg",
-        usage="[notebook.ipynb](notebook.ipynb) loads the model, predicts, repeats the evaluation and continues the training. "
-        "`hf-accel demo MODEL` opens a page to drop images on.",
-        predicts="classify images: files, folders or globs",
-        notebook="image_notebook.py.jinja",
-        app="space_app",
-        app_needs=("transformers", "torch", "torchvision", "timm", "pillow"),
-        app_does="Drop an image, see its class.",
-    ),
-    "multi-label-image-classification": TaskTexts(
-        unit="image",
+    "image-classification": IMAGES,
+    "multi-label-image-classification": replace(
+        IMAGES,
         answers="gives an image any number of labels",
         explains=False,
         is_audited=False,
-        pipeline="image-classification",
         scores=ANY_LABELS,
-        other_data="./other_photos",
-        local_data="imagefolder",
-        rate="images/s",
-        rate_name="Images per second",
         train_accuracy="Accuracy is the share of the images of which every label is right. Train accuracy is that of the "
         "augmented training images of the last epoch, at the threshold 0.5, while the network learned.",
-        sample="photo.jpg",
         arguments=", top_k={labels}",
         usage="The pipeline gives all labels their scores, which are sigmoids. An image has the labels whose scores "
         "reach their thresholds: `hf_accel_thresholds` in config.json, in the order of the labels, else 0.5. `hf-accel predict` "
         "and `hf-accel demo MODEL` apply them. [notebook.ipynb](notebook.ipynb) loads the model, predicts, repeats the "
         "evaluation and continues the training.",
         predicts="label images: files, folders or globs",
-        notebook="image_notebook.py.jinja",
-        app="space_app",
-        app_needs=("transformers", "torch", "torchvision", "timm", "pillow"),
         app_does="Drop an image, see its labels.",
     ),
     "text-classification": TaskTexts(

@@ -18,7 +18,7 @@ from hf_accel.train import train
 from hf_accel.training.build import build_trainer
 from hf_accel.training.evaluation import TrainAccuracyCallback
 from tests.support.saved_models import save_timm
-from tests.support.trained import assert_same_but_for_rounding, differing, losses, weights
+from tests.support.trained import assert_same_but_for_rounding, assert_same_run, differing, losses, weights
 from tests.support.two_processes import train_in_two_processes
 
 pytestmark = pytest.mark.slow
@@ -158,10 +158,7 @@ def test_it_trains_and_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(me
 
     resumed = build_trainer(method_recipe(method, "run", SAVED))
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{CHECKPOINT}"))
-    assert not differing(weights(whole), resumed.model.state_dict())
-    assert losses(resumed) == losses(whole)
-    assert resumed.state.total_flos == whole.state.total_flos
-    assert resumed.train_accuracy() == whole.train_accuracy()
+    assert_same_run(whole, resumed)
     first, second = (trainer.evaluate(trainer.test_dataset)["eval_loss"] for trainer in (whole, resumed))
     assert first == second
 

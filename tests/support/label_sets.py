@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from hf_accel.config.recipe import Recipe, apply_patch, load_recipe
+from hf_accel.config.recipe import Recipe
+from tests.support.tiny_recipes import tiny_recipe_of
 
 LABELS = ["blue", "green", "red"]  # of the left, the middle and the right third of an image
 SEPARATOR = "|"
@@ -79,15 +80,6 @@ def multi_label_recipe(place: Path, *patches: dict[str, Any]) -> Recipe:
     data = place / "labelled"
     if not data.is_dir():
         write_labelled(data)
-    overrides: dict[str, Any] = {
-        "model": {"name": "hf_accel/cifar_resnet20", "pretrained": False, "args": {"depth": 8, "width": 4},
-                  "task": "multi-label-image-classification"},
-        "data": {"name": str(data), "image_size": 16, "validation": 0.2},
-        "training": {"output_dir": str(place / "run"), "per_device_train_batch_size": 8, "num_train_epochs": 1,
-                     "learning_rate": 1e-2, "bf16": False},
-    }  # fmt: skip
-    for patch in patches:
-        overrides = apply_patch(overrides, patch)
-    recipe = place / "several.yaml"
-    recipe.write_text("{}\n", "utf-8")
-    return load_recipe(recipe, overrides=overrides)
+    model = {"name": "hf_accel/cifar_resnet20", "pretrained": False, "args": {"depth": 8, "width": 4},
+             "task": "multi-label-image-classification"}  # fmt: skip
+    return tiny_recipe_of(place, model, {"name": str(data), "image_size": 16}, *patches)

@@ -18,7 +18,8 @@ from transformers import (
     XLNetConfig,
 )
 
-from hf_accel.config.recipe import Recipe, apply_patch, load_recipe
+from hf_accel.config.recipe import Recipe
+from tests.support.tiny_recipes import tiny_recipe_of
 
 GOOD, BAD = ("good", "fine", "great", "love"), ("bad", "poor", "broken", "hate")
 WORDS = ("<unk>", "<pad>", "<s>", "</s>", "<cls>", "<sep>", *GOOD, *BAD, "it", "is", "the", "a", "and", "thing")
@@ -92,14 +93,5 @@ def text_recipe(place: Path, *patches: dict[str, Any], kind: str = "xlnet") -> R
         write_reviews(data)
     if not model.is_dir():
         save_text_model(model, kind)
-    overrides: dict[str, Any] = {
-        "model": {"name": str(model), "task": "text-classification"},
-        "data": {"name": str(data), "validation": 0.2},
-        "training": {"output_dir": str(place / "run"), "per_device_train_batch_size": 8, "num_train_epochs": 1,
-                     "learning_rate": 1e-2, "bf16": False},
-    }  # fmt: skip
-    for patch in patches:
-        overrides = apply_patch(overrides, patch)
-    recipe = place / "text.yaml"
-    recipe.write_text("{}\n", "utf-8")
-    return load_recipe(recipe, overrides=overrides)
+    settings = {"name": str(model), "task": "text-classification"}
+    return tiny_recipe_of(place, settings, {"name": str(data)}, *patches)

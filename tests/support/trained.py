@@ -18,6 +18,14 @@ def differing(first, second):
     return {name for name, value in first.items() if not torch.equal(value, second[name])}
 
 
+def assert_same_run(first, second):
+    """Two runs ended with the same weights, losses, work and train accuracy, bit for bit."""
+    assert not differing(weights(first), weights(second))
+    assert losses(first) == losses(second)
+    assert first.state.total_flos == second.state.total_flos
+    assert first.train_accuracy() == second.train_accuracy()
+
+
 def assert_same_but_for_rounding(first, second):
     """The same sums in another order: float32 rounds them differently, and the steps carry that on."""
     assert first.state.global_step == second.state.global_step
