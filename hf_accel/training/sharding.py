@@ -8,15 +8,32 @@ from __future__ import annotations
 
 import os
 
+import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch import nn
 from transformers import TrainingArguments
 
 from hf_accel.errors import UserError
+from hf_accel.models.layout import is_channels_last
 
 SHARDED_ON_CPUS = (
     "FSDP: Accelerate shards weights on accelerators only, so this run has switched it on for its CPU processes"
 )
+
+PLAIN_LAYOUT = "model.channels_last has no effect on the weights: FSDP shards tensors in the plain layout alone"
+
+
+def use_plain_layout(model: nn.Module) -> bool:
+    """Store the weights in the layout that FSDP2 shards, in place; with others it raises NotImplementedError.
+
+    Returns:
+        Whether any had another one.
+    """
+    if not is_channels_last(model):
+        return False
+    model.to(memory_format=torch.contiguous_format)
+    return True
 
 
 def shard_on_cpus(accelerator: Accelerator, args: TrainingArguments) -> bool:
@@ -37,8 +54,6 @@ def shard_on_cpus(accelerator: Accelerator, args: TrainingArguments) -> bool:
             f"FSDP of version {plugin.fsdp_version} is asked for, and on CPUs only version 2 shards. Launch with recipes/"
             "accelerate/fsdp2.yaml, or set training.fsdp_config.version to 2."
         )
-    if state.mixed_precision != "no":
-        plugin.set_mixed_precision(state.mixed_precision)
     state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
     state.fsdp_plugin = plugin
     return True

@@ -58,7 +58,7 @@ from hf_accel.training.out_of_memory import SmallerBatches
 from hf_accel.training.progress import BarCallback
 from hf_accel.training.scoring import Batch, Method, Methods
 from hf_accel.training.search import begin_again, refuse_loss_kwargs, search
-from hf_accel.training.sharding import SHARDED_ON_CPUS, shard_on_cpus
+from hf_accel.training.sharding import PLAIN_LAYOUT, SHARDED_ON_CPUS, shard_on_cpus, use_plain_layout
 from hf_accel.training.supported import OwnOptimizer
 
 logger = logging.getLogger(__name__)
@@ -126,6 +126,8 @@ class ImageTrainer(FiniteTrainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             leaves_out = skips_bad_steps and self.is_deepspeed_enabled
             refuse_sharding(self.model, own_optimizer, methods, leaves_out, args.auto_find_batch_size)
+        if self.is_fsdp_enabled and use_plain_layout(self.model):
+            self.notes.append(PLAIN_LAYOUT)
         self.train_transform = train_transform
         self.class_weights = None if class_weights is None else class_weights.to(args.device)
         self.own_optimizer, self.schedule = own_optimizer, schedule
@@ -158,6 +160,15 @@ class ImageTrainer(FiniteTrainer):
         if shard_on_cpus(self.accelerator, self.args):
             self.is_fsdp_enabled = True
             self.notes.append(SHARDED_ON_CPUS)
+
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> AbstractContextManager[Any]:
+        """As upstream; Accelerate, on which upstream relies, does not know that these processes of a CPU shard.
+
+        Casts are not kept, because sharded weights are gathered into other tensors in each pass.
+        """
+        if SHARDED_ON_CPUS in self.notes and self.args.bf16:
+            return torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
+        return super().autocast_smart_context_manager(cache_enabled)
 
     def _replace_callbacks(self, callbacks: Sequence[TrainerCallback]) -> None:
         for stock in (ProgressCallback, PrinterCallback):  # our own bar is in progress.py

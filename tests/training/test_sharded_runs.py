@@ -10,17 +10,18 @@ from hf_accel import cli, evaluate, verify
 from hf_accel.config.recipe import LAUNCH_FILES, RECIPES_FOLDER
 from hf_accel.errors import UserError
 from hf_accel.report.run_report import RunReport
-from hf_accel.training.sharding import SHARDED_ON_CPUS, shard_on_cpus
+from hf_accel.training.sharding import PLAIN_LAYOUT, SHARDED_ON_CPUS, shard_on_cpus
 from tests.support.two_processes import launch
 
 
 @pytest.fixture
 def start(tiny_recipe, tmp_path):
     """Run a recipe under a launch file in two processes; its report."""
+    model = {"freeze_batch_norm": True, "channels_last": True}
     training = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "logging_steps": 1, "save_strategy": "steps",
                 "save_steps": 2, "eval_strategy": "no", "load_best_model_at_end": False}  # fmt: skip
     data = {"validation": 0, "max_train_rows": 17}
-    tiny_recipe({"training": training, "data": data, "model": {"freeze_batch_norm": True}}).write(tmp_path / "run.yaml")
+    tiny_recipe({"training": training, "data": data, "model": model}).write(tmp_path / "run.yaml")
 
     def run(name, folder, *flags):
         options = ("--config_file", RECIPES_FOLDER / LAUNCH_FILES / f"{name}.yaml", "--num_processes", "2")
@@ -45,12 +46,22 @@ def test_fsdp2_gives_what_ddp_gives_and_its_model_is_whole(start, photos, tmp_pa
     ]
     # a run without this note: Accelerate shards on CPUs itself, and hf_accel/training/sharding.py can go
     assert [SHARDED_ON_CPUS in report.notes for report in (whole, sharded)] == [False, True]
+    assert [PLAIN_LAYOUT in report.notes for report in (whole, sharded)] == [False, True]
     assert losses(sharded) == pytest.approx(losses(whole), rel=1e-4)
     assert sharded.test.loss == pytest.approx(whole.test.loss, rel=1e-4)
     assert cli.run(verify.main, [str(tmp_path / "fsdp2")]) == 0
     capsys.readouterr()
     assert cli.run(evaluate.main, [str(tmp_path / "fsdp2"), "--data.name", str(photos), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(sharded.test.loss, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_fsdp2_computes_in_bf16_as_ddp_does(start):
+    whole = start("ddp", "ddp", "--bf16", "true")
+    sharded, exact = start("fsdp2", "fsdp2", "--bf16", "true"), start("fsdp2", "exact")
+    assert losses(sharded) == pytest.approx(losses(whole), rel=1e-2)
+    assert losses(sharded) != pytest.approx(losses(exact), rel=1e-6)
+    assert sharded.test.loss == pytest.approx(whole.test.loss, rel=1e-2)
 
 
 @pytest.mark.slow
