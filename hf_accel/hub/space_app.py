@@ -34,11 +34,12 @@ CSS = ".image-frame img { width: 100%; height: 100%; object-fit: contain; }"
 def build_page(model_name: str, title: str, explain: Callable[[Image.Image], Any] | None = None) -> gr.Blocks:
     """The page for a model folder or an id on the Hub; `explain` is that of `page_of`."""
     examples = sorted(str(path) for path in (Path(model_name) / "examples").glob("*.png"))
-    return page_of(*load_classifier(model_name), title, examples, explain)
+    answer, names, is_multi_label = load_classifier(model_name)
+    return page_of(answer, names, title, examples, explain, is_multi_label)
 
 
-def load_classifier(model_name: str) -> tuple[Answer, list[str]]:
-    """What answers for an image, and the names of the classes."""
+def load_classifier(model_name: str) -> tuple[Answer, list[str], bool]:
+    """What answers for an image, the names of the classes, and whether an image has any number of them."""
     import torch
     from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedConfig
 
@@ -55,25 +56,27 @@ def load_classifier(model_name: str) -> tuple[Answer, list[str]]:
     names = [model.config.id2label[number] for number in range(model.config.num_labels)]
     learned = config.get("hf_accel_confidence") or {}
     thresholds = config.get("hf_accel_thresholds") or [0.5] * len(names)
+    is_multi_label = config.get("problem_type") == "multi_label_classification"
 
     def answer(image: Image.Image) -> tuple[list[float], str]:
         with torch.inference_mode():
             pixels = processor(middle(image) if is_cropped else image, return_tensors="pt")["pixel_values"]
             logits = model(pixel_values=pixels).logits[0].double()
-        if config.get("problem_type") == "multi_label_classification":
+        if is_multi_label:
             scores = logits.sigmoid().tolist()
             return scores, labels_above(thresholds, scores, names)
         probabilities = (logits / learned.get("temperature", 1.0)).softmax(-1)
         spread = float((logits - logits.mean()).norm())
         return probabilities.tolist(), REMARKS.get(verdict_of(learned, spread, float(probabilities.max())), "")
 
-    return answer, names
+    return answer, names, is_multi_label
 
 
 def labels_above(thresholds: Sequence[float], scores: Sequence[float], names: Sequence[str]) -> str:
     """Which labels an image has, where they do not exclude each other, as a remark."""
     given = [number for number, score in enumerate(scores) if score >= thresholds[number]]
-    listed = ", ".join(names[number] for number in sorted(given, key=lambda number: -scores[number]))
+    ranked = sorted(given, key=lambda number: -scores[number])
+    listed = ", ".join(f"{names[number]} {100 * scores[number]:.0f}%" for number in ranked)
     return f"**Labels:** {listed or 'none'}\n\n"
 
 
@@ -96,6 +99,7 @@ def page_of(
     title: str,
     examples: list[str],
     explain: Callable[[Image.Image], Any] | None = None,
+    is_multi_label: bool = False,
 ) -> gr.Blocks:
     """The page for anything that classifies images.
 
@@ -103,6 +107,7 @@ def page_of(
         answer: an upright RGB image -> the probabilities of the classes, in their order, and a remark in Markdown.
         examples: files of images to choose from.
         explain: an upright RGB image -> a picture of what speaks for its class; None: the page offers none.
+        is_multi_label: the remark says which labels an image has; the likeliest one is not its class.
     """
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow refuses twice this number, and warns of what `read_image` refuses
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -120,11 +125,13 @@ def page_of(
 
     named = ", ".join(names[:CLASSES_NAMED]) + (" …" if len(names) > CLASSES_NAMED else "")
     with gr.Blocks(title=title, analytics_enabled=False) as page:
-        gr.Markdown(f"# {title}\n\n{len(names)} classes: {named}")
+        what = "labels" if is_multi_label else "classes"
+        gr.Markdown(f"# {title}\n\n{len(names)} {what}: {named}")
         with gr.Row():
             image = gr.Image(type="filepath", image_mode=None, label="Image", height=320)
             with gr.Column():
-                label = gr.Label(num_top_classes=TOP, label="Class")
+                heading = "Highest scores" if is_multi_label else "Class"
+                label = gr.Label(num_top_classes=TOP, label=heading, show_heading=not is_multi_label)
                 note = gr.Markdown()
         image.change(classify, image, [label, note], api_name="classify")
         if explain is not None:

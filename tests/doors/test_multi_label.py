@@ -176,12 +176,14 @@ def test_rows_of_python_are_trained_and_scored_at_the_thresholds_that_they_give(
 def test_the_demo_page_names_the_labels_above_their_thresholds(folder, place, rows):
     from hf_accel.hub.space_app import load_classifier
 
-    answer, names = load_classifier(str(folder / "model"))
+    answer, names, is_multi_label = load_classifier(str(folder / "model"))
+    assert is_multi_label
     scores, remark = answer(PIL.Image.open(place / "labelled" / rows[3]["file"]).convert("RGB"))
     assert names == LABELS
     np.testing.assert_allclose(scores, scores_in(rows)[3], atol=1e-5)
     assert remark.startswith("**Labels:** ")
-    assert {"blue", "green"} == set(remark.removeprefix("**Labels:** ").strip().split(", "))
+    listed = dict(part.split(" ") for part in remark.removeprefix("**Labels:** ").strip().split(", "))
+    assert listed == {name: f"{100 * scores[names.index(name)]:.0f}%" for name in ("blue", "green")}
 
 
 def test_without_validation_rows_the_thresholds_are_a_half(place, tmp_path):
