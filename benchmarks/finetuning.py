@@ -46,6 +46,10 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
         "training": {"learning_rate": 1e-4, "weight_decay": 0.0, "num_train_epochs": 3},
     },
     "layer_decay": {"training": {"layer_decay": 0.75}},
+    "head_rate": {"training": {"head_learning_rate": 5e-3}},
+    "freeze_4": {"model": {"freeze": 4}},  # the stem and four of its blocks
+    "unfreezing": {"training": {"gradual_unfreezing": 0.5}},
+    "drop_path": {"model": {"drop_path": 0.1}},
     "ema": {"training": {"ema_decay": 0.98}},  # about the last 50 of 190 steps
     "lora": {"model": {"lora": {"rank": 8}}, "training": {"learning_rate": 2e-3}},
     "mixup": {"data": {"augment": {"mixup": 0.2}}},

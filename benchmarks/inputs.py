@@ -40,7 +40,8 @@ Images/s of each input path, random-resized crop and flip to 224 px: from 32-pix
 core and on all, against the PIL chain on one core. And of decoding, resizing and cropping photographs of 12 megapixels and of
 500 pixels, against Pillow.
 
-  python -m benchmarks.inputs"""
+  python -m benchmarks.inputs
+  python -m benchmarks.inputs --part decoding"""
 
 HEADINGS = ("images", "cores", "path", "images/s", "per core / PIL from the file, 1 core (95 % interval)",
             "per core / PIL from pixels, 1 core (95 % interval)", "pairs")  # fmt: skip
@@ -59,14 +60,16 @@ DATA_CONFIG = {
 def main(argv: Sequence[str] | None = None) -> int:
     parser = benchmark_parser("inputs", DESCRIPTION)
     parser.add_argument("--seconds", type=float, help="time given to each path in each round; default 2")
+    parser.add_argument("--part", choices=("paths", "decoding"), help="default: both")
     session = open_session(parser, argv)
+    part = session.options.part
     cores = session.machine["environment"]["cores"]
     sources = ("digits",) if session.quick else ("cifar10", "hymenoptera")
     rows: list[tuple[str, ...]] = []
     with workplace() as place:
-        for source in sources:
+        for source in sources if part != "decoding" else ():
             rows += source_rows(session, source, cores, place)
-        decoded = decoding_rows(session, place)
+        decoded = decoding_rows(session, place) if part != "paths" else []
     notes = [
         "every path reads, crops and flips at random, resizes to 224 px, normalises; bilinear; batches of 64 (128 on a GPU)",
         "from the file: decoding included (32 px: lossless WebP or PNG; photographs: JPEG, short side 256); `cache none` "
@@ -77,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "decoding: from the bytes of a JPEG to 224 x 224 uint8 pixels, bicubic to a short side of 256, centre crop; the ways "
         "take turns photograph by photograph",
     ]
-    session.write([("Input paths", HEADINGS, rows), ("Decoding", decoding.HEADINGS, decoded)], notes)
+    tables = [("Input paths", HEADINGS, rows), ("Decoding", decoding.HEADINGS, decoded)]
+    session.write([table for table in tables if table[-1]], notes)
     return 0
 
 
