@@ -93,8 +93,9 @@ def main(argv: list[str] | None = None) -> int:
         from hf_accel.tuning.auto import tuned_recipe
 
         recipe = tuned_recipe(named, args.variant, overrides)
-    if args.recipe is None and is_main_process():
-        terminal.say(f"no --recipe given: using {named}")
+    if is_main_process():
+        for note in ([] if args.recipe else [f"no --recipe given: using {named}"]) + [*recipe.notes]:
+            terminal.say(note)
     warn_of_missing_processes()
     begins = "the training had not begun, and nothing was changed. Repeat the command."
     with interrupt_says(begins), StopSignals().installed() as signals:

@@ -60,6 +60,7 @@ class Recipe:
     output_name: str | None = field(default=None, compare=False)
     push: PushSettings = field(default_factory=PushSettings, compare=False)  # nothing that is trained depends on it
     compress: CompressionSettings | None = field(default=None, compare=False)  # nor on this; None: nothing is exported
+    notes: tuple[str, ...] = field(default=(), compare=False)  # on what the overrides did that nobody asked for
 
     @property
     def output_dir(self) -> Path:
@@ -70,6 +71,7 @@ class Recipe:
         """Plain values; `load_recipe` of the same content as YAML gives an equal Recipe."""
         values = asdict(self)
         values["data"]["augment"] = plain_settings(self.data.augment)
+        del values["notes"]
         if self.output_name is None:
             del values["output_name"]
         if self.push == PushSettings():
@@ -130,7 +132,23 @@ class RecipeFile:
             output_name=_output_name(str(raw["name"]), before, overrides or {}),
             push=TypeAdapter(PushSettings).validate_python(raw.get("push", {})),
             compress=TypeAdapter(CompressionSettings).validate_python(raw["compress"]) if "compress" in raw else None,
+            notes=_without_arguments(before, raw),
         )
+
+
+def _without_arguments(before: dict[str, Any], raw: dict[str, Any]) -> tuple[str, ...]:
+    """A warning of a network that is built without the recipe's arguments, since it has another name.
+
+    Args:
+        before: the recipe with its variant; `raw` has the overrides, too, and was checked.
+    """
+    old, new = before.get("model") or {}, raw["model"]
+    if not isinstance(old, dict) or not old.get("args") or "args" in new:
+        return ()
+    return (
+        f"warning: model.args of the recipe ({shown(old['args'])}) are those of {old.get('name')}: {new['name']} is built "
+        "without them. To keep them, give model.args, too.",
+    )
 
 
 def _with_cache_of_stream(raw: dict[str, Any]) -> dict[str, Any]:

@@ -101,11 +101,12 @@ def decode_image(
     Raises:
         UnreadableImageError: missing, truncated, not an image, too large, or of grey levels without a known range.
     """
+    is_row = isinstance(encoded, dict)
     if isinstance(encoded, dict):
         encoded = Path(encoded["path"]) if encoded["bytes"] is None and encoded["path"] else encoded["bytes"]
     where = str(encoded) if isinstance(encoded, Path) else "image"
     if not encoded:
-        raise UnreadableImageError(where, "it is empty")
+        raise UnreadableImageError(where, "it is empty: its row holds no bytes" if is_row else "it is empty")
     if max_pixels is None or max_pixels > MAX_PIXELS:
         PIL.Image.MAX_IMAGE_PIXELS = None
     try:

@@ -158,7 +158,7 @@ def wire_trainer(
     batches, features, feature_notes = methods_of_features(recipe, splits, args, loaded, inputs)
     methods = [*training_methods(recipe, arguments, loaded.model, splits, inputs), *features]
     model_notes += [*feature_notes, *skip_unused_parameter_search(loaded.model, inputs, arguments)]
-    notes = [*splits.notes, *loaded.notes, *arguments.notes, *memory_notes, *model_notes, *inputs.notes]
+    notes = [*recipe.notes, *splits.notes, *loaded.notes, *arguments.notes, *memory_notes, *model_notes, *inputs.notes]
 
     begin_again = None if given.is_single else partial(new_model, recipe, splits, given, own, inputs, arguments)
     trainer = ImageTrainer(

@@ -133,6 +133,29 @@ def test_an_override_wins_over_the_variant_and_the_variant_over_the_recipe(recip
     assert recipe.training == {"seed": 3, "num_train_epochs": 2}
 
 
+@pytest.mark.parametrize(
+    ("model", "warned"),
+    [
+        ({"name": "./tokenizer"}, True),
+        ({"name": "./tokenizer", "args": {"n_layer": 1}}, False),
+        ({"name": "./tokenizer", "args": {}}, False),
+        ({"name": "xlnet/xlnet-base-cased"}, False),
+        ({"pretrained": False}, False),
+    ],
+)
+def test_a_network_that_loses_the_recipes_arguments_by_its_name_is_warned_of(model, warned):
+    recipe = load_recipe("xlnet_amazon_polarity", "tiny", {"model": model})
+    assert len(recipe.notes) == warned
+    for part in ("n_layer", "xlnet/xlnet-base-cased", "./tokenizer") if warned else ():
+        assert part in recipe.notes[0]
+    assert "notes" not in recipe.to_dict()
+
+
+def test_arguments_that_a_recipe_of_its_own_leaves_out_are_no_news(recipe_file):
+    path = recipe_file("extends: xlnet_amazon_polarity\nmodel: {name: google-bert/bert-base-uncased}\n")
+    assert load_recipe(path).notes == ()
+
+
 def test_another_model_or_data_set_starts_without_the_arguments_of_the_previous_one(recipe_file):
     path = recipe_file(
         "model: {name: timm/resnet18, pretrained: false, args: {channels: [8, 8, 8, 8]}, channels_last: true}\n"

@@ -135,7 +135,7 @@ def test_a_row_may_not_name_a_file(tmp_path):
     rows = {"image": [{"bytes": None, "path": str(secret)}] * 2, "label": ["a", "b"]}
     table = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image(decode=False))
     table.to_parquet(file)
-    with pytest.raises(UserError, match="cannot be read as an image: it is empty"):
+    with pytest.raises(UserError, match="cannot be read as an image: it is empty: its row holds no bytes"):
         load(tmp_path, streaming=True).train.read(0)
 
 

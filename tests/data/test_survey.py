@@ -87,7 +87,9 @@ def test_rows_of_a_table_without_an_image_are_unreadable():
     features = datasets.Features({"image": datasets.Image(decode=False)})
     holed = replace(split, dataset=datasets.Dataset.from_dict({"image": cells}, features=features))
     survey = survey_images({"train": holed})
-    assert survey.unreadable == [f"row {row} of made, train split: it is empty" for row in (0, 1)]
+    assert survey.unreadable == [
+        f"row {row} of made, train split: it is empty: its row holds no bytes" for row in (0, 1)
+    ]
     assert survey.sizes.tolist() == [[40, 50]]
     assert len(some_images(holed)) == 1
 
