@@ -23,6 +23,7 @@ Which technique pays on this machine, by `hf-accel compare`: all variants of a r
   python -m benchmarks.compare --recipe resnet20_cifar10 --num_train_epochs 1
   python -m benchmarks.compare --recipe mobilenetv2_imagefolder --pairs 5
   python -m benchmarks.compare --recipe xlnet_amazon_polarity --pairs 3
+  python -m benchmarks.compare --recipe tricks --pairs 2        every trick of training, in tricks.yaml, on ResNet-20
 
 --pairs is the number of rounds. Flags of `hf-accel train` change every run."""
 
@@ -33,8 +34,11 @@ RECIPES = accuracy.RECIPES | {
     "vit_cifar10": ("cifar10", None),
     "efficientnet_b0_cifar10": ("cifar10", None),
     "xlnet_amazon_polarity": ("amazon_reviews", "xlnet_base_tokenizer"),
+    "tricks": ("cifar10", None),
 }
+FILES = {"tricks": Path(__file__).with_name("tricks.yaml")}  # recipes that are not shipped
 SMALL = {
+    "tricks": {"data.max_train_rows": "5000", "num_train_epochs": "8"},
     "xlnet_amazon_polarity": {
         **SMALL_XLNET,
         "data.max_train_rows": "1000",
@@ -90,7 +94,7 @@ def compare(
     folder = RUNS / ("quick" if quick else "full") / recipe
     data, model = RECIPES[recipe]
     place = "digits" if quick else str(data_folder(data))
-    flags = ["--recipe", recipe, "--output_dir", str(folder), "--data.name", place]
+    flags = ["--recipe", str(FILES.get(recipe, recipe)), "--output_dir", str(folder), "--data.name", place]
     flags += ["--variants", *variants] if variants else []
     flags += ["--repeats", str(repeats)] if repeats else []
     flags += ["--model.name", str(data_folder(model))] if model and not quick else []
