@@ -4,7 +4,9 @@ The partner is a row of the whole split, drawn by the counter hash, and not anot
 mixture does not depend on how rows were put into batches. The price is that the partner is augmented too.
 
 Source: https://arxiv.org/abs/1710.09412 (mixup), https://arxiv.org/abs/1905.04899 (cutmix).
-Recipe: `data: {augment: {mixup: 0.2, cutmix: 1.0}}`; the soft labels are for `methods/losses.py`. Not measured.
+Recipe: `data: {augment: {mixup: 0.2, cutmix: 1.0}}`; the soft labels are for `methods/losses.py`.
+Measured: mixup 0.2, EfficientNet-Lite0 on 600 photographs, 10 epochs, three seeds: -2.2 points of test accuracy (-3.6 to -0.8),
+0.99 times the time (0.94 to 1.05).
 """
 
 from __future__ import annotations
