@@ -9,8 +9,8 @@ of floating-point operations leave out.
 
 Source: https://arxiv.org/abs/1503.02531.
 Recipe: `model: {teacher: NAME_OR_FOLDER}`, `training: {distillation_weight: 0.5, distillation_temperature: 2}`.
-Measured: EfficientNet-Lite0 on 600 photographs, 10 epochs, taught by a plain run of itself with the same seed, three seeds: -0.6 points of
-test accuracy (-3.0 to +1.8), 1.36 times the time (1.28 to 1.44), the teacher's own training not counted.
+Measured: EfficientNet-Lite0 on 600 photographs, 10 epochs, taught by a plain run of itself with the same seed, three seeds:
+-0.6 points of test accuracy (-3.0 to +1.8), 1.36 times the time (1.28 to 1.44), the teacher's own training not counted.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ without PEFT, and so does the model of a checkpoint; next to that, a checkpoint 
 
 Source: https://arxiv.org/abs/2106.09685, through PEFT (https://github.com/huggingface/peft).
 Recipe: `model: {lora: {rank: 8, alpha: 16}}`; `pip install "hf_accel[lora]"`. It is refused under FSDP and DeepSpeed.
-Measured: EfficientNet-Lite0 on 600 photographs, 10 epochs, rank 8, learning rate 2e-3, three seeds: -2.6 points of test accuracy (-3.4 to
--1.8), 0.94 times the time (0.86 to 1.03).
+Measured: EfficientNet-Lite0 on 600 photographs, 10 epochs, rank 8, learning rate 2e-3, three seeds: -2.6 points of
+test accuracy (-3.4 to -1.8), 0.94 times the time (0.86 to 1.03).
 """
 
 from __future__ import annotations
