@@ -44,7 +44,7 @@ SMALL = {
         "data.max_train_rows": "1000",
         "data.max_test_rows": "300",
         "num_train_epochs": "1",
-    }
+    },
 }
 RUNS = REPOSITORY / "outputs" / "benchmarks" / "compare"
 
