@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from hf_accel import terminal
+from tests.support.forking import start_fork_server
 from tests.support.hub_server import hub  # noqa: F401
 
 torch.set_num_threads(1)  # the models here are tiny: a second thread waits more than it works on a busy machine
@@ -34,8 +35,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.slow)
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """What the imports made is no garbage: a Trainer collects it several times, which took most of the time of a tiny run."""
+    if any(item.get_closest_marker("slow") or item.get_closest_marker("kills") for item in session.items):
+        start_fork_server()
     gc.collect()
     gc.freeze()
 

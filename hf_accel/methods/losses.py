@@ -13,7 +13,9 @@ cross-entropy of each.
 Recipe: `data: {class_weights: balanced}`, `training: {label_smoothing_factor: 0.1}`, `data: {augment: {mixup: 0.2}}`,
 `training: {focal_gamma: 2}`, `training: {generalized_cross_entropy: 0.7}`.
 Measured: label smoothing, ResNet-20, one epoch of CIFAR-10, two seeds: +1.49 points of test accuracy (-4.61 to +7.59), not
-beyond chance (benchmarks/README.md). The others were not measured.
+beyond chance (benchmarks/README.md). ResNet-20, 5,000 images of CIFAR-10, 8 epochs, two seeds: focal loss with gamma 2
++0.7 points (-30.3 to +31.8), generalized cross-entropy 0.7 -4.9 (-14.0 to +4.3; its labels are right), at unchanged speed. Class
+weights were not measured.
 """
 
 from __future__ import annotations

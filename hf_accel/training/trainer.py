@@ -166,7 +166,7 @@ class ImageTrainer(FiniteTrainer):
 
         Casts are not kept, because sharded weights are gathered into other tensors in each pass.
         """
-        if SHARDED_ON_CPUS in self.notes and self.args.bf16:
+        if self.is_fsdp_enabled and self.args.device.type == "cpu" and self.args.bf16:
             return torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
         return super().autocast_smart_context_manager(cache_enabled)
 

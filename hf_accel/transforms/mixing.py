@@ -6,7 +6,8 @@ mixture does not depend on how rows were put into batches. The price is that the
 Source: https://arxiv.org/abs/1710.09412 (mixup), https://arxiv.org/abs/1905.04899 (cutmix).
 Recipe: `data: {augment: {mixup: 0.2, cutmix: 1.0}}`; the soft labels are for `methods/losses.py`.
 Measured: mixup 0.2, EfficientNet-Lite0 on 600 photographs, 10 epochs, three seeds: -2.2 points of test accuracy (-3.6 to -0.8),
-0.99 times the time (0.94 to 1.05).
+0.99 times the time (0.94 to 1.05). ResNet-20, 5,000 images of CIFAR-10, 8 epochs, two seeds: mixup 0.2 +3.7
+points (-46.7 to +54.1), cutmix 1.0 -6.2 (-26.7 to +14.3).
 """
 
 from __future__ import annotations

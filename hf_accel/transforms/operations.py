@@ -3,7 +3,9 @@
 Warps that follow one another are one resampling (transforms/warps.py). Every operation has its own draws, whatever else is on.
 
 Source: torchvision.transforms.v2. Recipe: `data: {augment: {chain: {p: 0.5, operations: [{rotation: {degrees: 15}},
-{invert: {}}]}}}`. Measured: nothing.
+{invert: {}}]}}}`.
+Measured: ResNet-20, 5,000 images of CIFAR-10, 8 epochs, two seeds: grayscale (p 0.2) +5.5 points of test accuracy (+5.4 to
++5.6), color_jitter +1.6 (+0.2 to +3.0), the others between -0.8 and +2.2, not beyond chance (benchmarks/README.md).
 """
 
 from __future__ import annotations

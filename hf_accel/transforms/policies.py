@@ -4,7 +4,10 @@ The images of a batch that drew the same operation, strength and sign go through
 
 Source: torchvision.transforms.v2, and https://arxiv.org/abs/1909.13719 (RandAugment), https://arxiv.org/abs/2103.10158
 (TrivialAugment), https://arxiv.org/abs/1912.02781 (AugMix).
-Recipe: `data: {augment: {trivial_augment: {}}}`. Measured: nothing.
+Recipe: `data: {augment: {trivial_augment: {}}}`.
+Measured: ResNet-20, 5,000 images of CIFAR-10, 8 epochs, two seeds: RandAugment +2.5 points of test accuracy (-40.8 to
++45.8) at 0.89 times the images/s (0.60 to 1.30), TrivialAugment -7.9 (-13.7 to -2.0) at 0.87 (0.87 to 0.88), AugMix +0.9 (-22.3
+to +24.1) at 0.61 (0.42 to 0.88).
 """
 
 from __future__ import annotations

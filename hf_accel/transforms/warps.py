@@ -8,7 +8,9 @@ torchvision's pixels.
 A position is (x, y) from the image's centre in halves of its longer side, so that a rotation is one in any aspect ratio.
 
 Source: torchvision.transforms.v2 (RandomRotation, RandomAffine, RandomPerspective, ElasticTransform).
-Recipe: `data: {augment: {rotation: {degrees: 15}, elastic: {alpha: 30, p: 0.5}}}`. Measured: nothing.
+Recipe: `data: {augment: {rotation: {degrees: 15}, elastic: {alpha: 30, p: 0.5}}}`.
+Measured: ResNet-20, 5,000 images of CIFAR-10, 8 epochs, two seeds: between -0.6 and +2.0 points of test accuracy, none
+beyond chance, at 0.94 to 0.98 times the images/s (benchmarks/README.md).
 """
 
 from __future__ import annotations

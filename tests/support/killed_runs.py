@@ -141,9 +141,6 @@ class Family:
         self.entered = Entered(place / "entered")
         self.tally = Tally()
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(
-            ["tests.support.killed_runs", "hf_accel.training.build", "hf_accel.hub.push"]
-        )
         start = time.perf_counter()
         with self._running("whole") as process:
             process.join(LONGEST_SECONDS)

@@ -28,7 +28,7 @@ def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn_and_another_
 def test_a_teacher_with_another_tokenizer_or_for_shorter_texts_is_refused(tmp_path):
     teacher = save_text_model(tmp_path / "teacher", "bert", LABELS)
     with pytest.raises(
-        UserError, match=r"text: model\.teacher is .*teacher, which has another tokenizer than the model"
+        UserError, match=r"tiny: model\.teacher is .*teacher, which has another tokenizer than the model"
     ):
         build_trainer(text_recipe(tmp_path, {"model": {"teacher": str(teacher)}}))
     word_tokenizer("left").save_pretrained(teacher)
