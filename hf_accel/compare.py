@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_accel import terminal
 from hf_accel.cli import command_parser, interrupt_says, parse_with_overrides, print_result, run_and_exit
 from hf_accel.comparison.rounds import measure
 from hf_accel.config.flags import overrides_from_flags
@@ -62,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
 
     refuse_launcher()
     plan = Plan(args, flags)
+    terminal.say_each(note for entry in plan.entries for note in entry.recipe.notes)
     claim_folder(plan.folder)
     plan.require_startable(args.overwrite)
     if args.dry_run:

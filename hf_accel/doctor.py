@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--images {args.images}: expected the number of images to read, 0 or more")
     named = args.recipe or (default_recipe(overrides) if flags else None)
     recipe = None if named is None else load_recipe(named, args.variant, overrides)
+    terminal.say_each(() if recipe is None else recipe.notes)
     with quick_imports():
         from hf_accel.runs.log import quiet_libraries
 

@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     from hf_accel.profiling.runs import IN_USE, Plan
 
     plan = Plan(args, flags)
+    terminal.say_each(note for row in plan.rows for note in row.recipe.notes)
     plan.claim(args.overwrite)
     is_new = not plan.folder.exists()
     with sole_use(plan.folder, IN_USE), interrupt_says(INTERRUPTED):

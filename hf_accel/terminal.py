@@ -106,6 +106,12 @@ def say(text: str) -> None:
         print(wrap(text, sys.stderr), file=sys.stderr)
 
 
+def say_each(texts: Iterable[str]) -> None:
+    """Messages as of `say`, each of them once."""
+    for text in dict.fromkeys(texts):
+        say(text)
+
+
 def warn(text: str) -> None:
     """A warning on stderr, which --quiet leaves."""
     print(marked("warning:", "yellow", text.removeprefix("warning: "), sys.stderr), file=sys.stderr)

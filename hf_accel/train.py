@@ -94,8 +94,7 @@ def main(argv: list[str] | None = None) -> int:
 
         recipe = tuned_recipe(named, args.variant, overrides)
     if is_main_process():
-        for note in ([] if args.recipe else [f"no --recipe given: using {named}"]) + [*recipe.notes]:
-            terminal.say(note)
+        terminal.say_each([*([] if args.recipe else [f"no --recipe given: using {named}"]), *recipe.notes])
     warn_of_missing_processes()
     begins = "the training had not begun, and nothing was changed. Repeat the command."
     with interrupt_says(begins), StopSignals().installed() as signals:

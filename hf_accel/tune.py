@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
     candidates = Candidates.read(args.recipe, args.variant, flags)
     plain = candidates.plain
+    terminal.say_each(plain.notes)
     if plain.model.task == MULTI_LABEL:
         raise UserError(f"{plain.name}: model.task is {MULTI_LABEL}, whose settings `hf-accel tune` does not search.")
     folder = args.output_dir or Path("outputs") / "tune" / (plain.output_name or plain.name)
