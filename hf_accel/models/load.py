@@ -17,6 +17,7 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -287,7 +288,11 @@ def _with_arguments(own: PreTrainedConfig, arguments: dict[str, Any]) -> PreTrai
 
 
 def update_config(config: PreTrainedConfig, arguments: dict[str, Any]) -> None:
-    """Set arguments of a config, in place. CLIP and SigLIP keep those of their image encoder in a config of its own."""
+    """Set arguments of a config, in place. CLIP and SigLIP keep those of their image encoder in a config of its own.
+
+    Raises:
+        UserError: it has no such argument, or they contradict each other, which upstream finds when the config is saved.
+    """
     vision = getattr(config, "vision_config", None)
     for key, value in arguments.items():
         owner = vision if vision is not None and hasattr(vision, key) and not hasattr(config, key) else config
@@ -298,6 +303,10 @@ def update_config(config: PreTrainedConfig, arguments: dict[str, Any]) -> None:
             update_config(inner, value)
         else:
             owner.update({key: value})
+    try:
+        config.validate()
+    except StrictDataclassClassValidationError as error:
+        raise UserError(f"model.args: {type(config).__name__}: {error.__cause__ or error}") from None
 
 
 def _require_classifier(name: str, config: PreTrainedConfig, setting: str) -> None:
