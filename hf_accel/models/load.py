@@ -17,7 +17,7 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub.errors import StrictDataclassClassValidationError
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -291,8 +291,17 @@ def update_config(config: PreTrainedConfig, arguments: dict[str, Any]) -> None:
     """Set arguments of a config, in place. CLIP and SigLIP keep those of their image encoder in a config of its own.
 
     Raises:
-        UserError: it has no such argument, or they contradict each other, which upstream finds when the config is saved.
+        UserError: it has no such argument, a value is of another type, or they contradict each other, which upstream finds when
+            the config is saved.
     """
+    try:
+        _set_arguments(config, arguments)
+        config.validate()
+    except (StrictDataclassError, ArithmeticError) as error:
+        raise UserError(f"model.args: {type(config).__name__}: {error.__cause__ or error}") from None
+
+
+def _set_arguments(config: PreTrainedConfig, arguments: dict[str, Any]) -> None:
     vision = getattr(config, "vision_config", None)
     for key, value in arguments.items():
         owner = vision if vision is not None and hasattr(vision, key) and not hasattr(config, key) else config
@@ -300,13 +309,9 @@ def update_config(config: PreTrainedConfig, arguments: dict[str, Any]) -> None:
             raise UserError(f"model.args: {type(config).__name__} has no {key}. Known: {sorted(vars(config))}")
         inner = getattr(owner, key)
         if isinstance(inner, PreTrainedConfig) and isinstance(value, dict):
-            update_config(inner, value)
+            _set_arguments(inner, value)
         else:
             owner.update({key: value})
-    try:
-        config.validate()
-    except StrictDataclassClassValidationError as error:
-        raise UserError(f"model.args: {type(config).__name__}: {error.__cause__ or error}") from None
 
 
 def _require_classifier(name: str, config: PreTrainedConfig, setting: str) -> None:

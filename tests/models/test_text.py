@@ -44,11 +44,19 @@ def test_the_classifier_is_kept_for_the_same_labels_only(tmp_path):
     assert any("new classifier, from random weights" in note for note in notes)
 
 
-def test_arguments_that_contradict_each_other_are_refused_before_the_first_step(tmp_path):
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"d_head": 64}, r"`d_head` \(64\) should be equal to `d_model // n_head`"),
+        ({"n_layer": "two"}, "expected int, got str"),
+        ({"n_head": 0}, "by zero"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused_before_the_first_step(args, message, tmp_path):
     """The config is checked when it is saved, after the first epoch, and not when it is changed."""
     folder = save_text_model(tmp_path / "xlnet")
-    with pytest.raises(UserError, match=r"model\.args: .*`d_head` \(64\) should be equal to `d_model // n_head`"):
-        load_text_model(settings(folder, pretrained=False, args={"d_head": 64}), LABELS)
+    with pytest.raises(UserError, match=rf"model\.args: XLNetConfig: .*{message}"):
+        load_text_model(settings(folder, pretrained=False, args=args), LABELS)
 
 
 def test_a_model_from_random_weights_has_the_shape_that_is_asked_for(tmp_path):
